@@ -1,0 +1,23 @@
+//! The words every part of Mainstay shares.
+//!
+//! A word stands here when more than one crate has to mean the same thing by it: a moment, a name,
+//! a refusal, a problem. There is no behaviour here beyond what a word needs to keep its promise.
+//!
+//! | word | module |
+//! |---|---|
+//! | moments, and where waiting code gets them | [`time`] |
+//! | names of services, instances, routes | [`name`] |
+//! | what a failed call may have done | [`effect`] |
+//! | why a stage refused | [`rejection`] |
+//! | what a caller is told | [`problem`] |
+
+pub mod effect;
+pub mod name;
+pub mod problem;
+pub mod rejection;
+pub mod time;
+
+pub use effect::Effect;
+pub use problem::Problem;
+pub use rejection::Rejection;
+pub use time::{Clock, Instant, ManualClock};

@@ -1,0 +1,223 @@
+//! What a caller is told when something did not work (RFC 9457).
+//!
+//! Every code there is stands in [`Code`], with its status for HTTP and gRPC and its title. A code
+//! is also the name of a page, `docs/problems/<code>.md`, and `mainstay explain CODE` shows it.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::time::Duration;
+
+use crate::{Effect, Rejection};
+
+macro_rules! codes {
+    ($($(#[$doc:meta])* $variant:ident = $code:literal, $http:literal, $grpc:literal, $title:literal;)*) => {
+        /// A stable name for one kind of problem.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Code {
+            $($(#[$doc])* $variant,)*
+        }
+
+        impl Code {
+            /// Every code, in the order of the list above.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// The code as written: kebab-case.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $code,)* }
+            }
+
+            /// Status of an HTTP answer; 0 where the code never travels over HTTP.
+            pub const fn http(self) -> u16 {
+                match self { $(Self::$variant => $http,)* }
+            }
+
+            /// Status of a gRPC answer.
+            pub const fn grpc(self) -> u8 {
+                match self { $(Self::$variant => $grpc,)* }
+            }
+
+            /// A short sentence that does not change from one occurrence to the next.
+            pub const fn title(self) -> &'static str {
+                match self { $(Self::$variant => $title,)* }
+            }
+        }
+    };
+}
+
+codes! {
+    // The call went out and did not come back well.
+    /// No complete response head within the attempt's timeout.
+    UpstreamTimeout = "upstream-timeout", 504, 4, "The service did not answer in time";
+    /// TCP or TLS was not up in time.
+    ConnectTimeout = "connect-timeout", 504, 14, "No connection to the service in time";
+    /// The peer refused: 429, 503 with `Retry-After`, gRPC 8.
+    RefusedByUpstream = "refused-by-upstream", 503, 14, "The service refused the call";
+    /// The connection broke, stalled, or none was free.
+    NetworkCongestion = "network-congestion", 502, 14, "The connection to the service failed";
+    /// No connection could be made.
+    ConnectFailed = "connect-failed", 502, 14, "The service could not be reached";
+    /// The peer provably did not process the stream.
+    RefusedStream = "refused-stream", 502, 14, "The service did not take the call";
+    /// The peer broke off after its response head.
+    ResponseTruncated = "response-truncated", 502, 14, "The answer broke off";
+    /// The time the caller gave is used up.
+    DeadlineExceeded = "deadline-exceeded", 504, 4, "The deadline has passed";
+    /// The caller went away.
+    Cancelled = "cancelled", 499, 1, "The caller went away";
+    /// The peer's answer was no valid message.
+    UpstreamMalformed = "upstream-malformed", 502, 13, "The service's answer was not a valid message";
+
+    // A stage refused.
+    /// A limit had no permit.
+    Limited = "limited", 429, 8, "Too many requests";
+    /// Concurrency or system protection refused.
+    Shed = "shed", 503, 14, "Overloaded";
+    /// A circuit is open.
+    CircuitOpen = "circuit-open", 503, 14, "The circuit is open";
+    /// Nobody can be asked.
+    NoInstance = "no-instance", 503, 14, "No instance can answer";
+    /// A switch is off.
+    SwitchedOff = "switched-off", 503, 14, "This function is switched off";
+    /// The queue of delayed calls is full.
+    DelayQueueFull = "delay-queue-full", 503, 14, "Too many delayed calls";
+    /// A call costs more than its limit can ever hold.
+    CostExceedsQuota = "cost-exceeds-quota", 400, 3, "The call costs more than the quota holds";
+    /// A fallback step said so.
+    Degraded = "degraded", 503, 14, "The service is degraded";
+
+    // The request itself.
+    /// No route matches.
+    RouteNotFound = "route-not-found", 404, 12, "No route for this request";
+    /// The path has a route, the method has not.
+    MethodNotAllowed = "method-not-allowed", 405, 12, "Method not allowed";
+    /// The message could be read in more than one way.
+    MalformedRequest = "malformed-request", 400, 3, "Malformed request";
+    /// The path could be read in more than one way.
+    PathAmbiguous = "path-ambiguous", 400, 3, "Ambiguous path";
+    /// An upgrade nobody offers.
+    UpgradeRefused = "upgrade-refused", 400, 3, "Upgrade refused";
+    /// The host is not one of ours.
+    MisdirectedHost = "misdirected-host", 421, 3, "Misdirected request";
+    /// The request target is too long.
+    UriTooLong = "uri-too-long", 414, 8, "Request target too long";
+    /// The head is too large.
+    HeadersTooLarge = "headers-too-large", 431, 8, "Request head too large";
+    /// The body is too large.
+    BodyTooLarge = "body-too-large", 413, 8, "Request body too large";
+    /// The head did not arrive in time.
+    HeadTimeout = "head-timeout", 408, 4, "Request head too slow";
+    /// The body did not arrive in time.
+    BodyTimeout = "body-timeout", 408, 4, "Request body too slow";
+    /// An expectation other than `100-continue`.
+    ExpectationFailed = "expectation-failed", 417, 3, "Expectation failed";
+    /// The gateway is going away.
+    GatewayDraining = "gateway-draining", 503, 14, "The gateway is draining";
+
+    // The control API.
+    /// No such object.
+    NotFound = "not-found", 404, 5, "Not found";
+    /// No token, or a wrong one.
+    CredentialMissing = "credential-missing", 401, 16, "Credential missing or wrong";
+    /// The host is not of the allow-list.
+    HostNotAllowed = "host-not-allowed", 421, 7, "Host not allowed";
+    /// A change without a reason.
+    ReasonRequired = "reason-required", 422, 3, "A reason is required";
+    /// The request document is wrong.
+    InvalidRequest = "invalid-request", 422, 3, "Invalid request";
+    /// The record was not kept.
+    NotRecorded = "not-recorded", 404, 5, "Not recorded";
+    /// A fault in Mainstay itself.
+    Internal = "internal", 500, 13, "Internal error";
+
+    // Configuration and the command line; these never travel over HTTP as an answer to a call.
+    /// A key nobody knows.
+    ConfigUnknownKey = "config-unknown-key", 422, 3, "Unknown key";
+    /// A value of the wrong kind.
+    ConfigWrongType = "config-wrong-type", 422, 3, "Wrong type";
+    /// A value outside its range.
+    ConfigOutOfRange = "config-out-of-range", 422, 3, "Out of range";
+    /// One key twice in one file.
+    ConfigDuplicateKey = "config-duplicate-key", 422, 3, "Duplicate key";
+    /// A file that was named is not there.
+    ConfigFileMissing = "config-file-missing", 422, 3, "File missing";
+    /// The text is no TOML, YAML or JSON.
+    ConfigSyntax = "config-syntax", 422, 3, "Syntax error";
+    /// A name that leads nowhere.
+    ConfigUnknownReference = "config-unknown-reference", 422, 3, "Reference to something that does not exist";
+    /// Values that do not fit together.
+    ConfigContradiction = "config-contradiction", 422, 3, "Contradicting values";
+    /// Two routes of equal rank overlap.
+    RouteAmbiguous = "route-ambiguous", 422, 3, "Ambiguous routes";
+    /// Another process listens there.
+    PortInUse = "port-in-use", 0, 14, "Port in use";
+    /// Another process uses this data directory.
+    DataDirInUse = "data-dir-in-use", 0, 14, "Data directory in use";
+    /// `dev` on an address others can reach.
+    DevNotLoopback = "dev-not-loopback", 0, 3, "dev listens on loopback only";
+    /// The control plane does not answer.
+    ControlUnreachable = "control-unreachable", 0, 14, "The control plane does not answer";
+    /// The command line is wrong.
+    Usage = "usage", 0, 3, "Wrong usage";
+}
+
+impl Code {
+    /// The code written `text`, if there is one.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|code| code.as_str() == text)
+    }
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A problem document, and what the log says instead.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Problem {
+    /// Which kind.
+    pub code: Code,
+    /// Status of the HTTP answer; differs from the code's own where a rule says so.
+    pub status: u16,
+    /// For the caller. Never names a host, an instance, a file or a query.
+    pub detail: Cow<'static, str>,
+    /// When trying again may help.
+    pub retry_after: Option<Duration>,
+    /// Ties the answer to logs and spans.
+    pub trace_id: Option<String>,
+    /// What the call may have done.
+    pub effect: Effect,
+    /// The refusal behind it; shown to callers in full only where `explain = "full"`.
+    pub rejection: Option<Box<Rejection>>,
+}
+
+impl Problem {
+    /// A problem of kind `code` without any effect on the other side.
+    pub fn new(code: Code, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            code,
+            status: code.http(),
+            detail: detail.into(),
+            retry_after: None,
+            trace_id: None,
+            effect: Effect::None,
+            rejection: None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_is_kebab_case_and_found_by_its_name() {
+        for &code in Code::ALL {
+            let text = code.as_str();
+            assert!(text.bytes().all(|b| b.is_ascii_lowercase() || b == b'-'), "{text}");
+            assert_eq!(Code::parse(text), Some(code), "{text} stands twice");
+        }
+        assert_eq!(Code::parse("nonsense"), None);
+    }
+}
