@@ -1,1 +1,5 @@
-//! (empty until its first code)
+//! Gateway and sidecar data plane.
+
+pub mod access_log;
+pub mod metrics;
+mod time;

@@ -1,0 +1,156 @@
+//! What the stages of one call tell each other.
+//!
+//! One allocation a call, made by whoever starts the call (the gateway, [`Calls`](crate::Calls),
+//! or the first layer that finds none) and shared by reference in the request's extensions. Stages
+//! read what stands above them decided (deadline, key for hashing, whether it may be repeated) and
+//! write what they found out (attempts, instance), which access logs and outcome headers show.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use mainstay_core::{Clock, Instant};
+use parking_lot::Mutex;
+
+use crate::clock::MonotonicClock;
+use crate::endpoint::Endpoint;
+
+/// Most attempts a call may take, and so most instances it can have tried.
+pub const ATTEMPTS_MAX: usize = 8;
+
+/// What the stages of one call share.
+#[derive(Debug)]
+pub struct Context {
+    /// When the call began.
+    pub started: Instant,
+    /// Nanoseconds of the deadline; `u64::MAX` while there is none.
+    deadline: AtomicU64,
+    /// Whether the caller asked for the deadline; if not it is the route's own.
+    asked: AtomicU32,
+    /// Attempts begun.
+    attempts: AtomicU32,
+    /// Endpoints tried, by id plus one; zero is free.
+    tried: [AtomicU32; ATTEMPTS_MAX],
+    /// The last instance asked.
+    instance: Mutex<Option<Arc<Endpoint>>>,
+    /// Facts set once, before the call enters the stages.
+    pub facts: Facts,
+    /// What made the answer other than plain; set at most once.
+    degraded: OnceLock<Degraded>,
+    /// Why no further attempt was made, when one might have been.
+    retry_stopped: OnceLock<&'static str>,
+}
+
+/// What is known of a call before it enters the stages.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Facts {
+    /// A random number for the choices of this call.
+    pub draw: u64,
+    /// Hash of the key for consistent hashing.
+    pub hash: Option<u64>,
+    /// What the caller said of its own attempts; 2 or more means that it repeats already.
+    pub arriving_attempt: u32,
+    /// The caller or the route vouches that repeating does no harm.
+    pub idempotent: bool,
+}
+
+/// How an answer came about when it is not simply the upstream's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Degraded {
+    /// Kind of fallback: `silent`, `value`, `stale`, …
+    pub kind: &'static str,
+    /// What called for it: `circuit`, `timeout`, …
+    pub cause: &'static str,
+}
+
+impl Context {
+    /// A call that begins at `started`.
+    pub fn new(started: Instant, facts: Facts) -> Arc<Self> {
+        Arc::new(Self {
+            started,
+            deadline: AtomicU64::new(u64::MAX),
+            asked: AtomicU32::new(0),
+            attempts: AtomicU32::new(0),
+            tried: Default::default(),
+            instance: Mutex::new(None),
+            facts,
+            degraded: OnceLock::new(),
+            retry_stopped: OnceLock::new(),
+        })
+    }
+
+    /// The context of `request`; made and attached when there is none yet.
+    pub fn of<B>(request: &mut http::Request<B>) -> Arc<Self> {
+        if let Some(context) = request.extensions().get::<Arc<Self>>() {
+            return Arc::clone(context);
+        }
+        let now = MonotonicClock.now();
+        let context = Self::new(now, Facts { draw: crate::draw::next(), ..Facts::default() });
+        request.extensions_mut().insert(Arc::clone(&context));
+        context
+    }
+
+    /// The moment by which the call must have its answer.
+    pub fn deadline(&self) -> Option<Instant> {
+        let nanos = self.deadline.load(Ordering::Relaxed);
+        (nanos != u64::MAX).then(|| Instant::from_nanos(nanos))
+    }
+
+    /// Moves the deadline to `at`, unless it is earlier already. `asked` tells a deadline the
+    /// caller gave from one of our own: running into the former says nothing about the instance.
+    pub fn shorten(&self, at: Instant, asked: bool) {
+        if at.as_nanos() < self.deadline.load(Ordering::Relaxed) {
+            self.deadline.store(at.as_nanos(), Ordering::Relaxed);
+            self.asked.store(u32::from(asked), Ordering::Relaxed);
+        }
+    }
+
+    /// Whether the deadline in force is one the caller gave.
+    pub fn deadline_was_asked(&self) -> bool {
+        self.asked.load(Ordering::Relaxed) != 0
+    }
+
+    /// Attempts begun so far.
+    pub fn attempts(&self) -> u32 {
+        self.attempts.load(Ordering::Relaxed)
+    }
+
+    /// Counts an attempt at `endpoint`.
+    pub(crate) fn attempt(&self, endpoint: &Arc<Endpoint>) {
+        let before = self.attempts.fetch_add(1, Ordering::Relaxed);
+        if let Some(slot) = self.tried.get(before as usize) {
+            slot.store(endpoint.id().wrapping_add(1), Ordering::Relaxed);
+        }
+        *self.instance.lock() = Some(Arc::clone(endpoint));
+    }
+
+    /// Whether the endpoint with this id was asked before.
+    pub(crate) fn has_tried(&self, id: u32) -> bool {
+        let begun = (self.attempts() as usize).min(ATTEMPTS_MAX);
+        self.tried.iter().take(begun).any(|t| t.load(Ordering::Relaxed) == id.wrapping_add(1))
+    }
+
+    /// The last instance asked.
+    pub fn instance(&self) -> Option<Arc<Endpoint>> {
+        self.instance.lock().clone()
+    }
+
+    /// Notes that the answer is not simply the upstream's. The first note stands.
+    pub fn degrade(&self, degraded: Degraded) {
+        drop(self.degraded.set(degraded));
+    }
+
+    /// How the answer came about, when it is not simply the upstream's.
+    pub fn degraded(&self) -> Option<Degraded> {
+        self.degraded.get().copied()
+    }
+
+    /// Notes why no further attempt was made. The first note stands.
+    pub(crate) fn stop_retry(&self, why: &'static str) {
+        drop(self.retry_stopped.set(why));
+    }
+
+    /// Why no further attempt was made, when one might have been.
+    pub fn retry_stopped(&self) -> Option<&'static str> {
+        self.retry_stopped.get().copied()
+    }
+}

@@ -1,0 +1,271 @@
+//! A request body that can be sent again.
+//!
+//! Every part that passes is kept until more than a limit has passed; from then on nothing is
+//! kept and the body cannot be repeated, so a large upload costs no memory. A body that is empty,
+//! as most are, costs nothing at all. The idea is that of linkerd's `ReplayBody`.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use bytes::{Buf, Bytes};
+use http::HeaderMap;
+use http_body::{Body, Frame, SizeHint};
+use parking_lot::Mutex;
+
+/// A body that remembers what it has given out, up to a limit.
+#[derive(Debug)]
+pub enum Replay<B> {
+    /// There is no body.
+    Empty,
+    /// This is the attempt that reads from the caller, after giving what is kept.
+    Streaming {
+        /// What is shared with later attempts.
+        shared: Arc<Mutex<Shared<B>>>,
+        /// Parts of the kept ones already given in this attempt.
+        given: usize,
+    },
+}
+
+/// What attempts of one call share.
+#[derive(Debug)]
+pub struct Shared<B> {
+    /// The caller's body, until it has ended.
+    rest: Option<B>,
+    kept: Vec<Bytes>,
+    kept_bytes: usize,
+    kept_bytes_max: usize,
+    trailers: Option<HeaderMap>,
+    /// More has passed than may be kept.
+    outgrown: bool,
+    /// The caller's body failed; a repetition would be cut short.
+    broken: bool,
+}
+
+impl<B: Body> Replay<B> {
+    /// Wraps `body`; keeps at most `kept_bytes_max` bytes of it.
+    pub fn new(body: B, kept_bytes_max: usize) -> Self {
+        if body.is_end_stream() {
+            return Self::Empty;
+        }
+        let outgrown = body.size_hint().lower() > kept_bytes_max as u64;
+        let shared = Shared {
+            rest: Some(body),
+            kept: Vec::new(),
+            kept_bytes: 0,
+            kept_bytes_max,
+            trailers: None,
+            outgrown,
+            broken: false,
+        };
+        Self::Streaming { shared: Arc::new(Mutex::new(shared)), given: 0 }
+    }
+
+    /// The body for one more attempt, which starts again at the beginning. `None` when the body
+    /// has outgrown its limit or broke off.
+    pub fn again(&self) -> Option<Self> {
+        match self {
+            Self::Empty => Some(Self::Empty),
+            Self::Streaming { shared, .. } => {
+                let state = shared.lock();
+                let whole = !state.broken && (!state.outgrown || state.untouched());
+                drop(state);
+                whole.then(|| Self::Streaming { shared: Arc::clone(shared), given: 0 })
+            }
+        }
+    }
+
+    /// A second handle on the same body, to ask [`Replay::again`] of while the first is being sent.
+    pub(crate) fn handle(&self) -> Self {
+        match self {
+            Self::Empty => Self::Empty,
+            Self::Streaming { shared, .. } => {
+                Self::Streaming { shared: Arc::clone(shared), given: 0 }
+            }
+        }
+    }
+}
+
+impl<B> Shared<B> {
+    /// Nothing has passed yet, so even a body that is too large to keep can still be sent.
+    fn untouched(&self) -> bool {
+        self.kept.is_empty() && self.kept_bytes == 0 && self.rest.is_some()
+    }
+
+    fn keep(&mut self, part: &Bytes) {
+        self.kept_bytes = self.kept_bytes.saturating_add(part.len());
+        if self.kept_bytes > self.kept_bytes_max {
+            self.outgrown = true;
+        }
+        if self.outgrown {
+            self.kept = Vec::new();
+        } else {
+            self.kept.push(part.clone());
+        }
+    }
+}
+
+impl<B: Body + Unpin> Shared<B> {
+    fn poll_rest(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        let Some(rest) = &mut self.rest else { return Poll::Ready(None) };
+        match std::task::ready!(Pin::new(rest).poll_frame(cx)) {
+            None => {
+                self.rest = None;
+                Poll::Ready(None)
+            }
+            Some(Err(error)) => {
+                self.broken = true;
+                self.rest = None;
+                Poll::Ready(Some(Err(error)))
+            }
+            Some(Ok(frame)) => match frame.into_data() {
+                Ok(mut data) => {
+                    let part = data.copy_to_bytes(data.remaining());
+                    self.keep(&part);
+                    Poll::Ready(Some(Ok(Frame::data(part))))
+                }
+                Err(frame) => match frame.into_trailers() {
+                    Ok(trailers) => {
+                        self.trailers = Some(trailers.clone());
+                        self.rest = None;
+                        Poll::Ready(Some(Ok(Frame::trailers(trailers))))
+                    }
+                    Err(_unknown) => Poll::Ready(None),
+                },
+            },
+        }
+    }
+}
+
+impl<B: Body + Unpin> Body for Replay<B> {
+    type Data = Bytes;
+    type Error = B::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+        let Self::Streaming { shared, given } = self.get_mut() else { return Poll::Ready(None) };
+        let mut state = shared.lock();
+        if let Some(part) = state.kept.get(*given) {
+            *given += 1;
+            return Poll::Ready(Some(Ok(Frame::data(part.clone()))));
+        }
+        if state.rest.is_none() {
+            // Trailers go out once in each attempt, after everything that is kept.
+            if *given == state.kept.len()
+                && let Some(trailers) = state.trailers.clone()
+            {
+                *given += 1;
+                return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
+            }
+            return Poll::Ready(None);
+        }
+        let frame = std::task::ready!(state.poll_rest(cx));
+        *given = state.kept.len() + usize::from(state.trailers.is_some());
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Streaming { shared, given } => {
+                let state = shared.lock();
+                state.rest.as_ref().is_none_or(Body::is_end_stream)
+                    && *given >= state.kept.len() + usize::from(state.trailers.is_some())
+            }
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Streaming { shared, given } => {
+                let state = shared.lock();
+                let kept: usize = state.kept.iter().skip(*given).map(Bytes::len).sum();
+                let rest = state.rest.as_ref().map_or(SizeHint::with_exact(0), Body::size_hint);
+                let mut hint = SizeHint::new();
+                hint.set_lower(rest.lower().saturating_add(kept as u64));
+                if let Some(upper) = rest.upper() {
+                    hint.set_upper(upper.saturating_add(kept as u64));
+                }
+                hint
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::{BodyExt, Full, StreamBody};
+
+    use super::*;
+
+    type Frames = Vec<Result<Frame<Bytes>, &'static str>>;
+
+    fn data(text: &'static str) -> Result<Frame<Bytes>, &'static str> {
+        Ok(Frame::data(Bytes::from_static(text.as_bytes())))
+    }
+
+    fn body(frames: Frames) -> impl Body<Data = Bytes, Error = &'static str> + Unpin {
+        StreamBody::new(futures_util::stream::iter(frames))
+    }
+
+    async fn read<B: Body<Data = Bytes> + Unpin>(body: Replay<B>) -> Option<(Bytes, bool)> {
+        let whole = body.collect().await.ok()?;
+        let trailers = whole.trailers().is_some();
+        Some((whole.to_bytes(), trailers))
+    }
+
+    #[tokio::test]
+    async fn a_body_within_its_limit_is_the_same_each_time() {
+        let mut trailers = HeaderMap::new();
+        trailers.insert("grpc-status", http::HeaderValue::from_static("0"));
+        let first =
+            Replay::new(body(vec![data("ab"), data("cd"), Ok(Frame::trailers(trailers))]), 4);
+        let handle = first.handle();
+        assert_eq!(read(first).await, Some(("abcd".into(), true)));
+        for _ in 0..2 {
+            assert_eq!(read(handle.again().unwrap()).await, Some(("abcd".into(), true)));
+        }
+    }
+
+    #[tokio::test]
+    async fn an_attempt_cut_off_half_way_is_completed_by_the_next() {
+        let mut first = Replay::new(body(vec![data("ab"), data("cd")]), 4);
+        let handle = first.handle();
+        assert!(first.frame().await.is_some());
+        drop(first);
+        assert_eq!(read(handle.again().unwrap()).await, Some(("abcd".into(), false)));
+    }
+
+    #[tokio::test]
+    async fn a_body_that_outgrew_its_limit_passes_whole_but_only_once() {
+        let first = Replay::new(body(vec![data("ab"), data("cd")]), 3);
+        let handle = first.handle();
+        assert_eq!(read(first).await, Some(("abcd".into(), false)));
+        assert!(handle.again().is_none());
+        // Known to be too large beforehand, and not yet read: one more attempt is possible.
+        let large = Replay::new(Full::new(Bytes::from_static(b"abcdef")), 3);
+        assert_eq!(read(large.again().unwrap()).await, Some(("abcdef".into(), false)));
+        assert!(large.again().is_none());
+    }
+
+    #[tokio::test]
+    async fn a_body_that_broke_off_is_not_repeated() {
+        let first = Replay::new(body(vec![data("ab"), Err("gone")]), 9);
+        let handle = first.handle();
+        assert_eq!(read(first).await, None);
+        assert!(handle.again().is_none());
+    }
+
+    #[test]
+    fn no_body_needs_no_memory() {
+        let empty = Replay::new(Full::new(Bytes::new()), 9);
+        assert!(matches!(empty, Replay::Empty));
+        assert_eq!(empty.size_hint().exact(), Some(0));
+    }
+}

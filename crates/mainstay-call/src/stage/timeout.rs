@@ -1,0 +1,162 @@
+//! Bounds one attempt, and tells the upstream how long it has.
+//!
+//! The attempt ends at the earlier of its own timeout and the call's deadline. Which of the two
+//! matters to those who learn from it: an instance that does not answer within the time *we* set
+//! has failed; one that was cut off because the *caller* was in a hurry has not.
+
+use std::pin::Pin;
+use std::task::{Context as Task, Poll};
+use std::time::Duration;
+
+use http::header::{HeaderName, HeaderValue};
+use mainstay_core::{Clock, Instant};
+use mainstay_resilience::Failure;
+use mainstay_resilience::deadline::Outgoing;
+use pin_project_lite::pin_project;
+use tower_layer::Layer;
+use tower_service::Service;
+
+use crate::clock::MonotonicClock;
+use crate::context::Context;
+use crate::error::CallError;
+use crate::timer::Timer;
+
+/// Header that tells the next hop how many milliseconds it has.
+pub const TIMEOUT_HEADER: HeaderName = HeaderName::from_static("mainstay-timeout-ms");
+
+/// Header of the same meaning in gRPC.
+const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+
+/// How long an attempt may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimeoutPolicy {
+    /// One attempt; unset means whatever remains of the deadline.
+    pub attempt: Option<Duration>,
+    /// Kept back for the way between two hops.
+    pub hop: Duration,
+}
+
+/// Makes [`Timeout`] services.
+#[derive(Clone, Copy, Debug)]
+pub struct TimeoutLayer(TimeoutPolicy);
+
+impl TimeoutLayer {
+    /// Bounds each call by `policy`.
+    pub const fn new(policy: TimeoutPolicy) -> Self {
+        Self(policy)
+    }
+}
+
+impl<S> Layer<S> for TimeoutLayer {
+    type Service = Timeout<S>;
+
+    fn layer(&self, inner: S) -> Timeout<S> {
+        Timeout { policy: self.0, inner }
+    }
+}
+
+/// Bounds each attempt; see the [module](self).
+#[derive(Clone, Copy, Debug)]
+pub struct Timeout<S> {
+    policy: TimeoutPolicy,
+    inner: S,
+}
+
+impl<S, B, R> Service<http::Request<B>> for Timeout<S>
+where
+    S: Service<http::Request<B>, Response = R, Error = CallError>,
+{
+    type Response = R;
+    type Error = CallError;
+    type Future = TimeoutFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Task<'_>) -> Poll<Result<(), CallError>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: http::Request<B>) -> TimeoutFuture<S::Future> {
+        let context = Context::of(&mut request);
+        let now = MonotonicClock.now();
+        let deadline = context.deadline();
+        if deadline.is_some_and(|at| at <= now) {
+            return TimeoutFuture::Late { sent: context.attempts() > 1 };
+        }
+        let own = self.policy.attempt.map(|span| now.plus(span));
+        let at = own.into_iter().chain(deadline).min().unwrap_or(Instant::MAX);
+        let hurried = own.is_none_or(|own| at < own) && context.deadline_was_asked();
+        if at != Instant::MAX {
+            announce(&mut request, at.since(now), self.policy.hop);
+        }
+        TimeoutFuture::Running {
+            inner: self.inner.call(request),
+            timer: Timer::until(at),
+            failure: if hurried {
+                Failure::Deadline { sent: true }
+            } else {
+                Failure::RequestTimeout
+            },
+        }
+    }
+}
+
+/// Tells the upstream how long it has: what remains here, less the way there.
+fn announce<B>(request: &mut http::Request<B>, remaining: Duration, hop: Duration) {
+    let grpc = is_grpc(request.headers());
+    let outgoing = Outgoing::new(remaining, hop);
+    let headers = request.headers_mut();
+    headers.insert(TIMEOUT_HEADER, HeaderValue::from(outgoing.millis()));
+    if grpc && let Ok(value) = HeaderValue::from_str(outgoing.grpc().as_str()) {
+        headers.insert(GRPC_TIMEOUT, value);
+    }
+}
+
+/// Whether a message speaks gRPC, by its content type.
+pub fn is_grpc(headers: &http::HeaderMap) -> bool {
+    headers.get(http::header::CONTENT_TYPE).is_some_and(|value| {
+        let value = value.as_bytes();
+        value.starts_with(b"application/grpc")
+            && matches!(value.get(16), None | Some(b'+' | b';' | b' '))
+    })
+}
+
+pin_project! {
+    /// An attempt that ends in time.
+    #[project = Projected]
+    #[derive(Debug)]
+    pub enum TimeoutFuture<F> {
+        /// On its way.
+        Running {
+            #[pin]
+            inner: F,
+            #[pin]
+            timer: Timer,
+            failure: Failure,
+        },
+        /// The deadline had passed before anything was sent.
+        Late {
+            sent: bool,
+        },
+    }
+}
+
+impl<F, R> Future for TimeoutFuture<F>
+where
+    F: Future<Output = Result<R, CallError>>,
+{
+    type Output = Result<R, CallError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Task<'_>) -> Poll<Self::Output> {
+        match self.project() {
+            Projected::Late { sent } => {
+                Poll::Ready(Err(Failure::Deadline { sent: *sent }.into()))
+            }
+            Projected::Running { inner, timer, failure } => match inner.poll(cx) {
+                Poll::Ready(answer) => Poll::Ready(answer),
+                Poll::Pending => match timer.poll_elapsed(cx) {
+                    Poll::Ready(()) => Poll::Ready(Err((*failure).into())),
+                    Poll::Pending => Poll::Pending,
+                },
+            },
+        }
+    }
+}
