@@ -35,7 +35,7 @@ fn civil(at: SystemTime) -> Civil {
 }
 
 /// `2026-01-02T03:04:05.678Z`.
-pub fn rfc3339(at: SystemTime) -> String {
+pub(crate) fn rfc3339(at: SystemTime) -> String {
     let Civil { year, month, day, second_of_day, millis } = civil(at);
     let (hour, minute, second) =
         (second_of_day / 3_600, second_of_day / 60 % 60, second_of_day % 60);
@@ -43,7 +43,7 @@ pub fn rfc3339(at: SystemTime) -> String {
 }
 
 /// `02/Jan/2026:03:04:05 +0000`, as in Apache's logs.
-pub fn common_log(at: SystemTime) -> String {
+pub(crate) fn common_log(at: SystemTime) -> String {
     const MONTHS: [&str; 12] =
         ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
     let Civil { year, month, day, second_of_day, .. } = civil(at);

@@ -1,0 +1,177 @@
+//! Lets an attempt through while its circuits do, and tells them how it ended.
+
+use std::future::Ready;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context as Task, Poll, ready};
+use std::time::Duration;
+
+use http::HeaderMap;
+use http_body::Body;
+use mainstay_core::{Clock, Instant};
+use mainstay_resilience::classify::{Classifier, Verdict};
+use pin_project_lite::pin_project;
+use tower_layer::Layer;
+use tower_service::Service;
+
+use crate::answer::{self, Head};
+use crate::circuit::{Permits, SharedCircuit};
+use crate::clock::MonotonicClock;
+use crate::context::Context;
+use crate::error::CallError;
+use crate::watched::{OnEnd, Watched};
+
+/// Makes [`Circuit`] services.
+#[derive(Clone, Debug)]
+pub struct CircuitLayer {
+    circuits: Arc<[Arc<SharedCircuit>]>,
+    classifier: Arc<Classifier>,
+}
+
+impl CircuitLayer {
+    /// Guards calls by `circuits`, which hear of results as `classifier` judges them. The circuits
+    /// that the call's [`Context`] names are asked as well.
+    pub fn new(circuits: Arc<[Arc<SharedCircuit>]>, classifier: Arc<Classifier>) -> Self {
+        Self { circuits, classifier }
+    }
+}
+
+impl<S> Layer<S> for CircuitLayer {
+    type Service = Circuit<S>;
+
+    fn layer(&self, inner: S) -> Circuit<S> {
+        Circuit { layer: self.clone(), inner }
+    }
+}
+
+/// Guards a service by circuits; see the [module](self).
+#[derive(Clone, Debug)]
+pub struct Circuit<S> {
+    layer: CircuitLayer,
+    inner: S,
+}
+
+impl<S, B, R> Service<http::Request<B>> for Circuit<S>
+where
+    S: Service<http::Request<B>, Response = http::Response<R>, Error = CallError>,
+    R: Body,
+{
+    type Response = http::Response<Watched<R, Pending>>;
+    type Error = CallError;
+    type Future = CircuitFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Task<'_>) -> Poll<Result<(), CallError>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: http::Request<B>) -> CircuitFuture<S::Future> {
+        let context = Context::of(&mut request);
+        let started = MonotonicClock.now();
+        let own = self.layer.circuits.iter();
+        match Permits::take(started, own.chain(context.facts.circuits.iter())) {
+            Err(refusal) => CircuitFuture::Refused {
+                refused: std::future::ready(CallError::from(refusal)),
+            },
+            Ok(permits) => CircuitFuture::Sent {
+                inner: self.inner.call(request),
+                pending: Some(Pending {
+                    permits,
+                    classifier: Arc::clone(&self.layer.classifier),
+                    started,
+                    head: Duration::ZERO,
+                }),
+            },
+        }
+    }
+}
+
+pin_project! {
+    /// An attempt under permits.
+    #[project = Projected]
+    #[derive(Debug)]
+    pub enum CircuitFuture<F> {
+        /// On its way.
+        Sent {
+            #[pin]
+            inner: F,
+            pending: Option<Pending>,
+        },
+        /// Not let through.
+        Refused {
+            refused: Ready<CallError>,
+        },
+    }
+}
+
+impl<F, R> Future for CircuitFuture<F>
+where
+    F: Future<Output = Result<http::Response<R>, CallError>>,
+    R: Body,
+{
+    type Output = Result<http::Response<Watched<R, Pending>>, CallError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Task<'_>) -> Poll<Self::Output> {
+        match self.project() {
+            Projected::Refused { refused } => {
+                Poll::Ready(Err(ready!(Pin::new(refused).poll(cx))))
+            }
+            Projected::Sent { inner, pending } => {
+                let result = ready!(inner.poll(cx));
+                let Some(mut pending) = pending.take() else {
+                    // Polled after it was ready: nothing is left to record.
+                    return Poll::Ready(result.map(|r| r.map(|body| Watched::new(body, None))));
+                };
+                let now = MonotonicClock.now();
+                pending.head = now.since(pending.started);
+                Poll::Ready(match result {
+                    Err(error) => {
+                        pending.failed(now, &error);
+                        Err(error)
+                    }
+                    Ok(response) => match answer::head(&response) {
+                        Head::Known(answer) => {
+                            pending.judged(now, answer);
+                            Ok(response.map(|body| Watched::new(body, None)))
+                        }
+                        Head::InTrailers => {
+                            Ok(response.map(|body| Watched::new(body, Some(pending))))
+                        }
+                    },
+                })
+            }
+        }
+    }
+}
+
+/// Permits of an attempt whose result is not known yet. Dropped without a result they go back.
+#[derive(Debug)]
+pub struct Pending {
+    permits: Permits,
+    classifier: Arc<Classifier>,
+    started: Instant,
+    head: Duration,
+}
+
+impl Pending {
+    fn judged(self, now: Instant, answer: mainstay_resilience::classify::Answer) {
+        self.settle(now, |classifier| classifier.judge(answer));
+    }
+
+    fn failed(self, now: Instant, error: &CallError) {
+        if let CallError::Failed { failure, .. } = error {
+            self.settle(now, |classifier| classifier.judge_failure(*failure));
+        }
+    }
+
+    fn settle(self, now: Instant, judge: impl FnOnce(&Classifier) -> Verdict) {
+        if let Verdict::Record(outcome) = judge(&self.classifier) {
+            self.permits.record(now, outcome, self.head);
+        }
+    }
+}
+
+impl OnEnd for Pending {
+    fn ended(self, trailers: Option<&HeaderMap>) {
+        self.judged(MonotonicClock.now(), answer::trailers(trailers));
+    }
+}
