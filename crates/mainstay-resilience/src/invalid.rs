@@ -39,12 +39,7 @@ impl Invalid {
 /// # Errors
 ///
 /// [`Invalid`] naming `path`, the range and what was found.
-pub fn span(
-    path: &str,
-    seconds: f64,
-    min: f64,
-    max: f64,
-) -> Result<std::time::Duration, Invalid> {
+pub fn span(path: &str, seconds: f64, min: f64, max: f64) -> Result<std::time::Duration, Invalid> {
     if (min..=max).contains(&seconds) {
         Ok(std::time::Duration::from_secs_f64(seconds))
     } else {
