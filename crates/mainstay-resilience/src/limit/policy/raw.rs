@@ -1,0 +1,404 @@
+//! The `[limit.N]` table as written, and how it is resolved.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Algorithm, Edge, Kind, LimitPolicy, Mode, OnDeny, Order, Quota, Waiting};
+use crate::Invalid;
+use crate::invalid::{span, within};
+use crate::limit::counter::AHEAD;
+use crate::limit::key::{KeyPart, Override};
+use crate::limit::sliding::SUB_WINDOWS_MAX;
+
+/// A limit, `[limit.NAME]`, as written. A key that means nothing to the chosen `kind` is an error.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawLimit {
+    /// Which machine: `counter`, `sliding`, `bucket`, `pacing`, `warm_up`, `concurrency` or
+    /// `adaptive`. Default `bucket`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kind: Option<RawKind>,
+    /// `enforce` refuses; `observe` works everything out, counts what it would refuse, and lets
+    /// everything through. Default `enforce`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mode: Option<Mode>,
+    /// Units per window, or calls in flight for `concurrency`; at least 1. Required, except for
+    /// `adaptive`, which learns it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max: Option<u32>,
+    /// Length of the window in seconds, 0.01 to 3600. Default 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub window_seconds: Option<f64>,
+    /// Units a full `bucket` holds, at least 1; refilling it must not take longer than a year.
+    /// Default: `max`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub burst: Option<u32>,
+    /// Units a call takes that says nothing else, from 1 to what the limit can hold. Default 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cost: Option<u32>,
+    /// Parts of a `sliding` window, 1 to 10. Default 10.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sub_windows: Option<u32>,
+    /// How the oldest part of a `sliding` window counts: `weighted` by the share still inside, or
+    /// `full`. Default `weighted`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub edge: Option<Edge>,
+    /// Longest wait in seconds, 0 to 3600, at most 10 windows for `counter`; 0 refuses at once.
+    /// Default 0, for `pacing` and `warm_up` 0.5.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub wait_max_seconds: Option<f64>,
+    /// Most calls waiting at once, 0 to 65536. Default 0, for `pacing` and `warm_up` 1024.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub queue_max: Option<u32>,
+    /// Who of those waiting for a permit goes first: `fifo` or `lifo`. Default `fifo`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub order: Option<Order>,
+    /// Time in seconds a `warm_up` takes from cold to `max` under full load, 0.01 to 3600.
+    /// Default 10.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub warm_up_seconds: Option<f64>,
+    /// How many times longer a call takes at the start of a `warm_up`, 1.1 to 100. Default 3.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cold_factor: Option<f64>,
+    /// How an `adaptive` limit learns: `gradient`, `vegas` or `aimd`. Default `gradient`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub algorithm: Option<Algorithm>,
+    /// The least an `adaptive` limit may become, in calls in flight; at least 1. Default 5.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub floor: Option<u32>,
+    /// The most an `adaptive` limit may become, in calls in flight; at least `floor`. Default
+    /// 1000.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ceiling: Option<u32>,
+    /// What an `adaptive` limit is at first, in calls in flight; `floor` to `ceiling`. Default 20.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub initial: Option<u32>,
+    /// How many times slower than the baseline an `adaptive` limit takes for unharmed, 1 to 10.
+    /// Default 1.5.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tolerance: Option<f64>,
+    /// Length of an `adaptive` limit's sample window in seconds, 0.01 to 60. Default 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sample_seconds: Option<f64>,
+    /// What there is one quota for each of: `client_address`, `principal`, `tenant`, `service`,
+    /// `header:NAME`, `path:NAME`, `query:NAME`, `cookie:NAME`, joined when there are several.
+    /// Default: none, one quota for all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<Vec<String>>,
+    /// Most keys remembered, 1 to 1048576, at 96 bytes or less each; the one nearest to untouched
+    /// is forgotten for a new one. Default 65536.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keys_max: Option<u32>,
+    /// Other quotas for single keys, at most 4096. Default: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub overrides: Option<Vec<RawOverride>>,
+    /// Whether answers carry `RateLimit-Policy` and `RateLimit`. Default: true with `key`, false
+    /// without.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub headers: Option<bool>,
+    /// What becomes of a refused call: `fail` or `fallback`. Default `fail`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on_deny: Option<OnDeny>,
+    /// Switch whose value, in percent, scales `max` and `burst`. Default: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scale_switch: Option<String>,
+}
+
+/// The quota of one exact key, as written.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawOverride {
+    /// The value of each part of the limit's `key`, in the same order. Required.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<Vec<String>>,
+    /// Units per window, at least 1. Required.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max: Option<u32>,
+    /// Units a full `bucket` holds, at least 1. Default: `max` of the same entry.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub burst: Option<u32>,
+}
+
+/// The name of a machine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RawKind {
+    /// So many units per aligned window.
+    Counter,
+    /// So many units in any window.
+    Sliding,
+    /// An even rate with room for a burst.
+    #[default]
+    Bucket,
+    /// Evenly spaced calls.
+    Pacing,
+    /// Evenly spaced calls, sparser while the peer is cold.
+    WarmUp,
+    /// Calls in flight.
+    Concurrency,
+    /// Calls in flight, with a maximum that is learned.
+    Adaptive,
+}
+
+impl RawKind {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Sliding => "sliding",
+            Self::Bucket => "bucket",
+            Self::Pacing => "pacing",
+            Self::WarmUp => "warm_up",
+            Self::Concurrency => "concurrency",
+            Self::Adaptive => "adaptive",
+        }
+    }
+
+    const fn is_paced(self) -> bool {
+        matches!(self, Self::Pacing | Self::WarmUp)
+    }
+
+    const fn counts_in_flight(self) -> bool {
+        matches!(self, Self::Concurrency | Self::Adaptive)
+    }
+}
+
+impl TryFrom<RawLimit> for LimitPolicy {
+    type Error = Invalid;
+
+    fn try_from(raw: RawLimit) -> Result<Self, Invalid> {
+        let name = raw.kind.unwrap_or_default();
+        refuse_idle_keys(&raw, name)?;
+        let kind = kind(&raw, name)?;
+        let cost = at_least_one("cost", raw.cost.unwrap_or(1))?;
+        let capacity = capacity(&kind);
+        if cost > capacity {
+            let problem = format!("must be at most what the limit holds, {capacity}, found {cost}");
+            return Err(Invalid::contradiction("cost", problem));
+        }
+        let key = raw.key.iter().flatten().enumerate();
+        let key = key.map(|(i, part)| KeyPart::parse(&format!("key[{i}]"), part));
+        let key = key.collect::<Result<Vec<_>, _>>()?;
+        let keys_max = within("keys_max", raw.keys_max.unwrap_or(65_536), 1, KEYS_MAX)?;
+        Ok(Self {
+            mode: raw.mode.unwrap_or_default(),
+            cost: cost.into(),
+            keys_max: at_least_one("keys_max", keys_max)?,
+            overrides: overrides(raw.overrides.unwrap_or_default(), key.len(), &kind, cost)?,
+            headers: raw.headers.unwrap_or(!key.is_empty()),
+            on_deny: raw.on_deny.unwrap_or_default(),
+            scale_switch: raw.scale_switch,
+            kind,
+            key,
+        })
+    }
+}
+
+/// Refuses what was written but would do nothing, so that nobody relies on it.
+fn refuse_idle_keys(raw: &RawLimit, kind: RawKind) -> Result<(), Invalid> {
+    use RawKind::{Adaptive, Bucket, Concurrency, Counter, Sliding, WarmUp};
+    let timed = !kind.counts_in_flight();
+    let queues = kind.is_paced() || kind.counts_in_flight();
+    let keyed = raw.key.as_ref().is_some_and(|key| !key.is_empty());
+    let adaptive = kind == Adaptive;
+    let uses = [
+        ("max", raw.max.is_some(), !adaptive),
+        ("window_seconds", raw.window_seconds.is_some(), timed),
+        ("burst", raw.burst.is_some(), kind == Bucket),
+        ("cost", raw.cost.is_some(), timed),
+        ("sub_windows", raw.sub_windows.is_some(), kind == Sliding),
+        ("edge", raw.edge.is_some(), kind == Sliding),
+        ("wait_max_seconds", raw.wait_max_seconds.is_some(), queues || kind == Counter),
+        ("queue_max", raw.queue_max.is_some(), queues),
+        ("order", raw.order.is_some(), matches!(kind, Concurrency | Adaptive)),
+        ("warm_up_seconds", raw.warm_up_seconds.is_some(), kind == WarmUp),
+        ("cold_factor", raw.cold_factor.is_some(), kind == WarmUp),
+        ("algorithm", raw.algorithm.is_some(), adaptive),
+        ("floor", raw.floor.is_some(), adaptive),
+        ("ceiling", raw.ceiling.is_some(), adaptive),
+        ("initial", raw.initial.is_some(), adaptive),
+        ("tolerance", raw.tolerance.is_some(), adaptive),
+        ("sample_seconds", raw.sample_seconds.is_some(), adaptive),
+        ("key", keyed, timed),
+        ("scale_switch", raw.scale_switch.is_some(), !adaptive),
+    ];
+    for (path, written, used) in uses {
+        if written && !used {
+            let problem = format!("means nothing to a limit of kind `{}`", kind.as_str());
+            return Err(Invalid::contradiction(path, problem));
+        }
+    }
+    let needs_key = [("keys_max", raw.keys_max.is_some()), ("overrides", raw.overrides.is_some())];
+    match needs_key.into_iter().find(|&(_, written)| written && !keyed) {
+        Some((path, _)) => Err(Invalid::contradiction(path, "means nothing without `key`")),
+        None => Ok(()),
+    }
+}
+
+fn kind(raw: &RawLimit, name: RawKind) -> Result<Kind, Invalid> {
+    Ok(match name {
+        RawKind::Counter => {
+            let quota = quota(raw)?;
+            let wait_max = wait_max(raw, name)?;
+            if quota.window.saturating_mul(AHEAD) < wait_max {
+                let problem = format!("must be at most {AHEAD} windows");
+                return Err(Invalid::contradiction("wait_max_seconds", problem));
+            }
+            Kind::Counter { quota, wait_max }
+        }
+        RawKind::Sliding => Kind::Sliding {
+            quota: quota(raw)?,
+            sub_windows: within("sub_windows", raw.sub_windows.unwrap_or(10), 1, SUB_WINDOWS_MAX)?,
+            edge: raw.edge.unwrap_or_default(),
+        },
+        RawKind::Bucket => {
+            let quota = quota(raw)?;
+            let burst = at_least_one("burst", raw.burst.unwrap_or(quota.max.get()))?;
+            refills_in_time("burst", quota, burst)?;
+            Kind::Bucket { quota, burst }
+        }
+        RawKind::Pacing => Kind::Pacing { quota: quota(raw)?, waiting: waiting(raw, name)? },
+        RawKind::WarmUp => Kind::WarmUp {
+            quota: quota(raw)?,
+            waiting: waiting(raw, name)?,
+            warm_up: span("warm_up_seconds", raw.warm_up_seconds.unwrap_or(10.0), 0.01, 3600.0)?,
+            cold_factor: within("cold_factor", raw.cold_factor.unwrap_or(3.0), 1.1, 100.0)?,
+        },
+        RawKind::Concurrency => Kind::Concurrency {
+            max: max(raw.max)?,
+            waiting: waiting(raw, name)?,
+            order: raw.order.unwrap_or_default(),
+        },
+        RawKind::Adaptive => {
+            let floor = at_least_one("floor", raw.floor.unwrap_or(5))?;
+            let ceiling = raw.ceiling.unwrap_or(1_000);
+            let ceiling = within("ceiling", ceiling, floor.get(), u32::MAX)?;
+            let initial = raw.initial.unwrap_or_else(|| 20.clamp(floor.get(), ceiling));
+            let initial = within("initial", initial, floor.get(), ceiling)?;
+            Kind::Adaptive {
+                algorithm: raw.algorithm.unwrap_or_default(),
+                floor,
+                ceiling: at_least_one("ceiling", ceiling)?,
+                initial: at_least_one("initial", initial)?,
+                tolerance: within("tolerance", raw.tolerance.unwrap_or(1.5), 1.0, 10.0)?,
+                sample: span("sample_seconds", raw.sample_seconds.unwrap_or(1.0), 0.01, 60.0)?,
+                waiting: waiting(raw, name)?,
+                order: raw.order.unwrap_or_default(),
+            }
+        }
+    })
+}
+
+fn quota(raw: &RawLimit) -> Result<Quota, Invalid> {
+    let window = span("window_seconds", raw.window_seconds.unwrap_or(1.0), 0.01, 3600.0)?;
+    Ok(Quota { max: max(raw.max)?, window })
+}
+
+fn max(written: Option<u32>) -> Result<NonZeroU32, Invalid> {
+    let problem = match written {
+        None => "is required",
+        Some(_) => "must be at least 1; to refuse every call turn a switch off",
+    };
+    NonZeroU32::new(written.unwrap_or(0)).ok_or_else(|| Invalid::range("max", problem))
+}
+
+fn at_least_one(path: &str, value: u32) -> Result<NonZeroU32, Invalid> {
+    NonZeroU32::new(value).ok_or_else(|| Invalid::range(path, "must be at least 1, found 0"))
+}
+
+fn wait_max(raw: &RawLimit, kind: RawKind) -> Result<Duration, Invalid> {
+    let default = if kind.is_paced() { 0.5 } else { 0.0 };
+    span("wait_max_seconds", raw.wait_max_seconds.unwrap_or(default), 0.0, 3600.0)
+}
+
+/// A queue nobody may wait in, and a wait without a queue, are both mistakes; a paced limit may be
+/// told not to wait by either.
+fn waiting(raw: &RawLimit, kind: RawKind) -> Result<Waiting, Invalid> {
+    let default = if kind.is_paced() { 1_024 } else { 0 };
+    let queue_max = within("queue_max", raw.queue_max.unwrap_or(default), 0, QUEUE_MAX)?;
+    let wait_max = wait_max(raw, kind)?;
+    if kind.counts_in_flight() && (queue_max == 0) != wait_max.is_zero() {
+        let (path, other) = match queue_max {
+            0 => ("wait_max_seconds", "queue_max"),
+            _ => ("queue_max", "wait_max_seconds"),
+        };
+        return Err(Invalid::contradiction(path, format!("means nothing while `{other}` is 0")));
+    }
+    Ok(Waiting { wait_max, queue_max })
+}
+
+/// Refuses a bucket so large that its theoretical arrival time would not fit a word.
+fn refills_in_time(path: &str, quota: Quota, burst: NonZeroU32) -> Result<(), Invalid> {
+    let units = u128::from(burst.get()) * quota.window.as_nanos();
+    if units.div_ceil(u128::from(quota.max.get())) <= REFILL_MAX.as_nanos() {
+        return Ok(());
+    }
+    let problem = format!("must refill within a year at {} per window, found {burst}", quota.max);
+    Err(Invalid::contradiction(path, problem))
+}
+
+/// The largest cost a limit can grant.
+fn capacity(kind: &Kind) -> NonZeroU32 {
+    match *kind {
+        Kind::Bucket { burst, .. } => burst,
+        Kind::Counter { quota, .. }
+        | Kind::Sliding { quota, .. }
+        | Kind::Pacing { quota, .. }
+        | Kind::WarmUp { quota, .. } => quota.max,
+        Kind::Concurrency { .. } | Kind::Adaptive { .. } => NonZeroU32::MIN,
+    }
+}
+
+fn overrides(
+    written: Vec<RawOverride>,
+    parts: usize,
+    kind: &Kind,
+    cost: NonZeroU32,
+) -> Result<Vec<Override>, Invalid> {
+    within("overrides", written.len(), 0, OVERRIDES_MAX)?;
+    let mut overrides: Vec<Override> = Vec::with_capacity(written.len());
+    let mut seen = std::collections::BTreeSet::new();
+    for (i, raw) in written.into_iter().enumerate() {
+        let table = format!("overrides[{i}]");
+        let max = max(raw.max).map_err(|invalid| invalid.within(&table))?;
+        if raw.burst.is_some() && !matches!(kind, Kind::Bucket { .. }) {
+            let path = format!("{table}.burst");
+            return Err(Invalid::contradiction(path, "means something to a bucket only"));
+        }
+        let burst = at_least_one(&format!("{table}.burst"), raw.burst.unwrap_or(max.get()))?;
+        let key = raw.key.unwrap_or_default();
+        let path = format!("{table}.key");
+        if key.len() != parts {
+            let problem = format!("must have {parts} values, one for each part of `key`");
+            return Err(Invalid::contradiction(path, problem));
+        }
+        if !seen.insert(key.clone()) {
+            return Err(Invalid::contradiction(path, "stands in an earlier entry already"));
+        }
+        let other = Override { key, max, burst };
+        let kind = kind.overridden(&other);
+        if let Kind::Bucket { quota, burst } = kind {
+            refills_in_time(&format!("{table}.burst"), quota, burst)?;
+        }
+        if capacity(&kind) < cost {
+            let problem = format!("must hold at least one call's `cost`, {cost}");
+            return Err(Invalid::contradiction(format!("{table}.max"), problem));
+        }
+        overrides.push(other);
+    }
+    Ok(overrides)
+}
+
+/// Longest queue: 65,536 waiting calls of about 1 KiB are 64 MiB.
+const QUEUE_MAX: u32 = 65_536;
+
+/// Most keys: a million at 96 bytes are 96 MiB.
+const KEYS_MAX: u32 = 1 << 20;
+
+/// Most overrides; those who need more want a directory of quotas, not a table.
+const OVERRIDES_MAX: usize = 4_096;
+
+/// Longest time an empty bucket may take to fill.
+const REFILL_MAX: Duration = Duration::from_hours(365 * 24);
