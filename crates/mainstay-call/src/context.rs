@@ -7,10 +7,13 @@
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use mainstay_core::{Clock, Instant};
+use mainstay_resilience::deadline::{Covers, Deadline};
 use parking_lot::Mutex;
 
+use crate::circuit::SharedCircuit;
 use crate::clock::MonotonicClock;
 use crate::endpoint::Endpoint;
 
@@ -24,8 +27,9 @@ pub struct Context {
     pub started: Instant,
     /// Nanoseconds of the deadline; `u64::MAX` while there is none.
     deadline: AtomicU64,
-    /// Whether the caller asked for the deadline; if not it is the route's own.
-    asked: AtomicU32,
+    /// Whether the deadline covers the whole exchange, because the caller asked for it; if not it
+    /// is our own and covers the way to the answer's head.
+    whole: AtomicU32,
     /// Attempts begun.
     attempts: AtomicU32,
     /// Endpoints tried, by id plus one; zero is free.
@@ -41,7 +45,7 @@ pub struct Context {
 }
 
 /// What is known of a call before it enters the stages.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Facts {
     /// A random number for the choices of this call.
     pub draw: u64,
@@ -51,6 +55,8 @@ pub struct Facts {
     pub arriving_attempt: u32,
     /// The caller or the route vouches that repeating does no harm.
     pub idempotent: bool,
+    /// Circuits of the service and the route; each attempt passes them beside its instance's own.
+    pub circuits: Arc<[Arc<SharedCircuit>]>,
 }
 
 /// How an answer came about when it is not simply the upstream's.
@@ -68,7 +74,7 @@ impl Context {
         Arc::new(Self {
             started,
             deadline: AtomicU64::new(u64::MAX),
-            asked: AtomicU32::new(0),
+            whole: AtomicU32::new(0),
             attempts: AtomicU32::new(0),
             tried: Default::default(),
             instance: Mutex::new(None),
@@ -89,24 +95,26 @@ impl Context {
         context
     }
 
-    /// The moment by which the call must have its answer.
-    pub fn deadline(&self) -> Option<Instant> {
+    /// Until when the call may run.
+    pub fn deadline(&self) -> Option<Deadline> {
         let nanos = self.deadline.load(Ordering::Relaxed);
-        (nanos != u64::MAX).then(|| Instant::from_nanos(nanos))
+        let whole = self.whole.load(Ordering::Relaxed) != 0;
+        let covers = if whole { Covers::Exchange } else { Covers::Head };
+        (nanos != u64::MAX).then(|| Deadline { at: Instant::from_nanos(nanos), covers })
     }
 
-    /// Moves the deadline to `at`, unless it is earlier already. `asked` tells a deadline the
-    /// caller gave from one of our own: running into the former says nothing about the instance.
-    pub fn shorten(&self, at: Instant, asked: bool) {
-        if at.as_nanos() < self.deadline.load(Ordering::Relaxed) {
-            self.deadline.store(at.as_nanos(), Ordering::Relaxed);
-            self.asked.store(u32::from(asked), Ordering::Relaxed);
+    /// Time left at `now`; `None` while there is no deadline.
+    pub fn remaining(&self, now: Instant) -> Option<Duration> {
+        self.deadline().map(|deadline| deadline.remaining(now))
+    }
+
+    /// Takes `deadline`, unless the one there is ends earlier.
+    pub fn shorten(&self, deadline: Deadline) {
+        if deadline.at.as_nanos() < self.deadline.load(Ordering::Relaxed) {
+            self.deadline.store(deadline.at.as_nanos(), Ordering::Relaxed);
+            let whole = deadline.covers == Covers::Exchange;
+            self.whole.store(u32::from(whole), Ordering::Relaxed);
         }
-    }
-
-    /// Whether the deadline in force is one the caller gave.
-    pub fn deadline_was_asked(&self) -> bool {
-        self.asked.load(Ordering::Relaxed) != 0
     }
 
     /// Attempts begun so far.
@@ -136,7 +144,7 @@ impl Context {
 
     /// Notes that the answer is not simply the upstream's. The first note stands.
     pub fn degrade(&self, degraded: Degraded) {
-        drop(self.degraded.set(degraded));
+        let _first_stands = self.degraded.set(degraded);
     }
 
     /// How the answer came about, when it is not simply the upstream's.
@@ -146,7 +154,7 @@ impl Context {
 
     /// Notes why no further attempt was made. The first note stands.
     pub(crate) fn stop_retry(&self, why: &'static str) {
-        drop(self.retry_stopped.set(why));
+        let _first_stands = self.retry_stopped.set(why);
     }
 
     /// Why no further attempt was made, when one might have been.

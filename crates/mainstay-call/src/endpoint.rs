@@ -1,7 +1,7 @@
 //! One instance as its callers know it: what is in flight, how long it takes, whether it is open.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use mainstay_core::Instant;
@@ -26,6 +26,8 @@ pub struct Endpoint {
     /// running average survives that, and a lock for each pick would cost more than it is worth.
     estimate: [AtomicU64; 3],
     tally: Mutex<Tally>,
+    /// A run of failures is complete and nobody has looked yet.
+    run: AtomicBool,
     circuits: Box<[Arc<SharedCircuit>]>,
 }
 
@@ -46,6 +48,7 @@ impl Endpoint {
             in_flight: AtomicU32::new(0),
             estimate: Estimate::default().to_words().map(AtomicU64::new),
             tally: Mutex::default(),
+            run: AtomicBool::new(false),
             circuits,
         }
     }
@@ -110,7 +113,16 @@ impl Endpoint {
 
     /// Counts a result for outlier ejection; whether it completed a run of `consecutive`.
     pub(crate) fn count(&self, outcome: Outcome, latency: Duration, consecutive: u32) -> bool {
-        self.tally.lock().record(outcome, latency, consecutive)
+        let complete = self.tally.lock().record(outcome, latency, consecutive);
+        if complete {
+            self.run.store(true, Ordering::Relaxed);
+        }
+        complete
+    }
+
+    /// Whether a run of failures was completed since the last time this was asked.
+    pub(crate) fn take_run(&self) -> bool {
+        self.run.load(Ordering::Relaxed) && self.run.swap(false, Ordering::Relaxed)
     }
 
     /// The results since the last look.

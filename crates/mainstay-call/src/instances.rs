@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use arc_swap::{ArcSwap, Guard};
 use mainstay_core::{Clock, Instant};
@@ -47,8 +47,6 @@ pub struct Instances<S> {
     make: Box<dyn MakeEndpoint<S>>,
     watch: Watch,
     set: ArcSwap<Set<S>>,
-    /// Nanoseconds of the moment at which time has something to say.
-    wake: AtomicU64,
     outliers: Mutex<Outliers>,
 }
 
@@ -59,7 +57,7 @@ impl<S> fmt::Debug for Instances<S> {
 }
 
 /// The instances at one revision.
-pub struct Set<S> {
+pub(crate) struct Set<S> {
     revision: u64,
     members: Vec<(Arc<Endpoint>, S)>,
     list: Arc<resolve::Snapshot>,
@@ -93,14 +91,13 @@ impl<S: Clone> Instances<S> {
             picker,
             turn: Mutex::default(),
         };
-        let wake = AtomicU64::new(outliers.next_wake().as_nanos());
+        learns.wake.store(outliers.next_wake().as_nanos(), Ordering::Relaxed);
         Self {
             policy,
             learns,
             make,
             watch,
             set: ArcSwap::from_pointee(set),
-            wake,
             outliers: Mutex::new(outliers),
         }
     }
@@ -158,19 +155,12 @@ impl<S: Clone> Instances<S> {
     pub(crate) fn at(&self, now: Instant) -> Guard<Arc<Set<S>>> {
         let set = self.set.load();
         let news = self.watch.borrow().revision != set.revision;
-        if news || now.as_nanos() >= self.wake.load(Ordering::Relaxed) {
+        if news || now.as_nanos() >= self.learns.wake.load(Ordering::Relaxed) {
             drop(set);
             self.replace(now);
             return self.set.load();
         }
         set
-    }
-
-    /// Something happened that may have ejected an instance.
-    pub(crate) fn run_completed(&self, endpoint: &Endpoint, now: Instant) {
-        let mut outliers = self.outliers.lock();
-        let changes = outliers.run_completed(now, u64::from(endpoint.id()));
-        self.renew(&mut outliers, changes, now);
     }
 
     #[cold]
@@ -187,17 +177,20 @@ impl<S: Clone> Instances<S> {
             self.store(&outliers, fresh, list, now);
         }
         let set = self.set.load();
+        for (endpoint, _) in set.members.iter().filter(|(endpoint, _)| endpoint.take_run()) {
+            changes.extend(outliers.run_completed(now, u64::from(endpoint.id())));
+        }
         let tally = |id: u64| {
             let found = set.members.iter().find(|(endpoint, _)| u64::from(endpoint.id()) == id);
             found.map_or_else(Tally::default, |(endpoint, _)| endpoint.take_tally())
         };
         changes.extend(outliers.poll(now, tally));
-        self.renew(&mut outliers, changes, now);
+        self.renew(&outliers, changes, now);
     }
 
     /// Takes `changes` into the set, and tells of them.
-    fn renew(&self, outliers: &mut Outliers, changes: Vec<Change>, now: Instant) {
-        self.wake.store(outliers.next_wake().as_nanos(), Ordering::Relaxed);
+    fn renew(&self, outliers: &Outliers, changes: Vec<Change>, now: Instant) {
+        self.learns.wake.store(outliers.next_wake().as_nanos(), Ordering::Relaxed);
         if changes.is_empty() {
             return;
         }

@@ -1,5 +1,18 @@
 //! Everything a call passes through, as tower layers: one layer a stage.
 
+mod answer;
+pub mod circuit;
+pub mod clock;
+pub mod context;
+pub mod draw;
+pub mod endpoint;
 pub mod error;
+pub mod instances;
+pub mod observe;
+pub mod replay;
+pub mod resolve;
+pub mod stage;
+mod timer;
+pub mod watched;
 
 pub use error::{BoxError, CallError, Refusal};

@@ -22,12 +22,12 @@ pin_project! {
 
 impl Timer {
     /// Ends at `at`; [`Instant::MAX`] never ends.
-    pub fn until(at: Instant) -> Self {
+    pub(crate) fn until(at: Instant) -> Self {
         Self { at, sleep: None }
     }
 
     /// Moves the end to `at`.
-    pub fn reset(self: Pin<&mut Self>, at: Instant) {
+    pub(crate) fn reset(self: Pin<&mut Self>, at: Instant) {
         let mut this = self.project();
         *this.at = at;
         if let Some(sleep) = this.sleep.as_mut().as_pin_mut() {
@@ -36,7 +36,7 @@ impl Timer {
     }
 
     /// Ready once the moment has come.
-    pub fn poll_elapsed(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn poll_elapsed(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let mut this = self.project();
         if *this.at == Instant::MAX {
             return Poll::Pending;

@@ -8,6 +8,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context as Task, Poll, ready};
 use std::time::Duration;
 
@@ -67,21 +68,20 @@ where
         let now = MonotonicClock.now();
         let set = self.instances.at(now);
         match pick(&self.instances, &set, &context, now) {
-            Err(refusal) => BalanceFuture::Refused { refusal: Some(refusal) },
+            Err(refusal) => BalanceFuture { state: State::Refused { refusal: Some(refusal) } },
             Ok(index) => {
                 let (endpoint, service) = set.member(index);
                 context.attempt(endpoint);
-                BalanceFuture::Waiting {
-                    service: service.clone(),
-                    request: Some(request),
-                    attempt: Some(Attempt {
-                        in_flight: endpoint.enter(),
-                        learns: self.instances.learns(),
-                        started: now,
-                        head: None,
-                        told: false,
-                    }),
-                }
+                let attempt = Attempt {
+                    in_flight: endpoint.enter(),
+                    learns: self.instances.learns(),
+                    started: now,
+                    head: None,
+                    told: false,
+                };
+                let (request, attempt) = (Some(request), Some(attempt));
+                let state = State::Waiting { service: service.clone(), request, attempt };
+                BalanceFuture { state }
             }
         }
     }
@@ -135,22 +135,30 @@ fn refusal<S>(instances: &Instances<S>, set: &Set<S>, unpicked: Unpicked) -> Ref
 
 pin_project! {
     /// An attempt at the instance that was picked.
+    #[derive(Debug)]
+    pub struct BalanceFuture<S, F, B> {
+        #[pin]
+        state: State<S, F, B>,
+    }
+}
+
+pin_project! {
     #[project = Projected]
     #[derive(Debug)]
-    pub enum BalanceFuture<S, F, B> {
-        /// Its service is not ready yet.
+    enum State<S, F, B> {
+        // Its service is not ready yet.
         Waiting {
             service: S,
             request: Option<http::Request<B>>,
             attempt: Option<Attempt>,
         },
-        /// On its way.
+        // On its way.
         Sent {
             #[pin]
             inner: F,
             attempt: Option<Attempt>,
         },
-        /// Nobody could be picked.
+        // Nobody could be picked.
         Refused {
             refusal: Option<Refusal>,
         },
@@ -164,27 +172,27 @@ where
 {
     type Output = Result<http::Response<Watched<R, Attempt>>, CallError>;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Task<'_>) -> Poll<Self::Output> {
+    fn poll(self: Pin<&mut Self>, cx: &mut Task<'_>) -> Poll<Self::Output> {
+        let mut state = self.project().state;
         loop {
-            let next = match self.as_mut().project() {
+            let next = match state.as_mut().project() {
                 Projected::Refused { refusal } => {
-                    let refusal = refusal.take();
-                    return Poll::Ready(Err(refusal.map_or_else(
-                        || mainstay_resilience::Failure::Cancelled.into(),
-                        CallError::from,
-                    )));
+                    return match refusal.take() {
+                        Some(refusal) => Poll::Ready(Err(refusal.into())),
+                        None => Poll::Pending, // Polled after it was ready.
+                    };
                 }
                 Projected::Waiting { service, request, attempt } => {
                     ready!(service.poll_ready(cx))?;
                     let Some(request) = request.take() else { return Poll::Pending };
-                    BalanceFuture::Sent { inner: service.call(request), attempt: attempt.take() }
+                    State::Sent { inner: service.call(request), attempt: attempt.take() }
                 }
                 Projected::Sent { inner, attempt } => {
                     let result = ready!(inner.poll(cx));
                     return Poll::Ready(ended(result, attempt.take()));
                 }
             };
-            self.set(next);
+            state.set(next);
         }
     }
 }
@@ -238,6 +246,9 @@ pub struct Learns {
     pub failure_penalty: Duration,
     /// Run of failures that ejects.
     pub consecutive: u32,
+    /// Nanoseconds of the moment at which there is something to decide about the instances; zero
+    /// asks the next call to look.
+    pub wake: AtomicU64,
     /// Is told of ends.
     pub observer: Arc<dyn crate::observe::Observer>,
 }
@@ -270,9 +281,8 @@ impl Attempt {
             latency
         };
         endpoint.learn(now, sample);
-        let run = endpoint.count(outcome, latency, self.learns.consecutive);
-        if run {
-            endpoint.complete_run();
+        if endpoint.count(outcome, latency, self.learns.consecutive) {
+            self.learns.wake.store(0, Ordering::Relaxed);
         }
         self.learns.observer.attempt_ended(endpoint, Some(failed), latency);
     }

@@ -1,6 +1,5 @@
 //! Lets an attempt through while its circuits do, and tells them how it ended.
 
-use std::future::Ready;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context as Task, Poll, ready};
@@ -18,7 +17,7 @@ use crate::answer::{self, Head};
 use crate::circuit::{Permits, SharedCircuit};
 use crate::clock::MonotonicClock;
 use crate::context::Context;
-use crate::error::CallError;
+use crate::error::{CallError, Refusal};
 use crate::watched::{OnEnd, Watched};
 
 /// Makes [`Circuit`] services.
@@ -69,36 +68,36 @@ where
         let started = MonotonicClock.now();
         let own = self.layer.circuits.iter();
         match Permits::take(started, own.chain(context.facts.circuits.iter())) {
-            Err(refusal) => CircuitFuture::Refused {
-                refused: std::future::ready(CallError::from(refusal)),
-            },
-            Ok(permits) => CircuitFuture::Sent {
-                inner: self.inner.call(request),
-                pending: Some(Pending {
-                    permits,
-                    classifier: Arc::clone(&self.layer.classifier),
-                    started,
-                    head: Duration::ZERO,
-                }),
-            },
+            Err(refusal) => CircuitFuture { state: State::Refused { refusal: Some(refusal) } },
+            Ok(permits) => {
+                let classifier = Arc::clone(&self.layer.classifier);
+                let pending = Some(Pending { permits, classifier, started, head: Duration::ZERO });
+                CircuitFuture { state: State::Sent { inner: self.inner.call(request), pending } }
+            }
         }
     }
 }
 
 pin_project! {
     /// An attempt under permits.
+    #[derive(Debug)]
+    pub struct CircuitFuture<F> {
+        #[pin]
+        state: State<F>,
+    }
+}
+
+pin_project! {
     #[project = Projected]
     #[derive(Debug)]
-    pub enum CircuitFuture<F> {
-        /// On its way.
+    enum State<F> {
         Sent {
             #[pin]
             inner: F,
             pending: Option<Pending>,
         },
-        /// Not let through.
         Refused {
-            refused: Ready<CallError>,
+            refusal: Option<Refusal>,
         },
     }
 }
@@ -111,10 +110,11 @@ where
     type Output = Result<http::Response<Watched<R, Pending>>, CallError>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Task<'_>) -> Poll<Self::Output> {
-        match self.project() {
-            Projected::Refused { refused } => {
-                Poll::Ready(Err(ready!(Pin::new(refused).poll(cx))))
-            }
+        match self.project().state.project() {
+            Projected::Refused { refusal } => match refusal.take() {
+                Some(refusal) => Poll::Ready(Err(refusal.into())),
+                None => Poll::Pending, // Polled after it was ready.
+            },
             Projected::Sent { inner, pending } => {
                 let result = ready!(inner.poll(cx));
                 let Some(mut pending) = pending.take() else {

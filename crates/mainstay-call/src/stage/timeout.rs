@@ -11,7 +11,7 @@ use std::time::Duration;
 use http::header::{HeaderName, HeaderValue};
 use mainstay_core::{Clock, Instant};
 use mainstay_resilience::Failure;
-use mainstay_resilience::deadline::Outgoing;
+use mainstay_resilience::deadline::{Covers, Deadline, Digits};
 use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
@@ -25,7 +25,7 @@ use crate::timer::Timer;
 pub const TIMEOUT_HEADER: HeaderName = HeaderName::from_static("mainstay-timeout-ms");
 
 /// Header of the same meaning in gRPC.
-const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+pub(crate) const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 
 /// How long an attempt may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,34 +78,33 @@ where
         let context = Context::of(&mut request);
         let now = MonotonicClock.now();
         let deadline = context.deadline();
-        if deadline.is_some_and(|at| at <= now) {
-            return TimeoutFuture::Late { sent: context.attempts() > 1 };
+        if deadline.is_some_and(|deadline| deadline.has_passed(now)) {
+            return TimeoutFuture { state: State::Late { sent: context.attempts() > 1 } };
         }
         let own = self.policy.attempt.map(|span| now.plus(span));
-        let at = own.into_iter().chain(deadline).min().unwrap_or(Instant::MAX);
-        let hurried = own.is_none_or(|own| at < own) && context.deadline_was_asked();
+        let last = deadline.map(|deadline| deadline.at);
+        let at = own.into_iter().chain(last).min().unwrap_or(Instant::MAX);
+        let hurried = own.is_none_or(|own| at < own)
+            && deadline.is_some_and(|deadline| deadline.covers == Covers::Exchange);
         if at != Instant::MAX {
-            announce(&mut request, at.since(now), self.policy.hop);
+            announce(&mut request, Deadline { at, covers: Covers::Exchange }, now, self.policy.hop);
         }
-        TimeoutFuture::Running {
-            inner: self.inner.call(request),
-            timer: Timer::until(at),
-            failure: if hurried {
-                Failure::Deadline { sent: true }
-            } else {
-                Failure::RequestTimeout
-            },
-        }
+        let failure =
+            if hurried { Failure::Deadline { sent: true } } else { Failure::RequestTimeout };
+        let inner = self.inner.call(request);
+        TimeoutFuture { state: State::Running { inner, timer: Timer::until(at), failure } }
     }
 }
 
 /// Tells the upstream how long it has: what remains here, less the way there.
-fn announce<B>(request: &mut http::Request<B>, remaining: Duration, hop: Duration) {
+fn announce<B>(request: &mut http::Request<B>, ends: Deadline, now: Instant, hop: Duration) {
+    let left = ends.outgoing(now, hop);
     let grpc = is_grpc(request.headers());
-    let outgoing = Outgoing::new(remaining, hop);
     let headers = request.headers_mut();
-    headers.insert(TIMEOUT_HEADER, HeaderValue::from(outgoing.millis()));
-    if grpc && let Ok(value) = HeaderValue::from_str(outgoing.grpc().as_str()) {
+    if let Ok(value) = HeaderValue::from_str(Digits::timeout_ms(left).as_str()) {
+        headers.insert(TIMEOUT_HEADER, value);
+    }
+    if grpc && let Ok(value) = HeaderValue::from_str(Digits::grpc_timeout(left).as_str()) {
         headers.insert(GRPC_TIMEOUT, value);
     }
 }
@@ -121,10 +120,17 @@ pub fn is_grpc(headers: &http::HeaderMap) -> bool {
 
 pin_project! {
     /// An attempt that ends in time.
+    #[derive(Debug)]
+    pub struct TimeoutFuture<F> {
+        #[pin]
+        state: State<F>,
+    }
+}
+
+pin_project! {
     #[project = Projected]
     #[derive(Debug)]
-    pub enum TimeoutFuture<F> {
-        /// On its way.
+    enum State<F> {
         Running {
             #[pin]
             inner: F,
@@ -132,7 +138,7 @@ pin_project! {
             timer: Timer,
             failure: Failure,
         },
-        /// The deadline had passed before anything was sent.
+        // The deadline had passed before anything was sent.
         Late {
             sent: bool,
         },
@@ -146,7 +152,7 @@ where
     type Output = Result<R, CallError>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Task<'_>) -> Poll<Self::Output> {
-        match self.project() {
+        match self.project().state.project() {
             Projected::Late { sent } => {
                 Poll::Ready(Err(Failure::Deadline { sent: *sent }.into()))
             }
