@@ -13,7 +13,7 @@
 //! | table | look-up | memory for 100 equal instances | keys moved by one change of n |
 //! |---|---|---|---|
 //! | ketama | one bucket, about two comparisons | 320 KiB | about 1/n |
-//! | ring | the same | 20 KiB | about 1/n |
+//! | ring | the same | 20 KiB | about 1/n, and some: points are counted anew |
 //! | maglev | one remainder, one load | 256 KiB | about 1/n, and a little shuffling |
 
 mod ketama;

@@ -22,6 +22,8 @@ mod judge;
 mod machine;
 mod policy;
 mod tally;
+#[cfg(test)]
+mod tests;
 
 pub use judge::{Evidence, Rule};
 pub use machine::{Change, Ejection, Outliers, Peer};

@@ -15,6 +15,9 @@ use mainstay_core::Instant;
 /// Time after which a sample has lost all but 1/e of its weight, in nanoseconds. Finagle's.
 const TAU_NANOS: f64 = 10e9;
 
+/// Longest latency that is told from longer ones: 31 years, far from where a cost would overflow.
+const NANOS_MAX: f64 = 1e18;
+
 /// Cost of an instance that has calls in flight but no sample: it is tried with one call at a
 /// time until the first has come back.
 const UNKNOWN_BUSY_NANOS: f64 = 1e9;
@@ -29,7 +32,7 @@ pub const RETRY_AFTER_MAX: Duration = Duration::from_mins(5);
 /// loses one sample; both are within what an estimate is for. The default knows nothing.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Estimate {
-    /// Nanoseconds, finite, not negative. Zero means that there was no sample yet.
+    /// Nanoseconds, 0 to `NANOS_MAX`. Zero means that there was no sample yet.
     nanos: f64,
     /// When `nanos` was true.
     at: Instant,
@@ -43,7 +46,7 @@ impl Estimate {
     #[must_use]
     pub fn observe(self, now: Instant, sample: Duration) -> Self {
         // Zero is reserved for "no sample".
-        let sample = nanos(sample).max(1.0);
+        let sample = nanos(sample).clamp(1.0, NANOS_MAX);
         let now = now.max(self.at);
         let nanos = if sample >= self.nanos {
             sample
@@ -70,7 +73,7 @@ impl Estimate {
     /// first sample, unless there is a `Retry-After` to go by.
     pub fn read(self, now: Instant) -> Option<Duration> {
         let nanos = self.nanos_at(now);
-        (nanos > 0.0).then(|| Duration::from_secs_f64((nanos / 1e9).min(1e9)))
+        (nanos > 0.0).then(|| Duration::from_secs_f64(nanos / 1e9))
     }
 
     /// What one more call costs here: estimate × (calls in flight + 1), in nanoseconds. Never
@@ -99,7 +102,7 @@ impl Estimate {
     pub fn from_words([nanos, at, hint]: [u64; 3]) -> Self {
         let nanos = f64::from_bits(nanos);
         Self {
-            nanos: if nanos.is_finite() { nanos.max(0.0) } else { 0.0 },
+            nanos: if nanos.is_nan() { 0.0 } else { nanos.clamp(0.0, NANOS_MAX) },
             at: Instant::from_nanos(at),
             hint: Hint::from_word(hint),
         }
