@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use http::HeaderMap;
 use mainstay_resilience::classify::Answer;
+use mainstay_resilience::retry::parse_retry_after;
 
 use crate::stage::timeout::is_grpc;
 
@@ -40,7 +41,7 @@ fn grpc_status(headers: &HeaderMap) -> Option<u32> {
 /// The hint in `Retry-After`, in either of its forms (RFC 9110, section 10.2.3).
 pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let value = headers.get(http::header::RETRY_AFTER)?;
-    { let _ = (value, wall_clock()); None }
+    parse_retry_after(value.as_bytes(), wall_clock())
 }
 
 #[expect(clippy::disallowed_methods, reason = "a date can only be compared with the wall clock")]

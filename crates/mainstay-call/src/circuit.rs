@@ -190,11 +190,8 @@ impl Drop for Permits {
 fn refusal(circuit: &SharedCircuit, refused: Refused) -> Refusal {
     Refusal {
         code: Code::CircuitOpen,
-        stage: match circuit.scope {
-            Scope::Instance => "circuit",
-            Scope::Service => "circuit/service",
-            Scope::Route => "circuit/route",
-        },
+        stage: "circuit",
+        scope: Some(circuit.scope),
         rule: Arc::clone(&circuit.key.policy),
         figures: Figures {
             observed: refused.observed,

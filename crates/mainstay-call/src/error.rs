@@ -8,6 +8,7 @@ use std::time::Duration;
 use mainstay_core::problem::{Code, Problem};
 use mainstay_core::{Effect, Rejection};
 use mainstay_resilience::Failure;
+use mainstay_resilience::circuit::Scope;
 
 /// Any error that may travel between threads.
 pub type BoxError = Box<dyn Error + Send + Sync>;
@@ -33,6 +34,8 @@ pub struct Refusal {
     pub code: Code,
     /// Stage that refused: `limit`, `circuit`, `balance`, …
     pub stage: &'static str,
+    /// For a circuit: whether one instance is meant, or the whole service or route.
+    pub scope: Option<Scope>,
     /// Name of the rule, as configured.
     pub rule: Arc<str>,
     /// What was observed and what the rule allows, in the rule's own unit.

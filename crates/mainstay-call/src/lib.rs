@@ -1,6 +1,7 @@
 //! Everything a call passes through, as tower layers: one layer a stage.
 
 mod answer;
+pub mod budget;
 pub mod circuit;
 pub mod clock;
 pub mod context;

@@ -244,6 +244,7 @@ impl SharedLimit {
             Decision::CostExceedsQuota { capacity } => Answer::Denied(Box::new(Refusal {
                 code: Code::CostExceedsQuota,
                 stage: "limit",
+            scope: None,
                 rule: Arc::clone(&self.name),
                 figures: Figures {
                     observed: f64::from(self.cost().get()),
@@ -268,6 +269,7 @@ impl SharedLimit {
         Refusal {
             code: if in_flight { Code::Shed } else { Code::Limited },
             stage: "limit",
+            scope: None,
             rule: Arc::clone(&self.name),
             figures: Figures {
                 observed,

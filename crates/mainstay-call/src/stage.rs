@@ -13,4 +13,5 @@ pub mod deadline;
 
 
 
+pub mod retry;
 pub mod timeout;

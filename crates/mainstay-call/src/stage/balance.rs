@@ -126,6 +126,7 @@ fn refusal<S>(instances: &Instances<S>, set: &Set<S>, unpicked: Unpicked) -> Ref
     Refusal {
         code,
         stage: "balance",
+        scope: None,
         rule: Arc::clone(instances.service()),
         figures,
         since: Duration::ZERO,
