@@ -1,1 +1,3 @@
-//! (empty until its first code)
+//! Gateway and sidecar data plane: listeners, head guard, routes, pools, headers, drain.
+
+pub mod framing;
