@@ -27,6 +27,7 @@ mod request;
 mod response;
 mod rule;
 mod scan;
+mod sieve;
 mod upstream_io;
 
 #[cfg(test)]
@@ -49,7 +50,7 @@ pub struct Limits {
     pub head_bytes_max: usize,
     /// Most fields of a head.
     pub headers_max: usize,
-    /// Longest request target, in bytes.
+    /// Longest request target, in bytes; from 65,535 on hyper refuses, without naming a rule.
     pub uri_bytes_max: usize,
     /// Longest body, in bytes of content. Where routes differ, the largest of them: the guard
     /// does not know the route.
@@ -113,4 +114,13 @@ pub enum Phase {
     Tunnel,
     /// The last message has passed, or one was refused: nothing passes any more.
     Ended,
+}
+
+impl Verdict {
+    /// Bytes that may go on.
+    pub fn passed(&self) -> usize {
+        match *self {
+            Self::Pass { passed } | Self::Hold { passed } | Self::Refuse { passed, .. } => passed,
+        }
+    }
 }

@@ -31,7 +31,6 @@ fn whole_line(bytes: &[u8], at: usize) -> Result<Line<'_>, Rule> {
     let colon = token_end(bytes, at);
     match bytes.get(colon) {
         Some(b':') if at < colon => (),
-        Some(b':') => return Err(Rule::NameEmpty),
         Some(b'\r') if at == colon => {
             return match bytes.get(at + 1) {
                 Some(b'\n') => Ok(Line::End(at + 2)),
@@ -42,7 +41,8 @@ fn whole_line(bytes: &[u8], at: usize) -> Result<Line<'_>, Rule> {
         Some(b'\n') => return Err(Rule::BareLf),
         Some(b' ' | b'\t') if at == colon => return Err(Rule::ObsFold),
         Some(b' ' | b'\t') => return Err(Rule::NameSpace),
-        Some(b'\r') => return Err(Rule::NameEmpty),
+        // No name before the colon, or no colon in the line.
+        Some(b':' | b'\r') => return Err(Rule::NameEmpty),
         Some(_) => return Err(Rule::NameToken),
         None => return Ok(Line::Partial),
     }

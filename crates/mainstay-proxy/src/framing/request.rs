@@ -257,7 +257,7 @@ impl Open {
                 _ => break,
             }
         }
-        let line_bytes_max = limits.uri_bytes_max + START_LINE_SLACK;
+        let line_bytes_max = limits.uri_bytes_max.saturating_add(START_LINE_SLACK);
         let clip = bytes.get(..self.judged + line_bytes_max).unwrap_or(bytes);
         let Some(lf) = find_lf(clip, self.judged) else {
             return if clip.len() == self.judged + line_bytes_max {

@@ -162,7 +162,7 @@ impl Refusal {
     }
 
     /// Status of the answer.
-    pub const fn status(&self) -> u16 {
+    pub const fn status(self) -> u16 {
         self.problem.http()
     }
 
@@ -179,7 +179,7 @@ impl Refusal {
 
     /// A complete answer over HTTP/1.1 that ends the connection: a problem document (RFC 9457)
     /// with nothing in it that came from the sender.
-    pub fn response_bytes(&self) -> Vec<u8> {
+    pub fn response_bytes(self) -> Vec<u8> {
         let (code, status) = (self.problem.as_str(), self.status());
         let body = format!(
             "{{\"type\":\"/problems/{code}\",\"code\":\"{code}\",\"title\":\"{}\",\

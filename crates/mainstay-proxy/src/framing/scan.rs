@@ -11,7 +11,8 @@ pub(crate) fn token_end(bytes: &[u8], from: usize) -> usize {
 
 /// The first position at or after `from` whose byte no request target may hold.
 pub(crate) fn target_end(bytes: &[u8], from: usize) -> usize {
-    span(bytes, from, TARGET)
+    let end = span(bytes, from, PATH);
+    if bytes.get(end) == Some(&b'?') { span(bytes, end, QUERY) } else { end }
 }
 
 /// The first position at or after `from` whose byte no field value may hold: a control byte other
@@ -63,12 +64,13 @@ fn below_space(x: u64) -> u64 {
 }
 
 fn equal(x: u64, byte: u8) -> u64 {
-    let zero_where_equal = x ^ (ONES * byte as u64);
+    let zero_where_equal = x ^ (ONES * u64::from(byte));
     zero_where_equal.wrapping_sub(ONES) & !zero_where_equal & TOPS
 }
 
 const TOKEN: u8 = 1;
-const TARGET: u8 = 2;
+const PATH: u8 = 2;
+const QUERY: u8 = 4;
 
 /// Which bytes a token and a target may hold. A target may hold what `http::Uri` takes for one,
 /// less the fragment sign: whatever passes here must not be refused, or cut, further on.
@@ -97,8 +99,11 @@ static CLASS: [u8; 256] = {
         {
             table[byte as usize] |= TOKEN;
         }
+        if !matches!(byte, b'#' | b'<' | b'>' | b'?' | b'`') {
+            table[byte as usize] |= PATH;
+        }
         if !matches!(byte, b'"' | b'#' | b'<' | b'>') {
-            table[byte as usize] |= TARGET;
+            table[byte as usize] |= QUERY;
         }
         byte += 1;
     }
@@ -118,11 +123,11 @@ mod tests {
             from in 0_usize..70,
         ) {
             let plain = |stops: fn(u8) -> bool| {
-                (from..bytes.len()).find(|&i| stops(bytes[i])).unwrap_or(from.max(bytes.len()))
+                (from..bytes.len()).find(|&i| stops(bytes[i])).unwrap_or_else(|| from.max(bytes.len()))
             };
             let end = plain(|b| (b < 0x20 && b != b'\t') || b == 0x7F);
             prop_assert_eq!(value_end(&bytes, from), end);
-            prop_assert_eq!(find_lf(&bytes, from).unwrap_or(from.max(bytes.len())), plain(|b| b == b'\n'));
+            prop_assert_eq!(find_lf(&bytes, from).unwrap_or_else(|| from.max(bytes.len())), plain(|b| b == b'\n'));
         }
     }
 }

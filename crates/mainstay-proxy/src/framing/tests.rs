@@ -38,7 +38,7 @@ fn what_is_well_formed_passes() {
     check(&[
         ("GET / HTTP/1.1¶Host: a¶¶", ""),
         ("¶GET / HTTP/1.1¶Host: a¶¶", ""),
-        ("GET /a/%2e?x={|}\\^`~ HTTP/1.1¶host:a:80¶¶", ""),
+        ("GET /a\"{|}/%2e?x={|}\\^`~ HTTP/1.1¶host:a:80¶¶", ""),
         ("GET / HTTP/1.0¶¶", ""),
         ("OPTIONS * HTTP/1.1¶Host: [::1]:8080¶¶", ""),
         ("GET http://A.b:80/x?y HTTP/1.1¶Host: a.B:80¶¶", ""),

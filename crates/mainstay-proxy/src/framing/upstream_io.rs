@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::io::{Sieve, Step};
+use super::sieve::{Sieve, Step};
 use super::{Asked, Refusal, ResponseGuard, Verdict};
 
 /// An upstream's connection on which hyper sees only what the [`ResponseGuard`] let pass.
