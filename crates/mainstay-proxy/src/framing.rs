@@ -1,0 +1,126 @@
+//! The head guard: a byte machine that stands before hyper and follows message boundaries itself.
+//!
+//! Two servers that disagree on where a message ends can be made to see different requests in the
+//! same bytes (request smuggling; Linhart et al. 2005, Kettle 2019). hyper forgives what an
+//! upstream may read differently: it drops a `Content-Length` beside `Transfer-Encoding`, keeps one
+//! of several equal lengths, and takes a bare LF for a line end. By the time a stage sees the
+//! request, the evidence is gone. So these machines read the bytes first, let only messages through
+//! that can be read in one way, and refuse the rest with the name of the [`Rule`].
+//!
+//! [`Guard`] reads the requests of a client, [`ResponseGuard`] the answers of an upstream. Both are
+//! pure: bytes go in, a [`Verdict`] comes out. An *element* (head, chunk line, end of a chunk,
+//! trailer section) is passed whole or not at all: the caller keeps what was not passed and
+//! presents it again with what came next. That costs a copy only when an element was cut by a read,
+//! and it means that hyper never parses half a head twice, however slowly the bytes come. A line is
+//! judged when its LF is there, so the verdict does not depend on how the bytes were cut.
+//!
+//! [`GuardedIo`] and [`UpstreamIo`] put the machines between a socket and hyper without copying.
+//!
+//! What is refused stands in [`Rule`], one entry each; `security.md` 12.1 and `calls.md` 11.3 are
+//! the source. The form of HTTP/1.1 is RFC 9112.
+
+mod body;
+mod field;
+mod host;
+mod io;
+mod request;
+mod response;
+mod rule;
+mod scan;
+mod sieve;
+mod upstream_io;
+
+#[cfg(test)]
+mod io_tests;
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod tests;
+
+pub use io::{GuardedIo, Watch};
+pub use request::Guard;
+pub use response::{Asked, ResponseGuard};
+pub use rule::{Refusal, Rule};
+pub use upstream_io::{Exchange, UpstreamIo};
+
+/// What a client may send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Longest head, in bytes: start line, fields, and the empty lines around them.
+    pub head_bytes_max: usize,
+    /// Most fields of a head.
+    pub headers_max: usize,
+    /// Longest request target, in bytes; from 65,535 on hyper refuses, without naming a rule.
+    pub uri_bytes_max: usize,
+    /// Longest body, in bytes of content. Where routes differ, the largest of them: the guard
+    /// does not know the route.
+    pub body_bytes_max: u64,
+    /// Whether `CONNECT` passes; only a sidecar's outbound listener tunnels.
+    pub connect: bool,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            head_bytes_max: 32 << 10,
+            headers_max: 100,
+            uri_bytes_max: 8 << 10,
+            body_bytes_max: 10 << 20,
+            connect: false,
+        }
+    }
+}
+
+/// What a machine says about the bytes it was shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The first `passed` bytes may go on. The rest begins an element that is not complete: show
+    /// it again, at the front, with what comes next.
+    Pass {
+        /// Bytes that may go on.
+        passed: usize,
+    },
+    /// The first `passed` bytes may go on; they end with a request to switch protocols. What
+    /// follows can only be read once that is answered: call [`Guard::tunnel`] or
+    /// [`Guard::resume`], then show the rest again.
+    Hold {
+        /// Bytes that may go on.
+        passed: usize,
+    },
+    /// The first `passed` bytes may go on, nothing after them ever.
+    Refuse {
+        /// Bytes that may go on.
+        passed: usize,
+        /// Why, and whether the broken message had begun to pass.
+        refusal: Refusal,
+    },
+}
+
+/// Where in the stream a machine stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Between messages; nothing of the next head has come.
+    Idle,
+    /// In a head.
+    Head,
+    /// In a body.
+    Body {
+        /// Bytes of content so far.
+        received: u64,
+    },
+    /// A switch of protocols was asked for and is not answered.
+    Held,
+    /// Not HTTP any more: everything passes.
+    Tunnel,
+    /// The last message has passed, or one was refused: nothing passes any more.
+    Ended,
+}
+
+impl Verdict {
+    /// Bytes that may go on.
+    pub fn passed(&self) -> usize {
+        match *self {
+            Self::Pass { passed } | Self::Hold { passed } | Self::Refuse { passed, .. } => passed,
+        }
+    }
+}

@@ -1,0 +1,354 @@
+//! The guards with real hyper connections behind them.
+
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty, Full};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper::{Request, Response};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex};
+
+use super::*;
+
+/// What the handler saw, one line a request.
+type Seen = Arc<Mutex<Vec<String>>>;
+
+/// Reads the whole body and answers with its length; a broken body is answered with its refusal.
+async fn handle(request: Request<Incoming>, seen: Seen) -> Response<Full<Bytes>> {
+    let line = format!("{} {}", request.method(), request.uri());
+    if request.uri().path() == "/slow" {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    match request.into_body().collect().await {
+        Ok(body) => {
+            let len = body.to_bytes().len();
+            seen.lock().unwrap().push(format!("{line} {len}"));
+            Response::new(Full::from(format!("{len} bytes")))
+        }
+        Err(error) => {
+            let refusal = Refusal::of(&error);
+            let rule = refusal.map_or("cut short", |refusal| refusal.rule.as_str());
+            seen.lock().unwrap().push(format!("{line} {rule}"));
+            let mut response = Response::new(Full::from(rule));
+            let status = refusal.map_or(400, |refusal| refusal.status());
+            *response.status_mut() = status.try_into().unwrap();
+            response
+        }
+    }
+}
+
+/// Serves one connection; `client` plays the other side. Returns what the handler saw, and why the
+/// connection was refused.
+async fn serve<F: Future<Output = ()>>(
+    limits: Limits,
+    client: impl FnOnce(DuplexStream, Arc<Watch>) -> F,
+) -> (Vec<String>, Option<Refusal>) {
+    let (near, far) = duplex(1 << 16);
+    let io = GuardedIo::new(far, limits, Vec::new());
+    let watch = io.watch();
+    let seen = Seen::default();
+    let service = service_fn(|request| {
+        let seen = Arc::clone(&seen);
+        async move { Ok::<_, Infallible>(handle(request, seen).await) }
+    });
+    let server = async {
+        let connection =
+            hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(io), service);
+        // A client that breaks off is an error of the connection, and nobody's concern here.
+        drop(connection.await);
+    };
+    tokio::join!(server, client(near, Arc::clone(&watch)));
+    let seen = seen.lock().unwrap().clone();
+    (seen, watch.refusal())
+}
+
+/// Sends `parts` one read apart and checks what the handler saw, the answers' statuses, and the
+/// rule that ended the connection (`""` for none).
+async fn check(parts: &[&str], seen: &[&str], statuses: &[&str], rule: &str) {
+    let mut answers = String::new();
+    let (saw, refusal) = serve(Limits::default(), |mut client, _| {
+        let answers = &mut answers;
+        async move {
+            for part in parts {
+                let bytes = part.replace('¶', "\r\n");
+                client.write_all(bytes.as_bytes()).await.unwrap();
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            client.shutdown().await.unwrap();
+            client.read_to_string(answers).await.unwrap();
+        }
+    })
+    .await;
+    assert_eq!(saw, seen, "{parts:?}\n{answers}");
+    let got: Vec<&str> = answers
+        .match_indices("HTTP/1.1 ")
+        .map(|(at, _)| answers.get(at + 9..at + 12).unwrap())
+        .collect();
+    assert_eq!(got, statuses, "{parts:?}\n{answers}");
+    assert_eq!(refusal.map_or("", |refusal| refusal.rule.as_str()), rule, "{parts:?}");
+}
+
+const GET: &str = "GET /1 HTTP/1.1¶Host: a¶¶";
+const BAD: &str = "GET /2 HTTP/1.1¶Host : a¶¶";
+
+#[tokio::test(start_paused = true)]
+async fn a_broken_head_is_answered_and_never_handled() {
+    check(&[BAD], &[], &["400"], "name-space").await;
+    check(&["GET /2 HTTP/1.1¶Ho", "st : a¶¶"], &[], &["400"], "name-space").await;
+    check(&["TRACE / HTTP/1.1¶Host: a¶¶"], &[], &["405"], "method-trace").await;
+    check(&["¶", "GET /\n"], &[], &["400"], "bare-lf").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_came_before_a_broken_head_is_answered_first() {
+    let both = [GET, BAD].concat();
+    check(&[&both], &["GET /1 0"], &["200", "400"], "name-space").await;
+    check(&[GET, BAD], &["GET /1 0"], &["200", "400"], "name-space").await;
+    let slow = "GET /slow HTTP/1.1¶Host: a¶¶";
+    let both = [slow, BAD].concat();
+    check(&[&both], &["GET /slow 0"], &["200", "400"], "name-space").await;
+    let post = "POST /1 HTTP/1.1¶Host: a¶Content-Length: 3¶¶";
+    check(&[post, "a", &["bc", BAD].concat()], &["POST /1 3"], &["200", "400"], "name-space").await;
+    let three = [GET, slow, GET, BAD].concat();
+    let seen = ["GET /1 0", "GET /slow 0", "GET /1 0"];
+    check(&[&three], &seen, &["200", "200", "200", "400"], "name-space").await;
+}
+
+/// hyper takes the end of the stream for a client that hung up on the request in flight; the
+/// refusal of a later one must not look like that.
+#[tokio::test(start_paused = true)]
+async fn a_broken_head_does_not_cancel_the_request_in_flight() {
+    let mut answers = String::new();
+    let (seen, _) = serve(Limits::default(), |mut client, _| {
+        let answers = &mut answers;
+        async move {
+            client.write_all(b"GET /slow HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            client.write_all(b"GET /2 HTTP/1.1\nHost: a\n\n").await.unwrap();
+            client.read_to_string(answers).await.unwrap();
+        }
+    })
+    .await;
+    assert_eq!(seen, ["GET /slow 0"]);
+    assert!(answers.starts_with("HTTP/1.1 200 "), "{answers}");
+    assert!(
+        answers.contains("HTTP/1.1 400 ") && answers.contains("connection: close"),
+        "{answers}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn whole_requests_pass_however_they_are_cut() {
+    let post = "POST / HTTP/1.1¶Host: a¶Transfer-Encoding: chunked¶¶5;x=y¶abcde¶0¶X-T: 1¶¶";
+    check(&[post], &["POST / 5"], &["200"], "").await;
+    let pieces: Vec<String> = post.chars().map(String::from).collect();
+    let pieces: Vec<&str> = pieces.iter().map(String::as_str).collect();
+    check(&pieces, &["POST / 5"], &["200"], "").await;
+    check(&[&[post, GET].concat()], &["POST / 5", "GET /1 0"], &["200", "200"], "").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broken_body_is_an_error_the_handler_can_name() {
+    let head = "POST / HTTP/1.1¶Host: a¶Transfer-Encoding: chunked¶¶";
+    let broken = [head, "1¶ab¶"].concat();
+    check(&[&broken], &["POST / chunk-end"], &["400"], "chunk-end").await;
+    check(&[head, "1¶a", "¶0x0¶¶"], &["POST / chunk-size"], &["400"], "chunk-size").await;
+    let large = [head, "ffffffff¶a"].concat();
+    check(&[&large], &["POST / body-bytes"], &["413"], "body-bytes").await;
+    let trailer = [head, "1¶a¶0¶Host: b¶¶"].concat();
+    check(&[&trailer], &["POST / trailer-name"], &["400"], "trailer-name").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_cut_short_is_never_taken_for_a_whole_one() {
+    let length = "POST / HTTP/1.1¶Host: a¶Content-Length: 9¶¶abc";
+    check(&[length], &["POST / cut short"], &["400"], "").await;
+    let chunked = "POST / HTTP/1.1¶Host: a¶Transfer-Encoding: chunked¶¶";
+    for body in ["", "3", "3¶a", "3¶abc", "3¶abc¶", "3¶abc¶0", "3¶abc¶0¶", "3¶abc¶0¶X: y¶"]
+    {
+        check(&[&[chunked, body].concat()], &["POST / cut short"], &["400"], "").await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn half_a_head_is_nobodys_request() {
+    check(&["GET / HT"], &[], &[], "").await;
+    check(&[GET, "GET / HTTP/1.1¶Host: a¶"], &["GET /1 0"], &["200"], "").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn bytes_after_the_last_request_are_refused() {
+    let last = "GET /slow HTTP/1.1¶Host: a¶Connection: close¶¶";
+    check(&[&[last, GET].concat()], &["GET /slow 0"], &["200", "400"], "bytes-after-close").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_timer_can_see_the_client_and_end_it() {
+    let mut answers = String::new();
+    let (near, far) = duplex(1 << 16);
+    let io = GuardedIo::new(far, Limits::default(), b"GET / HTTP/1.1\r\n".to_vec());
+    let watch = io.watch();
+    let service =
+        service_fn(|request| async { Ok::<_, Infallible>(handle(request, Seen::default()).await) });
+    let mut connection =
+        hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(io), service);
+    let timer = tokio::time::timeout(Duration::from_secs(10), &mut connection);
+    assert!(timer.await.is_err());
+    assert_eq!((watch.phase(), watch.waiting(), watch.heads()), (Phase::Head, true, 0));
+    watch.refuse(Rule::HeadSlow);
+    connection.await.expect("hyper sees a client that has finished");
+    let mut near = near;
+    near.read_to_string(&mut answers).await.unwrap();
+    assert!(answers.starts_with("HTTP/1.1 408 "), "{answers}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_body_ends_with_an_error_of_the_body() {
+    let mut answers = String::new();
+    let (near, far) = duplex(1 << 16);
+    let head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nab".to_vec();
+    let io = GuardedIo::new(far, Limits::default(), head);
+    let watch = io.watch();
+    let seen = Seen::default();
+    let service = service_fn(|request| {
+        let seen = Arc::clone(&seen);
+        async { Ok::<_, Infallible>(handle(request, seen).await) }
+    });
+    let mut connection =
+        hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(io), service);
+    let timer = tokio::time::timeout(Duration::from_secs(15), &mut connection);
+    assert!(timer.await.is_err());
+    assert_eq!((watch.phase(), watch.waiting()), (Phase::Body { received: 2 }, true));
+    watch.refuse(Rule::BodySlow);
+    drop(connection.await);
+    let mut near = near;
+    near.read_to_string(&mut answers).await.unwrap();
+    assert!(answers.starts_with("HTTP/1.1 408 "), "{answers}");
+    assert_eq!(*seen.lock().unwrap(), ["POST / body-slow"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tunnel_begins_with_the_101_and_loses_no_byte() {
+    let (mut client, far) = duplex(1 << 16);
+    let io = GuardedIo::new(far, Limits::default(), Vec::new());
+    let service = service_fn(|request: Request<Incoming>| async {
+        let mut response = Response::new(Empty::<Bytes>::new());
+        if request.uri().path() == "/no" {
+            return Ok::<_, Infallible>(response);
+        }
+        *response.status_mut() = hyper::StatusCode::SWITCHING_PROTOCOLS;
+        response.headers_mut().insert("upgrade", "websocket".parse().unwrap());
+        let upgrade = hyper::upgrade::on(request);
+        tokio::task::spawn_local(async move {
+            let mut tunnel = TokioIo::new(upgrade.await.expect("hyper hands the connection over"));
+            let mut frame = [0; 4];
+            tunnel.read_exact(&mut frame).await.unwrap();
+            tunnel.write_all(&frame).await.unwrap();
+        });
+        Ok(response)
+    });
+    let server = async {
+        let connection = hyper::server::conn::http1::Builder::new()
+            .serve_connection(TokioIo::new(io), service)
+            .with_upgrades();
+        connection.await.expect("the connection is in order");
+    };
+    let client = async {
+        let ask = |path: &str| {
+            format!(
+                "GET {path} HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"
+            )
+        };
+        client.write_all(ask("/no").as_bytes()).await.unwrap();
+        let mut answer = [0; 512];
+        let len = client.read(&mut answer).await.unwrap();
+        assert!(answer[..len].starts_with(b"HTTP/1.1 200 "));
+        client.write_all(ask("/yes").as_bytes()).await.unwrap();
+        // Not HTTP, and too early; still it belongs to the tunnel.
+        client.write_all(b"\x81\n\0\r").await.unwrap();
+        let mut all = Vec::new();
+        client.read_to_end(&mut all).await.unwrap();
+        assert!(all.starts_with(b"HTTP/1.1 101 ") && all.ends_with(b"\x81\n\0\r"), "{all:?}");
+    };
+    let local = tokio::task::LocalSet::new();
+    local.run_until(async { tokio::join!(server, client) }).await;
+}
+
+/// Sends one request over a guarded upstream connection that answers `parts`. Returns the status
+/// and body or the rule, and whether the connection may be used again.
+async fn ask(asked: Asked, parts: &[&str]) -> (String, bool) {
+    let (near, mut far) = duplex(1 << 16);
+    let io = UpstreamIo::new(near);
+    let exchange = io.exchange();
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(io)).await.unwrap();
+    let upstream = async {
+        let mut scratch = [0; 512];
+        assert_ne!(far.read(&mut scratch).await.unwrap(), 0);
+        for part in parts {
+            // The connection may be closed by now.
+            if far.write_all(part.replace('¶', "\r\n").as_bytes()).await.is_err() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let client = async {
+        exchange.begin(asked);
+        let method = if asked == Asked::Head { "HEAD" } else { "GET" };
+        let request = Request::builder().method(method).header("host", "a");
+        let request = request.body(Empty::<Bytes>::new()).unwrap();
+        let result = async {
+            let response = sender.send_request(request).await?;
+            let status = response.status().as_u16();
+            let body = response.into_body().collect().await?.to_bytes();
+            Ok::<_, hyper::Error>(format!("{status} {}", String::from_utf8_lossy(&body)))
+        };
+        let outcome = match result.await {
+            Ok(text) => text,
+            Err(error) => match Refusal::of(&error) {
+                Some(refusal) => refusal.rule.as_str().to_owned(),
+                None => exchange.refusal().map_or("broken", |r| r.rule.as_str()).to_owned(),
+            },
+        };
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        (outcome, exchange.is_free())
+    };
+    tokio::select! {
+        // The client first: the connection ends as soon as the upstream has.
+        (outcome, ()) = async { tokio::join!(client, upstream) } => outcome,
+        () = async { drop(connection.await); std::future::pending().await } => unreachable!(),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn answers_of_an_upstream_pass_whole_or_fail() {
+    for (asked, parts, outcome, free) in [
+        (Asked::Plain, &["HTTP/1.1 200 OK¶Content-Length: 2¶¶ab"][..], "200 ab", true),
+        (Asked::Plain, &["HTTP/1.1 200 OK¶Content-Length: 2¶", "¶a", "b"], "200 ab", true),
+        (Asked::Plain, &["HTTP/1.1 100 x¶¶HTTP/1.1 204 x¶¶"], "204 ", true),
+        (Asked::Head, &["HTTP/1.1 200 OK¶Content-Length: 2¶¶"], "200 ", true),
+        (Asked::Plain, &["HTTP/1.1 200 OK¶Content-Length: 2¶¶abc"], "bytes-unasked", false),
+        (Asked::Plain, &["HTTP/1.1 200 OK¶Content-Length: 2¶¶ab", "c"], "200 ab", false),
+        (
+            Asked::Plain,
+            &["HTTP/1.1 200 OK¶Content-Length: 2¶Content-Length: 2¶¶ab"],
+            "length-repeated",
+            false,
+        ),
+        (Asked::Plain, &["HTTP/1.1 200 OK\nContent-Length: 2\n\nab"], "bare-lf", false),
+        (Asked::Plain, &["HTTP/1.1 101 x¶¶"], "switch-unasked", false),
+        (
+            Asked::Plain,
+            &["HTTP/1.1 200 OK¶Transfer-Encoding: chunked¶¶1¶a¶", "0x¶¶"],
+            "chunk-size",
+            false,
+        ),
+    ] {
+        assert_eq!(ask(asked, parts).await, (outcome.to_owned(), free), "{asked:?} {parts:?}");
+    }
+}

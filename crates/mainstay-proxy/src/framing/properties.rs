@@ -1,0 +1,203 @@
+//! Truths about the guard for any bytes, cut in any way. The fuzz targets check the same.
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// Everything a machine let pass, and why it stopped if it did.
+fn run(
+    bytes: &[u8],
+    cuts: &[usize],
+    mut feed: impl FnMut(&[u8]) -> Verdict,
+) -> (Vec<u8>, Option<Refusal>) {
+    let mut passed = Vec::new();
+    let (mut from, mut shown) = (0, 0);
+    let mut cuts = cuts.iter().cycle();
+    while shown < bytes.len() {
+        shown = (shown + cuts.next().copied().unwrap_or(usize::MAX)).min(bytes.len());
+        let verdict = feed(&bytes[from..shown]);
+        passed.extend_from_slice(&bytes[from..from + verdict.passed()]);
+        from += verdict.passed();
+        if let Verdict::Refuse { refusal, .. } = verdict {
+            return (passed, Some(refusal));
+        }
+    }
+    (passed, None)
+}
+
+/// Messages that are nearly right: pieces of good ones with a few bytes changed.
+fn nearly_http() -> impl Strategy<Value = Vec<u8>> {
+    let piece = prop::sample::select(vec![
+        "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+        "POST /x?y HTTP/1.1\r\nHost: a\r\nContent-Length: 7\r\n\r\nabcdefg",
+        "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n",
+        "a;x=y\r\n0123456789\r\n",
+        "0\r\n\r\n",
+        "0\r\nx: y\r\n\r\n",
+        "\r\n",
+        "\n",
+        "\r",
+        " ",
+        "\t",
+        "GET / HTTP/1.0\r\n",
+        "Connection: close\r\n",
+        "Connection: keep-alive\r\n",
+        "Content-Length: 3\r\n",
+        "Transfer-Encoding: chunked\r\n",
+        "Host: a\r\n",
+        "x : y\r\n",
+        "HEAD http://a/ HTTP/1.1\r\n",
+        "Upgrade: websocket\r\n",
+        "Expect: 100-continue\r\n",
+        "HTTP/1.1 200 OK\r\n",
+        "HTTP/1.1 100 Continue\r\n\r\n",
+        "HTTP/1.1 204 x\r\n\r\n",
+    ]);
+    let edit = (any::<prop::sample::Index>(), any::<u8>());
+    (prop::collection::vec(piece, 1..8), prop::collection::vec(edit, 0..2)).prop_map(
+        |(pieces, edits)| {
+            let mut bytes = pieces.concat().into_bytes();
+            for (index, byte) in edits {
+                let at = index.index(bytes.len());
+                bytes[at] = byte;
+            }
+            bytes
+        },
+    )
+}
+
+fn limits() -> impl Strategy<Value = Limits> {
+    (40_usize..200, 1_usize..6, 5_usize..40, 1_u64..20).prop_map(|(head, fields, uri, body)| {
+        Limits {
+            head_bytes_max: head,
+            headers_max: fields,
+            uri_bytes_max: uri,
+            body_bytes_max: body,
+            connect: false,
+        }
+    })
+}
+
+/// Reads `bytes` as HTTP with httparse and plain loops; panics where they are not. Returns the
+/// number of heads. The input ends anywhere.
+fn read_again(mut bytes: &[u8]) -> u64 {
+    let mut heads = 0;
+    while !bytes.is_empty() {
+        let mut fields = [httparse::EMPTY_HEADER; 128];
+        let mut request = httparse::Request::new(&mut fields);
+        let len = match request.parse(bytes).expect("what passed is a request") {
+            httparse::Status::Complete(len) => len,
+            httparse::Status::Partial => panic!("an incomplete head passed"),
+        };
+        heads += 1;
+        let target = request.path.expect("a complete request has a target");
+        assert!(target.parse::<http::Uri>().is_ok(), "{target}");
+        let field = |name: &str| {
+            let mut all = request.headers.iter().filter(|h| h.name.eq_ignore_ascii_case(name));
+            let first = all.next().map(|h| std::str::from_utf8(h.value).expect("is ASCII"));
+            assert!(all.next().is_none(), "two of {name}");
+            first
+        };
+        let (length, coding) = (field("content-length"), field("transfer-encoding"));
+        bytes = &bytes[len..];
+        if coding.is_some() {
+            assert!(length.is_none(), "two lengths");
+            bytes = skip_chunks(bytes);
+        } else if let Some(length) = length {
+            let length: usize = length.parse().expect("a plain number");
+            bytes = bytes.get(length..).unwrap_or_default();
+        }
+    }
+    heads
+}
+
+fn skip_chunks(mut bytes: &[u8]) -> &[u8] {
+    while !bytes.is_empty() {
+        let httparse::Status::Complete((len, size)) =
+            httparse::parse_chunk_size(bytes).expect("what passed is a chunk size")
+        else {
+            panic!("half a chunk size passed");
+        };
+        bytes = &bytes[len..];
+        if size == 0 {
+            let mut fields = [httparse::EMPTY_HEADER; 128];
+            if bytes.is_empty() {
+                return bytes;
+            }
+            let parsed = httparse::parse_headers(bytes, &mut fields).expect("trailers");
+            let httparse::Status::Complete((len, _)) = parsed else { panic!("half a trailer") };
+            return &bytes[len..];
+        }
+        let size = usize::try_from(size).expect("below the limit");
+        bytes = bytes.get(size..).unwrap_or_default();
+        bytes = match bytes {
+            [] => bytes,
+            [b'\r', b'\n', rest @ ..] => rest,
+            other => panic!("no CRLF after a chunk: {other:?}"),
+        };
+    }
+    bytes
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    /// How the bytes are cut into reads changes nothing.
+    #[test]
+    fn cuts_do_not_matter(
+        bytes in nearly_http(),
+        cuts in prop::collection::vec(1_usize..30, 1..6),
+        limits in limits(),
+    ) {
+        let feed = |cuts: &[usize]| {
+            let mut guard = Guard::new(limits);
+            let (passed, refusal) = run(&bytes, cuts, |bytes| guard.feed(bytes));
+            (passed, refusal, guard.heads())
+        };
+        let whole = feed(&[]);
+        prop_assert_eq!(&feed(&[1]), &whole);
+        prop_assert_eq!(&feed(&cuts), &whole);
+        // Everything but the limits again, where more passes.
+        let answers = |cuts: &[usize], asked: Asked| {
+            let mut guard = ResponseGuard::new();
+            guard.ask(asked);
+            run(&bytes, cuts, |bytes| guard.feed(bytes))
+        };
+        for asked in [Asked::Plain, Asked::Head, Asked::Upgrade] {
+            prop_assert_eq!(answers(&[1], asked), answers(&[], asked));
+        }
+    }
+
+    /// What passes is read alike by another parser, with the same number of requests.
+    #[test]
+    fn another_parser_agrees(bytes in nearly_http()) {
+        let mut guard = Guard::new(Limits::default());
+        let (passed, _) = run(&bytes, &[], |bytes| guard.feed(bytes));
+        prop_assert_eq!(read_again(&passed), guard.heads());
+    }
+
+    /// Nothing makes a machine panic, and a refusal is final.
+    #[test]
+    fn any_bytes_will_do(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        let mut guard = Guard::new(Limits::default());
+        if let Verdict::Refuse { refusal, .. } = guard.feed(&bytes) {
+            prop_assert_eq!(guard.feed(b"GET /"), Verdict::Refuse { passed: 0, refusal });
+        }
+    }
+}
+
+/// Every byte that may stand in a target is one that `http::Uri` keeps as it is.
+#[test]
+fn a_target_survives_the_uri_type() {
+    for byte in 0..=255_u8 {
+        for place in ["/a", "/a?b"] {
+            let target = [place.as_bytes(), &[byte], b"c"].concat();
+            let head = [b"GET ", target.as_slice(), b" HTTP/1.1\r\nHost: a\r\n\r\n"].concat();
+            if matches!(Guard::new(Limits::default()).feed(&head), Verdict::Pass { .. }) {
+                let uri = http::Uri::try_from(target.as_slice()).map(|uri| uri.to_string());
+                let text = String::from_utf8(target).expect("it passed as ASCII");
+                assert_eq!(uri.ok(), Some(text), "byte {byte:#x}");
+            }
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! The answers of one upstream connection.
+
+use super::body::Body;
+use super::field::{Fields, Line, line};
+use super::rule::{Refusal, Rule};
+use super::scan::{find_lf, value_end};
+use super::{Phase, Verdict};
+
+/// Longest head of an answer, in bytes.
+const HEAD_BYTES_MAX: usize = 64 << 10;
+/// Most fields of an answer.
+const HEADERS_MAX: usize = 100;
+
+/// What was asked: an answer cannot be read without knowing it (RFC 9112 section 6.3).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Asked {
+    /// Nothing: any byte is one too many.
+    #[default]
+    Nothing = 0,
+    /// A request whose answer may have a body.
+    Plain = 1,
+    /// `HEAD`: the answer has no body, whatever its fields say.
+    Head = 2,
+    /// A request that offers to switch protocols by `Upgrade`.
+    Upgrade = 3,
+    /// `CONNECT`: a 2xx begins a tunnel.
+    Connect = 4,
+}
+
+/// Follows the answers on one connection; one request at a time.
+///
+/// ```
+/// use mainstay_proxy::framing::{Asked, ResponseGuard, Rule, Verdict};
+///
+/// let mut guard = ResponseGuard::new();
+/// guard.ask(Asked::Plain);
+/// let Verdict::Refuse { refusal, .. } = guard.feed(b"HTTP/1.1 204 No Content\r\n\r\nx") else {
+///     panic!()
+/// };
+/// assert_eq!(refusal.rule, Rule::BytesUnasked);
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct ResponseGuard {
+    asked: Asked,
+    state: State,
+    /// The head being read.
+    open: Open,
+}
+
+#[derive(Clone, Debug, Default)]
+enum State {
+    #[default]
+    Head,
+    Body(Body),
+    Tunnel,
+    Refused(Refusal),
+}
+
+#[derive(Clone, Debug, Default)]
+struct Open {
+    judged: usize,
+    seen: usize,
+    /// Status and minor version.
+    start: Option<(u16, u8)>,
+    fields: Fields,
+}
+
+impl ResponseGuard {
+    /// A machine at the beginning of a connection; nothing was asked.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A request is about to be sent.
+    pub fn ask(&mut self, asked: Asked) {
+        self.asked = asked;
+    }
+
+    /// Judges `bytes`: what the last verdict did not pass, then what came since. Never answers
+    /// [`Verdict::Hold`].
+    ///
+    /// The end of the stream is told to nobody: a body up to the end is then complete, and any
+    /// other is cut short, which hyper reports.
+    pub fn feed(&mut self, bytes: &[u8]) -> Verdict {
+        let mut passed = 0;
+        loop {
+            let rest = bytes.get(passed..).unwrap_or_default();
+            let step = match &mut self.state {
+                State::Tunnel => return Verdict::Pass { passed: bytes.len() },
+                State::Refused(refusal) => return Verdict::Refuse { passed, refusal: *refusal },
+                _ if rest.is_empty() => return Verdict::Pass { passed },
+                State::Head if self.asked == Asked::Nothing => Err(Rule::BytesUnasked),
+                State::Head => self.head(rest),
+                State::Body(body) => match body.advance(rest) {
+                    Ok(advance) => {
+                        if advance.complete {
+                            (self.state, self.asked) = (State::Head, Asked::Nothing);
+                        }
+                        Ok(advance.passed)
+                    }
+                    Err(defect) => {
+                        passed += defect.passed;
+                        Err(defect.rule)
+                    }
+                },
+            };
+            match step {
+                Ok(0) => return Verdict::Pass { passed },
+                Ok(len) => passed += len,
+                Err(rule) => {
+                    let begun = matches!(self.state, State::Body(_));
+                    self.state = State::Refused(Refusal::of_response(rule, begun));
+                }
+            }
+        }
+    }
+
+    /// Where in the stream the machine stands.
+    pub fn phase(&self) -> Phase {
+        match &self.state {
+            State::Head if self.open.seen == 0 => Phase::Idle,
+            State::Head => Phase::Head,
+            State::Body(body) => Phase::Body { received: body.received() },
+            State::Tunnel => Phase::Tunnel,
+            State::Refused(_) => Phase::Ended,
+        }
+    }
+
+    /// Whether the answer to what was asked is complete and another request may be sent.
+    pub fn is_free(&self) -> bool {
+        matches!(self.state, State::Head) && self.asked == Asked::Nothing
+    }
+
+    fn head(&mut self, bytes: &[u8]) -> Result<usize, Rule> {
+        let clip = bytes.get(..HEAD_BYTES_MAX).unwrap_or(bytes);
+        let grown = self.open.seen == 0 || find_lf(clip, self.open.seen).is_some();
+        if grown && let Some(end) = self.open.read(clip)? {
+            let open = std::mem::take(&mut self.open);
+            self.settle(&open)?;
+            return Ok(end);
+        }
+        self.open.seen = clip.len();
+        if clip.len() == HEAD_BYTES_MAX { Err(Rule::HeadBytes) } else { Ok(0) }
+    }
+
+    /// Says what comes after a head (RFC 9112 section 6.3).
+    fn settle(&mut self, open: &Open) -> Result<(), Rule> {
+        let Some((status, minor)) = open.start else { return Err(Rule::StartLine) };
+        let fields = &open.fields;
+        if fields.chunked && minor == 0 {
+            return Err(Rule::CodingVersion);
+        }
+        let bodiless = matches!(status, 100..200 | 204);
+        if bodiless && (fields.chunked || fields.length.is_some_and(|length| length != 0)) {
+            return Err(Rule::LengthUnasked);
+        }
+        match (status, self.asked) {
+            (101, Asked::Upgrade) | (200..300, Asked::Connect) => {
+                self.state = State::Tunnel;
+                return Ok(());
+            }
+            (101, _) => return Err(Rule::SwitchUnasked),
+            // More will follow: the request is not answered.
+            (100..200, _) => return Ok(()),
+            _ => (),
+        }
+        let empty = bodiless || status == 304 || self.asked == Asked::Head;
+        self.state = match fields.length {
+            _ if empty => State::Head,
+            _ if fields.chunked => State::Body(Body::chunked(u64::MAX)),
+            Some(0) => State::Head,
+            Some(length) => State::Body(Body::length(length)),
+            None => State::Body(Body::to_the_end()),
+        };
+        if matches!(self.state, State::Head) {
+            self.asked = Asked::Nothing;
+        }
+        Ok(())
+    }
+}
+
+impl Open {
+    fn read(&mut self, bytes: &[u8]) -> Result<Option<usize>, Rule> {
+        if self.start.is_none() {
+            match status_line(bytes) {
+                Ok(None) => return Ok(None),
+                Ok(Some((status, minor, next))) => {
+                    (self.start, self.judged) = (Some((status, minor)), next);
+                }
+                Err(_) if find_lf(bytes, 0).is_none() => return Ok(None),
+                Err(rule) => return Err(rule),
+            }
+        }
+        loop {
+            match line(bytes, self.judged)? {
+                Line::End(end) => return Ok(Some(end)),
+                Line::Partial => return Ok(None),
+                Line::Field { name, value, next } => {
+                    if self.fields.count == HEADERS_MAX {
+                        return Err(Rule::HeadFields);
+                    }
+                    match self.fields.note(name, value, 0) {
+                        // A `Host` in an answer means nothing, however often it stands there.
+                        Ok(()) | Err(Rule::HostRepeated) => (),
+                        Err(rule) => return Err(rule),
+                    }
+                    self.judged = next;
+                }
+            }
+        }
+    }
+}
+
+/// Reads `HTTP/1.x SP status [SP reason] CRLF`: status, minor version, and the position after it.
+fn status_line(bytes: &[u8]) -> Result<Option<(u16, u8, usize)>, Rule> {
+    let end = value_end(bytes, 0);
+    match (bytes.get(end), bytes.get(end + 1)) {
+        (Some(b'\r'), Some(b'\n')) => (),
+        (Some(b'\r'), Some(_)) => return Err(Rule::BareCr),
+        (Some(b'\n'), _) => return Err(Rule::BareLf),
+        (Some(b'\r'), None) | (None, _) => return Ok(None),
+        (Some(_), _) => return Err(Rule::StartLine),
+    }
+    let Some(rest) = bytes[..end].strip_prefix(b"HTTP/") else { return Err(Rule::StartLine) };
+    let (minor, rest) = match rest {
+        [b'1', b'.', minor @ (b'0' | b'1'), rest @ ..] => (minor - b'0', rest),
+        _ => return Err(Rule::Version),
+    };
+    match rest {
+        // The space after the status belongs there even before an empty reason; some servers
+        // forget it, and no parser reads that in two ways.
+        [b' ', digits @ ..] if 3 <= digits.len() => {
+            let (status, reason) = digits.split_at(3);
+            let number = status.iter().fold(0, |n, &b| n * 10 + u16::from(b & 0x0F));
+            let plain = status.iter().all(u8::is_ascii_digit) && (100..600).contains(&number);
+            if !plain || !matches!(reason, [] | [b' ', ..]) {
+                return Err(Rule::StartLine);
+            }
+            Ok(Some((number, minor, end + 2)))
+        }
+        _ => Err(Rule::StartLine),
+    }
+}
