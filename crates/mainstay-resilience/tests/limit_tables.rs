@@ -97,7 +97,10 @@ fn a_counter_may_spend_two_windows_at_an_edge_and_no_more() {
 
 #[test]
 fn a_counter_reserves_ahead_and_saves_nothing_up() {
-    check("kind = 'counter'\nmax = 1\nwindow_seconds = 0.25", "@0 yes no=250 no=250 @1500 yes no=250");
+    check(
+        "kind = 'counter'\nmax = 1\nwindow_seconds = 0.25",
+        "@0 yes no=250 no=250 @1500 yes no=250",
+    );
     let waits = "kind = 'counter'\nmax = 1\nwindow_seconds = 0.25\nwait_max_seconds = 0.25";
     check(waits, "@0 yes wait=250 no=500 @1500 yes wait=250 no=500");
     check(waits, "@0 yes wait=250 @250 wait=250 no @500 wait=250");
@@ -144,7 +147,10 @@ fn a_bucket_undone_in_the_same_instant_shows_no_trace() {
 
 #[test]
 fn pacing_spaces_calls_evenly() {
-    check("kind = 'pacing'\nmax = 10", "@0 yes wait=100 wait=200 wait=300 wait=400 wait=500 no=600");
+    check(
+        "kind = 'pacing'\nmax = 10",
+        "@0 yes wait=100 wait=200 wait=300 wait=400 wait=500 no=600",
+    );
     check(
         "kind = 'pacing'\nmax = 5\nwait_max_seconds = 2",
         "@0 yes wait=200 wait=400 wait=600 wait=800 wait=1000 wait=1200 wait=1400 wait=1600 \
@@ -172,7 +178,10 @@ fn a_lower_quota_set_live_grants_no_burst_and_a_higher_one_adds_nothing_at_once(
     check("kind = 'counter'\nmax = 10", "@0 yes*9 max=4 no=1000 @1000 yes*4 no");
     check("kind = 'sliding'\nmax = 5", "@0 yes*5 max=10 no @2000 yes*10 no");
     check("kind = 'sliding'\nmax = 10", "@0 yes*9 max=4 no @2000 yes*4 no");
-    check("kind = 'pacing'\nmax = 10", "@0 yes max=1 no=1000 @1000 yes max=10 no=1000 @2000 yes wait=100");
+    check(
+        "kind = 'pacing'\nmax = 10",
+        "@0 yes max=1 no=1000 @1000 yes max=10 no=1000 @2000 yes wait=100",
+    );
 }
 
 #[test]
@@ -218,7 +227,8 @@ fn a_warm_up_takes_exactly_its_time() {
     }
     // The rate at a point is one over the price there: 3.33, 3.85, 5, 7.14 per second. A call pays
     // the mean price of the permit it takes, which is that half a permit on.
-    for (grant, rate) in [(0, 1e3 / 298.0), (10, 1e3 / 258.0), (25, 1e3 / 198.0), (40, 1e3 / 138.0)] {
+    for (grant, rate) in [(0, 1e3 / 298.0), (10, 1e3 / 258.0), (25, 1e3 / 198.0), (40, 1e3 / 138.0)]
+    {
         let got = 1e3 / (moments[grant + 1] - moments[grant]);
         assert!((got - rate).abs() < 1e-3, "{got} calls a second at {grant}");
     }
@@ -238,8 +248,12 @@ fn a_warm_up_cools_while_idle_and_waits_like_pacing() {
 
 #[test]
 fn a_clock_that_goes_back_changes_nothing() {
-    for kind in ["counter", "sliding", "bucket", "pacing\"\nwait_max_seconds = 0\nmode = \"enforce"] {
-        check(&format!("kind = \"{kind}\"\nmax = 1"), "@5000 yes @10 no @0 no @4999 no @7000 yes no");
+    for kind in ["counter", "sliding", "bucket", "pacing\"\nwait_max_seconds = 0\nmode = \"enforce"]
+    {
+        check(
+            &format!("kind = \"{kind}\"\nmax = 1"),
+            "@5000 yes @10 no @0 no @4999 no @7000 yes no",
+        );
     }
 }
 
