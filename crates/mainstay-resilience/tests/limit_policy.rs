@@ -73,78 +73,8 @@ fn defaults_are_those_of_the_reference() {
 
 #[test]
 fn what_is_wrong_is_named_as_it_was_written() {
-    for (toml, want) in [
-        ("", "max: is required"),
-        ("max = 0", "max: must be at least 1; to refuse every call turn a switch off"),
-        ("max = 1\nwindow_seconds = 0", "window_seconds: must be 0.01 to 3600 seconds, found 0"),
-        (
-            "max = 1\nwindow_seconds = nan",
-            "window_seconds: must be 0.01 to 3600 seconds, found NaN",
-        ),
-        ("max = 1\nburst = 0", "burst: must be at least 1, found 0"),
-        (
-            "max = 1\nwindow_seconds = 3600\nburst = 9000",
-            "burst: must refill within a year at 1 per window, found 9000",
-        ),
-        ("max = 5\ncost = 6", "cost: must be at most what the limit holds, 5, found 6"),
-        ("max = 5\ncost = 0", "cost: must be at least 1, found 0"),
-        ("max = 5\nedge = 'full'", "edge: means nothing to a limit of kind `bucket`"),
-        (
-            "max = 5\nwait_max_seconds = 1",
-            "wait_max_seconds: means nothing to a limit of kind `bucket`",
-        ),
-        ("kind = 'adaptive'\nmax = 5", "max: means nothing to a limit of kind `adaptive`"),
-        (
-            "kind = 'concurrency'\nmax = 5\nkey = ['tenant']",
-            "key: means nothing to a limit of kind `concurrency`",
-        ),
-        ("kind = 'sliding'\nmax = 5\nsub_windows = 11", "sub_windows: must be 1 to 10, found 11"),
-        (
-            "kind = 'counter'\nmax = 5\nwait_max_seconds = 11",
-            "wait_max_seconds: must be at most 10 windows",
-        ),
-        ("kind = 'warm_up'\nmax = 5\ncold_factor = 1", "cold_factor: must be 1.1 to 100, found 1"),
-        (
-            "kind = 'concurrency'\nmax = 5\nqueue_max = 5",
-            "queue_max: means nothing while `wait_max_seconds` is 0",
-        ),
-        (
-            "kind = 'concurrency'\nmax = 5\nwait_max_seconds = 5",
-            "wait_max_seconds: means nothing while `queue_max` is 0",
-        ),
-        (
-            "kind = 'adaptive'\nfloor = 50\nceiling = 40",
-            "ceiling: must be 50 to 4294967295, found 40",
-        ),
-        ("kind = 'adaptive'\ninitial = 2", "initial: must be 5 to 1000, found 2"),
-        ("max = 5\nkeys_max = 9", "keys_max: means nothing without `key`"),
-        ("max = 5\nkey = ['tenant']\nkeys_max = 0", "keys_max: must be 1 to 1048576, found 0"),
-        (
-            "max = 5\nkey = ['service', 'header:']",
-            "key[1]: must name the header, 1 to 128 bytes, after the `:`",
-        ),
-        (
-            "max = 5\nkey = ['header:a b']",
-            "key[0]: must name the header, 1 to 128 bytes, after the `:`",
-        ),
-        (
-            "max = 5\nkey = ['tenant']\noverrides = [{ key = [], max = 1 }]",
-            "overrides[0].key: must have 1 values, one for each part of `key`",
-        ),
-        (
-            "max = 5\nkey = ['tenant']\noverrides = [{ key = ['a'] }]",
-            "overrides[0].max: is required",
-        ),
-        (
-            "max = 5\ncost = 2\nkey = ['tenant']\noverrides = [{ key = ['a'], max = 1 }]",
-            "overrides[0].max: must hold at least one call's `cost`, 2",
-        ),
-        (
-            "max = 5\nkey = ['tenant']\noverrides = [{ key = ['a'], max = 1 }, { key = ['a'], max = 2 }]",
-            "overrides[1].key: stands in an earlier entry already",
-        ),
-    ] {
-        assert_eq!(read(toml).map(|_| ()), Err(want.to_owned()), "{toml}");
+    for (toml, want) in WRONG {
+        assert_eq!(read(toml).map(|_| ()), Err((*want).to_owned()), "{toml}");
     }
     let unknown = read("max = 5\nkey = ['ip']").expect_err("no such part");
     assert!(unknown.starts_with("key[0]: must be `client_address`"), "{unknown}");
@@ -179,3 +109,67 @@ fn a_limit_as_written_survives_being_written_again() {
         serde_json::from_str(&serde_json::to_string(&raw).expect("JSON")).expect("the same");
     assert_eq!(raw, again);
 }
+
+/// As written, and what is said about it.
+const WRONG: &[(&str, &str)] = &[
+    ("", "max: is required"),
+    ("max = 0", "max: must be at least 1; to refuse every call turn a switch off"),
+    ("max = 1\nwindow_seconds = 0", "window_seconds: must be 0.01 to 3600 seconds, found 0"),
+    ("max = 1\nwindow_seconds = nan", "window_seconds: must be 0.01 to 3600 seconds, found NaN"),
+    ("max = 1\nburst = 0", "burst: must be at least 1, found 0"),
+    (
+        "max = 1\nwindow_seconds = 3600\nburst = 9000",
+        "burst: must refill within a year at 1 per window, found 9000",
+    ),
+    ("max = 5\ncost = 6", "cost: must be at most what the limit holds, 5, found 6"),
+    ("max = 5\ncost = 0", "cost: must be at least 1, found 0"),
+    ("max = 5\nedge = 'full'", "edge: means nothing to a limit of kind `bucket`"),
+    (
+        "max = 5\nwait_max_seconds = 1",
+        "wait_max_seconds: means nothing to a limit of kind `bucket`",
+    ),
+    ("kind = 'adaptive'\nmax = 5", "max: means nothing to a limit of kind `adaptive`"),
+    (
+        "kind = 'concurrency'\nmax = 5\nkey = ['tenant']",
+        "key: means nothing to a limit of kind `concurrency`",
+    ),
+    ("kind = 'sliding'\nmax = 5\nsub_windows = 11", "sub_windows: must be 1 to 10, found 11"),
+    (
+        "kind = 'counter'\nmax = 5\nwait_max_seconds = 11",
+        "wait_max_seconds: must be at most 10 windows",
+    ),
+    ("kind = 'warm_up'\nmax = 5\ncold_factor = 1", "cold_factor: must be 1.1 to 100, found 1"),
+    (
+        "kind = 'concurrency'\nmax = 5\nqueue_max = 5",
+        "queue_max: means nothing while `wait_max_seconds` is 0",
+    ),
+    (
+        "kind = 'concurrency'\nmax = 5\nwait_max_seconds = 5",
+        "wait_max_seconds: means nothing while `queue_max` is 0",
+    ),
+    ("kind = 'adaptive'\nfloor = 50\nceiling = 40", "ceiling: must be 50 to 4294967295, found 40"),
+    ("kind = 'adaptive'\ninitial = 2", "initial: must be 5 to 1000, found 2"),
+    ("max = 5\nkeys_max = 9", "keys_max: means nothing without `key`"),
+    ("max = 5\nkey = ['tenant']\nkeys_max = 0", "keys_max: must be 1 to 1048576, found 0"),
+    (
+        "max = 5\nkey = ['service', 'header:']",
+        "key[1]: must name the header, 1 to 128 bytes, after the `:`",
+    ),
+    (
+        "max = 5\nkey = ['header:a b']",
+        "key[0]: must name the header, 1 to 128 bytes, after the `:`",
+    ),
+    (
+        "max = 5\nkey = ['tenant']\noverrides = [{ key = [], max = 1 }]",
+        "overrides[0].key: must have 1 values, one for each part of `key`",
+    ),
+    ("max = 5\nkey = ['tenant']\noverrides = [{ key = ['a'] }]", "overrides[0].max: is required"),
+    (
+        "max = 5\ncost = 2\nkey = ['tenant']\noverrides = [{ key = ['a'], max = 1 }]",
+        "overrides[0].max: must hold at least one call's `cost`, 2",
+    ),
+    (
+        "max = 5\nkey = ['tenant']\noverrides = [{ key = ['a'], max = 1 }, { key = ['a'], max = 2 }]",
+        "overrides[1].key: stands in an earlier entry already",
+    ),
+];

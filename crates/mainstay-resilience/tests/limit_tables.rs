@@ -62,7 +62,7 @@ fn expect(
         (Decision::CostExceedsQuota { capacity }, "exceeds") => {
             assert_eq!(capacity, number(value), "{at}");
         }
-        (answer, _) => panic!("{at}: {answer:?}"),
+        (answer, _) => unreachable!("{at}: {answer:?}"),
     }
     None
 }
@@ -163,10 +163,12 @@ fn pacing_spaces_calls_evenly() {
 
 #[test]
 fn pacing_is_as_exact_at_a_million_a_second() {
-    let waits: String = (1..=500).map(|n| format!("wait={} ", f64::from(n) / 1e3)).collect();
-    check("kind = 'pacing'\nmax = 1000000", &format!("@0 yes {waits}"));
-    let waits: String = (1..=300).map(|n| format!("wait={} ", f64::from(n) / 700.0)).collect();
-    check("kind = 'pacing'\nmax = 700000", &format!("@0 yes {waits}"));
+    let waits = |slots: u32, per_ms: f64| -> String {
+        let waits = (1..=slots).map(|n| format!("wait={}", f64::from(n) / per_ms));
+        waits.collect::<Vec<_>>().join(" ")
+    };
+    check("kind = 'pacing'\nmax = 1000000", &format!("@0 yes {}", waits(500, 1e3)));
+    check("kind = 'pacing'\nmax = 700000", &format!("@0 yes {}", waits(300, 700.0)));
 }
 
 #[test]
@@ -206,7 +208,7 @@ fn saturated(max: u32, warm_up_seconds: f64, grants: usize) -> Vec<f64> {
         match limiter.ask(now, Cost::ONE) {
             Decision::Granted { .. } => moments.push(now.since(Instant::ZERO).as_secs_f64() * 1e3),
             Decision::Denied(denied) => now = now.plus(denied.retry_after),
-            other => panic!("{other:?}"),
+            other => unreachable!("{other:?}"),
         }
     }
     moments
@@ -222,8 +224,8 @@ fn a_warm_up_takes_exactly_its_time() {
     for (grant, ms) in [(0, 0.0), (10, 2_800.0), (20, 5_200.0), (30, 7_200.0), (40, 8_800.0)] {
         check(&moments, grant, ms);
     }
-    for n in 50..=60 {
-        check(&moments, n, 10_000.0 + 100.0 * (n - 50) as f64);
+    for (n, ms) in (10_000..).step_by(100).take(11).enumerate() {
+        check(&moments, 50 + n, f64::from(ms));
     }
     // The rate at a point is one over the price there: 3.33, 3.85, 5, 7.14 per second. A call pays
     // the mean price of the permit it takes, which is that half a permit on.
