@@ -62,7 +62,7 @@ fn expect(
         (Decision::CostExceedsQuota { capacity }, "exceeds") => {
             assert_eq!(capacity, number(value), "{at}");
         }
-        (answer, _) => panic!("{at}: {answer:?}"),
+        (answer, _) => unreachable!("{at}: {answer:?}"),
     }
     None
 }
@@ -97,7 +97,10 @@ fn a_counter_may_spend_two_windows_at_an_edge_and_no_more() {
 
 #[test]
 fn a_counter_reserves_ahead_and_saves_nothing_up() {
-    check("kind = 'counter'\nmax = 1\nwindow_seconds = 0.25", "@0 yes no=250 no=250 @1500 yes no=250");
+    check(
+        "kind = 'counter'\nmax = 1\nwindow_seconds = 0.25",
+        "@0 yes no=250 no=250 @1500 yes no=250",
+    );
     let waits = "kind = 'counter'\nmax = 1\nwindow_seconds = 0.25\nwait_max_seconds = 0.25";
     check(waits, "@0 yes wait=250 no=500 @1500 yes wait=250 no=500");
     check(waits, "@0 yes wait=250 @250 wait=250 no @500 wait=250");
@@ -144,7 +147,10 @@ fn a_bucket_undone_in_the_same_instant_shows_no_trace() {
 
 #[test]
 fn pacing_spaces_calls_evenly() {
-    check("kind = 'pacing'\nmax = 10", "@0 yes wait=100 wait=200 wait=300 wait=400 wait=500 no=600");
+    check(
+        "kind = 'pacing'\nmax = 10",
+        "@0 yes wait=100 wait=200 wait=300 wait=400 wait=500 no=600",
+    );
     check(
         "kind = 'pacing'\nmax = 5\nwait_max_seconds = 2",
         "@0 yes wait=200 wait=400 wait=600 wait=800 wait=1000 wait=1200 wait=1400 wait=1600 \
@@ -157,10 +163,12 @@ fn pacing_spaces_calls_evenly() {
 
 #[test]
 fn pacing_is_as_exact_at_a_million_a_second() {
-    let waits: String = (1..=500).map(|n| format!("wait={} ", f64::from(n) / 1e3)).collect();
-    check("kind = 'pacing'\nmax = 1000000", &format!("@0 yes {waits}"));
-    let waits: String = (1..=300).map(|n| format!("wait={} ", f64::from(n) / 700.0)).collect();
-    check("kind = 'pacing'\nmax = 700000", &format!("@0 yes {waits}"));
+    let waits = |slots: u32, per_ms: f64| -> String {
+        let waits = (1..=slots).map(|n| format!("wait={}", f64::from(n) / per_ms));
+        waits.collect::<Vec<_>>().join(" ")
+    };
+    check("kind = 'pacing'\nmax = 1000000", &format!("@0 yes {}", waits(500, 1e3)));
+    check("kind = 'pacing'\nmax = 700000", &format!("@0 yes {}", waits(300, 700.0)));
 }
 
 #[test]
@@ -172,7 +180,10 @@ fn a_lower_quota_set_live_grants_no_burst_and_a_higher_one_adds_nothing_at_once(
     check("kind = 'counter'\nmax = 10", "@0 yes*9 max=4 no=1000 @1000 yes*4 no");
     check("kind = 'sliding'\nmax = 5", "@0 yes*5 max=10 no @2000 yes*10 no");
     check("kind = 'sliding'\nmax = 10", "@0 yes*9 max=4 no @2000 yes*4 no");
-    check("kind = 'pacing'\nmax = 10", "@0 yes max=1 no=1000 @1000 yes max=10 no=1000 @2000 yes wait=100");
+    check(
+        "kind = 'pacing'\nmax = 10",
+        "@0 yes max=1 no=1000 @1000 yes max=10 no=1000 @2000 yes wait=100",
+    );
 }
 
 #[test]
@@ -197,7 +208,7 @@ fn saturated(max: u32, warm_up_seconds: f64, grants: usize) -> Vec<f64> {
         match limiter.ask(now, Cost::ONE) {
             Decision::Granted { .. } => moments.push(now.since(Instant::ZERO).as_secs_f64() * 1e3),
             Decision::Denied(denied) => now = now.plus(denied.retry_after),
-            other => panic!("{other:?}"),
+            other => unreachable!("{other:?}"),
         }
     }
     moments
@@ -213,12 +224,13 @@ fn a_warm_up_takes_exactly_its_time() {
     for (grant, ms) in [(0, 0.0), (10, 2_800.0), (20, 5_200.0), (30, 7_200.0), (40, 8_800.0)] {
         check(&moments, grant, ms);
     }
-    for n in 50..=60 {
-        check(&moments, n, 10_000.0 + 100.0 * (n - 50) as f64);
+    for (n, ms) in (10_000..).step_by(100).take(11).enumerate() {
+        check(&moments, 50 + n, f64::from(ms));
     }
     // The rate at a point is one over the price there: 3.33, 3.85, 5, 7.14 per second. A call pays
     // the mean price of the permit it takes, which is that half a permit on.
-    for (grant, rate) in [(0, 1e3 / 298.0), (10, 1e3 / 258.0), (25, 1e3 / 198.0), (40, 1e3 / 138.0)] {
+    for (grant, rate) in [(0, 1e3 / 298.0), (10, 1e3 / 258.0), (25, 1e3 / 198.0), (40, 1e3 / 138.0)]
+    {
         let got = 1e3 / (moments[grant + 1] - moments[grant]);
         assert!((got - rate).abs() < 1e-3, "{got} calls a second at {grant}");
     }
@@ -238,8 +250,12 @@ fn a_warm_up_cools_while_idle_and_waits_like_pacing() {
 
 #[test]
 fn a_clock_that_goes_back_changes_nothing() {
-    for kind in ["counter", "sliding", "bucket", "pacing\"\nwait_max_seconds = 0\nmode = \"enforce"] {
-        check(&format!("kind = \"{kind}\"\nmax = 1"), "@5000 yes @10 no @0 no @4999 no @7000 yes no");
+    for kind in ["counter", "sliding", "bucket", "pacing\"\nwait_max_seconds = 0\nmode = \"enforce"]
+    {
+        check(
+            &format!("kind = \"{kind}\"\nmax = 1"),
+            "@5000 yes @10 no @0 no @4999 no @7000 yes no",
+        );
     }
 }
 

@@ -205,7 +205,6 @@ impl Divisor {
 
     /// `value / by`. The product with the truncated reciprocal falls short by at most two.
     fn divide(self, value: u64) -> u64 {
-        #[expect(clippy::cast_possible_truncation, reason = "the upper half of a 128-bit product")]
         let mut quotient = ((u128::from(value) * u128::from(self.reciprocal)) >> 64) as u64;
         let mut rest = value - quotient * self.by;
         while self.by <= rest {

@@ -99,7 +99,8 @@ impl Rule for Counter {
             return Verdict::Granted { remaining, reset, slot };
         }
         let until = Instant::from_nanos(slot);
-        if ahead < WINDOWS && until <= now.plus(self.wait_max).min(deadline) {
+        // At the end of time all windows begin at the same moment, and none may be waited for.
+        if ahead < WINDOWS && now < until && until <= now.plus(self.wait_max).min(deadline) {
             state.used[ahead] += cost;
             return Verdict::Wait { until, slot };
         }

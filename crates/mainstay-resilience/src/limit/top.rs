@@ -33,6 +33,8 @@ pub struct TopKey {
 pub struct KeyText {
     bytes: [u8; TEXT_BYTES_MAX],
     len: usize,
+    /// Something did not fit, so nothing more is taken.
+    cut: bool,
 }
 
 impl KeyText {
@@ -44,18 +46,19 @@ impl KeyText {
 
 impl Default for KeyText {
     fn default() -> Self {
-        Self { bytes: [0; TEXT_BYTES_MAX], len: 0 }
+        Self { bytes: [0; TEXT_BYTES_MAX], len: 0, cut: false }
     }
 }
 
 impl fmt::Write for KeyText {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        let cut = text.floor_char_boundary(TEXT_BYTES_MAX - self.len);
-        let end = self.len + cut;
-        self.bytes[self.len..end].copy_from_slice(&text.as_bytes()[..cut]);
+        let room = if self.cut { 0 } else { TEXT_BYTES_MAX - self.len };
+        let fits = text.floor_char_boundary(room);
+        let end = self.len + fits;
+        self.bytes[self.len..end].copy_from_slice(&text.as_bytes()[..fits]);
         self.len = end;
-        // Once something was cut, what follows must not close up to it.
-        if cut < text.len() { Err(fmt::Error) } else { Ok(()) }
+        self.cut |= fits < text.len();
+        if self.cut { Err(fmt::Error) } else { Ok(()) }
     }
 }
 

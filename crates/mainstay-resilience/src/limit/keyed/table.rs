@@ -333,7 +333,7 @@ const fn scale(draw: u64, len: usize) -> usize {
     ((draw as u128 * len as u128) >> 64) as usize
 }
 
-/// The finalizer of SplitMix64 (Steele, Lea, Flood, 2014).
+/// The finalizer of `SplitMix64` (Steele, Lea, Flood, 2014).
 const fn mix(mut x: u64) -> u64 {
     x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

@@ -255,7 +255,7 @@ fn kind(raw: &RawLimit, name: RawKind) -> Result<Kind, Invalid> {
         },
         RawKind::Bucket => {
             let quota = quota(raw)?;
-            let burst = at_least_one("burst", raw.burst.unwrap_or(quota.max.get()))?;
+            let burst = at_least_one("burst", raw.burst.unwrap_or_else(|| quota.max.get()))?;
             refills_in_time("burst", quota, burst)?;
             Kind::Bucket { quota, burst }
         }
@@ -367,7 +367,8 @@ fn overrides(
             let path = format!("{table}.burst");
             return Err(Invalid::contradiction(path, "means something to a bucket only"));
         }
-        let burst = at_least_one(&format!("{table}.burst"), raw.burst.unwrap_or(max.get()))?;
+        let burst =
+            at_least_one(&format!("{table}.burst"), raw.burst.unwrap_or_else(|| max.get()))?;
         let key = raw.key.unwrap_or_default();
         let path = format!("{table}.key");
         if key.len() != parts {
