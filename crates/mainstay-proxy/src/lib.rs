@@ -1,1 +1,6 @@
-//! (empty until its first code)
+//! The data plane: listeners, upstream pools, and what stands between them.
+
+pub mod body;
+pub mod server;
+pub mod tls;
+pub mod upstream;
