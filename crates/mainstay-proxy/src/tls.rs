@@ -16,8 +16,8 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use rustls::client::verify_server_name;
-use rustls::crypto::aws_lc_rs::{self, Ticketer, kx_group};
 use rustls::crypto::CryptoProvider;
+use rustls::crypto::aws_lc_rs::{self, Ticketer, kx_group};
 use rustls::server::{ClientHello, ParsedCertificate, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
@@ -293,12 +293,8 @@ fn host(address: &str) -> &str {
 
 fn provider() -> Arc<CryptoProvider> {
     let mut provider = aws_lc_rs::default_provider();
-    provider.kx_groups = vec![
-        kx_group::X25519MLKEM768,
-        kx_group::X25519,
-        kx_group::SECP256R1,
-        kx_group::SECP384R1,
-    ];
+    provider.kx_groups =
+        vec![kx_group::X25519MLKEM768, kx_group::X25519, kx_group::SECP256R1, kx_group::SECP384R1];
     Arc::new(provider)
 }
 
@@ -332,14 +328,14 @@ fn authorities(path: impl AsRef<Path>) -> Result<RootCertStore, TlsError> {
 
 /// Where distributions keep the authorities of the system; the first that is there.
 fn system_authorities() -> &'static Path {
-    let known = [
+    const KNOWN: [&str; 4] = [
         "/etc/ssl/certs/ca-certificates.crt", // Debian, Alpine, Arch
         "/etc/pki/tls/certs/ca-bundle.crt",   // Red Hat
         "/etc/ssl/ca-bundle.pem",             // SUSE
         "/etc/ssl/cert.pem",                  // macOS, BSD
     ];
-    let there = known.iter().find(|path| Path::new(path).exists());
-    Path::new(there.unwrap_or(&known[0]))
+    let there = KNOWN.iter().find(|path| Path::new(path).exists());
+    Path::new(there.unwrap_or(&KNOWN[0]))
 }
 
 #[cfg(test)]

@@ -51,15 +51,10 @@ use crate::tls::ClientTls;
 /// A request body that can be sent upstream.
 ///
 /// Implemented for everything that fits; it only gives the bounds a name.
-pub trait RequestBody:
-    Body<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static
-{
-}
+pub trait RequestBody: Body<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static {}
 
-impl<B> RequestBody for B where
-    B: Body<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static
-{
-}
+impl<B> RequestBody for B where B: Body<Data = Bytes, Error: Into<BoxError>> + Send + Unpin + 'static
+{}
 
 /// Which protocol to speak.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -132,7 +127,10 @@ impl<B> Upstream<B> {
     pub fn new(address: impl Into<Arc<str>>, settings: Arc<UpstreamSettings>) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let id = NEXT.fetch_add(1, Ordering::Relaxed);
-        Self { target: Arc::new(Target { id, address: address.into(), settings }), body: PhantomData }
+        Self {
+            target: Arc::new(Target { id, address: address.into(), settings }),
+            body: PhantomData,
+        }
     }
 
     /// The endpoint, `host:port`.

@@ -4,9 +4,7 @@
 //! the fields, HTTP/1 in `Host`; HTTP/1 has fields that speak of the connection and are an error
 //! in HTTP/2 (RFC 9113 section 8.2.2).
 
-use http::header::{
-    CONNECTION, HOST, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE,
-};
+use http::header::{CONNECTION, HOST, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Method, Request, Uri, Version};
 
@@ -59,7 +57,12 @@ mod tests {
 
     /// `GET uri` with `headers` becomes `want` and `host`.
     #[track_caller]
-    fn check(fit: impl Fn(&mut Request<()>), uri: &str, host: Option<&str>, want: (&str, Option<&str>)) {
+    fn check(
+        fit: impl Fn(&mut Request<()>),
+        uri: &str,
+        host: Option<&str>,
+        want: (&str, Option<&str>),
+    ) {
         let mut request = Request::get(uri);
         if let Some(host) = host {
             request = request.header(HOST, host);

@@ -332,10 +332,10 @@ impl<B: RequestBody> Sweep for Pool<B> {
         let rest = std::mem::take(&mut inner.idle);
         drop(inner);
         // A connection the peer has closed is let go now, not when somebody asks for it.
-        let (alive, dead): (Vec<_>, Vec<_>) =
-            rest.into_iter().map(|(used, mut live)| (live.is_reusable(), used, live)).partition(
-                |(reusable, ..)| *reusable,
-            );
+        let (alive, dead): (Vec<_>, Vec<_>) = rest
+            .into_iter()
+            .map(|(used, mut live)| (live.is_reusable(), used, live))
+            .partition(|(reusable, ..)| *reusable);
         let alive = alive.into_iter().map(|(_, used, live)| (used, live));
         self.inner.borrow_mut().idle.extend(alive);
         old.clear();
