@@ -11,3 +11,10 @@ pub mod rewrite;
 pub mod route;
 pub mod split;
 mod time;
+//! The data plane: listeners, upstream pools, and what stands between them.
+
+pub mod body;
+pub mod listener;
+pub mod server;
+pub mod tls;
+pub mod upstream;

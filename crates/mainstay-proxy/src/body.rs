@@ -1,0 +1,203 @@
+//! The bodies that pass through the gateway, each one type.
+//!
+//! [`InBody`] is what a caller sends, [`OutBody`] what it gets. Both are enums in a coat, so that
+//! the way of a plain proxied request needs no allocation and no virtual call.
+
+use std::fmt;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::task::{Context, Poll, Waker};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use mainstay_call::CallError;
+use parking_lot::Mutex;
+
+use crate::upstream::UpstreamBody;
+
+/// The body of an answer on its way to the caller.
+#[derive(Debug, Default)]
+pub enum OutBody {
+    /// Nothing.
+    #[default]
+    Empty,
+    /// All of it, at hand.
+    Full(Bytes),
+    /// Streamed from upstream.
+    Upstream(UpstreamBody),
+    /// Whatever else a stage makes of it.
+    Other(Other),
+}
+
+/// A body made by a stage: one allocation, one virtual call a frame.
+pub struct Other(Pin<Box<dyn Body<Data = Bytes, Error = CallError>>>);
+
+impl OutBody {
+    /// Wraps a body that a stage made.
+    pub fn other(body: impl Body<Data = Bytes, Error = CallError> + 'static) -> Self {
+        Self::Other(Other(Box::pin(body)))
+    }
+}
+
+impl From<UpstreamBody> for OutBody {
+    fn from(body: UpstreamBody) -> Self {
+        Self::Upstream(body)
+    }
+}
+
+impl From<Bytes> for OutBody {
+    fn from(bytes: Bytes) -> Self {
+        if bytes.is_empty() { Self::Empty } else { Self::Full(bytes) }
+    }
+}
+
+impl Body for OutBody {
+    type Data = Bytes;
+    type Error = CallError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, CallError>>> {
+        match &mut *self {
+            Self::Empty => Poll::Ready(None),
+            Self::Full(bytes) => {
+                let bytes = std::mem::take(bytes);
+                *self = Self::Empty;
+                Poll::Ready(Some(Ok(Frame::data(bytes))))
+            }
+            Self::Upstream(body) => Pin::new(body).poll_frame(cx),
+            Self::Other(Other(body)) => body.as_mut().poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Full(_) => false,
+            Self::Upstream(body) => body.is_end_stream(),
+            Self::Other(Other(body)) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Empty => SizeHint::with_exact(0),
+            Self::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Self::Upstream(body) => body.size_hint(),
+            Self::Other(Other(body)) => body.size_hint(),
+        }
+    }
+}
+
+impl fmt::Debug for Other {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Other")
+    }
+}
+
+/// The body a caller sends, under the eye of the server: one that comes too slowly ends with
+/// [`BodyError::TooSlow`].
+#[derive(Debug)]
+pub struct InBody {
+    incoming: Incoming,
+    /// `None` when there is nothing to wait for.
+    meter: Option<Arc<Meter>>,
+}
+
+/// Why a caller's body broke off.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    /// The connection broke, or what came was no body.
+    #[error("request body broke off")]
+    Broken(#[source] hyper::Error),
+    /// Too little came for too long: `body-timeout`.
+    #[error("request body came too slowly")]
+    TooSlow,
+}
+
+/// What the server watches of a body.
+#[derive(Debug, Default)]
+pub(crate) struct Meter {
+    bytes: AtomicU64,
+    /// We want more and there is none. While upstream is the slow one this is unset.
+    waiting: AtomicBool,
+    ended: AtomicBool,
+    expired: AtomicBool,
+    reader: Mutex<Option<Waker>>,
+}
+
+impl InBody {
+    /// Puts `incoming` under watch, if there is anything to come.
+    pub(crate) fn new(incoming: Incoming) -> (Self, Option<Arc<Meter>>) {
+        let meter = (!incoming.is_end_stream()).then(Arc::<Meter>::default);
+        (Self { incoming, meter: meter.clone() }, meter)
+    }
+}
+
+impl Meter {
+    /// Bytes so far, and whether more are waited for. `None` when the body is over.
+    pub(crate) fn read(&self) -> Option<(u64, bool)> {
+        let over = self.ended.load(Ordering::Relaxed);
+        let now = || (self.bytes.load(Ordering::Relaxed), self.waiting.load(Ordering::Relaxed));
+        (!over).then(now)
+    }
+
+    /// Ends the body with [`BodyError::TooSlow`].
+    pub(crate) fn expire(&self) {
+        self.expired.store(true, Ordering::Release);
+        if let Some(reader) = self.reader.lock().take() {
+            reader.wake();
+        }
+    }
+
+    /// Notes how a poll went.
+    fn note<E>(&self, frame: &Poll<Option<Result<Frame<Bytes>, E>>>, reader: &Waker) {
+        self.waiting.store(frame.is_pending(), Ordering::Relaxed);
+        match frame {
+            Poll::Pending => *self.reader.lock() = Some(reader.clone()),
+            Poll::Ready(Some(Ok(frame))) => {
+                let length = frame.data_ref().map_or(0, |data| data.len() as u64);
+                self.bytes.fetch_add(length, Ordering::Relaxed);
+            }
+            Poll::Ready(_) => self.ended.store(true, Ordering::Relaxed),
+        }
+    }
+}
+
+impl Body for InBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let frame = Pin::new(&mut self.incoming).poll_frame(cx);
+        if let Some(meter) = &self.meter {
+            meter.note(&frame, cx.waker());
+            if frame.is_pending() && meter.expired.load(Ordering::Acquire) {
+                return Poll::Ready(Some(Err(BodyError::TooSlow)));
+            }
+        }
+        frame.map_err(BodyError::Broken)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}
+
+impl Drop for InBody {
+    fn drop(&mut self) {
+        if let Some(meter) = &self.meter {
+            meter.ended.store(true, Ordering::Relaxed);
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! The life of one connection: handshake, protocol, requests, perhaps a tunnel.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+
+use hyper::server::conn::{http1, http2};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use mainstay_core::problem::Code;
+use rustls::ServerConfig;
+use tokio::io::{AsyncWriteExt, copy_bidirectional};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use super::entry::Entry;
+use super::pace::{Order, Pace};
+use super::socket::{Link, Socket};
+use super::tasks::LocalExecutor;
+use super::{ConnInfo, Handler, Limits, TlsInfo};
+
+/// What all connections of a worker have in common.
+#[derive(Debug)]
+pub(super) struct Setting<H> {
+    pub(super) handler: Rc<H>,
+    pub(super) limits: Limits,
+    pub(super) http1: http1::Builder,
+    pub(super) http2: http2::Builder<LocalExecutor>,
+}
+
+impl<H> Setting<H> {
+    pub(super) fn new(handler: H, limits: Limits) -> Self {
+        let mut http1 = http1::Builder::new();
+        // Heads are timed by the ticker; a client may close its side and still get its answer.
+        http1.header_read_timeout(None).half_close(true);
+        http1.max_buf_size(limits.head_bytes_max.max(8_192));
+        if limits.headers_max != 100 {
+            http1.max_headers(limits.headers_max);
+        }
+        let mut http2 = http2::Builder::new(LocalExecutor);
+        http2
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(limits.h2_streams_max)
+            .max_header_list_size(limits.h2_header_list_bytes_max)
+            .max_pending_accept_reset_streams(limits.h2_pending_reset_max)
+            .max_local_error_reset_streams(limits.h2_local_reset_max)
+            .keep_alive_interval(limits.keepalive)
+            .keep_alive_timeout(limits.head);
+        Self { handler: Rc::new(handler), limits, http1, http2 }
+    }
+}
+
+impl<H: Handler> Setting<H> {
+    /// Serves one connection to its end, however it ends.
+    pub(super) async fn serve(
+        &self,
+        tcp: TcpStream,
+        peer: SocketAddr,
+        tls: Option<Arc<ServerConfig>>,
+        pace: Rc<Pace>,
+    ) {
+        // What goes wrong on a client's connection is the client's affair: there is nobody left
+        // to tell, and what matters of it the pace has counted.
+        drop(self.run(tcp, peer, tls, pace).await);
+    }
+
+    async fn run(
+        &self,
+        tcp: TcpStream,
+        peer: SocketAddr,
+        tls: Option<Arc<ServerConfig>>,
+        pace: Rc<Pace>,
+    ) -> io::Result<()> {
+        let local = tcp.local_addr()?;
+        let mut info = ConnInfo { peer, local, tls: None };
+        let (link, agreed) = match tls {
+            None => (Link::Plain(tcp), None),
+            Some(config) => {
+                let shaking = TlsAcceptor::from(config).accept(tcp);
+                let stream = tokio::time::timeout(self.limits.handshake, shaking).await??;
+                info.tls = Some(facts(&stream));
+                let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+                (Link::Tls(Box::new(stream)), Some(http2))
+            }
+        };
+        let mut socket = Socket::new(link, Rc::clone(&pace));
+        let http2 = match agreed {
+            Some(http2) => http2,
+            None => match obey(&pace, std::future::poll_fn(|cx| socket.poll_sniff(cx))).await {
+                Some(sniffed) => sniffed?,
+                None => return Ok(()),
+            },
+        };
+        pace.http2.set(http2);
+        let entry = Entry {
+            handler: Rc::clone(&self.handler),
+            info: Rc::new(info),
+            pace: Rc::clone(&pace),
+            requests_max: self.limits.requests_per_connection_max,
+        };
+        // The guard that checks the framing of HTTP/1 requests goes around `socket` here.
+        let io = TokioIo::new(socket);
+        if http2 {
+            self.http2(io, entry, &pace).await;
+            return Ok(());
+        }
+        self.http1(io, entry, &pace).await
+    }
+
+    async fn http1(&self, io: TokioIo<Socket>, entry: Entry<H>, pace: &Rc<Pace>) -> io::Result<()> {
+        let mut connection = self.http1.serve_connection(io, entry);
+        let end = std::future::poll_fn(|cx| {
+            if let Poll::Ready(order) = pace.poll_order(cx) {
+                if order != Order::Finish {
+                    return Poll::Ready(Some(order));
+                }
+                Pin::new(&mut connection).graceful_shutdown();
+            }
+            Pin::new(&mut connection).poll(cx).map(|_over| None)
+        })
+        .await;
+        match end {
+            Some(Order::HeadTimeout) => {
+                let mut socket = connection.into_parts().io.into_inner();
+                socket.write_all(&head_timeout()).await?;
+                socket.shutdown().await
+            }
+            Some(_) => Ok(()),
+            None => {
+                let Some(mut tunnel) = pace.tunnel.take() else { return Ok(()) };
+                pace.tunnelling.set(true);
+                let parts = connection.into_parts();
+                let mut socket = parts.io.into_inner();
+                tunnel.write_all(&parts.read_buf).await?;
+                let copied = obey(pace, copy_bidirectional(&mut socket, &mut tunnel)).await;
+                copied.map_or(Ok(()), |copied| copied.map(drop))
+            }
+        }
+    }
+
+    async fn http2(&self, io: TokioIo<Socket>, entry: Entry<H>, pace: &Rc<Pace>) {
+        let mut connection = pin!(self.http2.serve_connection(io, entry));
+        std::future::poll_fn(|cx| {
+            while let Poll::Ready(order) = pace.poll_order(cx) {
+                if order != Order::Finish {
+                    return Poll::Ready(());
+                }
+                connection.as_mut().graceful_shutdown();
+            }
+            connection.as_mut().poll(cx).map(drop)
+        })
+        .await;
+    }
+}
+
+/// Runs `work` until the pace says to stop; then `None`. An order to finish stops what has no end
+/// of its own only once it is cut.
+async fn obey<T>(pace: &Pace, work: impl Future<Output = T>) -> Option<T> {
+    let mut work = pin!(work);
+    std::future::poll_fn(|cx| {
+        while let Poll::Ready(order) = pace.poll_order(cx) {
+            if order != Order::Finish || !pace.tunnelling.get() {
+                return Poll::Ready(None);
+            }
+        }
+        work.as_mut().poll(cx).map(Some)
+    })
+    .await
+}
+
+fn facts(stream: &TlsStream<TcpStream>) -> TlsInfo {
+    let session = stream.get_ref().1;
+    let shown = session.peer_certificates().unwrap_or_default();
+    TlsInfo {
+        sni: session.server_name().map(str::to_owned),
+        client_certificates: shown.iter().map(|shown| shown.clone().into_owned()).collect(),
+    }
+}
+
+/// A head that never came to its end cannot be answered by the application.
+fn head_timeout() -> Vec<u8> {
+    let code = Code::HeadTimeout;
+    let (status, title) = (code.http(), code.title());
+    let body = serde_json::json!({ "code": code.as_str(), "title": title, "status": status });
+    let body = body.to_string();
+    let mut answer = format!(
+        "HTTP/1.1 {status} Request Timeout\r\ncontent-type: application/problem+json\r\n\
+         content-length: {}\r\nconnection: close\r\n\r\n",
+        body.len()
+    );
+    answer.push_str(&body);
+    answer.into_bytes()
+}

@@ -1,0 +1,128 @@
+//! Between hyper and the application: counts requests, marks the last answer of a connection,
+//! takes the tunnel out of a 101.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::header::{CONNECTION, HeaderValue};
+use http::{Request, Response, StatusCode};
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::service::Service;
+use mainstay_call::CallError;
+
+use super::pace::{Flight, Pace};
+use super::{ConnInfo, Handler};
+use crate::body::{InBody, OutBody};
+
+/// The application, for one connection.
+#[derive(Debug)]
+pub(super) struct Entry<H> {
+    pub(super) handler: Rc<H>,
+    pub(super) info: Rc<ConnInfo>,
+    pub(super) pace: Rc<Pace>,
+    pub(super) requests_max: u64,
+}
+
+impl<H: Handler> Service<Request<Incoming>> for Entry<H> {
+    type Response = Response<Tracked>;
+    type Error = Infallible;
+    type Future = Answer<H::Answer>;
+
+    fn call(&self, request: Request<Incoming>) -> Answer<H::Answer> {
+        let (head, incoming) = request.into_parts();
+        let (body, meter) = InBody::new(incoming);
+        let flight = self.pace.begin(meter);
+        if self.requests_max <= self.pace.requests.get() && !self.pace.http2.get() {
+            self.pace.closing.set(true);
+        }
+        let request = Request::from_parts(head, body);
+        let answer = self.handler.call(request, Rc::clone(&self.info));
+        Answer { answer, flight: Some(flight) }
+    }
+}
+
+pin_project_lite::pin_project! {
+    /// The application's answer to one request.
+    #[derive(Debug)]
+    pub(super) struct Answer<F> {
+        #[pin]
+        answer: F,
+        flight: Option<Flight>,
+    }
+}
+
+impl<F: Future<Output = Response<OutBody>>> Future for Answer<F> {
+    type Output = Result<Response<Tracked>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let (mut head, mut body) = ready!(this.answer.poll(cx)).into_parts();
+        let flight = this.flight.take();
+        if let Some(Flight { pace, .. }) = &flight
+            && !pace.http2.get()
+        {
+            if head.status == StatusCode::SWITCHING_PROTOCOLS {
+                if let OutBody::Upstream(body) = &mut body {
+                    *pace.tunnel.borrow_mut() = body.take_tunnel();
+                }
+            } else if pace.closing.get() {
+                head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+        }
+        Poll::Ready(Ok(Response::from_parts(head, Tracked::new(body, flight))))
+    }
+}
+
+/// The body of an answer; ends the request when it is over.
+#[derive(Debug)]
+pub(super) struct Tracked {
+    body: OutBody,
+    flight: Option<Flight>,
+}
+
+impl Tracked {
+    fn new(body: OutBody, flight: Option<Flight>) -> Self {
+        let mut tracked = Self { body, flight };
+        tracked.note_end();
+        tracked
+    }
+
+    /// The body is over, and with it the request.
+    fn note_end(&mut self) {
+        if self.body.is_end_stream()
+            && let Some(mut flight) = self.flight.take()
+        {
+            flight.complete = true;
+        }
+    }
+}
+
+impl Body for Tracked {
+    type Data = Bytes;
+    type Error = CallError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, CallError>>> {
+        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        if frame.is_none() {
+            self.body = OutBody::Empty;
+        }
+        self.note_end();
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}

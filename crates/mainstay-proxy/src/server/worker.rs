@@ -1,0 +1,199 @@
+//! One thread: accepts, keeps time, drains.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::net::TcpListener;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+use super::connection::Setting;
+use super::pace::{Order, Pace, Patience, TICK, Watch};
+use super::{Handler, Limits, tasks};
+use crate::listener::{Caps, Counted};
+use crate::tls::ServerTls;
+
+/// A pause after the process ran out of descriptors, in which some may come back.
+const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
+
+/// One listening socket of a worker.
+#[derive(Debug)]
+pub(super) struct Door {
+    pub(super) socket: TcpListener,
+    pub(super) tls: Option<ServerTls>,
+}
+
+/// See the [module](self).
+#[derive(Debug)]
+pub(super) struct Worker {
+    pub(super) doors: Vec<Door>,
+    pub(super) limits: Limits,
+    pub(super) caps: Arc<Caps>,
+    pub(super) stop: CancellationToken,
+    pub(super) drain: Duration,
+}
+
+impl Worker {
+    /// Serves until told to stop, then drains; returns how many connections it had to cut.
+    pub(super) fn run<H: Handler>(
+        self,
+        runtime: &LocalRuntime,
+        handler: impl FnOnce() -> H,
+    ) -> usize {
+        runtime.block_on(async move {
+            let setting = Rc::new(Setting::new(handler(), self.limits.clone()));
+            let floor = Rc::new(Floor::default());
+            tasks::spawn(tick(Rc::clone(&floor), Patience::from(&self.limits)));
+            for door in self.doors {
+                let (caps, stop) = (Arc::clone(&self.caps), self.stop.clone());
+                let accepting = accept(door, caps, stop, Rc::clone(&setting), Rc::clone(&floor));
+                floor.doors.set(floor.doors.get() + 1);
+                tasks::spawn(accepting);
+            }
+            self.stop.cancelled().await;
+            floor.drain(self.drain).await
+        })
+    }
+}
+
+/// All connections of a worker.
+#[derive(Debug, Default)]
+struct Floor {
+    watches: RefCell<Vec<Watch>>,
+    now: Cell<u64>,
+    /// Accepting tasks.
+    doors: Cell<usize>,
+    draining: Cell<bool>,
+    emptied: Notify,
+}
+
+impl Floor {
+    fn enter(self: &Rc<Self>, counted: Counted) -> Present {
+        let pace = Rc::new(Pace::default());
+        pace.closing.set(self.draining.get());
+        self.watches.borrow_mut().push(Watch::new(Rc::clone(&pace), self.now.get()));
+        Present { floor: Rc::clone(self), pace, _counted: counted }
+    }
+
+    /// Orders everybody out, waits up to `grace`, cuts the rest and counts it.
+    async fn drain(self: &Rc<Self>, grace: Duration) -> usize {
+        self.draining.set(true);
+        for watch in self.watches.borrow().iter() {
+            watch.pace.closing.set(true);
+            if watch.pace.http2.get() {
+                watch.pace.order(Order::Finish);
+            }
+        }
+        let empty = async {
+            while self.doors.get() != 0 || !self.watches.borrow().is_empty() {
+                self.emptied.notified().await;
+            }
+        };
+        if tokio::time::timeout(grace, empty).await.is_ok() {
+            return 0;
+        }
+        let left = self.watches.borrow().len();
+        for watch in self.watches.borrow().iter() {
+            watch.pace.order(Order::Cut);
+        }
+        tokio::task::yield_now().await; // They close their sockets in their own way.
+        left
+    }
+}
+
+/// One connection on the floor.
+struct Present {
+    floor: Rc<Floor>,
+    pace: Rc<Pace>,
+    _counted: Counted,
+}
+
+impl Drop for Present {
+    fn drop(&mut self) {
+        let mut watches = self.floor.watches.borrow_mut();
+        if let Some(index) = watches.iter().position(|watch| Rc::ptr_eq(&watch.pace, &self.pace)) {
+            watches.swap_remove(index);
+        }
+        if watches.is_empty() {
+            self.floor.emptied.notify_one();
+        }
+    }
+}
+
+/// Judges all connections at each tick.
+async fn tick(floor: Rc<Floor>, patience: Patience) {
+    loop {
+        tokio::time::sleep(TICK).await;
+        let now = floor.now.get() + 1;
+        floor.now.set(now);
+        for watch in floor.watches.borrow_mut().iter_mut() {
+            if let Some(order) = watch.judge(now, &patience) {
+                watch.pace.order(order);
+            }
+        }
+    }
+}
+
+/// Accepts until told to stop, then empties the queue: who is in it was promised an answer.
+async fn accept<H: Handler>(
+    door: Door,
+    caps: Arc<Caps>,
+    stop: CancellationToken,
+    setting: Rc<Setting<H>>,
+    floor: Rc<Floor>,
+) {
+    let open = Open(Rc::clone(&floor));
+    let Ok(listener) = tokio::net::TcpListener::from_std(door.socket) else { return };
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = stop.cancelled() => {
+                match listener.poll_accept(&mut Context::from_waker(Waker::noop())) {
+                    Poll::Ready(accepted) => accepted,
+                    Poll::Pending => break,
+                }
+            }
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((tcp, peer)) => {
+                let Some(counted) = caps.admit(peer.ip()) else { continue };
+                let present = floor.enter(counted);
+                let tls = door.tls.as_ref().map(ServerTls::config);
+                let setting = Rc::clone(&setting);
+                tasks::spawn(async move {
+                    setting.serve(tcp, peer, tls, Rc::clone(&present.pace)).await;
+                });
+            }
+            Err(error) if gone(&error) => (),
+            Err(_exhausted) if stop.is_cancelled() => break,
+            Err(_exhausted) => tokio::time::sleep(EXHAUSTED_PAUSE).await,
+        }
+    }
+    drop(listener);
+    drop(open);
+}
+
+/// Counts one accepting task.
+struct Open(Rc<Floor>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.doors.set(self.0.doors.get() - 1);
+        self.0.emptied.notify_one();
+    }
+}
+
+/// The client left the queue before it was accepted.
+fn gone(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset)
+}
+
+pub(super) fn runtime() -> io::Result<LocalRuntime> {
+    Builder::new_current_thread().enable_all().build_local(LocalOptions::default())
+}

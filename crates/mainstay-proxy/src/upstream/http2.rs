@@ -1,0 +1,185 @@
+//! HTTP/2 connections: each runs as a task of the thread and is shared by many requests.
+
+use std::cell::Cell;
+use std::fmt;
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::client::conn::TrySendError;
+use hyper::client::conn::http2::{Builder, SendRequest};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use mainstay_call::CallError;
+use tokio::sync::Notify;
+
+use super::pool::Slot;
+use super::wire::{Link, Wire};
+use super::{RequestBody, failure};
+use crate::server::tasks::{self, LocalExecutor};
+
+/// Streams assumed until the peer's settings say otherwise (hyper's own assumption).
+const STREAMS_FIRST: usize = 100;
+
+/// A peer that leaves a ping unanswered this long is gone.
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How often a silent connection with open streams is pinged.
+const PING_INTERVAL: Duration = Duration::from_secs(20);
+
+/// A connection, as all its users see it.
+pub(super) struct Shared<B> {
+    sender: SendRequest<B>,
+    /// Streams in use here; the peer's own limit.
+    streams: Cell<usize>,
+    streams_max: Cell<usize>,
+    /// Sweeps without a stream.
+    unused: Cell<u64>,
+    /// Tells the task to let the connection go.
+    retire: Notify,
+    retired: Cell<bool>,
+    /// Called when a stream ends and others may be waiting for it.
+    freed: Box<dyn Fn()>,
+}
+
+impl<B: RequestBody> Shared<B> {
+    /// Sets up HTTP/2 on a connected socket, starts its task and adds it to the pool.
+    pub(super) async fn open(link: Link, mut slot: Slot<B>) -> Result<Rc<Self>, CallError> {
+        let pool = Rc::clone(slot.pool());
+        let (wire, _gauge) = Wire::new(link);
+        let settings = &pool.target().settings;
+        let opened = Builder::new(LocalExecutor)
+            .timer(TokioTimer::new())
+            .keep_alive_interval(Some(PING_INTERVAL))
+            .keep_alive_timeout(PING_TIMEOUT)
+            .initial_max_send_streams(STREAMS_FIRST)
+            .max_header_list_size(u32::try_from(settings.head_bytes_max).unwrap_or(u32::MAX))
+            .handshake(TokioIo::new(wire))
+            .await;
+        let (sender, mut connection) = opened.map_err(|e| failure::before_head(e, false))?;
+        slot.connected(true);
+        let weak = Rc::downgrade(&pool);
+        let shared = Rc::new(Self {
+            sender,
+            streams: Cell::new(0),
+            streams_max: Cell::new(STREAMS_FIRST),
+            unused: Cell::new(0),
+            retire: Notify::new(),
+            retired: Cell::new(false),
+            freed: Box::new(move || {
+                if let Some(pool) = weak.upgrade() {
+                    pool.serve_waiting();
+                }
+            }),
+        });
+        let known = Rc::clone(&shared);
+        tasks::spawn(async move {
+            {
+                let mut retire = pin!(known.retire.notified());
+                std::future::poll_fn(|cx| {
+                    let run = Pin::new(&mut connection).poll(cx).map(drop);
+                    known.streams_max.set(connection.current_max_send_streams());
+                    if run.is_pending() { retire.as_mut().poll(cx) } else { run }
+                })
+                .await;
+            }
+            known.retired.set(true);
+            slot.pool().unshare(&known);
+            drop(slot);
+        });
+        Ok(shared)
+    }
+
+    pub(super) fn has_room(&self) -> bool {
+        !self.retired.get()
+            && self.sender.is_ready()
+            && self.streams.get() < self.streams_max.get().max(1)
+    }
+
+    /// Lets the connection go after more than `kept` sweeps without a stream.
+    pub(super) fn sweep(&self, kept: u64) {
+        let unused = if self.streams.get() == 0 { self.unused.get() + 1 } else { 0 };
+        self.unused.set(unused);
+        if kept < unused && !self.retired.replace(true) {
+            self.retire.notify_one();
+        }
+    }
+}
+
+impl<B> fmt::Debug for Shared<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("streams", &self.streams).finish_non_exhaustive()
+    }
+}
+
+/// A place for one stream on a shared connection.
+#[derive(Debug)]
+pub(super) struct Stream<B> {
+    shared: Rc<Shared<B>>,
+    occupied: Occupied,
+}
+
+/// What comes back for a stream.
+pub(super) type Reply<B> =
+    Pin<Box<dyn Future<Output = Result<Response<Incoming>, TrySendError<Request<B>>>>>>;
+
+impl<B: RequestBody> Stream<B> {
+    pub(super) fn open(shared: &Rc<Shared<B>>) -> Self {
+        shared.streams.set(shared.streams.get() + 1);
+        Self { shared: Rc::clone(shared), occupied: Occupied(Rc::clone(shared) as _) }
+    }
+
+    /// Sends `request`; the place is held until the second value is dropped.
+    pub(super) fn send(self, request: Request<B>) -> (Reply<B>, Occupied) {
+        let mut sender = self.shared.sender.clone();
+        (Box::pin(sender.try_send_request(request)), self.occupied)
+    }
+}
+
+/// Counts one stream for as long as it lives.
+pub(super) struct Occupied(Rc<dyn Leave>);
+
+trait Leave {
+    fn leave(&self);
+}
+
+impl<B> Leave for Shared<B> {
+    fn leave(&self) {
+        self.streams.set(self.streams.get() - 1);
+        (self.freed)();
+    }
+}
+
+impl Drop for Occupied {
+    fn drop(&mut self) {
+        self.0.leave();
+    }
+}
+
+impl fmt::Debug for Occupied {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Occupied")
+    }
+}
+
+/// Polls an answer; `Err(Some)` is a request that was provably not sent and may be tried again.
+pub(super) fn poll_reply<B>(
+    reply: &mut Reply<B>,
+    cx: &mut Context<'_>,
+) -> Poll<Result<Response<Incoming>, Unanswered<B>>> {
+    reply.as_mut().poll(cx).map_err(|mut error| {
+        let request = error.take_message();
+        let error = failure::stream(error.into_error(), request.is_some());
+        Unanswered { request, error }
+    })
+}
+
+/// A stream without an answer.
+pub(super) struct Unanswered<B> {
+    /// The request, when it was provably not sent.
+    pub(super) request: Option<Request<B>>,
+    pub(super) error: CallError,
+}
