@@ -1,0 +1,143 @@
+//! The configuration of a running process: the last good one, until a better one is whole.
+//!
+//! A reload reads everything again. One broken file among good ones changes nothing: mixing would
+//! put the process into a state no file describes. What was accepted replaces the old value as a
+//! whole, and the caller learns which keys now have another value and which of those wait for a
+//! restart.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use mainstay_resilience::Invalid;
+use schemars::JsonSchema;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::tree::{Node, Value};
+use super::{Errors, Sources};
+use crate::report::Report;
+
+/// Turns what was written into what it means.
+pub type Resolve<R, T> = fn(R) -> Result<T, Vec<Invalid>>;
+
+/// The configuration in force, and how to read it again.
+#[derive(Debug)]
+pub struct Live<R, T> {
+    sources: Sources,
+    resolve: Resolve<R, T>,
+    restart_only: &'static [&'static str],
+    /// As at start: what restart-only keys are compared with.
+    started: Node,
+    /// As now.
+    tree: Node,
+    current: Arc<T>,
+    last: Result<(), Errors>,
+}
+
+/// What a reload did.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Reloaded {
+    /// Keys whose new value is in force.
+    pub applied: Vec<String>,
+    /// Keys whose new value waits for the next start.
+    pub needs_restart: Vec<String>,
+}
+
+impl<R: DeserializeOwned + JsonSchema, T> Live<R, T> {
+    /// Reads the configuration for the first time. `restart_only` are the paths that cannot
+    /// change while running; a path covers everything below it.
+    ///
+    /// # Errors
+    ///
+    /// [`Errors`]: nothing starts half.
+    pub fn start(
+        sources: Sources,
+        resolve: Resolve<R, T>,
+        restart_only: &'static [&'static str],
+    ) -> Result<(Self, Vec<Report>), Errors> {
+        let resolved = sources.load()?.resolve(resolve)?;
+        let live = Self {
+            sources,
+            resolve,
+            restart_only,
+            started: resolved.tree.clone(),
+            tree: resolved.tree,
+            current: Arc::new(resolved.value),
+            last: Ok(()),
+        };
+        Ok((live, resolved.warnings))
+    }
+
+    /// Reads everything again, and takes it over if all of it is good.
+    ///
+    /// # Errors
+    ///
+    /// [`Errors`]; what was in force stays in force.
+    pub fn reload(&mut self) -> Result<Reloaded, Errors> {
+        let read = self.sources.load().and_then(|loaded| loaded.resolve(self.resolve));
+        self.last = read.as_ref().map(|_| ()).map_err(Clone::clone);
+        let resolved = read?;
+        let is_restart_only = |path: &String| {
+            let covers = |key: &&str| {
+                path.strip_prefix(*key).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+            };
+            self.restart_only.iter().any(|key| covers(key))
+        };
+        let reloaded = Reloaded {
+            applied: changes(&self.tree, &resolved.tree)
+                .into_iter()
+                .filter(|path| !is_restart_only(path))
+                .collect(),
+            needs_restart: changes(&self.started, &resolved.tree)
+                .into_iter()
+                .filter(is_restart_only)
+                .collect(),
+        };
+        self.tree = resolved.tree;
+        self.current = Arc::new(resolved.value);
+        Ok(reloaded)
+    }
+}
+
+impl<R, T> Live<R, T> {
+    /// The configuration in force.
+    pub fn current(&self) -> Arc<T> {
+        Arc::clone(&self.current)
+    }
+
+    /// As written, with places.
+    pub const fn tree(&self) -> &Node {
+        &self.tree
+    }
+
+    /// How the last reload went.
+    pub const fn last(&self) -> &Result<(), Errors> {
+        &self.last
+    }
+
+    /// Where it is read from.
+    pub const fn sources(&self) -> &Sources {
+        &self.sources
+    }
+}
+
+/// Paths of all values that differ, in order.
+pub fn changes(old: &Node, new: &Node) -> Vec<String> {
+    let (old, mut new) = (leaves(old), leaves(new));
+    let mut paths: Vec<String> = old
+        .into_iter()
+        .filter(|(path, value)| new.remove(path) != Some(*value))
+        .map(|(path, _)| path)
+        .collect();
+    paths.extend(new.into_keys());
+    paths.sort_unstable();
+    paths
+}
+
+fn leaves(root: &Node) -> BTreeMap<String, &Value> {
+    let mut leaves = BTreeMap::new();
+    root.each_leaf("", &mut |path, node| {
+        leaves.insert(path.to_owned(), &node.value);
+    });
+    leaves
+}
