@@ -1,20 +1,18 @@
 //! Gateway and sidecar data plane: listeners, head guard, routes, pools, headers, drain.
 
 pub mod access_log;
-pub mod framing;
+pub mod body;
 pub mod config;
+pub mod framing;
 pub mod key;
+pub mod listener;
 pub mod metrics;
 pub mod redirect;
 pub mod respond;
 pub mod rewrite;
 pub mod route;
+pub mod server;
 pub mod split;
 mod time;
-//! The data plane: listeners, upstream pools, and what stands between them.
-
-pub mod body;
-pub mod listener;
-pub mod server;
 pub mod tls;
 pub mod upstream;
