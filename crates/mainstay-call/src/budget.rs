@@ -33,15 +33,17 @@ impl SharedBudget {
 #[derive(Debug)]
 pub(crate) struct Spending {
     budget: Arc<SharedBudget>,
-    /// Credits of attempts under way.
+    /// Credits of attempts under way or about to be.
     held: Vec<Credit>,
+    /// The last credit is for an attempt that has not been sent yet.
+    unsent: bool,
 }
 
 impl Spending {
     /// A call begins at `now`.
     pub(crate) fn begin(budget: Arc<SharedBudget>, now: Instant) -> Self {
         budget.0.lock().first_attempt(now);
-        Self { budget, held: Vec::new() }
+        Self { budget, held: Vec::new(), unsent: false }
     }
 
     /// Takes a credit for one more attempt; whether there was one.
@@ -49,7 +51,13 @@ impl Spending {
         let credit = self.budget.0.lock().try_take(now);
         let granted = credit.is_some();
         self.held.extend(credit);
+        self.unsent = granted;
         granted
+    }
+
+    /// The attempt that the last credit was for has been sent.
+    pub(crate) fn sent(&mut self) {
+        self.unsent = false;
     }
 
     /// An attempt ended; the credit that paid for it, if one did, is spent.
@@ -57,18 +65,16 @@ impl Spending {
         let credit = self.held.pop();
         self.budget.0.lock().done(ended, credit);
     }
-
-    /// The attempt that the last credit was for will not be made.
-    pub(crate) fn give_back(&mut self, now: Instant) {
-        if let Some(credit) = self.held.pop() {
-            self.budget.0.lock().give_back(now, credit);
-        }
-    }
 }
 
 impl Drop for Spending {
     fn drop(&mut self) {
         let mut budget = self.budget.0.lock();
+        if self.unsent
+            && let Some(credit) = self.held.pop()
+        {
+            budget.give_back(MonotonicClock.now(), credit);
+        }
         for credit in self.held.drain(..) {
             budget.done(Ended::Otherwise, Some(credit));
         }

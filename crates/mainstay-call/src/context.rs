@@ -16,6 +16,8 @@ use parking_lot::Mutex;
 use crate::circuit::SharedCircuit;
 use crate::clock::MonotonicClock;
 use crate::endpoint::Endpoint;
+use crate::error::Refusal;
+use crate::stage::limit::{Asked, Held, Quota};
 
 /// Most attempts a call may take, and so most instances it can have tried.
 pub const ATTEMPTS_MAX: usize = 8;
@@ -36,6 +38,12 @@ pub struct Context {
     tried: [AtomicU32; ATTEMPTS_MAX],
     /// The last instance asked.
     instance: Mutex<Option<Arc<Endpoint>>>,
+    /// A limit refused, and left it to the fallback to answer.
+    limited: Mutex<Option<(Refusal, Asked)>>,
+    /// What a delayed call took from its limits after all; goes back with the call.
+    held: Mutex<Held>,
+    /// The quota nearest to its end.
+    quota: OnceLock<Quota>,
     /// Facts set once, before the call enters the stages.
     pub facts: Facts,
     /// What made the answer other than plain; set at most once.
@@ -78,6 +86,9 @@ impl Context {
             attempts: AtomicU32::new(0),
             tried: Default::default(),
             instance: Mutex::new(None),
+            limited: Mutex::default(),
+            held: Mutex::default(),
+            quota: OnceLock::new(),
             facts,
             degraded: OnceLock::new(),
             retry_stopped: OnceLock::new(),
@@ -160,5 +171,30 @@ impl Context {
     /// Why no further attempt was made, when one might have been.
     pub fn retry_stopped(&self) -> Option<&'static str> {
         self.retry_stopped.get().copied()
+    }
+
+    /// Notes that a limit refused and the fallback is to answer.
+    pub(crate) fn mark_limited(&self, refusal: Refusal, asked: Asked) {
+        *self.limited.lock() = Some((refusal, asked));
+    }
+
+    /// The refusal of the limit that left it to the fallback to answer, once.
+    pub(crate) fn take_limited(&self) -> Option<(Refusal, Asked)> {
+        self.limited.lock().take()
+    }
+
+    /// Keeps what a delayed call took from its limits until the call is over.
+    pub(crate) fn hold(&self, held: Held) {
+        *self.held.lock() = held;
+    }
+
+    /// Notes the quota nearest to its end. The first note stands.
+    pub(crate) fn note_quota(&self, quota: Quota) {
+        let _first_stands = self.quota.set(quota);
+    }
+
+    /// The quota nearest to its end, when a limit shows its headers.
+    pub fn quota(&self) -> Option<&Quota> {
+        self.quota.get()
     }
 }

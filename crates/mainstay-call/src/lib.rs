@@ -9,6 +9,7 @@ pub mod draw;
 pub mod endpoint;
 pub mod error;
 pub mod instances;
+pub mod limit;
 pub mod observe;
 pub mod replay;
 pub mod resolve;

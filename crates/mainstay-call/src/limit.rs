@@ -5,7 +5,6 @@
 //! them.
 
 use std::collections::BTreeMap;
-use std::future::poll_fn;
 use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::sync::Arc;
 use std::task::{Context as Task, Poll, Waker};
@@ -224,6 +223,18 @@ impl SharedLimit {
         }
     }
 
+    /// The refusal of a call that would have had to wait and may not.
+    pub(crate) fn refuse_now(&self) -> Refusal {
+        let now = MonotonicClock.now();
+        let (observed, threshold) = match self.usage() {
+            LimitUsage::InFlight { usage, .. } | LimitUsage::Lone(usage) => {
+                (usage.used, usage.capacity)
+            }
+            LimitUsage::Keyed(_) => (0, 0),
+        };
+        self.refusal(now, Denied { retry_after: Duration::ZERO, observed, threshold, since: now })
+    }
+
     fn cost(&self) -> Cost {
         self.policy.lock().cost
     }
@@ -362,6 +373,11 @@ impl Taken {
         }
     }
 
+    /// Whether it is a permit, which must be held until the answer's body has ended.
+    pub(crate) fn is_permit(&self) -> bool {
+        matches!(self.what, What::Permit { .. })
+    }
+
     /// Tells a limit that adapts how the call went; gives back a permit.
     pub(crate) fn ended(mut self, fared: Fared) {
         self.give_back(fared);
@@ -430,24 +446,6 @@ impl Place {
                 drop(gate);
                 Poll::Ready(Err(Box::new(self.limit.refusal(now, denied))))
             }
-        }
-    }
-
-    /// Waits for the permit.
-    ///
-    /// # Errors
-    ///
-    /// The limit's refusal, once the wait took too long.
-    ///
-    /// # Cancel safety
-    ///
-    /// Safe: the place in the queue is given up with this value, and a permit that had just been
-    /// handed to it goes on to the next.
-    pub(crate) async fn permit(mut self) -> Result<Taken, Box<Refusal>> {
-        let until = crate::clock::tokio_instant(self.until());
-        match tokio::time::timeout_at(until, poll_fn(|cx| self.poll_permit(cx))).await {
-            Ok(result) => result,
-            Err(_elapsed) => poll_fn(|cx| self.poll_permit(cx)).await,
         }
     }
 }

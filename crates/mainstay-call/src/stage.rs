@@ -13,5 +13,6 @@ pub mod deadline;
 
 
 
+pub mod limit;
 pub mod retry;
 pub mod timeout;

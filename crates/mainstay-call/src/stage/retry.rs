@@ -343,6 +343,7 @@ where
         self.sent = 1;
         self.lost_one = false;
         self.last_sent = MonotonicClock.now();
+        self.spending.sent();
         let request = self.kept.again(self.progress.number(), &self.context, body);
         self.service.call(request)
     }
@@ -382,6 +383,7 @@ where
         if !ready || !self.spending.take(now) {
             return None;
         }
+        self.spending.sent();
         self.retries.observer.retried(&self.retries.service, "hedge");
         let request = self.kept.again(self.progress.number(), &self.context, Replay::Empty);
         Some(self.service.call(request))
