@@ -188,6 +188,38 @@ fn tiers_do_not_multiply() {
     check("", "connect-failed/a2=25 lost-unsent/a2=50 pool/a2=attempts");
 }
 
+/// Every instance fails, a thousand calls a second, five attempts a call: in a minute the upstream
+/// must see no more than the calls, their share of retries, and the minimum.
+#[test]
+fn a_storm_of_failures_is_bounded_by_the_budget() {
+    let policy = policy("attempts = 5");
+    let mut budget = crate::budget::Budget::new(policy.budget, Instant::ZERO);
+    let (calls, mut sent, mut stopped) = (60_000u64, 0u64, 0u64);
+    let failed = Attempt { idempotent: true, ..attempt("503") };
+    for call in 0..calls {
+        let now = Instant::ZERO.plus(ms(call));
+        budget.first_attempt(now);
+        let (mut progress, mut credit) = (Progress::default(), None);
+        loop {
+            sent += 1;
+            budget.done(crate::budget::Ended::Badly, credit.take());
+            let Retry::Again { .. } = policy.decide(&mut progress, &failed, call) else { break };
+            credit = budget.try_take(now);
+            if credit.is_none() {
+                stopped += 1;
+                break;
+            }
+        }
+        budget.call_ended();
+    }
+    let bound = calls + calls / 5 + 10 * 70; // The minimum of each second, and of one ttl before.
+    assert!(sent <= bound, "{sent} sent for {calls} calls");
+    assert!(
+        calls + calls / 5 <= sent && stopped != 0,
+        "{sent} sent: the share is there to be used"
+    );
+}
+
 #[test]
 fn a_hedge_waits_for_time_or_for_a_loss() {
     let policy =
