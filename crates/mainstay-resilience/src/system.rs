@@ -53,6 +53,7 @@ pub enum Priority {
 /// The `[system]` table as written.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[expect(clippy::struct_field_names, reason = "these are the keys of the table")]
 pub struct RawSystem {
     /// Processor use, in percent of what the process may use, from which on calls are shed; 0 to
     /// 100, 0 is off. Default 85.
@@ -66,6 +67,7 @@ pub struct RawSystem {
 
 /// The `[system]` table, resolved. None turns a condition off.
 #[derive(Clone, Copy, Debug, PartialEq)]
+#[expect(clippy::struct_field_names, reason = "these are the keys of the table")]
 pub struct SystemPolicy {
     /// Percent of the processor time there is.
     pub cpu_percent_max: Option<f64>,

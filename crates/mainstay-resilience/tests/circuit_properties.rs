@@ -78,8 +78,8 @@ fn policy() -> impl Strategy<Value = CircuitPolicy> {
                     if above { "above" } else { "at_least" },
                     ["[]", "[10, 25, 50]", "[50]"][ramp],
                 );
-                let raw: RawCircuit = toml::from_str(&text).unwrap();
-                CircuitPolicy::try_from(raw).unwrap()
+                let raw: RawCircuit = toml::from_str(&text).expect("a table");
+                CircuitPolicy::try_from(raw).expect("within its ranges")
             },
         )
 }

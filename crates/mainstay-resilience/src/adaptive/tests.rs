@@ -28,7 +28,7 @@ fn check(policy: AdaptivePolicy, script: &str, want: u32) {
 }
 
 fn of(algorithm: Algorithm, floor: u32, initial: u32, ceiling: u32) -> AdaptivePolicy {
-    AdaptivePolicy { algorithm, floor, initial, ceiling, ..AdaptivePolicy::default() }
+    AdaptivePolicy { algorithm, floor, ceiling, initial, ..AdaptivePolicy::default() }
 }
 
 #[test]
@@ -154,7 +154,7 @@ struct Model {
     draws: u64,
     now: Instant,
     mean: f64,
-    free: usize,
+    free: u32,
     queue: VecDeque<Call>,
     /// Calls being worked on, by the time they will be done.
     busy: BinaryHeap<Reverse<(Instant, Call)>>,
@@ -167,7 +167,7 @@ struct Call {
     in_flight: u32,
 }
 
-const WORKERS: usize = 50;
+const WORKERS: u32 = 50;
 const MEAN: f64 = 0.02;
 
 impl Model {
@@ -186,12 +186,12 @@ impl Model {
 
     /// Calls a second when every worker is busy.
     fn capacity(&self) -> f64 {
-        WORKERS as f64 / self.mean
+        f64::from(WORKERS) / self.mean
     }
 
     /// Runs for `seconds` at `rate` calls a second; returns calls answered in time, per second.
-    fn run(&mut self, seconds: u64, rate: f64) -> f64 {
-        let end = self.now.plus(Duration::from_secs(seconds));
+    fn run(&mut self, seconds: u32, rate: f64) -> f64 {
+        let end = self.now.plus(Duration::from_secs(u64::from(seconds)));
         let (mut good, mut arrival) = (0_u32, self.now.plus(self.gap(1.0 / rate)));
         while self.now < end {
             let done = self.busy.peek().map_or(Instant::MAX, |Reverse((at, _))| *at);
@@ -207,7 +207,7 @@ impl Model {
                 self.work();
             }
         }
-        f64::from(good) / seconds as f64
+        f64::from(good) / f64::from(seconds)
     }
 
     fn finish(&mut self) -> bool {
@@ -245,7 +245,8 @@ impl Model {
         self.draws ^= self.draws << 13;
         self.draws ^= self.draws >> 7;
         self.draws ^= self.draws << 17;
-        ((self.draws >> 11) as f64 + 1.0) / (1_u64 << 53) as f64
+        let high = u32::try_from(self.draws >> 32).unwrap();
+        (f64::from(high) + 1.0) / (f64::from(u32::MAX) + 1.0)
     }
 }
 
@@ -264,7 +265,7 @@ fn survives(policy: AdaptivePolicy, seed: u64, slower: &[f64]) {
     let share = model.run(60, 3.0 * model.capacity()) / model.capacity();
     assert!(share >= 0.9, "seed {seed}, overload: {share}, limit {}", model.limit.limit());
     assert!(model.limit.limit() > 2 * policy.floor, "collapsed: {}", model.limit.limit());
-    assert!(model.limit.limit() < 6 * WORKERS as u32, "no limit any more: {}", model.limit.limit());
+    assert!(model.limit.limit() < 6 * WORKERS, "no limit any more: {}", model.limit.limit());
     model.run(10, 0.9 * model.capacity());
     let share = model.run(30, 0.9 * model.capacity()) / model.capacity();
     assert!(share >= 0.85, "seed {seed}, recovery: {share} of 0.9, limit {}", model.limit.limit());

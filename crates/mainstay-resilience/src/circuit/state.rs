@@ -28,6 +28,8 @@ pub(super) struct Core {
     pub(super) epoch: u64,
     /// Changes after which counting begins anew.
     pub(super) fresh: u64,
+    /// When the last of them was; a later change that keeps the counts may have followed.
+    pub(super) fresh_at: Instant,
 }
 
 /// A state with what it needs to know.
@@ -88,6 +90,7 @@ impl Core {
             would_trip_total: 0,
             epoch: 0,
             fresh: 0,
+            fresh_at: now,
         }
     }
 
@@ -172,7 +175,7 @@ impl Core {
             evidence.tally.calls - evidence.tally.failures,
             u64::from(policy.probes),
         );
-        self.fresh += 1;
+        self.count_anew(at);
         if policy.ramp.is_empty() {
             self.openings = 0;
             self.enter(policy, Phase::Closed, at, cause, evidence)
@@ -188,7 +191,7 @@ impl Core {
         at: Instant,
         cooldown: Duration,
     ) -> Transition {
-        self.fresh += 1;
+        self.count_anew(at);
         let phase = Phase::HalfOpen { ends: at.plus(policy.half_open_max), cooldown };
         let cause = Cause::counts(Reason::CooldownOver, 0, u64::from(policy.probes));
         self.enter(policy, phase, at, cause, nothing(at))
@@ -223,7 +226,9 @@ impl Core {
             Mode::ForcedOpen => Phase::Open { until: Instant::MAX, cooldown: policy.cooldown },
             Mode::ForcedClosed | Mode::Disabled => {
                 self.openings = 0;
-                self.fresh += u64::from(self.state() != State::Closed);
+                if self.state() != State::Closed {
+                    self.count_anew(at);
+                }
                 Phase::Closed
             }
             Mode::Auto | Mode::Observe if before == Mode::ForcedOpen => {
@@ -314,6 +319,11 @@ impl Core {
         self.epoch += 1;
         (self.since, self.cause) = (at, cause);
         Transition { from, evidence, ..self.stay(policy, at, cause) }
+    }
+
+    fn count_anew(&mut self, at: Instant) {
+        self.fresh += 1;
+        self.fresh_at = at;
     }
 
     fn stay(&self, policy: &CircuitPolicy, at: Instant, cause: Cause) -> Transition {
