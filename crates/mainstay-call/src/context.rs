@@ -63,6 +63,8 @@ pub struct Facts {
     pub arriving_attempt: u32,
     /// The caller or the route vouches that repeating does no harm.
     pub idempotent: bool,
+    /// Route the call came by; `None` outside a gateway.
+    pub route: Option<Arc<str>>,
     /// Circuits of the service and the route; each attempt passes them beside its instance's own.
     pub circuits: Arc<[Arc<SharedCircuit>]>,
 }
