@@ -10,11 +10,13 @@
 
 pub mod gateway;
 pub mod limits;
+pub mod plane;
 pub mod upstream;
 
 use mainstay_resilience::Invalid;
 
 pub use gateway::{GatewayConfig, RawGateway};
+pub use plane::{Plane, RawPlane};
 pub use limits::{GatewayLimits, RawGatewayLimits};
 pub use upstream::{RawUpstream, UpstreamConfig};
 

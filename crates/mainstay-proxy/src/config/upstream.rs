@@ -6,6 +6,10 @@ use std::time::Duration;
 
 use mainstay_core::name::PolicyName;
 use mainstay_resilience::Invalid;
+use mainstay_resilience::balance::{BalancePolicy, RawBalance};
+use mainstay_resilience::classify::Classifier;
+use mainstay_resilience::outlier::{OutlierPolicy, RawOutlier};
+use mainstay_resilience::retry::{RawRetry, RetryPolicy};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -44,6 +48,18 @@ pub struct RawUpstream {
     /// Switch whose number, 1 to 5, replaces the attempts of a call; 1 to 128 of `a-z`, `0-9`,
     /// `-`. Default none.
     pub attempts_switch: Option<String>,
+    /// Results that count as failures: `5xx`, `timeout`, `connect`, `congestion`, `refused`,
+    /// `refused-stream`, statuses, gRPC codes. Default `["5xx", "timeout", "connect",
+    /// "congestion"]`.
+    pub failure: Option<Vec<String>>,
+    /// Results that count neither as success nor as failure, in the same words. Default none.
+    pub ignore: Option<Vec<String>>,
+    /// When a call is sent again.
+    pub retry: Option<RawRetry>,
+    /// How an instance is picked.
+    pub balance: Option<RawBalance>,
+    /// Who is taken out for answering worse than the others.
+    pub outlier: Option<RawOutlier>,
 }
 
 /// An instance as written: where it is, or a table with more.
@@ -89,7 +105,7 @@ pub struct RawUpstreamTls {
 }
 
 /// How this process reaches a service, resolved.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct UpstreamConfig {
     /// Namespace of the service.
     pub namespace: Box<str>,
@@ -115,6 +131,14 @@ pub struct UpstreamConfig {
     pub limits: Box<[PolicyName]>,
     /// Switch whose number replaces the attempts of a call.
     pub attempts_switch: Option<Box<str>>,
+    /// What counts as a failure of an instance.
+    pub classifier: Arc<Classifier>,
+    /// When a call is sent again.
+    pub retry: RetryPolicy,
+    /// How an instance is picked.
+    pub balance: BalancePolicy,
+    /// Who is ejected.
+    pub outlier: OutlierPolicy,
 }
 
 /// One instance of a static list.
@@ -194,8 +218,21 @@ impl TryFrom<RawUpstream> for UpstreamConfig {
                 .attempts_switch
                 .map(|name| switch("attempts_switch", name))
                 .transpose()?,
+            classifier: Classifier::new(raw.failure.as_deref(), raw.ignore.as_deref())?.into(),
+            retry: part("retry", raw.retry)?,
+            balance: part("balance", raw.balance)?,
+            outlier: part("outlier", raw.outlier)?,
         })
     }
+}
+
+/// Resolves a sub-table, written or not.
+fn part<R, P>(table: &str, written: Option<R>) -> Result<P, Invalid>
+where
+    R: Default,
+    P: TryFrom<R, Error = Invalid>,
+{
+    P::try_from(written.unwrap_or_default()).map_err(|error| error.within(table))
 }
 
 fn instances(written: Vec<RawInstance>) -> Result<Box<[InstanceConfig]>, Invalid> {

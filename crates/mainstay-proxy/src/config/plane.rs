@@ -1,0 +1,274 @@
+//! All tables of the data plane together: every name that one of them uses leads to another.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use mainstay_core::name::{PolicyName, RouteName, ServiceName};
+use mainstay_core::problem::Code;
+use mainstay_resilience::Invalid;
+use mainstay_resilience::circuit::{CircuitPolicy, RawCircuit};
+use mainstay_resilience::fallback::{Action as FallbackAction, FallbackPolicy, RawFallback};
+use mainstay_resilience::limit::{LimitPolicy, RawLimit};
+use mainstay_resilience::system::{RawSystem, SystemPolicy};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::{GatewayConfig, RawGateway, RawUpstream, UpstreamConfig};
+use crate::route::{Action, RawRoute, Route, Routes};
+
+/// The data plane's tables as written.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct RawPlane {
+    /// Listeners, limits of connections, logs.
+    pub gateway: RawGateway,
+    /// Protection of this process.
+    pub system: RawSystem,
+    /// Routes by name.
+    pub route: BTreeMap<String, RawRoute>,
+    /// Services by name, and how this process reaches them.
+    pub upstream: BTreeMap<String, RawUpstream>,
+    /// Circuits by name; `default` applies to each instance unless an upstream names others.
+    pub circuit: BTreeMap<String, RawCircuit>,
+    /// Limits by name.
+    pub limit: BTreeMap<String, RawLimit>,
+    /// Fallbacks by name.
+    pub fallback: BTreeMap<String, RawFallback>,
+}
+
+/// The same tables, resolved; every name leads somewhere.
+#[derive(Clone, Debug)]
+pub struct Plane {
+    /// Listeners, limits of connections, logs.
+    pub gateway: GatewayConfig,
+    /// Protection of this process.
+    pub system: SystemPolicy,
+    /// Routes, ready to be matched.
+    pub routes: Routes,
+    /// Services.
+    pub upstreams: BTreeMap<ServiceName, Arc<UpstreamConfig>>,
+    /// Circuits.
+    pub circuits: BTreeMap<PolicyName, Arc<CircuitPolicy>>,
+    /// Limits.
+    pub limits: BTreeMap<PolicyName, Arc<LimitPolicy>>,
+    /// Fallbacks.
+    pub fallbacks: BTreeMap<PolicyName, Arc<FallbackPolicy>>,
+}
+
+impl Plane {
+    /// Resolves `raw`.
+    ///
+    /// # Errors
+    ///
+    /// Every fault there is, with its path from the root of the document.
+    pub fn resolve(raw: RawPlane) -> Result<Self, Vec<Invalid>> {
+        let mut faults = Vec::new();
+        let gateway = single("gateway", raw.gateway, &mut faults);
+        let system = single("system", raw.system, &mut faults);
+        let upstreams = named("upstream", raw.upstream, &mut faults);
+        let mut circuits: BTreeMap<PolicyName, Arc<CircuitPolicy>> =
+            named("circuit", raw.circuit, &mut faults);
+        if let Ok(default) = PolicyName::new("default") {
+            circuits.entry(default).or_default();
+        }
+        let limits = named("limit", raw.limit, &mut faults);
+        let fallbacks = named("fallback", raw.fallback, &mut faults);
+        let routes = routes(raw.route, &mut faults);
+        if let (Some(gateway), Some(system), Some(routes)) = (gateway, system, routes) {
+            let plane = Self { gateway, system, routes, upstreams, circuits, limits, fallbacks };
+            plane.check_names(&mut faults);
+            if faults.is_empty() {
+                return Ok(plane);
+            }
+        }
+        Err(faults)
+    }
+
+    /// Reports every name that leads nowhere.
+    fn check_names(&self, faults: &mut Vec<Invalid>) {
+        for route in self.routes.iter() {
+            let at = format!("route.{}", route.name);
+            self.check_policies(&at, &route.limits, &route.circuits, faults);
+            if let Some(name) = &route.fallback
+                && !self.fallbacks.contains_key(name)
+            {
+                faults.push(unknown(format!("{at}.fallback"), "fallback", name.as_str()));
+            }
+            if let Action::To(split) = &route.action {
+                for (service, _) in split.shares() {
+                    self.check_service(format!("{at}.to"), service, faults);
+                }
+            }
+            if let Some(mirror) = &route.mirror {
+                self.check_service(format!("{at}.mirror.service"), &mirror.service, faults);
+            }
+        }
+        for (name, upstream) in &self.upstreams {
+            let at = format!("upstream.{name}");
+            self.check_policies(&at, &upstream.limits, &upstream.circuits, faults);
+        }
+        for (name, fallback) in &self.fallbacks {
+            for (n, step) in fallback.steps().iter().enumerate() {
+                if let FallbackAction::Substitute { service } = &step.action {
+                    let at = format!("fallback.{name}.steps[{n}].substitute.service");
+                    self.check_service(at, service, faults);
+                }
+            }
+        }
+    }
+
+    fn check_policies(
+        &self,
+        at: &str,
+        limits: &[PolicyName],
+        circuits: &[PolicyName],
+        faults: &mut Vec<Invalid>,
+    ) {
+        for (n, name) in limits.iter().enumerate().filter(|(_, n)| !self.limits.contains_key(*n)) {
+            faults.push(unknown(format!("{at}.limits[{n}]"), "limit", name.as_str()));
+        }
+        let lost = circuits.iter().enumerate().filter(|(_, n)| !self.circuits.contains_key(*n));
+        for (n, name) in lost {
+            faults.push(unknown(format!("{at}.circuits[{n}]"), "circuit", name.as_str()));
+        }
+        let (most_limits, most_circuits) =
+            (mainstay_call::stage::limit::LIMITS_MAX, mainstay_call::circuit::CIRCUITS_MAX);
+        for (key, found, most) in
+            [("limits", limits.len(), most_limits), ("circuits", circuits.len(), most_circuits)]
+        {
+            if found > most {
+                let problem = format!("must name at most {most}, found {found}");
+                faults.push(Invalid::range(format!("{at}.{key}"), problem));
+            }
+        }
+    }
+
+    fn check_service(&self, path: String, service: &ServiceName, faults: &mut Vec<Invalid>) {
+        if !self.upstreams.contains_key(service) {
+            faults.push(unknown(path, "upstream", service.as_str()));
+        }
+    }
+}
+
+fn unknown(path: String, table: &str, name: &str) -> Invalid {
+    let problem = format!("names `{name}`, but there is no `[{table}.{name}]`");
+    Invalid { path, code: Code::ConfigUnknownReference, problem }
+}
+
+fn single<R, P>(table: &str, raw: R, faults: &mut Vec<Invalid>) -> Option<P>
+where
+    P: TryFrom<R, Error = Invalid>,
+{
+    P::try_from(raw).map_err(|error| faults.push(error.within(table))).ok()
+}
+
+/// Resolves every table of one kind; the good ones, with the faults of the others noted.
+fn named<N, R, P>(
+    kind: &str,
+    tables: BTreeMap<String, R>,
+    faults: &mut Vec<Invalid>,
+) -> BTreeMap<N, Arc<P>>
+where
+    N: TryFrom<String, Error = mainstay_core::name::InvalidName> + Ord,
+    P: TryFrom<R, Error = Invalid>,
+{
+    let mut resolved = BTreeMap::new();
+    for (name, raw) in tables {
+        let at = format!("{kind}.{name}");
+        match (N::try_from(name), P::try_from(raw)) {
+            (Ok(name), Ok(policy)) => drop(resolved.insert(name, Arc::new(policy))),
+            (name, policy) => {
+                faults.extend(name.err().map(|error| Invalid::range(at.clone(), error.to_string())));
+                faults.extend(policy.err().map(|error| error.within(&at)));
+            }
+        }
+    }
+    resolved
+}
+
+fn routes(tables: BTreeMap<String, RawRoute>, faults: &mut Vec<Invalid>) -> Option<Routes> {
+    let mut routes = Vec::with_capacity(tables.len());
+    let before = faults.len();
+    for (name, raw) in tables {
+        let at = format!("route.{name}");
+        match RouteName::try_from(name) {
+            Err(error) => faults.push(Invalid::range(at, error.to_string())),
+            Ok(name) => match Route::new(name, raw) {
+                Ok(route) => routes.push(route),
+                Err(error) => faults.push(error.within(&at)),
+            },
+        }
+    }
+    if faults.len() > before {
+        return Some(Routes::default());
+    }
+    Routes::new(routes).map_err(|errors| faults.extend(errors)).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Resolves `text`; the paths and codes of what is wrong with it.
+    fn check(text: &str) -> Vec<(String, &'static str)> {
+        let raw: RawPlane = toml::from_str(text).expect("well-formed");
+        match Plane::resolve(raw) {
+            Ok(_) => Vec::new(),
+            Err(faults) => faults.into_iter().map(|f| (f.path, f.code.as_str())).collect(),
+        }
+    }
+
+    #[test]
+    fn every_name_must_lead_somewhere() {
+        let good = "
+            [route.r]
+            prefix = '/'
+            to = 'order'
+            limits = ['api']
+            circuits = ['whole']
+            fallback = 'f'
+            [upstream.order]
+            instances = ['127.0.0.1:1']
+            [limit.api]
+            max = 1
+            [circuit.whole]
+            scope = 'route'
+            [fallback.f]
+            steps = [{ when = ['any'], fail = { status = 503 } }]";
+        assert_eq!(check(good), []);
+        for (table, path) in [
+            ("[upstream.order]", "route.r.to"),
+            ("[limit.api]", "route.r.limits[0]"),
+            ("[circuit.whole]", "route.r.circuits[0]"),
+            ("[fallback.f]", "route.r.fallback"),
+        ] {
+            let renamed = good.replacen(table, &table.replace(']', "2]"), 1);
+            assert_eq!(check(&renamed), [(path.to_owned(), "config-unknown-reference")]);
+        }
+    }
+
+    #[test]
+    fn all_faults_are_reported_at_once_with_their_paths() {
+        let found = check(
+            "[limit.a]
+             max = 0
+             [circuit.'b c']
+             [upstream.x.retry]
+             attempts = 99
+             [system]
+             cpu_percent_max = 101",
+        );
+        let paths: Vec<&str> = found.iter().map(|(path, _)| path.as_str()).collect();
+        assert_eq!(
+            paths,
+            ["system.cpu_percent_max", "upstream.x.retry.attempts", "circuit.b c", "limit.a.max"]
+        );
+    }
+
+    #[test]
+    fn nothing_written_is_a_plane_without_routes() {
+        let plane = Plane::resolve(RawPlane::default()).expect("the defaults are legal");
+        assert_eq!(plane.routes.iter().count(), 0);
+        assert!(plane.circuits.contains_key("default"));
+    }
+}
