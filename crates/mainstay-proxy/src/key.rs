@@ -1,43 +1,14 @@
-//! Parts of a key: by what a caller is told from other callers.
-//!
-//! Limits count by a key, hashing balancers place by one, and a weighted route keeps a caller on
-//! one side by one. All three read it here, so that `header:x-user` means the same everywhere.
+//! Reading the parts of a key from a request.
 //!
 //! A field that stands in a request more than once counts with all its values, joined by commas:
 //! were the first or the last of them to win, a caller could choose whose key to use up.
 
 use std::borrow::Cow;
-use std::fmt;
-use std::str::FromStr;
 
-use http::HeaderName;
-use mainstay_core::problem::Code;
-use mainstay_resilience::Invalid;
+use mainstay_resilience::hash::Function;
+use mainstay_resilience::key::KeyPart;
 
 use crate::route::{Captures, Route, View};
-
-/// One part of a key.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum KeyPart {
-    /// `client_address`: right-most address that is not one of our own proxies.
-    ClientAddress,
-    /// `principal`: who the caller proved to be.
-    Principal,
-    /// `tenant`: on whose behalf.
-    Tenant,
-    /// `service`: the one the call goes to.
-    Service,
-    /// `path`: the whole judged path.
-    WholePath,
-    /// `header:NAME`; letter case does not matter.
-    Header(HeaderName),
-    /// `path:NAME`: a capture of the route's path.
-    Path(Box<str>),
-    /// `query:NAME`: a query parameter, decoded once.
-    Query(Box<str>),
-    /// `cookie:NAME`.
-    Cookie(Box<str>),
-}
 
 /// Where the parts of a key are read from.
 #[derive(Clone, Copy, Debug)]
@@ -56,83 +27,35 @@ pub struct Facts<'a> {
     pub tenant: Option<&'a str>,
 }
 
-impl KeyPart {
-    /// The value of this part, or `None` when the request does not have it.
+impl<'a> Facts<'a> {
+    /// The value of `part`, or `None` when the request does not have it.
     ///
     /// Copies only an address, a value with escapes in it, and a field that stands there twice.
-    pub fn read<'a>(&'a self, facts: &Facts<'a>) -> Option<Cow<'a, str>> {
-        let view = facts.view;
-        match self {
-            Self::ClientAddress => Some(Cow::Owned(view.client.to_string())),
-            Self::Principal => facts.principal.map(Cow::Borrowed),
-            Self::Tenant => facts.tenant.map(Cow::Borrowed),
-            Self::Service => facts.service.map(Cow::Borrowed),
-            Self::WholePath => Some(Cow::Borrowed(view.path)),
-            Self::Header(name) => {
-                let fields = view.headers.get_all(name).into_iter();
+    pub fn read(&self, part: &KeyPart) -> Option<Cow<'a, str>> {
+        let view = self.view;
+        match part {
+            KeyPart::ClientAddress => Some(Cow::Owned(view.client.to_string())),
+            KeyPart::Principal => self.principal.map(Cow::Borrowed),
+            KeyPart::Tenant => self.tenant.map(Cow::Borrowed),
+            KeyPart::Service => self.service.map(Cow::Borrowed),
+            KeyPart::WholePath => Some(Cow::Borrowed(view.path)),
+            KeyPart::Header(name) => {
+                let fields = view.headers.get_all(&**name).into_iter();
                 joined(fields.map(|field| String::from_utf8_lossy(field.as_bytes())))
             }
-            Self::Path(name) => {
-                facts.route.capture(facts.captures, view.path, name).map(Cow::Borrowed)
+            KeyPart::Path(name) => {
+                self.route.capture(self.captures, view.path, name).map(Cow::Borrowed)
             }
-            Self::Query(name) => joined(view.query_values(name)),
-            Self::Cookie(name) => joined(view.cookie_values(name)),
+            KeyPart::Query(name) => joined(view.query_values(name)),
+            KeyPart::Cookie(name) => joined(view.cookie_values(name)),
         }
     }
-}
 
-impl FromStr for KeyPart {
-    type Err = Invalid;
-
-    /// Reads `client_address`, `header:x-user` and so on. The error's path is empty: only the
-    /// reader of the table knows which key it was.
-    fn from_str(text: &str) -> Result<Self, Invalid> {
-        let wrong = |problem: String| Invalid {
-            path: String::new(),
-            code: Code::ConfigOutOfRange,
-            problem,
-        };
-        let part = match text.split_once(':') {
-            None => match text {
-                "client_address" => Self::ClientAddress,
-                "principal" => Self::Principal,
-                "tenant" => Self::Tenant,
-                "service" => Self::Service,
-                "path" => Self::WholePath,
-                _ => return Err(wrong(format!("key part `{text}` is none of {PARTS}"))),
-            },
-            Some((_, "")) => return Err(wrong(format!("key part `{text}` names nothing"))),
-            Some(("header", name)) => Self::Header(
-                HeaderName::from_bytes(name.as_bytes())
-                    .map_err(|_illegal| wrong(format!("`{name}` is no name of a header field")))?,
-            ),
-            Some(("path", name)) => Self::Path(name.into()),
-            Some(("query", name)) => Self::Query(name.into()),
-            Some(("cookie", name)) => Self::Cookie(name.into()),
-            Some(_) => return Err(wrong(format!("key part `{text}` is none of {PARTS}"))),
-        };
-        Ok(part)
+    /// The hash of `parts`, joined; `None` when the request has none of them, or all are empty.
+    pub fn hash(&self, parts: &[KeyPart], function: Function) -> Option<u64> {
+        function.hash_parts(parts, |part| self.read(part))
     }
 }
-
-impl fmt::Display for KeyPart {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::ClientAddress => f.write_str("client_address"),
-            Self::Principal => f.write_str("principal"),
-            Self::Tenant => f.write_str("tenant"),
-            Self::Service => f.write_str("service"),
-            Self::WholePath => f.write_str("path"),
-            Self::Header(name) => write!(f, "header:{name}"),
-            Self::Path(name) => write!(f, "path:{name}"),
-            Self::Query(name) => write!(f, "query:{name}"),
-            Self::Cookie(name) => write!(f, "cookie:{name}"),
-        }
-    }
-}
-
-const PARTS: &str = "`client_address`, `principal`, `tenant`, `service`, `path`, `header:NAME`, \
-                     `path:NAME`, `query:NAME`, `cookie:NAME`";
 
 fn joined<'a>(mut values: impl Iterator<Item = Cow<'a, str>>) -> Option<Cow<'a, str>> {
     let mut all = values.next()?;
@@ -154,36 +77,53 @@ mod tests {
 
     use super::*;
 
-    /// Reads `part` from one request that has everything at least once.
-    #[track_caller]
-    fn check(part: &str, want: Option<&str>) {
+    /// Shows `ask` the facts of one request that has everything at least once, but no principal.
+    fn with_facts<T>(ask: impl FnOnce(&Facts<'_>) -> T) -> T {
         let route = route("r", "path = '/users/{id}'\nto = 'user'");
         let mut headers = HeaderMap::new();
         headers.append("x-user", "ada".parse().expect("legal"));
         headers.append("x-twice", "a".parse().expect("legal"));
         headers.append("x-twice", "b".parse().expect("legal"));
+        headers.append("x-empty", "".parse().expect("legal"));
         headers.append("cookie", "sid=77".parse().expect("legal"));
         let view = View {
             host: "shop.example",
             method: &Method::GET,
             path: "/users/7",
             headers: &headers,
-            query: Some("q=a%20b&q=c"),
+            query: Some("q=a%20b&q=c&plain=d"),
             client: IpAddr::from([10, 0, 0, 1]),
         };
         let mut captures = Captures::default();
         assert!(route.path.matches(view.path, &mut captures));
-        let facts = Facts {
+        ask(&Facts {
             view: &view,
             route: &route,
             captures: &captures,
             service: Some("user"),
             principal: None,
             tenant: Some("acme"),
-        };
-        let parsed: KeyPart = part.parse().expect("a legal part");
-        assert_eq!(parsed.read(&facts).as_deref(), want, "{part}");
-        assert_eq!(parsed.to_string().parse(), Ok(parsed));
+        })
+    }
+
+    fn parse(part: &str) -> KeyPart {
+        part.parse().expect("a legal part")
+    }
+
+    #[track_caller]
+    fn check(part: &str, want: Option<&str>) {
+        let got = with_facts(|facts| facts.read(&parse(part)).map(Cow::into_owned));
+        assert_eq!(got.as_deref(), want, "{part}");
+    }
+
+    /// Hashes the parts named in `parts`; `want` is the text that has the same hash.
+    #[track_caller]
+    fn check_hash(parts: &str, want: Option<&str>) {
+        let parts: Vec<KeyPart> = parts.split_whitespace().map(parse).collect();
+        for function in [Function::Crc32, Function::Xxh64] {
+            let got = with_facts(|facts| facts.hash(&parts, function));
+            assert_eq!(got, want.map(|text| function.hash(text.as_bytes())), "{parts:?}");
+        }
     }
 
     #[test]
@@ -195,6 +135,7 @@ mod tests {
         check("path", Some("/users/7"));
         check("header:X-User", Some("ada"));
         check("header:x-none", None);
+        check("header:x-empty", Some(""));
         check("path:id", Some("7"));
         check("path:other", None);
         check("cookie:sid", Some("77"));
@@ -207,9 +148,24 @@ mod tests {
     }
 
     #[test]
-    fn a_part_nobody_knows_is_refused() {
-        for bad in ["", "ip", "header:", "header:a b", "body:x", "Header:x"] {
-            assert!(bad.parse::<KeyPart>().is_err(), "{bad}");
+    fn what_stands_there_plainly_is_not_copied() {
+        for part in
+            ["tenant", "service", "path", "header:x-user", "path:id", "query:plain", "cookie:sid"]
+        {
+            let borrowed =
+                with_facts(|facts| matches!(facts.read(&parse(part)), Some(Cow::Borrowed(_))));
+            assert!(borrowed, "{part}");
         }
+    }
+
+    #[test]
+    fn parts_are_joined_and_hashed() {
+        check_hash("header:x-user", Some("ada"));
+        check_hash("header:x-user path:id query:q", Some("ada7a b,c"));
+        check_hash("header:x-none client_address header:x-empty", Some("10.0.0.1"));
+        check_hash("header:x-none", None);
+        check_hash("header:x-empty", None);
+        check_hash("header:x-none header:x-empty", None);
+        check_hash("", None);
     }
 }

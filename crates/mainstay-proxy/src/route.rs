@@ -30,10 +30,10 @@ use std::time::Duration;
 use http::{HeaderName, Method};
 use ipnet::IpNet;
 use mainstay_core::name::{PolicyName, RouteName};
+use mainstay_resilience::key::KeyPart;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::key::KeyPart;
 use crate::redirect::Redirect;
 use crate::respond::Respond;
 use crate::rewrite::Rewrite;

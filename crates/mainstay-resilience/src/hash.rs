@@ -16,13 +16,13 @@
 //! | ring | the same | 20 KiB | about 1/n, and some: points are counted anew |
 //! | maglev | one remainder, one load | 256 KiB | about 1/n, and a little shuffling |
 
+mod function;
 mod ketama;
-mod key;
 mod maglev;
 mod points;
 mod ring;
 
-pub use key::{Function, KeyPart};
+pub use function::Function;
 pub use maglev::{TABLE_SIZE_MAX, table_size};
 pub use ring::RING_MAX;
 

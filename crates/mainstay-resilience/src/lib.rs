@@ -25,6 +25,7 @@ pub mod fallback;
 pub mod fault;
 pub mod hash;
 pub mod invalid;
+pub mod key;
 pub mod limit;
 pub mod outcome;
 pub mod outlier;

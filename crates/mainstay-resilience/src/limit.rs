@@ -25,7 +25,6 @@ mod policy;
 pub mod bucket;
 pub mod concurrency;
 pub mod counter;
-pub mod key;
 pub mod keyed;
 pub mod limiter;
 pub mod pacing;
@@ -36,11 +35,10 @@ pub mod warm_up;
 pub use bucket::{Rate, gcra};
 pub use concurrency::{Admission, Claim, Permit, Semaphore, Ticket, TicketId};
 pub use decision::{Cost, Decision, Denied, Receipt, Tally, Usage};
-pub use key::{KeyPart, Override};
 pub use keyed::{Keyed, KeyedUsage};
 pub use limiter::Limiter;
 pub use policy::{
-    Algorithm, Edge, Kind, LimitPolicy, Mode, OnDeny, Order, Quota, RawKind, RawLimit, RawOverride,
-    Waiting,
+    Algorithm, Edge, Kind, LimitPolicy, Mode, OnDeny, Order, Override, Quota, RawKind, RawLimit,
+    RawOverride, Waiting,
 };
 pub use top::{KeyText, TopKey};

@@ -6,10 +6,10 @@ use http::Method;
 use mainstay_core::name::RouteName;
 use mainstay_resilience::Invalid;
 use mainstay_resilience::invalid::{span, within};
+use mainstay_resilience::key::KeyPart;
 
 use super::{Action, ForwardPath, HostPattern, Mirror, PathPattern, RawRoute, Route, condition};
 use crate::config::{namespace, switch};
-use crate::key::KeyPart;
 use crate::redirect::Redirect;
 use crate::respond::Respond;
 use crate::rewrite::Rewrite;

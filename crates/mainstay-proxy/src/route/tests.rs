@@ -261,6 +261,7 @@ fn a_route_without_sense_is_refused() {
         ("to = 'a'\nquery = { x = { regex = '(' } }", "query.x"),
         ("to = 'a'\nsplit_key = 'path:id'", "split_key"),
         ("to = 'a'\nsplit_key = 'body'", "split_key"),
+        ("to = 'a'\nsplit_key = 'header:a b'", "split_key"),
         ("to = 'a'\nsplit_key = 'service'", "split_key"),
         ("to = 'a'\ntimeout_seconds = 0", "timeout_seconds"),
         ("to = 'a'\ntimeout_seconds = 10\ndeadline_max_seconds = 5", "deadline_max_seconds"),

@@ -39,7 +39,10 @@ impl<'a> View<'a> {
     ///
     /// Pairs are split at `&` only, `+` is a space, and a parameter without `=` has the empty
     /// value. Decoding copies only where there is something to decode.
-    pub fn query_values(&self, name: &'a str) -> impl Iterator<Item = Cow<'a, str>> + use<'a> {
+    pub fn query_values<'n>(
+        &self,
+        name: &'n str,
+    ) -> impl Iterator<Item = Cow<'a, str>> + use<'a, 'n> {
         self.query
             .into_iter()
             .flat_map(|query| query.split('&'))
@@ -49,7 +52,10 @@ impl<'a> View<'a> {
     }
 
     /// Every value of the cookie `name`, as sent.
-    pub fn cookie_values(&self, name: &'a str) -> impl Iterator<Item = Cow<'a, str>> + use<'a> {
+    pub fn cookie_values<'n>(
+        &self,
+        name: &'n str,
+    ) -> impl Iterator<Item = Cow<'a, str>> + use<'a, 'n> {
         self.headers
             .get_all(http::header::COOKIE)
             .into_iter()

@@ -7,8 +7,9 @@ use serde::Deserialize;
 
 use super::SlowStart;
 use crate::Invalid;
-use crate::hash::{KeyPart, Layout, RING_MAX, table_size};
+use crate::hash::{Layout, RING_MAX, table_size};
 use crate::invalid::{span, within};
+use crate::key::{self, KeyPart, is_token};
 
 /// How an instance is picked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
@@ -195,7 +196,7 @@ impl TryFrom<RawBalance> for BalancePolicy {
         let affinity_cookie =
             raw.affinity_cookie.clone().map(AffinityCookie::try_from).transpose()?;
         if let Some(cookie) = &affinity_cookie
-            && !hash.contains(&KeyPart::Cookie(cookie.name.clone()))
+            && !hash.contains(&KeyPart::Cookie(cookie.name.as_str().into()))
         {
             let problem = format!("has no effect unless `hash` has `cookie:{}`", cookie.name);
             return Err(Invalid::contradiction("affinity_cookie", problem));
@@ -279,11 +280,14 @@ fn slow_start(raw: &RawBalance) -> Result<Option<SlowStart>, Invalid> {
     Ok((!window.is_zero()).then_some(SlowStart { window, min_percent, aggression }))
 }
 
+/// What the caller proved to be is not in the request, and the service is the same for all calls.
 fn hash(parts: &[String]) -> Result<Vec<KeyPart>, Invalid> {
-    let parse = |(i, part): (usize, &String)| {
-        part.parse().map_err(|error: Invalid| Invalid { path: format!("hash[{i}]"), ..error })
-    };
-    parts.iter().enumerate().map(parse).collect()
+    key::parts("hash", parts, |part| match part {
+        KeyPart::Principal | KeyPart::Tenant | KeyPart::Service => {
+            Some(format!("must be a part of the request, found `{part}`"))
+        }
+        _ => None,
+    })
 }
 
 /// Checks the sizes of all tables, also of those that `kind` does not use: a number that is wrong
@@ -302,13 +306,6 @@ fn layout(kind: Kind, raw: &RawBalance) -> Result<Option<Layout>, Invalid> {
         (Kind::Maglev, _) => Some(Layout::Maglev { size }),
         (Kind::RoundRobin | Kind::Random | Kind::LeastRequest | Kind::PeakEwma, _) => None,
     })
-}
-
-/// RFC 9110, section 5.6.2.
-const fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric()
-        || matches!(byte, b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.')
-        || matches!(byte, b'^'..=b'`' | b'|' | b'~')
 }
 
 #[cfg(test)]
@@ -354,7 +351,11 @@ mod tests {
         refuses("slow_start_min_percent = 0", "slow_start_min_percent", "1 to 100");
         refuses("aggression = 0.0", "aggression", "0.1 to 10");
         refuses("failure_penalty_seconds = 301.0", "failure_penalty_seconds", "0 to 300");
-        refuses("hash = ['path', 'body:x']", "hash[1]", "`body:x`");
+        refuses("hash = ['path', 'body:x']", "hash[1]", "\"body:x\"");
+        refuses("hash = ['path', 'cookie:']", "hash[1]", "must name a cookie");
+        for part in ["principal", "tenant", "service"] {
+            refuses(&format!("hash = ['{part}']"), "hash[0]", &format!("found `{part}`"));
+        }
         refuses("ring_min = 0", "ring_min", "1 to 8388608");
         refuses("ring_max = 8388609", "ring_max", "1 to 8388608");
         refuses("ring_max = 1000", "ring_max", "`ring_min`, which is 1024");

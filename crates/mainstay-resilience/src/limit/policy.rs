@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::decision::Cost;
-use super::key::{KeyPart, Override};
+use crate::key::KeyPart;
 
 pub use raw::{RawKind, RawLimit, RawOverride};
 
@@ -23,6 +23,9 @@ pub struct LimitPolicy {
     /// Units a call takes that says nothing else.
     pub cost: Cost,
     /// What there is one quota for each of; empty for one quota for all.
+    ///
+    /// Whoever knows the call joins the parts' values and hashes them; a part the call does not
+    /// have counts as empty, so that calls without it share one quota instead of having none.
     pub key: Vec<KeyPart>,
     /// Most keys remembered.
     pub keys_max: NonZeroU32,
@@ -34,6 +37,17 @@ pub struct LimitPolicy {
     pub on_deny: OnDeny,
     /// Switch whose value, in percent, scales the quota.
     pub scale_switch: Option<String>,
+}
+
+/// Another quota for one exact key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Override {
+    /// The value of each part of the key, in the order of the parts.
+    pub key: Vec<String>,
+    /// Units per window.
+    pub max: NonZeroU32,
+    /// Units a bucket holds; other kinds do not look at it.
+    pub burst: NonZeroU32,
 }
 
 /// Which machine a limit is, with its figures.

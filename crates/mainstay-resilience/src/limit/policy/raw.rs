@@ -6,11 +6,11 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Algorithm, Edge, Kind, LimitPolicy, Mode, OnDeny, Order, Quota, Waiting};
+use super::{Algorithm, Edge, Kind, LimitPolicy, Mode, OnDeny, Order, Override, Quota, Waiting};
 use crate::Invalid;
 use crate::invalid::{span, within};
+use crate::key::{self, KeyPart};
 use crate::limit::counter::AHEAD;
-use crate::limit::key::{KeyPart, Override};
 use crate::limit::sliding::SUB_WINDOWS_MAX;
 
 /// A limit, `[limit.NAME]`, as written. A key that means nothing to the chosen `kind` is an error.
@@ -178,9 +178,10 @@ impl TryFrom<RawLimit> for LimitPolicy {
             let problem = format!("must be at most what the limit holds, {capacity}, found {cost}");
             return Err(Invalid::contradiction("cost", problem));
         }
-        let key = raw.key.iter().flatten().enumerate();
-        let key = key.map(|(i, part)| KeyPart::parse(&format!("key[{i}]"), part));
-        let key = key.collect::<Result<Vec<_>, _>>()?;
+        let key = key::parts("key", raw.key.as_deref().unwrap_or_default(), |part| match part {
+            KeyPart::WholePath => Some(NO_PATH.to_owned()),
+            _ => None,
+        })?;
         let keys_max = within("keys_max", raw.keys_max.unwrap_or(65_536), 1, KEYS_MAX)?;
         Ok(Self {
             mode: raw.mode.unwrap_or_default(),
@@ -195,6 +196,8 @@ impl TryFrom<RawLimit> for LimitPolicy {
         })
     }
 }
+
+const NO_PATH: &str = "must not be all of the path; name one capture of it with `path:NAME`";
 
 /// Refuses what was written but would do nothing, so that nobody relies on it.
 fn refuse_idle_keys(raw: &RawLimit, kind: RawKind) -> Result<(), Invalid> {
