@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use mainstay_core::problem::Code;
 use mainstay_core::{Clock, Instant};
-use mainstay_resilience::adaptive::{Adaptive, Sample};
+use mainstay_resilience::adaptive::{Adaptive, Ended};
 use mainstay_resilience::limit::{
     Admission, Claim, Cost, Decision, Denied, Keyed, KeyedUsage, Kind, LimitPolicy, Limiter,
     Permit, Receipt, Semaphore, Ticket, TicketId, TopKey, Usage,
@@ -394,18 +394,16 @@ impl Taken {
         let mut gate = gate.lock();
         let next = gate.semaphore.release(now, permit);
         gate.wake(next.as_slice());
-        let sample = match fared {
-            Fared::Well => Some(false),
-            Fared::Dropped => Some(true),
+        let ended = match fared {
+            Fared::Well => Some(Ended::Success),
+            Fared::Dropped => Some(Ended::Dropped),
             Fared::Unknown => None,
         };
-        if let (Some(dropped), Some(adaptive)) = (sample, &mut gate.adaptive) {
-            let sample =
-                Sample { started: *since, latency: now.since(*since), in_flight: *in_flight, dropped };
-            if let Some(max) = adaptive.record(now, sample) {
-                let woken = gate.semaphore.set_max(now, max);
-                gate.wake(&woken);
-            }
+        if let (Some(ended), Some(adaptive)) = (ended, &mut gate.adaptive)
+            && let Some(max) = adaptive.record(now, *since, *in_flight, ended, now.since(*since))
+        {
+            let woken = gate.semaphore.set_max(now, max);
+            gate.wake(&woken);
         }
     }
 }

@@ -37,7 +37,7 @@ pub struct RawPlane {
 }
 
 /// The same tables, resolved; every name leads somewhere.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Plane {
     /// Listeners, limits of connections, logs.
     pub gateway: GatewayConfig,
