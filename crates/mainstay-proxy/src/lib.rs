@@ -1,4 +1,6 @@
 //! Gateway and sidecar data plane: listeners, head guard, routes, pools, headers, drain.
 
+pub mod forwarded;
 pub mod framing;
+pub mod header;
 pub mod path;
