@@ -14,6 +14,8 @@
 //! and it means that hyper never parses half a head twice, however slowly the bytes come. A line is
 //! judged when its LF is there, so the verdict does not depend on how the bytes were cut.
 //!
+//! Over HTTP/2 the framing is h2's work, and [`check_h2`] looks at what it leaves to others.
+//!
 //! [`GuardedIo`] and [`UpstreamIo`] put the machines between a socket and hyper without copying.
 //!
 //! What is refused stands in [`Rule`], one entry each; `security.md` 12.1 and `calls.md` 11.3 are
@@ -21,6 +23,7 @@
 
 mod body;
 mod field;
+mod h2;
 mod host;
 mod io;
 mod request;
@@ -35,8 +38,11 @@ mod io_tests;
 #[cfg(test)]
 mod properties;
 #[cfg(test)]
+mod reference;
+#[cfg(test)]
 mod tests;
 
+pub use h2::check_h2;
 pub use io::{GuardedIo, Watch};
 pub use request::Guard;
 pub use response::{Asked, ResponseGuard};

@@ -3,10 +3,13 @@
 pub mod access_log;
 pub mod body;
 pub mod config;
+pub mod forwarded;
 pub mod framing;
+pub mod header;
 pub mod key;
 pub mod listener;
 pub mod metrics;
+pub mod path;
 pub mod redirect;
 pub mod respond;
 pub mod rewrite;

@@ -34,7 +34,7 @@ async fn handle(request: Request<Incoming>, seen: Seen) -> Response<Full<Bytes>>
             let rule = refusal.map_or("cut short", |refusal| refusal.rule.as_str());
             seen.lock().unwrap().push(format!("{line} {rule}"));
             let mut response = Response::new(Full::from(rule));
-            let status = refusal.map_or(400, |refusal| refusal.status());
+            let status = refusal.map_or(400, Refusal::status);
             *response.status_mut() = status.try_into().unwrap();
             response
         }

@@ -111,6 +111,12 @@ rules! {
     /// A trailer that names a field of framing, routing or authentication.
     TrailerName = "trailer-name", MalformedRequest, "a trailer names a field that may only stand in the head";
 
+    // HTTP/2.
+    /// A field that concerns one connection, where there is none of its own.
+    ConnectionField = "connection-field", MalformedRequest, "a header field of HTTP/1.1 connections stands in a request over HTTP/2";
+    /// A value that begins or ends with white space.
+    ValueSpace = "value-space", MalformedRequest, "the value of a header field begins or ends with white space";
+
     // Ends.
     /// Bytes after the last message of a connection.
     BytesAfterClose = "bytes-after-close", MalformedRequest, "bytes follow the last request of a closing connection";
