@@ -10,6 +10,7 @@ pub mod endpoint;
 pub mod error;
 pub mod instances;
 pub mod limit;
+pub mod machines;
 pub mod observe;
 pub mod replay;
 pub mod resolve;
