@@ -1,0 +1,103 @@
+//! What the data plane tells its operator: one type a kind of event, one log line each.
+//!
+//! What happens for each request is counted (see [`metrics`](crate::metrics)); only what changes a
+//! state is logged.
+
+use mainstay_resilience::circuit::{State, Transition};
+use mainstay_resilience::outlier::{Ejection, Evidence};
+
+/// A circuit changed its state, or would have.
+#[derive(Debug)]
+pub(crate) struct CircuitChanged<'a> {
+    pub(crate) circuit: &'a str,
+    /// Instance, service or route.
+    pub(crate) subject: &'a str,
+    pub(crate) transition: &'a Transition,
+}
+
+impl CircuitChanged<'_> {
+    pub(crate) fn emit(self) {
+        let Self { circuit, subject, transition } = self;
+        let Transition { from, to, cause, enforced, .. } = transition;
+        let (from, to, reason) = (from.as_str(), to.as_str(), cause.reason.as_str());
+        let (observed, threshold) = (cause.observed, cause.threshold);
+        if transition.to == State::Open {
+            tracing::warn!(
+                circuit, subject, from, to, reason, observed, threshold, enforced,
+                "circuit opened"
+            );
+        } else {
+            tracing::info!(circuit, subject, from, to, reason, enforced, "circuit changed");
+        }
+    }
+}
+
+/// An instance was taken out of balancing.
+#[derive(Debug)]
+pub(crate) struct InstanceEjected<'a> {
+    pub(crate) service: &'a str,
+    pub(crate) instance: &'a str,
+    pub(crate) ejection: &'a Ejection,
+}
+
+impl InstanceEjected<'_> {
+    pub(crate) fn emit(self) {
+        let Self { service, instance, ejection } = self;
+        let seconds = ejection.until.since(ejection.since).as_secs_f64();
+        let Evidence { rule, observed, threshold } = ejection.evidence;
+        let rule = rule.as_str();
+        tracing::warn!(
+            service, instance, rule, observed, threshold, seconds, "instance ejected"
+        );
+    }
+}
+
+/// An ejected instance is back.
+#[derive(Debug)]
+pub(crate) struct InstanceReturned<'a> {
+    pub(crate) service: &'a str,
+    pub(crate) instance: &'a str,
+    pub(crate) early: bool,
+}
+
+impl InstanceReturned<'_> {
+    pub(crate) fn emit(self) {
+        let Self { service, instance, early } = self;
+        tracing::info!(service, instance, early, "instance returned");
+    }
+}
+
+/// An instance broke a rule and stays, because too few would be left.
+#[derive(Debug)]
+pub(crate) struct EjectionWithheld<'a> {
+    pub(crate) service: &'a str,
+    pub(crate) instance: &'a str,
+    pub(crate) evidence: &'a Evidence,
+}
+
+impl EjectionWithheld<'_> {
+    pub(crate) fn emit(self) {
+        let Self { service, instance, evidence } = self;
+        let Evidence { rule, observed, threshold } = *evidence;
+        let rule = rule.as_str();
+        tracing::warn!(service, instance, rule, observed, threshold, "ejection withheld");
+    }
+}
+
+/// A service's instances are used whatever their health, or no longer.
+#[derive(Debug)]
+pub(crate) struct PanicChanged<'a> {
+    pub(crate) service: &'a str,
+    pub(crate) active: bool,
+}
+
+impl PanicChanged<'_> {
+    pub(crate) fn emit(self) {
+        let Self { service, active } = self;
+        if active {
+            tracing::warn!(service, "too few usable instances: all are used");
+        } else {
+            tracing::info!(service, "enough usable instances again");
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! The gateway: what it is set to, and how that changes while it runs.
+//!
+//! All that follows from the configuration is settled in a [`Running`] value, which requests load
+//! once and keep to their end. A reload builds the next one beside it, takes over what was learnt
+//! (circuits, limits, budgets, endpoints keep their state when their names stay), and swaps.
+
+mod answer;
+mod arrival;
+pub(crate) mod keys;
+mod lane;
+mod observer;
+mod serve;
+pub(crate) mod substitutes;
+mod upstreams;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use http::{Request, Response};
+use mainstay_call::machines::Machines;
+use mainstay_call::resolve::Resolve;
+use mainstay_core::name::{RouteName, ServiceName};
+use parking_lot::Mutex;
+
+pub use lane::Lane;
+pub use upstreams::UpstreamRuntime;
+
+use crate::access_log::AccessLog;
+use crate::body::{InBody, OutBody};
+use crate::config::Plane;
+use crate::faults::FaultBook;
+use crate::forwarded::TrustedProxies;
+use crate::metrics::{Metrics, RouteMetrics};
+use crate::record::Records;
+use crate::server::{ConnInfo, Handler};
+use crate::tls::TlsError;
+use observer::Counting;
+
+/// A gateway that serves requests by its configuration.
+#[derive(Debug)]
+pub struct Gateway {
+    running: ArcSwap<Running>,
+    /// Held while a configuration is built, so that two reloads do not cross.
+    building: Mutex<()>,
+    parts: Parts,
+}
+
+/// What outlives every configuration.
+#[derive(Clone, Debug)]
+pub struct Parts {
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// One line a request; `None` without a log.
+    pub log: Option<AccessLog>,
+    /// Circuits, limits and budgets by name.
+    pub machines: Arc<Machines>,
+    /// Faults to rehearse with.
+    pub faults: Arc<FaultBook>,
+    /// Decisions to explain.
+    pub records: Arc<Records>,
+    /// Who the instances of services without a list are; `None` knows none.
+    pub resolve: Option<Arc<dyn ResolveAny>>,
+}
+
+/// A resolver that can be shown in a debug line.
+pub trait ResolveAny: Resolve + std::fmt::Debug {}
+
+impl<R: Resolve + std::fmt::Debug> ResolveAny for R {}
+
+/// One configuration, ready to serve.
+#[derive(Debug)]
+pub struct Running {
+    /// What it was made from.
+    pub plane: Plane,
+    /// Services by name.
+    pub upstreams: BTreeMap<ServiceName, Arc<UpstreamRuntime>>,
+    /// What requests by each route pass through, by the service they go to.
+    lanes: std::collections::HashMap<RouteName, Way>,
+    /// Counts what no route matched.
+    unrouted: RouteMetrics,
+    trusted: TrustedProxies,
+}
+
+/// What requests by one route pass through.
+#[derive(Debug)]
+struct Way {
+    /// By service; a route has a handful.
+    lanes: Vec<(ServiceName, Lane)>,
+    /// Counts answers that no service gave: redirects, fixed answers, refusals before a service
+    /// was chosen.
+    metrics: RouteMetrics,
+}
+
+impl Parts {
+    /// Parts that log nothing, find instances only in lists, and count from zero.
+    pub fn new(metrics: Arc<Metrics>) -> Self {
+        let observer = Arc::new(Counting::new(Arc::clone(&metrics)));
+        Self {
+            machines: Arc::new(Machines::new(observer)),
+            faults: Arc::default(),
+            records: Arc::default(),
+            log: None,
+            resolve: None,
+            metrics,
+        }
+    }
+}
+
+impl Gateway {
+    /// A gateway that serves by `plane`.
+    ///
+    /// # Errors
+    ///
+    /// When a file that the configuration names cannot be read or used.
+    pub fn new(plane: Plane, parts: Parts) -> Result<Arc<Self>, TlsError> {
+        let running = Running::build(plane, &parts, None)?;
+        Ok(Arc::new(Self {
+            running: ArcSwap::from_pointee(running),
+            building: Mutex::new(()),
+            parts,
+        }))
+    }
+
+    /// Serves by `plane` from now on; requests under way end by what they began with. On an error
+    /// nothing has changed.
+    ///
+    /// # Errors
+    ///
+    /// When a file that the configuration names cannot be read or used.
+    pub fn replace(&self, plane: Plane) -> Result<(), TlsError> {
+        let _one_at_a_time = self.building.lock();
+        let before = self.running.load_full();
+        let next = Running::build(plane, &self.parts, Some(&before))?;
+        self.running.store(Arc::new(next));
+        Ok(())
+    }
+
+    /// The configuration that is served by.
+    pub fn running(&self) -> Arc<Running> {
+        self.running.load_full()
+    }
+
+    /// What outlives every configuration.
+    pub fn parts(&self) -> &Parts {
+        &self.parts
+    }
+
+    /// Answers requests of one worker.
+    pub fn handler(self: &Arc<Self>) -> impl Handler + use<> {
+        let gateway = Arc::clone(self);
+        move |request: Request<InBody>, from: Rc<ConnInfo>| {
+            let gateway = Arc::clone(&gateway);
+            async move { gateway.answer(request, &from).await }
+        }
+    }
+
+    async fn answer(&self, request: Request<InBody>, from: &ConnInfo) -> Response<OutBody> {
+        let running = self.running.load_full();
+        serve::serve(&running, &self.parts, request, from).await
+    }
+}
+
+impl Running {
+    fn build(plane: Plane, parts: &Parts, before: Option<&Self>) -> Result<Self, TlsError> {
+        let mut upstreams = BTreeMap::new();
+        for (name, config) in &plane.upstreams {
+            let known = before.and_then(|before| before.upstreams.get(name));
+            let runtime = UpstreamRuntime::build(name, config, &plane, parts, known.map(|k| &**k))?;
+            upstreams.insert(name.clone(), Arc::new(runtime));
+        }
+        let lanes = plane
+            .routes
+            .iter()
+            .map(|route| {
+                let lanes = lane::lanes(route, &plane, parts, &upstreams);
+                let metrics = parts.metrics.route(route.name.as_str(), "");
+                (route.name.clone(), Way { lanes, metrics })
+            })
+            .collect();
+        let unrouted = parts.metrics.route("", "");
+        let trusted = TrustedProxies::new(plane.gateway.trusted_proxies.to_vec());
+        Ok(Self { plane, upstreams, lanes, unrouted, trusted })
+    }
+
+    /// Whether what `peer` says of others counts.
+    fn trusts(&self, peer: IpAddr) -> bool {
+        self.trusted.contains(peer)
+    }
+}

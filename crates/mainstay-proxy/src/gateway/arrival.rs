@@ -1,0 +1,177 @@
+//! Takes a request in: who asks, for what, and whether it may be asked like that.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use http::header::{CONNECTION, HOST, UPGRADE};
+use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version};
+use mainstay_call::draw;
+use mainstay_call::stage::deadline::arriving as arriving_deadline;
+use mainstay_call::stage::retry::arriving as arriving_attempt;
+use mainstay_call::stage::timeout::is_grpc;
+use mainstay_core::Problem;
+use mainstay_core::problem::Code;
+
+use super::Running;
+use crate::body::InBody;
+use crate::config::gateway::{EncodedSlash, PathParameters};
+use crate::forwarded::{self, Arrival as Way};
+use crate::framing::{Limits, check_h2};
+use crate::header::{self, Inbound, TraceParent};
+use crate::path::{self, Judged, Options, Parameters};
+use crate::server::ConnInfo;
+
+/// What is known of a request before a route is looked for.
+#[derive(Debug)]
+pub(super) struct Arrival {
+    pub(super) method: Method,
+    /// As it came; its path is not yet judged.
+    pub(super) uri: Uri,
+    pub(super) version: Version,
+    /// Host asked for, as the caller wrote it.
+    pub(super) host: HeaderValue,
+    /// Who asks.
+    pub(super) client: IpAddr,
+    pub(super) trusted: bool,
+    /// What the caller gives the call to take.
+    pub(super) patience: Option<Duration>,
+    /// The deadline is the hop's above, and covers the way to the answer's head only.
+    pub(super) head_only: bool,
+    /// The attempt of the caller's that this is.
+    pub(super) attempt: u32,
+    pub(super) grpc: bool,
+    /// The caller asks for a WebSocket.
+    pub(super) websocket: bool,
+    pub(super) trace: TraceParent,
+}
+
+impl Arrival {
+    /// Reads `request` and leaves in its headers only what may go further.
+    ///
+    /// # Errors
+    ///
+    /// The problem the caller is told of.
+    pub(super) fn take(
+        running: &Running,
+        request: &mut Request<InBody>,
+        from: &ConnInfo,
+    ) -> Result<Self, Problem> {
+        let config = &running.plane.gateway;
+        let trusted = running.trusts(from.peer.ip());
+        let version = request.version();
+        if version == Version::HTTP_2 {
+            check_http2(running, request)?;
+        }
+        let method = request.method().clone();
+        let uri = request.uri().clone();
+        let headers = request.headers_mut();
+        let host = host(&uri, headers)?;
+        header::remove_foreign_identity(headers, trusted, Inbound::Gateway, &[]);
+        let (patience, head_only) = patience(headers)?;
+        let attempt = arriving_attempt(headers);
+        let mode = config.forwarded;
+        let client = forwarded::client_address(from.peer.ip(), headers, &running.trusted, mode);
+        let grpc = is_grpc(headers);
+        let websocket = websocket(&method, version, headers)?;
+        header::take_expect(headers, version)
+            .map_err(|code| Problem::new(code, "only `100-continue` can be expected"))?;
+        header::remove_hop_by_hop(headers);
+        header::ensure_request_id(headers, [draw::next(), draw::next()]);
+        let draws = [draw::next(), draw::next(), draw::next()];
+        let (trace, _) = header::continue_trace(headers, draws, false);
+        let way = Way {
+            peer: from.peer.ip(),
+            proto: if from.tls.is_some() { "https" } else { "http" },
+            host: host.to_str().unwrap_or_default(),
+            port: from.local.port(),
+        };
+        forwarded::write(headers, way, &running.trusted, mode);
+        Ok(Self {
+            method,
+            uri,
+            version,
+            host,
+            client,
+            trusted,
+            patience,
+            head_only,
+            attempt,
+            grpc,
+            websocket,
+            trace,
+        })
+    }
+
+    /// The path in the one form that is judged.
+    ///
+    /// # Errors
+    ///
+    /// The problem the caller is told of, when servers could read it differently.
+    pub(super) fn path(&self, running: &Running) -> Result<Judged<'_>, Problem> {
+        let config = &running.plane.gateway;
+        let options = Options {
+            parameters: match config.path_parameters {
+                PathParameters::Strip => Parameters::Strip,
+                PathParameters::Refuse => Parameters::Refuse,
+                PathParameters::Keep => Parameters::Keep,
+            },
+            keep_encoded_slash: config.encoded_slash == EncodedSlash::Keep,
+        };
+        path::judge(self.uri.path(), options)
+            .map_err(|ambiguous| Problem::new(Code::PathAmbiguous, ambiguous.to_string()))
+    }
+
+    /// Host asked for, as text.
+    pub(super) fn host(&self) -> &str {
+        self.host.to_str().unwrap_or_default()
+    }
+}
+
+fn check_http2(running: &Running, request: &Request<InBody>) -> Result<(), Problem> {
+    let limits = &running.plane.gateway.limits;
+    let limits = Limits {
+        head_bytes_max: limits.head_bytes_max as usize,
+        headers_max: usize::from(limits.headers_max),
+        uri_bytes_max: limits.uri_bytes_max as usize,
+        body_bytes_max: limits.body_bytes_max,
+        connect: false,
+    };
+    let (method, uri) = (request.method(), request.uri());
+    check_h2(method, uri, request.headers(), &limits)
+        .map_err(|rule| Problem::new(rule.problem(), rule.detail()))
+}
+
+fn host(uri: &Uri, headers: &mut HeaderMap) -> Result<HeaderValue, Problem> {
+    let missing = || Problem::new(Code::MalformedRequest, "the request names no host");
+    // The head guard has made sure that the two do not contradict each other.
+    if let Some(authority) = uri.authority() {
+        let host = HeaderValue::from_str(authority.as_str()).map_err(|_illegal| missing())?;
+        headers.insert(HOST, host.clone());
+        return Ok(host);
+    }
+    headers.get(HOST).cloned().ok_or_else(missing)
+}
+
+fn patience(headers: &HeaderMap) -> Result<(Option<Duration>, bool), Problem> {
+    let arriving = arriving_deadline(headers)
+        .map_err(|malformed| Problem::new(Code::MalformedRequest, malformed.to_string()))?;
+    Ok((arriving.timeout, arriving.head_only))
+}
+
+/// Whether the caller asks for a WebSocket (RFC 6455, section 4.1); any other upgrade is refused.
+fn websocket(method: &Method, version: Version, headers: &HeaderMap) -> Result<bool, Problem> {
+    let Some(upgrade) = headers.get(UPGRADE) else { return Ok(false) };
+    let named = headers.get_all(CONNECTION).iter().any(|field| {
+        let options = field.as_bytes().split(|b| *b == b',');
+        options.into_iter().any(|option| option.trim_ascii().eq_ignore_ascii_case(b"upgrade"))
+    });
+    if !named {
+        // Without `Connection: upgrade` the field means nothing to us (RFC 9110, section 7.8).
+        return Ok(false);
+    }
+    let asked = upgrade.as_bytes().eq_ignore_ascii_case(b"websocket");
+    if asked && *method == Method::GET && version == Version::HTTP_11 {
+        return Ok(true);
+    }
+    Err(Problem::new(Code::UpgradeRefused, "only WebSocket over HTTP/1.1 is offered"))
+}

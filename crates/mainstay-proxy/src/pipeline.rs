@@ -1,0 +1,104 @@
+//! Every stage a request passes through, in order. Read it downwards for the request and upwards
+//! for the answer. Nothing else adds a stage.
+
+use std::sync::Arc;
+
+use mainstay_call::instances::Instances;
+use mainstay_call::observe::Observer;
+use mainstay_call::replay::Replay;
+use mainstay_call::stage::balance::Balance;
+use mainstay_call::stage::circuit::{Circuit, CircuitLayer};
+use mainstay_call::stage::deadline::{Deadline, DeadlineLayer, DeadlinePolicy};
+use mainstay_call::stage::fallback::{Fallback, FallbackLayer, Fallbacks};
+use mainstay_call::stage::limit::{Limit, LimitLayer};
+use mainstay_call::stage::retry::{Retries, Retry, RetryLayer};
+use mainstay_call::stage::timeout::{Timeout, TimeoutLayer, TimeoutPolicy};
+use mainstay_call::circuit::SharedCircuit;
+use mainstay_call::limit::SharedLimit;
+use mainstay_resilience::classify::Classifier;
+use tower_layer::Layer;
+
+use crate::body::InBody;
+use crate::faults::{FaultBook, Faulty};
+use crate::gateway::keys::Keys;
+use crate::gateway::substitutes::Substitutes;
+use crate::upstream::Upstream;
+
+/// A caller's body as an attempt sends it: kept once for a substitute, once for a retry.
+pub type SentBody = Replay<Replay<InBody>>;
+
+/// One attempt at one instance.
+pub type Attempt = Circuit<Timeout<Faulty<Upstream<SentBody>>>>;
+
+/// A call, from the door to the instances.
+pub type Pipeline =
+    Deadline<Limit<Fallback<Retry<Balance<Attempt>>, Substitutes>, Keys>>;
+
+/// What the stages of a route's calls to one service are set to.
+#[derive(Clone, Debug)]
+pub struct Stages {
+    /// How long a call may take.
+    pub deadline: DeadlinePolicy,
+    /// What it may not exceed.
+    pub limits: Arc<[Arc<SharedLimit>]>,
+    /// What is answered when the real answer cannot be had.
+    pub fallbacks: Arc<Fallbacks>,
+    /// Who is asked in the service's place.
+    pub substitutes: Substitutes,
+    /// When it is sent again.
+    pub retries: Arc<Retries>,
+    /// Whom it is sent to.
+    pub instances: Arc<Instances<Attempt>>,
+    /// Who is told.
+    pub observer: Arc<dyn Observer>,
+}
+
+/// The stages of a call. Before them stand the head guard, which reads bytes, and the gateway,
+/// which finds the route and turns whatever goes wrong into a problem.
+pub fn pipeline(stages: Stages) -> Pipeline {
+    let Stages { deadline, limits, fallbacks, substitutes, retries, instances, observer } = stages;
+    // The caller's patience; every later stage may only shorten it.
+    DeadlineLayer::new(deadline).kept_below().layer(
+        // Refuse early and cheaply what could not be served anyway.
+        LimitLayer::new(limits, Keys, observer).layer(
+            // From here on a failure can still be answered in the service's place.
+            FallbackLayer::new(fallbacks, substitutes).layer(
+                // Below this line stages run once per attempt, not once per request.
+                RetryLayer::new(retries).layer(
+                    // Below this line stages exist once per instance; see `attempt`.
+                    Balance::new(instances),
+                ),
+            ),
+        ),
+    )
+}
+
+/// What the stages of attempts at one instance are set to.
+#[derive(Clone, Debug)]
+pub struct AttemptStages {
+    /// Its circuits.
+    pub circuits: Arc<[Arc<SharedCircuit>]>,
+    /// How results are judged.
+    pub classifier: Arc<Classifier>,
+    /// How long an attempt may take.
+    pub timeout: TimeoutPolicy,
+    /// Faults to rehearse with.
+    pub faults: Arc<FaultBook>,
+    /// Service and instance, for faults that are meant for them.
+    pub service: Arc<str>,
+    /// Instance asked.
+    pub instance: Arc<str>,
+}
+
+/// The stages of an attempt at one instance.
+pub fn attempt(stages: AttemptStages, upstream: Upstream<SentBody>) -> Attempt {
+    let AttemptStages { circuits, classifier, timeout, faults, service, instance } = stages;
+    // An instance that has failed is left alone for a while.
+    CircuitLayer::new(circuits, classifier).layer(
+        // One attempt is bounded, and tells the instance how long it has.
+        TimeoutLayer::new(timeout).layer(
+            // Rehearsed faults meet the stages above as real ones would.
+            Faulty::new(upstream, faults, service, instance),
+        ),
+    )
+}
