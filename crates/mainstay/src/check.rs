@@ -352,7 +352,12 @@ fn text(checked: &[Checked]) -> String {
         let evidence = evidence.as_ref().map(|e| format!(" ({e})")).unwrap_or_default();
         let next = next.as_ref().map(|n| format!("\n         next: {n}")).unwrap_or_default();
         let name = format!("{category}/{id}");
-        text.extend([&format!("{:<8} {name:<24} {summary}", state.as_str()), &evidence, &next, "\n"]);
+        text.extend([
+            &format!("{:<8} {name:<24} {summary}", state.as_str()),
+            &evidence,
+            &next,
+            "\n",
+        ]);
     }
     text
 }
@@ -369,7 +374,9 @@ fn nagios(checked: &[Checked]) -> String {
     let parts = [(fail, "fail"), (warn, "warn"), (unknown, "unknown")];
     let parts = parts.iter().filter(|(count, _)| 0 < *count);
     let parts: String = parts.map(|(count, word)| format!("{count} {word}, ")).collect();
-    format!("MAINSTAY {word} - {parts}{pass} pass | pass={pass} warn={warn} fail={fail} unknown={unknown}")
+    format!(
+        "MAINSTAY {word} - {parts}{pass} pass | pass={pass} warn={warn} fail={fail} unknown={unknown}"
+    )
 }
 
 fn prometheus(checked: &[Checked]) -> String {

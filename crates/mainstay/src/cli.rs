@@ -136,7 +136,7 @@ impl Session<'_> {
     }
 
     /// Writes a document of the API in the form asked for.
-    fn show(&mut self, document: &serde_json::Value, table: &Table) -> Ended {
+    fn show(&mut self, document: &serde_json::Value, table: &Table<'_>) -> Ended {
         let format = self.global.output.unwrap_or(Format::Table);
         let columns = self.columns.filter(|_| self.terminal);
         let (text, dropped) = table.render(format, document, columns);
@@ -153,7 +153,9 @@ impl Session<'_> {
     fn version(&mut self) -> Ended {
         let version = env!("CARGO_PKG_VERSION");
         match self.global.output {
-            Some(Format::Json | Format::Jsonl) => self.print(&format!("{{\"version\":\"{version}\"}}")),
+            Some(Format::Json | Format::Jsonl) => {
+                self.print(&format!("{{\"version\":\"{version}\"}}"))
+            }
             _ => self.print(&format!("mainstay {version}")),
         }
     }

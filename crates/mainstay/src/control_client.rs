@@ -82,7 +82,8 @@ impl ContextFile {
         let Ok(metadata) = fs::metadata(path) else { return Ok(None) };
         let mode = metadata.permissions().mode() & 0o777;
         if mode & 0o077 != 0 {
-            let message = format!("file `{name}` holds a token and others may read it: mode {mode:04o}");
+            let message =
+                format!("file `{name}` holds a token and others may read it: mode {mode:04o}");
             let report = Report::named("context-file-open", Exit::NotAllowed, message);
             return Err(report.next(format!("chmod 600 {name}")).into());
         }
@@ -115,7 +116,8 @@ pub fn started_ticks(pid: u32) -> Option<u64> {
 
 /// Where a running Mainstay of this user may have left its file, likeliest first.
 pub fn context_files(variable: fn(&str) -> Option<String>) -> Vec<PathBuf> {
-    let runtime = variable("XDG_RUNTIME_DIR").map(|dir| PathBuf::from(dir).join("mainstay/dev.toml"));
+    let runtime =
+        variable("XDG_RUNTIME_DIR").map(|dir| PathBuf::from(dir).join("mainstay/dev.toml"));
     let state = variable("STATE_DIRECTORY").map(|dir| PathBuf::from(dir).join("control.toml"));
     let data = default_data_dir(variable).map(|dir| dir.join("control.toml"));
     [runtime, state, data].into_iter().flatten().collect()
@@ -154,10 +156,7 @@ impl Control {
     /// # Errors
     ///
     /// A URL that is not `http://host:port`; a file with a token that others may read.
-    pub fn find(
-        given: Option<&str>,
-        variable: fn(&str) -> Option<String>,
-    ) -> Result<Self, Errors> {
+    pub fn find(given: Option<&str>, variable: fn(&str) -> Option<String>) -> Result<Self, Errors> {
         let mut file = None;
         for path in context_files(variable) {
             file = ContextFile::read(&path)?;
@@ -187,7 +186,8 @@ impl Control {
             .filter(|uri| uri.scheme_str() == Some("http") && matches!(uri.path(), "" | "/"))
             .and_then(http::Uri::authority);
         let Some(authority) = authority else {
-            let report = Report::error(Code::Usage, format!("`{url}` is no address of a control plane"));
+            let report =
+                Report::error(Code::Usage, format!("`{url}` is no address of a control plane"));
             return Err(report.help("write `http://host:port`, without a path").into());
         };
         let port = authority.port_u16().unwrap_or(80);
@@ -250,7 +250,10 @@ impl Control {
                      been made",
                     self.url
                 );
-                let report = Report { exit: Exit::Unknown, ..Report::error(Code::ControlUnreachable, message) };
+                let report = Report {
+                    exit: Exit::Unknown,
+                    ..Report::error(Code::ControlUnreachable, message)
+                };
                 Err(report.help("look before you send it again").into())
             }
         }
@@ -359,10 +362,9 @@ fn answered(status: u16, document: Json) -> Result<Json, Errors> {
     };
     let field = |name: &str| document.get(name).and_then(Json::as_str);
     let code = field("code").map_or_else(|| fallback_code(status).to_owned(), str::to_owned);
-    let detail = field("detail").or_else(|| field("title")).map_or_else(
-        || format!("the control plane answered with status {status}"),
-        str::to_owned,
-    );
+    let detail = field("detail")
+        .or_else(|| field("title"))
+        .map_or_else(|| format!("the control plane answered with status {status}"), str::to_owned);
     let mut report = Report::named(code, exit, detail);
     report.help.extend(field("permission").map(|name| format!("missing permission: {name}")));
     if let Some(seconds) = document.get("retry_after").and_then(Json::as_f64) {

@@ -89,9 +89,9 @@ mod tests {
 
     fn folder(name: &str) -> BTreeSet<String> {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/problems").join(name);
-        let names = fs::read_dir(folder).expect("the folder is there").map(|entry| {
-            entry.expect("can be listed").file_name().to_string_lossy().into_owned()
-        });
+        let names = fs::read_dir(folder)
+            .expect("the folder is there")
+            .map(|entry| entry.expect("can be listed").file_name().to_string_lossy().into_owned());
         names.filter_map(|name| Some(name.strip_suffix(".md")?.to_owned())).collect()
     }
 
@@ -130,7 +130,8 @@ mod tests {
 
     #[test]
     fn the_language_is_told_by_the_tag_and_falls_back_to_english() {
-        let cases = [("zh", "limited", true), ("zh_CN.UTF-8", "limited", true), ("C", "limited", false)];
+        let cases =
+            [("zh", "limited", true), ("zh_CN.UTF-8", "limited", true), ("C", "limited", false)];
         for (tag, code, chinese) in cases {
             let page = page(code, Language::of(tag)).expect("there is a page");
             assert_eq!(page.language == Language::Chinese, chinese, "{tag}");

@@ -104,7 +104,7 @@ impl Table<'_> {
 
     fn table(&self, columns: &[Column<'_>], items: &[&Json]) -> String {
         let mut table = comfy_table::Table::new();
-        table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+        table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
         table.set_header(columns.iter().map(|column| column.title));
         for item in items {
             table.add_row(columns.iter().map(|column| {
@@ -196,11 +196,7 @@ mod tests {
 
     #[test]
     fn a_table_counts_wide_letters_twice_and_never_wraps() {
-        check(
-            Format::Table,
-            None,
-            "NAME  STATE  WHY\n订单  open   two lines\na     -      -",
-        );
+        check(Format::Table, None, "NAME  STATE  WHY\n订单  open   two lines\na     -      -");
         check(
             Format::Wide,
             Some(5),
@@ -228,7 +224,10 @@ mod tests {
 
     #[test]
     fn nothing_is_a_header_alone() {
-        assert_eq!(COLUMNS.render(Format::Table, &json!({"items": []}), None).0, "NAME  STATE  WHY");
+        assert_eq!(
+            COLUMNS.render(Format::Table, &json!({"items": []}), None).0,
+            "NAME  STATE  WHY"
+        );
         assert_eq!(COLUMNS.render(Format::Name, &json!({"items": []}), None).0, "");
     }
 }

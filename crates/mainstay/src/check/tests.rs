@@ -39,13 +39,17 @@ fn nagios_gets_one_line_and_its_own_exit_codes() {
             "MAINSTAY CRITICAL - 1 fail, 1 warn, 1 unknown, 1 pass | pass=1 warn=1 fail=1 unknown=1",
             2,
         ),
-        (&[Unknown, Pass], "MAINSTAY UNKNOWN - 1 unknown, 1 pass | pass=1 warn=0 fail=0 unknown=1", 3),
+        (
+            &[Unknown, Pass],
+            "MAINSTAY UNKNOWN - 1 unknown, 1 pass | pass=1 warn=0 fail=0 unknown=1",
+            3,
+        ),
         (&[], "MAINSTAY UNKNOWN - 0 pass | pass=0 warn=0 fail=0 unknown=0", 3),
     ];
     for (states, line, code) in cases {
         let checked = checked(states);
         assert_eq!(Form::Nagios.render(&checked), line);
-        assert_eq!(exit_code(Form::Nagios, &checked, State::Fail), code);
+        assert_eq!(exit_code(Form::Nagios, &checked, Fail), code);
     }
 }
 
@@ -98,8 +102,7 @@ fn a_check_that_hangs_is_unknown_never_pass() {
             (State::Pass, String::new(), None)
         },
     };
-    let subject =
-        Subject { data_dir: PathBuf::from("/"), tcp_ports: vec![], udp_ports: vec![] };
+    let subject = Subject { data_dir: PathBuf::from("/"), tcp_ports: vec![], udp_ports: vec![] };
     let checked = run(&[hangs, hangs, PRE[4]], &subject);
     let states: Vec<State> = checked.iter().map(|checked| checked.state).collect();
     assert_eq!(states, [State::Unknown, State::Unknown, State::Pass]);

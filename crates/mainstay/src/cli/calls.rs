@@ -94,7 +94,8 @@ pub(super) fn circuit(verb: Circuit, session: &mut Session<'_>) -> Ended {
                 .into_iter()
                 .filter_map(|(name, value)| Some(format!("{name}={}", encoded(&value?))))
                 .collect();
-            let query = if query.is_empty() { String::new() } else { format!("?{}", query.join("&")) };
+            let query =
+                if query.is_empty() { String::new() } else { format!("?{}", query.join("&")) };
             let states = session.control()?.get(&format!("/api/v1/circuit-states{query}"))?;
             session.show(&states, &CIRCUITS)
         }

@@ -43,7 +43,11 @@ pub(super) fn run(arguments: Check, session: &mut Session<'_>) -> Ended {
     Ok(check::exit_code(form, &checked, fail_on))
 }
 
-fn before_start(file: &ConfigFile, data_dir: Option<PathBuf>, session: &Session<'_>) -> Vec<Checked> {
+fn before_start(
+    file: &ConfigFile,
+    data_dir: Option<PathBuf>,
+    session: &Session<'_>,
+) -> Vec<Checked> {
     let default = || default_data_dir(session.variable).unwrap_or_else(std::env::temp_dir);
     let subject = Subject {
         data_dir: data_dir.unwrap_or_else(default),

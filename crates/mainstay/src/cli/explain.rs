@@ -48,9 +48,10 @@ fn key(schema: &Schema, path: &str) -> Option<String> {
     let mut meaning = None;
     let names: Vec<&str> = path.split('.').collect();
     for name in &names {
-        let description = shape.alternatives().iter().find_map(|object| {
-            object.get("properties")?.get(name)?.get("description")?.as_str()
-        });
+        let description = shape
+            .alternatives()
+            .iter()
+            .find_map(|object| object.get("properties")?.get(name)?.get("description")?.as_str());
         shape = match shape.child(name) {
             Child::Known(inner) => {
                 meaning = description;

@@ -31,12 +31,8 @@ pub(super) fn run(verb: Fault, session: &mut Session<'_>) -> Ended {
         Fault::Set(set) => {
             let body = body(&set)?;
             let why = reason(set.reason.as_deref(), false)?;
-            let fault = session.control()?.change(
-                "POST",
-                "/api/v1/faults",
-                Some(&body),
-                why.as_deref(),
-            )?;
+            let fault =
+                session.control()?.change("POST", "/api/v1/faults", Some(&body), why.as_deref())?;
             session.show(&json!({ "items": [fault] }), &FAULTS)?;
             if let Some(id) = fault.get("id").and_then(Json::as_str) {
                 session.note(&format!("undo: mainstay fault clear {id}"));
@@ -74,7 +70,9 @@ fn body(set: &FaultSet) -> Result<Json, Errors> {
         matches.insert("header".to_owned(), json!({ "name": name, "value": value }));
     }
     if !(0.0 < set.percent && set.percent <= 100.0) {
-        return Err(usage(format!("--percent is above 0 and at most 100, not {}", set.percent)).into());
+        return Err(
+            usage(format!("--percent is above 0 and at most 100, not {}", set.percent)).into()
+        );
     }
     let ttl = span(&set.ttl)?;
     if TTL_MAX_SECONDS < ttl {
@@ -102,7 +100,9 @@ fn fault(text: &str) -> Result<Json, Errors> {
             json!({ "delay": { "seconds": seconds } })
         }
         ("abort", _, _, Some(status @ 400..=599)) => json!({ "abort": { "status": status } }),
-        ("slow_body", _, _, Some(rate @ 1..)) => json!({ "slow_body": { "bytes_per_second": rate } }),
+        ("slow_body", _, _, Some(rate @ 1..)) => {
+            json!({ "slow_body": { "bytes_per_second": rate } })
+        }
         ("truncate", _, _, Some(bytes)) => json!({ "truncate": { "after_bytes": bytes } }),
         ("reset" | "blackhole" | "connect_timeout", None, _, _) => json!(kind),
         _ => {

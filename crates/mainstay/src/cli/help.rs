@@ -65,20 +65,22 @@ fn unknown_word(line: &[&str], error: &clap::Error, first: &str) -> crate::repor
     let bare: Vec<&str> = without_flags_before(line, given);
     let Some(at) = bare.iter().position(|word| *word == given) else { return usage(first) };
     if let Some((word, better)) = words::answer(&bare, at) {
-        let known = arguments::command();
-        let noun = word.instead.split(' ').next().unwrap_or("");
-        let exists = 0 < at || word.verb || known.find_subcommand(noun).is_some();
         let report = usage(format!("there is no `{given}` here; the word is `{}`", word.instead));
-        return if exists {
+        let words: Vec<&str> = better.split(' ').skip(1).collect();
+        let until = at + word.instead.split(' ').count();
+        let path = words.get(..until).unwrap_or(&words);
+        return if at == 0 && word.verb || find(path).is_some() {
             report.next(better)
         } else {
-            report.help(format!("this version has no `{noun}` yet; its line will be `{better}`"))
+            let missing = path.join(" ");
+            report.help(format!("this version has no `{missing}` yet; its line will be `{better}`"))
         };
     }
     let report = usage(format!("there is no `{given}`"));
     match error.get(ContextKind::SuggestedSubcommand) {
+        // The likeliest stands last.
         Some(ContextValue::Strings(near)) if !near.is_empty() => {
-            report.help(format!("did you mean `{}`?", near.join("` or `")))
+            report.help(format!("did you mean `{}`?", near[near.len() - 1]))
         }
         _ => match verbs(&command_path(line)) {
             Some(verbs) => report.help(verbs),
@@ -107,20 +109,19 @@ fn without_flags_before<'l>(line: &[&'l str], given: &str) -> Vec<&'l str> {
 
 /// The words of the line that are commands.
 fn command_path<'l>(line: &[&'l str]) -> Vec<&'l str> {
-    let mut command = arguments::command();
     let mut path = Vec::new();
     for word in line.iter().filter(|word| !word.starts_with('-')) {
-        let Some(inner) = command.find_subcommand(word) else { continue };
         path.push(*word);
-        command = inner.clone();
+        if find(&path).is_none() {
+            path.pop();
+        }
     }
     path
 }
 
 /// `one of: list, show`, for a command that has any.
 fn verbs(path: &[&str]) -> Option<String> {
-    let root = arguments::command();
-    let command = path.iter().try_fold(&root, |command, word| command.find_subcommand(word))?;
+    let command = find(path)?;
     let names: Vec<&str> = command
         .get_subcommands()
         .filter(|inner| !inner.is_hide_set())
@@ -129,11 +130,15 @@ fn verbs(path: &[&str]) -> Option<String> {
     (!names.is_empty()).then(|| format!("one of: {}", names.join(", ")))
 }
 
+/// The command at `path`.
+fn find(path: &[&str]) -> Option<clap::Command> {
+    path.iter()
+        .try_fold(arguments::command(), |command, word| command.find_subcommand(word).cloned())
+}
+
 fn lower_first(text: &str) -> String {
     let mut letters = text.chars();
-    letters.next().map_or_else(String::new, |first| {
-        first.to_lowercase().chain(letters).collect()
-    })
+    letters.next().map_or_else(String::new, |first| first.to_lowercase().chain(letters).collect())
 }
 
 /// `mainstay help`, `help flags`, `help NOUN VERB`.
@@ -157,8 +162,9 @@ pub(super) fn show(topic: &[String], session: &mut Session<'_>) -> Ended {
 /// The flags every command takes.
 pub(super) fn flags() -> String {
     let command = arguments::command();
-    let mut text = "Flags every command takes; each `--x-y` also as variable `MAINSTAY_CLI_X_Y`:\n\n"
-        .to_owned();
+    let mut text =
+        "Flags every command takes; each `--x-y` also as variable `MAINSTAY_CLI_X_Y`:\n\n"
+            .to_owned();
     for arg in command.get_arguments().filter(|arg| arg.is_global_set()) {
         let short = arg.get_short().map_or_else(|| "    ".to_owned(), |c| format!("-{c}, "));
         let long = arg.get_long().unwrap_or_default();

@@ -53,11 +53,12 @@ fn describe(command: &clap::Command, text: &mut String) {
 
 /// The page for any root type.
 pub fn config(schema: &Schema) -> String {
-    let mut text = "# Configuration\n\nPrinted from the program by `cargo xtask docs`; do not edit.\n\n\
+    let mut text =
+        "# Configuration\n\nPrinted from the program by `cargo xtask docs`; do not edit.\n\n\
         Layers, later wins: defaults, the main file, `conf.d/*` beside it in byte order of names, \
         `MAINSTAY_SECTION__KEY`, flags. TOML, YAML and JSON are read. `mainstay settings show \
         --origin` says where a value comes from.\n"
-        .to_owned();
+            .to_owned();
     table("", &schema.root(), DEPTH_MAX, &mut text);
     text
 }
@@ -103,9 +104,10 @@ fn meaning(shape: &Shape<'_>) -> Option<String> {
 
 /// What the field says, rather than its type.
 fn property_meaning(shape: &Shape<'_>, key: &str) -> Option<String> {
-    shape.alternatives().iter().find_map(|object| {
-        description(object.get("properties")?.get(key)?.get("description"))
-    })
+    shape
+        .alternatives()
+        .iter()
+        .find_map(|object| description(object.get("properties")?.get(key)?.get("description")))
 }
 
 fn description(text: Option<&Json>) -> Option<String> {

@@ -37,8 +37,7 @@ fn peer(answers: &'static [&'static str]) -> (String, thread::JoinHandle<Vec<Str
 
 const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 8\r\n\r\n{\"a\": 1}";
 const BUSY: &str = "HTTP/1.1 503 Busy\r\ncontent-length: 0\r\n\r\n";
-const MOVED: &str =
-    "HTTP/1.1 409 Conflict\r\ncontent-length: 38\r\n\r\n{\"code\":\"revision-moved\",\"detail\":\"x\"}";
+const MOVED: &str = "HTTP/1.1 409 Conflict\r\ncontent-length: 38\r\n\r\n{\"code\":\"revision-moved\",\"detail\":\"x\"}";
 
 fn control(url: &str) -> Control {
     Control::new(url, Some("t0ken".to_owned())).expect("an address")
