@@ -154,12 +154,10 @@ fn ports_free(subject: &Subject) -> Answer {
     let busy = |result: io::Result<()>| {
         result.is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse)
     };
-    let tcp = subject.tcp_ports.iter().filter_map(|&port| {
-        busy(net::TcpListener::bind((loopback, port)).map(drop)).then(|| format!("{port}/tcp"))
-    });
-    let udp = subject.udp_ports.iter().filter_map(|&port| {
-        busy(net::UdpSocket::bind((loopback, port)).map(drop)).then(|| format!("{port}/udp"))
-    });
+    let tcp = |port: &&u16| busy(net::TcpListener::bind((loopback, **port)).map(drop));
+    let udp = |port: &&u16| busy(net::UdpSocket::bind((loopback, **port)).map(drop));
+    let tcp = subject.tcp_ports.iter().filter(tcp).map(|port| format!("{port}/tcp"));
+    let udp = subject.udp_ports.iter().filter(udp).map(|port| format!("{port}/udp"));
     let taken: Vec<String> = tcp.chain(udp).collect();
     if taken.is_empty() {
         (State::Pass, "all ports are free".to_owned(), None)
@@ -373,7 +371,8 @@ fn nagios(checked: &[Checked]) -> String {
         [State::Pass, State::Warn, State::Fail, State::Unknown].map(|state| count(checked, state));
     let parts = [(fail, "fail"), (warn, "warn"), (unknown, "unknown")];
     let parts = parts.iter().filter(|(count, _)| 0 < *count);
-    let parts: String = parts.map(|(count, word)| format!("{count} {word}, ")).collect();
+    let parts: Vec<String> = parts.map(|(count, word)| format!("{count} {word}, ")).collect();
+    let parts = parts.concat();
     format!(
         "MAINSTAY {word} - {parts}{pass} pass | pass={pass} warn={warn} fail={fail} unknown={unknown}"
     )

@@ -103,6 +103,7 @@ pub fn run(arguments: Vec<OsString>, session: &mut Session<'_>) -> u8 {
 
 impl Session<'_> {
     /// Writes data. A reader that went away, as `head` does, is no error.
+    #[expect(clippy::unnecessary_wraps, reason = "most verbs end with it, and a verb may fail")]
     fn print(&mut self, text: &str) -> Ended {
         let end = if text.is_empty() || text.ends_with('\n') { "" } else { "\n" };
         drop(write!(self.out, "{text}{end}"));
@@ -167,7 +168,7 @@ fn color(arguments: &[OsString]) -> ColorChoice {
     let words: Vec<&str> = arguments.iter().filter_map(|word| word.to_str()).collect();
     let after = words.iter().position(|word| *word == "--color").and_then(|at| words.get(at + 1));
     let joined = words.iter().find_map(|word| word.strip_prefix("--color="));
-    match joined.or(after.copied()) {
+    match joined.or_else(|| after.copied()) {
         Some("always") => ColorChoice::Always,
         Some("never") => ColorChoice::Never,
         _ => ColorChoice::Auto,

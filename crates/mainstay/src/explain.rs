@@ -4,6 +4,8 @@
 //! pages there are is written here once; a test compares the list with the folder and with every
 //! code there is.
 
+use crate::settings::suggest;
+
 /// A language of pages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Language {
@@ -40,6 +42,11 @@ pub fn page(code: &str, language: Language) -> Option<Page> {
         Language::Chinese => chinese().or_else(english),
         Language::English => english(),
     }
+}
+
+/// The code `subject` was probably meant to be.
+pub fn nearest(subject: &str) -> Option<&'static str> {
+    suggest::nearest(subject, ENGLISH.iter().map(|(code, _)| *code))
 }
 
 macro_rules! pages {

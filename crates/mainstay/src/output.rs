@@ -73,7 +73,7 @@ impl Table<'_> {
         match format {
             Format::Json => whole(format!("{document:#}")),
             Format::Jsonl => {
-                whole(lines(items(document).iter().map(|item| item.to_string()).collect()))
+                whole(lines(items(document).iter().map(ToString::to_string).collect()))
             }
             Format::Yaml => {
                 whole(serde_saphyr::to_string(document).unwrap_or_else(|_| document.to_string()))

@@ -33,7 +33,15 @@ pub(super) fn run(arguments: Explain, session: &mut Session<'_>) -> Ended {
     if let Some(text) = key(&Schema::of::<Settings>(), &subject) {
         return session.print(&text);
     }
-    let answer = session.control()?.get(&format!("/api/v1/explain/{}", encoded(&subject)))?;
+    let path = format!("/api/v1/explain/{}", encoded(&subject));
+    let answer = session.control()?.get(&path).map_err(|mut errors| {
+        // Perhaps a code was meant, and nobody needed to be asked.
+        if let (Some(report), Some(code)) = (errors.reports.first_mut(), explain::nearest(&subject))
+        {
+            report.help.push(format!("did you mean `{code}`?"));
+        }
+        errors
+    })?;
     if !matches!(session.global.output, None | Some(Format::Table | Format::Wide)) {
         return session.show(&answer, &STEPS);
     }

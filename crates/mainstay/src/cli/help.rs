@@ -7,6 +7,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use super::{Ended, Session, arguments, usage, words};
 use crate::exit::Exit;
 use crate::output::Format;
+use crate::report::Report;
 
 /// What is told about a command line that could not be parsed; returns the exit code.
 pub(super) fn answer_parse_error(
@@ -30,8 +31,8 @@ pub(super) fn answer_parse_error(
     let report = match error.kind() {
         ErrorKind::InvalidSubcommand => unknown_word(&line, error, first),
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => {
-            usage(format!("`mainstay {}` needs a word more", path.join(" ")))
-                .help(verbs(&path).unwrap_or_default())
+            let line = [&["mainstay"], path.as_slice()].concat().join(" ");
+            usage(format!("`{line}` needs a word more")).help(verbs(&path).unwrap_or_default())
         }
         ErrorKind::MissingRequiredArgument => {
             let missing = paragraphs.take_while(|line| !line.starts_with("Usage"));
@@ -39,12 +40,12 @@ pub(super) fn answer_parse_error(
         }
         _ => {
             let report = usage(lower_first(first));
-            let tips = paragraphs.filter_map(|line| line.strip_prefix("tip: "));
-            tips.fold(report, |report, tip| report.help(tip))
+            paragraphs.filter_map(|line| line.strip_prefix("tip: ")).fold(report, Report::help)
         }
     };
     let help = [&["mainstay"], path.as_slice(), &["--help"]].concat().join(" ");
-    session.fail(&report.next(help).into())
+    let report = if report.next.is_empty() { report.next(help) } else { report };
+    session.fail(&report.into())
 }
 
 /// Whether the line asks for JSON, seen without parsing it.
@@ -57,7 +58,7 @@ fn json_wanted(line: &[&str]) -> bool {
         })
 }
 
-fn unknown_word(line: &[&str], error: &clap::Error, first: &str) -> crate::report::Report {
+fn unknown_word(line: &[&str], error: &clap::Error, first: &str) -> Report {
     let given = match error.get(ContextKind::InvalidSubcommand) {
         Some(ContextValue::String(given)) => given.as_str(),
         _ => "",

@@ -74,7 +74,7 @@ fn reload(session: &mut Session<'_>) -> Ended {
             let paths = answer.get(name).and_then(serde_json::Value::as_array);
             let paths = paths.map(Vec::as_slice).unwrap_or_default();
             let lines = paths.iter().filter_map(serde_json::Value::as_str);
-            lines.map(|path| format!("\n  {path}")).collect::<String>()
+            lines.map(|path| format!("\n  {path}")).collect::<Vec<_>>().concat()
         };
         let (applied, waiting) = (list("applied"), list("needs_restart"));
         let mut text = if applied.is_empty() {

@@ -79,6 +79,7 @@ fn a_wrong_line_is_usage_and_says_what_to_type() {
     check("check --format xml", 2, &["error[usage]", "'xml'"]);
     check("fault clear", 2, &["missing: "]);
     check("help nonsense", 2, &["there is no `nonsense` to help with"]);
+    check("explain circuit-opn --control http://127.0.0.1:1", 6, &["`circuit-open`?"]);
     check("explain", 2, &["missing: <SUBJECT>"]);
 }
 
