@@ -1,2 +1,92 @@
-//! Automation of this repository.
-fn main() {}
+//! Automation of this repository: `cargo xtask ci | tidy | docs [--check] | bench NAME`.
+//!
+//! No dependencies, so that it builds in a second on a machine that has nothing yet. Anything that
+//! needs the program itself (the reference pages) is asked of the program.
+
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line of its own")]
+
+mod docs;
+mod tidy;
+
+use std::env;
+use std::path::PathBuf;
+use std::process::{Command, ExitCode};
+
+/// What a task says when it fails: one line for each fault.
+type Outcome = Result<(), Vec<String>>;
+
+const USAGE: &str = "\
+cargo xtask TASK
+  ci              everything a change must pass
+  tidy            crate edges, purity, lengths
+  docs [--check]  writes docs/reference, or fails when it is stale
+  bench NAME …    runs bench/NAME/run";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let outcome = match arguments.as_slice() {
+        ["ci"] => ci(),
+        ["tidy"] => tidy::run(&root()),
+        ["docs"] => docs::run(&root(), docs::Mode::Write),
+        ["docs", "--check"] => docs::run(&root(), docs::Mode::Check),
+        ["bench", name, rest @ ..] => bench(name, rest),
+        _ => Err(vec![USAGE.to_owned()]),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(faults) => {
+            for fault in faults {
+                eprintln!("{fault}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The root of the workspace: this crate lies one folder below it.
+fn root() -> PathBuf {
+    let own = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    own.parent().map(Into::into).unwrap_or(own)
+}
+
+/// Everything a change must pass, cheapest first; the first failure ends it.
+fn ci() -> Outcome {
+    cargo(&["fmt", "--all", "--check"], &[])?;
+    tidy::run(&root())?;
+    cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"], &[])?;
+    docs::run(&root(), docs::Mode::Check)?;
+    let doc = ["doc", "--workspace", "--no-deps", "--document-private-items", "--locked"];
+    cargo(&doc, &[("RUSTDOCFLAGS", "-D warnings")])?;
+    cargo(&["test", "--workspace", "--locked"], &[])
+}
+
+fn cargo(arguments: &[&str], variables: &[(&str, &str)]) -> Outcome {
+    let line = format!("cargo {}", arguments.join(" "));
+    println!("# {line}");
+    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(cargo);
+    command.args(arguments).current_dir(root()).envs(variables.iter().copied());
+    finish(&mut command, &line)
+}
+
+/// Runs the scenario `bench/NAME/run` with the arguments that follow.
+fn bench(name: &str, arguments: &[&str]) -> Outcome {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+    if name.is_empty() || !name.chars().all(plain) {
+        return Err(vec![format!("`{name}` is no name of a scenario")]);
+    }
+    let script = root().join("bench").join(name).join("run");
+    if !script.is_file() {
+        return Err(vec![format!("there is no {}", script.display())]);
+    }
+    finish(Command::new(&script).args(arguments).current_dir(root()), &format!("bench {name}"))
+}
+
+fn finish(command: &mut Command, line: &str) -> Outcome {
+    match command.status() {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(vec![format!("{line}: {status}")]),
+        Err(error) => Err(vec![format!("{line}: {error}")]),
+    }
+}

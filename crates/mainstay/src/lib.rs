@@ -2,10 +2,20 @@
 //!
 //! | what | module |
 //! |---|---|
-//! | the configuration, in layers, explained to the line | [`settings`] |
+//! | the command line: grammar, verbs | [`cli`] |
+//! | data for people and programs | [`output`], [`width`] |
 //! | errors for people and programs, exit codes | [`report`], [`exit`] |
+//! | talking to a running control plane | [`control_client`] |
+//! | what a code means | [`explain`] |
+//! | is this machine fit to run on | [`check`] |
+//! | the configuration, in layers, explained to the line | [`settings`] |
 
+pub mod check;
+pub mod cli;
+pub mod control_client;
 pub mod exit;
+pub mod explain;
+pub mod output;
 pub mod report;
 pub mod settings;
 pub mod width;

@@ -190,7 +190,13 @@ pub fn render_all(reports: &[Report]) -> String {
     let mut out: String =
         reports.iter().take(PRINTED_MAX).map(Report::render).collect::<Vec<_>>().join("\n");
     if let Some(more @ 1..) = reports.len().checked_sub(PRINTED_MAX) {
-        out.push_str(&format!("\nand {more} more, {} in all\n", reports.len()));
+        out.extend([
+            "\nand ",
+            &more.to_string(),
+            " more, ",
+            &reports.len().to_string(),
+            " in all\n",
+        ]);
     }
     out
 }

@@ -81,7 +81,7 @@ impl<R: DeserializeOwned + JsonSchema, T> Live<R, T> {
             let covers = |key: &&str| {
                 path.strip_prefix(*key).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
             };
-            self.restart_only.iter().any(|key| covers(key))
+            self.restart_only.iter().any(covers)
         };
         let reloaded = Reloaded {
             applied: changes(&self.tree, &resolved.tree)

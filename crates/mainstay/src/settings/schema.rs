@@ -95,7 +95,7 @@ impl<'s> Shape<'s> {
             }
         }
         let says = |word: &&str| object.contains_key(*word);
-        if ["type", "enum", "const", "properties"].iter().any(|word| says(word)) {
+        if ["type", "enum", "const", "properties"].iter().any(says) {
             self.alternatives.push(object);
         } else {
             self.open |= !composed;
@@ -215,7 +215,7 @@ impl<'s> Shape<'s> {
             Value::Null if self.allows("null") => (),
             Value::Bool(_) if self.allows("boolean") => (),
             Value::Text(text) if self.allows("string") => {
-                self.check_word(path, node, text, reports)
+                self.check_word(path, node, text, reports);
             }
             Value::Integer(_) if self.allows("integer") || self.allows("number") => {
                 self.check_range(path, node, reports);
@@ -264,8 +264,8 @@ impl<'s> Shape<'s> {
         Report { secret: is_secret(key), ..report }
     }
 
-    /// `a number of seconds`, `text or a list`, in words.
-    fn expected(&self, key: &str) -> String {
+    /// What may stand at `key`, in words: `a number of seconds`, `text or a list`.
+    pub fn expected(&self, key: &str) -> String {
         let unit = if key.ends_with("_seconds") {
             " of seconds"
         } else if key.contains("bytes") {

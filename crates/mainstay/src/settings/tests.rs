@@ -441,7 +441,7 @@ fn a_broken_file_at_start_starts_nothing_and_on_reload_changes_nothing() {
     assert_eq!(errors.reports.len(), 2, "{errors:?}");
     assert_eq!(live.current().limit.as_ref().and_then(|l| l.max), Some(1), "good files mixed in");
     assert!(live.last().is_err());
-    assert!(reload::Live::start(case.sources.clone(), resolve, &[]).is_err());
+    assert!(reload::Live::start(case.sources, resolve, &[]).is_err());
 
     fs::remove_file(bad).expect("removed");
     let reloaded = live.reload().expect("good again");
@@ -465,7 +465,7 @@ fn restart_only_keys_are_listed_until_the_restart() {
     assert_eq!(live.reload().expect("valid"), reload::Reloaded::default());
 }
 
-/// Lays a ConfigMap volume as the kubelet does: files reached through `..data`, which is swapped
+/// Lays a `ConfigMap` volume as the kubelet does: files reached through `..data`, which is swapped
 /// by renaming a new symbolic link over it.
 fn publish(folder: &Path, revision: &str, content: &str) {
     fs::create_dir(folder.join(revision)).expect("a folder");

@@ -1,0 +1,341 @@
+//! The grammar. Nouns are singular, flags are long; short are only `-o -f -w -n -q -v -y -h`.
+
+use std::path::PathBuf;
+
+use clap::{Arg, Args, CommandFactory, Parser, Subcommand, ValueEnum};
+
+use super::reference::Reference;
+use crate::check::Form;
+use crate::output::Format;
+
+/// Keeps a system of microservices standing when its parts fail.
+#[derive(Debug, Parser)]
+#[command(
+    name = "mainstay",
+    version,
+    disable_help_subcommand = true,
+    disable_version_flag = true,
+    after_help = "Examples:\n  mainstay settings validate --config mainstay.toml\n  mainstay explain circuit-open\n\nFlags every command takes: mainstay help flags"
+)]
+pub struct Cli {
+    /// Flags every command takes.
+    #[command(flatten)]
+    pub(super) global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+/// Flags every command takes; shown by `mainstay help flags` alone.
+#[derive(Clone, Debug, Default, Args)]
+pub(super) struct Global {
+    /// Form of the data on stdout; default `table`.
+    #[arg(short, long, global = true, hide = true, value_name = "FORM")]
+    pub(super) output: Option<Format>,
+    /// Colours; default `auto`: on a terminal, without `NO_COLOR` and `TERM=dumb`.
+    #[arg(long, global = true, hide = true, value_name = "WHEN")]
+    pub(super) color: Option<Color>,
+    /// Nothing on stderr but errors.
+    #[arg(short, long, global = true, hide = true)]
+    pub(super) quiet: bool,
+    /// Control plane to talk to; default: the running `mainstay dev`, else `http://127.0.0.1:7400`.
+    #[arg(long, global = true, hide = true, value_name = "URL")]
+    pub(super) control: Option<String>,
+    /// Does not ask before something that destroys or stops.
+    #[arg(short, long, global = true, hide = true)]
+    pub(super) yes: bool,
+}
+
+/// When to colour.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Color {
+    /// On a terminal.
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Mainstay's own configuration.
+    #[command(after_help = examples("settings validate", "settings show --origin"))]
+    Settings {
+        #[command(subcommand)]
+        verb: Settings,
+    },
+    /// Routes of the gateway.
+    #[command(after_help = examples("route test GET http://shop/orders/7", "route test POST /pay -H 'x-user: 7'"))]
+    Route {
+        #[command(subcommand)]
+        verb: Route,
+    },
+    /// Circuits and their states.
+    #[command(after_help = examples("circuit list --state open", "circuit reset order-all"))]
+    Circuit {
+        #[command(subcommand)]
+        verb: Circuit,
+    },
+    /// Limits and their use.
+    #[command(after_help = examples("limit usage order-api", "limit usage order-api -o json"))]
+    Limit {
+        #[command(subcommand)]
+        verb: Limit,
+    },
+    /// Faults put in on purpose; every one ends by itself.
+    #[command(after_help = examples("fault list", "fault set abort=503 --service order --percent 20 --ttl 60s"))]
+    Fault {
+        #[command(subcommand)]
+        verb: Fault,
+    },
+    /// Explains a problem code, a configuration key, or a request, service or rule.
+    #[command(after_help = examples("explain circuit-open", "explain limit.burst"))]
+    Explain(Explain),
+    /// Checks this machine, the configuration, or a running control plane.
+    #[command(after_help = examples("check --pre", "check --format nagios"))]
+    Check(Check),
+    /// Prints the version.
+    #[command(after_help = examples("version", "version -o json"))]
+    Version,
+    /// Prints the completion script of a shell.
+    #[command(after_help = examples("completions bash > /etc/bash_completion.d/mainstay", "completions fish"))]
+    Completions {
+        /// Shell.
+        shell: clap_complete::Shell,
+    },
+    /// Helps with a command, or with `flags`.
+    #[command(after_help = examples("help flags", "help circuit force-open"))]
+    Help {
+        /// Command, or `flags`.
+        topic: Vec<String>,
+    },
+    /// Prints a reference page.
+    #[command(hide = true)]
+    Reference {
+        /// Page.
+        what: Reference,
+    },
+}
+
+/// Which configuration is meant.
+#[derive(Clone, Debug, Args)]
+pub(super) struct ConfigFile {
+    /// Main file; `conf.d/*` beside it is read too. Default: `mainstay.toml` here, else
+    /// `/etc/mainstay/mainstay.toml`.
+    #[arg(long, value_name = "PATH")]
+    pub(super) config: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Settings {
+    /// Shows every value that is set.
+    #[command(after_help = examples("settings show", "settings show --origin"))]
+    Show {
+        #[command(flatten)]
+        file: ConfigFile,
+        /// Also where each comes from.
+        #[arg(long)]
+        origin: bool,
+    },
+    /// Reads the whole configuration and lists every fault.
+    #[command(after_help = examples("settings validate", "settings validate --config ./mainstay.yaml -o json"))]
+    Validate {
+        #[command(flatten)]
+        file: ConfigFile,
+    },
+    /// Prints the JSON Schema of the configuration.
+    #[command(after_help = examples("settings schema", "settings schema > mainstay.schema.json"))]
+    Schema,
+    /// Lets the running process read its configuration again.
+    #[command(after_help = examples("settings reload", "settings reload --control http://127.0.0.1:7400"))]
+    Reload,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Route {
+    /// Shows which route a request would take, and the stages it would pass.
+    #[command(after_help = examples("route test GET http://shop/orders/7", "route test POST /pay -H 'x-user: 7'"))]
+    Test {
+        /// Method.
+        method: String,
+        /// URL, or a path.
+        url: String,
+        /// Header `name: value`; may be repeated.
+        #[arg(short = 'H', long = "header", value_name = "HEADER")]
+        headers: Vec<String>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Circuit {
+    /// Lists circuits with their states.
+    #[command(after_help = examples("circuit list", "circuit list --service order --state open"))]
+    List {
+        /// Only of this service.
+        #[arg(long, value_name = "NAME")]
+        service: Option<String>,
+        /// Only in this state.
+        #[arg(long, value_name = "STATE")]
+        state: Option<String>,
+    },
+    /// Shows one circuit with its windows.
+    #[command(after_help = examples("circuit show order-all", "circuit show order-all -o json"))]
+    Show {
+        /// Id, or name of the circuit.
+        name: String,
+    },
+    /// Opens a circuit: refuses every call until the time is over.
+    #[command(after_help = examples("circuit force-open order-all --reason 'database move' --expires 10m", "circuit force-open order-all --reason 'INC-7' --yes"))]
+    ForceOpen(Force),
+    /// Keeps a circuit closed: admits every call, whatever fails.
+    #[command(after_help = examples("circuit force-close order-all --reason 'false alarm' --expires 10m", "circuit force-close order-all --reason 'INC-7'"))]
+    ForceClose(Force),
+    /// Gives a circuit back to its own judgement.
+    #[command(after_help = examples("circuit reset order-all", "circuit reset order-all --reason 'over'"))]
+    Reset {
+        /// Id of the circuit, as `circuit list` shows it.
+        id: String,
+        /// Why; goes into the audit record.
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Force {
+    /// Id of the circuit, as `circuit list` shows it.
+    pub(super) id: String,
+    /// Why, 3 to 500 characters; goes into the audit record.
+    #[arg(long, value_name = "TEXT")]
+    pub(super) reason: Option<String>,
+    /// Ends by itself after this time: `90s`, `15m`, `2h`.
+    #[arg(long, value_name = "SPAN")]
+    pub(super) expires: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Limit {
+    /// Shows use, queue and the keys that use most.
+    #[command(after_help = examples("limit usage order-api", "limit usage order-api --namespace shop --top 5"))]
+    Usage {
+        /// Name of the limit.
+        name: String,
+        /// Namespace.
+        #[arg(short, long, default_value = "default", value_name = "NAME")]
+        namespace: String,
+        /// How many keys to list.
+        #[arg(long, default_value_t = 20, value_name = "COUNT")]
+        top: u16,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Fault {
+    /// Puts a fault in.
+    #[command(after_help = examples("fault set delay=0.2 --service order --percent 50 --ttl 60s", "fault set reset --instance 10.0.0.7:8080"))]
+    Set(FaultSet),
+    /// Ends a fault, or all.
+    #[command(after_help = examples("fault clear f-17", "fault clear --all"))]
+    Clear {
+        /// Id, as `fault list` shows it.
+        #[arg(required_unless_present = "all", conflicts_with = "all")]
+        id: Option<String>,
+        /// Every fault.
+        #[arg(long)]
+        all: bool,
+    },
+    /// Lists faults with the time they have left.
+    #[command(after_help = examples("fault list", "fault list -o name"))]
+    List,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct FaultSet {
+    /// `delay=SECONDS`, `abort=STATUS`, `reset`, `blackhole`, `slow_body=BYTES_PER_SECOND`,
+    /// `connect_timeout`, `truncate=BYTES`.
+    pub(super) fault: String,
+    /// Only calls to this service.
+    #[arg(long, value_name = "NAME")]
+    pub(super) service: Option<String>,
+    /// Only calls of this route.
+    #[arg(long, value_name = "NAME")]
+    pub(super) route: Option<String>,
+    /// Only calls to this instance, `host:port`.
+    #[arg(long, value_name = "ADDR")]
+    pub(super) instance: Option<String>,
+    /// Only calls with this header, `name: value`.
+    #[arg(short = 'H', long, value_name = "HEADER")]
+    pub(super) header: Option<String>,
+    /// Share of the calls, above 0 and at most 100.
+    #[arg(long, default_value_t = 100.0, value_name = "PERCENT")]
+    pub(super) percent: f64,
+    /// Ends by itself after this time, at most 1h.
+    #[arg(long, default_value = "60s", value_name = "SPAN")]
+    pub(super) ttl: String,
+    /// Why; goes into the audit record.
+    #[arg(long, value_name = "TEXT")]
+    pub(super) reason: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Explain {
+    /// Problem or check code, configuration key, or the name of something in a running system.
+    pub(super) subject: String,
+    /// Language of the page: `en` or `zh`; default by `LANG`.
+    #[arg(long, value_name = "LANG")]
+    pub(super) lang: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Check {
+    #[command(flatten)]
+    pub(super) file: ConfigFile,
+    /// Only what needs no running control plane: this machine and the configuration.
+    #[arg(long, conflicts_with = "live")]
+    pub(super) pre: bool,
+    /// Only whether the process answers; for a container's health check.
+    #[arg(long)]
+    pub(super) live: bool,
+    /// Only this category; may be repeated.
+    #[arg(long, value_name = "NAME")]
+    pub(super) category: Vec<String>,
+    /// The least state that makes the exit code 1: `fail` or `warn`.
+    #[arg(long, default_value = "fail", value_name = "STATE")]
+    pub(super) fail_on: FailOn,
+    /// Form: `text`, `json`, `nagios` or `prometheus`.
+    #[arg(long, default_value = "text", value_name = "FORM")]
+    pub(super) format: Form,
+    /// Data directory to be tried; default that of `mainstay dev`.
+    #[arg(long, value_name = "PATH")]
+    pub(super) data_dir: Option<PathBuf>,
+}
+
+/// The least state that counts as failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum FailOn {
+    /// A failure.
+    Fail,
+    /// A warning too.
+    Warn,
+}
+
+/// The grammar, with `MAINSTAY_CLI_X_Y` for every flag `--x-y`.
+pub fn command() -> clap::Command {
+    with_variables(Cli::command())
+}
+
+fn with_variables(command: clap::Command) -> clap::Command {
+    let named = |arg: Arg| match arg.get_long() {
+        Some(long) => {
+            let name = format!("MAINSTAY_CLI_{}", long.to_uppercase().replace('-', "_"));
+            arg.env(name).hide_env(true)
+        }
+        None => arg,
+    };
+    command.mut_args(named).mut_subcommands(with_variables)
+}
+
+fn examples(first: &str, second: &str) -> String {
+    format!("Examples:\n  mainstay {first}\n  mainstay {second}")
+}

@@ -1,0 +1,416 @@
+//! Talks to the control plane of a running Mainstay.
+//!
+//! Small on purpose: one HTTP/1.1 connection a question, over TCP, with a bearer token read from
+//! the file a running `dev` or `server` leaves for its user. A question is asked once more after
+//! 429, 502, 503, 504 or no connection. A change is sent once: if no answer comes it may have
+//! been made, and the exit code says so (8), because "unknown" never becomes "done" or "failed".
+
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher as _, Hasher as _};
+use std::io::Write as _;
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use std::{fs, io};
+
+use http::header;
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Bytes;
+use hyper_util::rt::TokioIo;
+use mainstay_core::problem::Code;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::{Deserialize, Serialize};
+use serde_json::Value as Json;
+
+use crate::exit::Exit;
+use crate::report::Report;
+use crate::settings::Errors;
+
+/// The control plane when nobody says otherwise.
+const DEFAULT_URL: &str = "http://127.0.0.1:7400";
+
+/// For one answer, connecting included: every call of the API answers within a second or two.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Before the one retry of a question: a restart of the peer's listener takes less.
+const RETRY_AFTER: Duration = Duration::from_millis(200);
+
+/// Largest answer taken: 5,000 instances of about 1 KiB are a third of it.
+const ANSWER_BYTES_MAX: usize = 16 << 20;
+
+/// What a running `dev` or `server` leaves for the command line of the same user.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContextFile {
+    /// Control port, `http://127.0.0.1:7400`.
+    pub url: String,
+    /// Bearer token.
+    pub token: String,
+    /// Process that wrote it.
+    pub pid: Option<u32>,
+    /// Start time of that process in clock ticks since boot (`/proc/PID/stat`, field 22): a pid
+    /// alone may have been given to another process since.
+    pub started_ticks: Option<u64>,
+}
+
+impl ContextFile {
+    /// Writes it for its owner alone (0600), by way of a rename, so nobody reads half of it.
+    ///
+    /// # Errors
+    ///
+    /// The system's.
+    pub fn write(&self, path: &Path) -> io::Result<()> {
+        let text = toml::to_string(self).map_err(io::Error::other)?;
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder)?;
+        }
+        let fresh = path.with_extension("toml.new");
+        drop(fs::remove_file(&fresh)); // Left by a crash, perhaps with another mode.
+        let mut options = fs::OpenOptions::new();
+        let mut file = options.write(true).create_new(true).mode(0o600).open(&fresh)?;
+        file.write_all(text.as_bytes())?;
+        fs::rename(fresh, path)
+    }
+
+    /// Reads it. None when it is not there, or its process is gone.
+    ///
+    /// # Errors
+    ///
+    /// `context-file-open` when others than its owner may read it, `config-syntax` when it is
+    /// none of ours.
+    pub fn read(path: &Path) -> Result<Option<Self>, Errors> {
+        let name = path.display();
+        let Ok(metadata) = fs::metadata(path) else { return Ok(None) };
+        let mode = metadata.permissions().mode() & 0o777;
+        if mode & 0o077 != 0 {
+            let message =
+                format!("file `{name}` holds a token and others may read it: mode {mode:04o}");
+            let report = Report::named("context-file-open", Exit::NotAllowed, message);
+            return Err(report.next(format!("chmod 600 {name}")).into());
+        }
+        let text = fs::read_to_string(path).map_err(|error| {
+            let message = format!("file `{name}` cannot be read: {error}");
+            Report::named("context-file-open", Exit::NotAllowed, message)
+        })?;
+        let file: Self = toml::from_str(&text).map_err(|error| {
+            Report::error(Code::ConfigSyntax, format!("file `{name}`: {}", error.message()))
+        })?;
+        Ok(Some(file).filter(Self::is_alive))
+    }
+
+    fn is_alive(&self) -> bool {
+        match (self.pid, self.started_ticks) {
+            (Some(pid), Some(ticks)) => started_ticks(pid) == Some(ticks),
+            _ => true,
+        }
+    }
+}
+
+/// Start time of process `pid` in clock ticks since boot; none when it is gone or has no `/proc`.
+pub fn started_ticks(pid: u32) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The second field is the command in parentheses and may hold blanks; field 22 is the 20th
+    // behind it.
+    let (_, fields) = stat.rsplit_once(')')?;
+    fields.split_whitespace().nth(19)?.parse().ok()
+}
+
+/// Where a running Mainstay of this user may have left its file, likeliest first.
+pub fn context_files(variable: fn(&str) -> Option<String>) -> Vec<PathBuf> {
+    let runtime =
+        variable("XDG_RUNTIME_DIR").map(|dir| PathBuf::from(dir).join("mainstay/dev.toml"));
+    let state = variable("STATE_DIRECTORY").map(|dir| PathBuf::from(dir).join("control.toml"));
+    let data = default_data_dir(variable).map(|dir| dir.join("control.toml"));
+    [runtime, state, data].into_iter().flatten().collect()
+}
+
+/// The data directory of `mainstay dev`.
+pub fn default_data_dir(variable: fn(&str) -> Option<String>) -> Option<PathBuf> {
+    let data = variable("XDG_DATA_HOME").map(PathBuf::from);
+    let home = || variable("HOME").map(|home| PathBuf::from(home).join(".local/share"));
+    Some(data.or_else(home)?.join("mainstay/dev"))
+}
+
+/// A control plane to talk to.
+#[derive(Debug)]
+pub struct Control {
+    /// `http://host:port`, without a path.
+    url: String,
+    /// `host:port`.
+    authority: String,
+    token: Option<String>,
+}
+
+/// What came of one exchange.
+enum Exchange {
+    /// A status and a document.
+    Answer(u16, Json),
+    /// Nothing was sent: no connection.
+    NotSent(String),
+    /// It was sent, and no answer came.
+    NoAnswer(String),
+}
+
+impl Control {
+    /// `--control` if given, else what a running process left, else the default port.
+    ///
+    /// # Errors
+    ///
+    /// A URL that is not `http://host:port`; a file with a token that others may read.
+    pub fn find(given: Option<&str>, variable: fn(&str) -> Option<String>) -> Result<Self, Errors> {
+        let mut file = None;
+        for path in context_files(variable) {
+            file = ContextFile::read(&path)?;
+            if file.is_some() {
+                break;
+            }
+        }
+        // A token is for the process that gave it, and for no other address.
+        let same = |file: &ContextFile| {
+            given.is_none_or(|url| url.trim_end_matches('/') == file.url.trim_end_matches('/'))
+        };
+        let file = file.filter(same);
+        let url = given.map(str::to_owned).or_else(|| file.as_ref().map(|file| file.url.clone()));
+        let url = url.unwrap_or_else(|| DEFAULT_URL.to_owned());
+        Self::new(&url, file.map(|file| file.token))
+    }
+
+    /// The control plane at `url`, asked with `token`.
+    ///
+    /// # Errors
+    ///
+    /// A URL that is not `http://host:port`.
+    pub fn new(url: &str, token: Option<String>) -> Result<Self, Errors> {
+        let uri: Option<http::Uri> = url.parse().ok();
+        let authority = uri
+            .as_ref()
+            .filter(|uri| uri.scheme_str() == Some("http") && matches!(uri.path(), "" | "/"))
+            .and_then(http::Uri::authority);
+        let Some(authority) = authority else {
+            let report =
+                Report::error(Code::Usage, format!("`{url}` is no address of a control plane"));
+            return Err(report.help("write `http://host:port`, without a path").into());
+        };
+        let port = authority.port_u16().unwrap_or(80);
+        let authority = format!("{}:{port}", authority.host());
+        Ok(Self { url: format!("http://{authority}"), authority, token })
+    }
+
+    /// Asks for the document at `path`.
+    ///
+    /// # Errors
+    ///
+    /// See [`Control::ask`].
+    pub fn get(&self, path: &str) -> Result<Json, Errors> {
+        self.ask("GET", path, None)
+    }
+
+    /// Asks a question that changes nothing; once more when the answer may be better then.
+    ///
+    /// # Errors
+    ///
+    /// The problem of the answer with the exit code of its status; `control-unreachable` without
+    /// a connection or answer.
+    pub fn ask(&self, method: &str, path: &str, body: Option<&Json>) -> Result<Json, Errors> {
+        let once = || async { self.exchange(method, path, body, None).await };
+        let exchange = block_on(async {
+            match once().await {
+                Exchange::Answer(429 | 502 | 503 | 504, _)
+                | Exchange::NotSent(_)
+                | Exchange::NoAnswer(_) => {
+                    tokio::time::sleep(RETRY_AFTER).await;
+                    once().await
+                }
+                answer @ Exchange::Answer(..) => answer,
+            }
+        })?;
+        match exchange {
+            Exchange::Answer(status, document) => answered(status, document),
+            Exchange::NotSent(why) | Exchange::NoAnswer(why) => Err(self.unreachable(&why)),
+        }
+    }
+
+    /// Sends a change, once.
+    ///
+    /// # Errors
+    ///
+    /// As [`Control::ask`]; with exit code 8 when it was sent and nobody knows what became of it.
+    pub fn change(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<&Json>,
+        reason: Option<&str>,
+    ) -> Result<Json, Errors> {
+        match block_on(self.exchange(method, path, body, Some(reason.unwrap_or(""))))? {
+            Exchange::Answer(status, document) => answered(status, document),
+            Exchange::NotSent(why) => Err(self.unreachable(&why)),
+            Exchange::NoAnswer(why) => {
+                let message = format!(
+                    "the change was sent to {} and no answer came ({why}): it may or may not have \
+                     been made",
+                    self.url
+                );
+                let report = Report {
+                    exit: Exit::Unknown,
+                    ..Report::error(Code::ControlUnreachable, message)
+                };
+                Err(report.help("look before you send it again").into())
+            }
+        }
+    }
+
+    fn unreachable(&self, why: &str) -> Errors {
+        let message = format!("no control plane answers at {}: {why}", self.url);
+        let report = Report::error(Code::ControlUnreachable, message);
+        report.help("name another with --control URL").next("mainstay dev").into()
+    }
+
+    /// One request and its answer. `reason` is given for changes, empty when there is none.
+    async fn exchange(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<&Json>,
+        reason: Option<&str>,
+    ) -> Exchange {
+        let request = match self.request(method, path, body, reason) {
+            Ok(request) => request,
+            Err(error) => return Exchange::NotSent(error.to_string()),
+        };
+        let connect = tokio::net::TcpStream::connect(&self.authority);
+        let stream = match tokio::time::timeout(ANSWER_TIMEOUT, connect).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => return Exchange::NotSent(plain(&error)),
+            Err(_elapsed) => return Exchange::NotSent("connecting took too long".to_owned()),
+        };
+        match tokio::time::timeout(ANSWER_TIMEOUT, send(stream, request)).await {
+            Ok(Ok((status, document))) => Exchange::Answer(status, document),
+            Ok(Err(why)) => Exchange::NoAnswer(why),
+            Err(_elapsed) => {
+                Exchange::NoAnswer(format!("none within {} s", ANSWER_TIMEOUT.as_secs()))
+            }
+        }
+    }
+
+    fn request(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<&Json>,
+        reason: Option<&str>,
+    ) -> Result<http::Request<Full<Bytes>>, http::Error> {
+        let mut request = http::Request::builder()
+            .method(method)
+            .uri(path)
+            .header(header::HOST, &self.authority)
+            .header(header::ACCEPT, "application/json")
+            .header(header::USER_AGENT, concat!("mainstay/", env!("CARGO_PKG_VERSION")));
+        if let Some(token) = &self.token {
+            request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+        }
+        if let Some(reason) = reason {
+            request = request.header("idempotency-key", idempotency_key());
+            if !reason.is_empty() {
+                let encoded = utf8_percent_encode(reason, NON_ALPHANUMERIC).to_string();
+                request = request.header("mainstay-reason", encoded);
+            }
+        }
+        let bytes = body.map_or_else(Bytes::new, |body| Bytes::from(body.to_string()));
+        if body.is_some() {
+            request = request.header(header::CONTENT_TYPE, "application/json");
+        }
+        request.body(Full::new(bytes))
+    }
+}
+
+/// Sends `request` over `stream` and reads the whole answer.
+async fn send(
+    stream: tokio::net::TcpStream,
+    request: http::Request<Full<Bytes>>,
+) -> Result<(u16, Json), String> {
+    let text = |error: hyper::Error| error.to_string();
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(text)?;
+    let exchange = async {
+        let answer = sender.send_request(request).await.map_err(text)?;
+        let status = answer.status().as_u16();
+        let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX);
+        let bytes = body.collect().await.map_err(|error| error.to_string())?.to_bytes();
+        let document = if bytes.is_empty() {
+            Json::Null
+        } else {
+            serde_json::from_slice(&bytes)
+                .unwrap_or_else(|_| Json::String(String::from_utf8_lossy(&bytes).into_owned()))
+        };
+        Ok((status, document))
+    };
+    let mut exchange = std::pin::pin!(exchange);
+    // The connection moves only while it is polled beside the exchange. When it ends first, the
+    // exchange has all it will get.
+    tokio::select! {
+        answer = &mut exchange => answer,
+        _ended = connection => exchange.await,
+    }
+}
+
+/// The document of a good answer, or the problem of a bad one.
+fn answered(status: u16, document: Json) -> Result<Json, Errors> {
+    let exit = match (Exit::of_status(status), document.get("effect").and_then(Json::as_str)) {
+        (Exit::Done, _) => return Ok(document),
+        (Exit::Unavailable, Some("unknown")) => Exit::Unknown,
+        (exit, _) => exit,
+    };
+    let field = |name: &str| document.get(name).and_then(Json::as_str);
+    let code = field("code").map_or_else(|| fallback_code(status).to_owned(), str::to_owned);
+    let detail = field("detail")
+        .or_else(|| field("title"))
+        .map_or_else(|| format!("the control plane answered with status {status}"), str::to_owned);
+    let mut report = Report::named(code, exit, detail);
+    report.help.extend(field("permission").map(|name| format!("missing permission: {name}")));
+    if let Some(seconds) = document.get("retry_after").and_then(Json::as_f64) {
+        report.help.push(format!("try again in {seconds} s"));
+    }
+    let errors = document.get("errors").and_then(Json::as_array).into_iter().flatten();
+    report.help.extend(errors.filter_map(|error| {
+        let detail = error.get("detail").and_then(Json::as_str)?;
+        let place = error.get("place").and_then(Json::as_str);
+        Some(place.map_or_else(|| detail.to_owned(), |place| format!("{place}: {detail}")))
+    }));
+    Err(report.into())
+}
+
+/// The code for an answer without one, as of a proxy in between.
+fn fallback_code(status: u16) -> &'static str {
+    let code = match status {
+        401 | 403 => Code::CredentialMissing,
+        404 | 410 => Code::NotFound,
+        421 => Code::HostNotAllowed,
+        400 | 422 => Code::InvalidRequest,
+        429 | 502 | 503 | 504 => Code::ControlUnreachable,
+        _ => Code::Internal,
+    };
+    code.as_str()
+}
+
+/// The system's words without its number: `connection refused`.
+fn plain(error: &io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or("").to_lowercase()
+}
+
+/// 128 bits nobody else sends: the hasher's keys come from the system's random source.
+fn idempotency_key() -> String {
+    let draw = || RandomState::new().build_hasher().finish();
+    format!("{:016x}{:016x}", draw(), draw())
+}
+
+fn block_on<T>(future: impl Future<Output = T>) -> Result<T, Errors> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| {
+        Report::error(Code::Internal, format!("the runtime does not start: {error}"))
+    })?;
+    Ok(runtime.block_on(future))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,150 @@
+//! The page behind every code, embedded, so that it can be read when nothing else works.
+//!
+//! A page stands in `docs/problems/<code>.md`, or `docs/problems/zh/<code>.md` in Chinese. Which
+//! pages there are is written here once; a test compares the list with the folder and with every
+//! code there is.
+
+use crate::settings::suggest;
+
+/// A language of pages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Language {
+    /// English.
+    English,
+    /// 简体中文.
+    Chinese,
+}
+
+impl Language {
+    /// By a tag or the value of `LANG`: `zh`, `zh_CN.UTF-8`, `zh-Hans`.
+    pub fn of(tag: &str) -> Self {
+        if tag.to_lowercase().starts_with("zh") { Self::Chinese } else { Self::English }
+    }
+}
+
+/// A page, in the language there is.
+#[derive(Clone, Copy, Debug)]
+pub struct Page {
+    /// Its language: English where nobody has translated it.
+    pub language: Language,
+    /// Markdown.
+    pub text: &'static str,
+}
+
+/// The page of `code`, in `language` if there is one.
+pub fn page(code: &str, language: Language) -> Option<Page> {
+    let of = |pages: &[(&str, &'static str)]| {
+        pages.iter().find(|(name, _)| *name == code).map(|(_, text)| *text)
+    };
+    let chinese = || of(CHINESE).map(|text| Page { language: Language::Chinese, text });
+    let english = || of(ENGLISH).map(|text| Page { language: Language::English, text });
+    match language {
+        Language::Chinese => chinese().or_else(english),
+        Language::English => english(),
+    }
+}
+
+/// The code `subject` was probably meant to be.
+pub fn nearest(subject: &str) -> Option<&'static str> {
+    suggest::nearest(subject, ENGLISH.iter().map(|(code, _)| *code))
+}
+
+macro_rules! pages {
+    ($name:ident, $folder:literal: $($code:literal)*) => {
+        const $name: &[(&str, &str)] = &[$((
+            $code,
+            include_str!(concat!("../../../docs/problems/", $folder, $code, ".md")),
+        )),*];
+    };
+}
+
+pages! { ENGLISH, "":
+    "body-timeout" "body-too-large" "cancelled" "check-clock-sane" "check-data-dir-writable"
+    "check-disk-free" "check-kernel" "check-memory" "check-open-files" "check-ports-free"
+    "check-settings-valid" "circuit-open" "config-contradiction" "config-duplicate-key"
+    "config-file-missing" "config-out-of-range" "config-syntax" "config-unknown-key"
+    "config-unknown-reference" "config-wrong-type" "connect-failed" "connect-timeout"
+    "context-file-open" "control-unreachable" "cost-exceeds-quota" "credential-missing"
+    "data-dir-in-use" "deadline-exceeded" "degraded" "delay-queue-full" "dev-not-loopback"
+    "expectation-failed" "gateway-draining" "head-timeout" "headers-too-large"
+    "host-not-allowed" "internal" "invalid-request" "limited" "malformed-request"
+    "method-not-allowed" "misdirected-host" "network-congestion" "no-instance" "not-found"
+    "not-recorded" "path-ambiguous" "port-in-use" "reason-required" "refused-by-upstream"
+    "refused-stream" "response-truncated" "route-ambiguous" "route-not-found" "shed"
+    "switched-off" "upgrade-refused" "upstream-malformed" "upstream-timeout" "uri-too-long"
+    "usage"
+}
+
+pages! { CHINESE, "zh/":
+    "circuit-open" "config-out-of-range" "config-unknown-key" "connect-failed"
+    "deadline-exceeded" "limited" "malformed-request" "no-instance" "port-in-use"
+    "route-not-found" "shed" "upstream-timeout"
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::fs;
+    use std::path::Path;
+
+    use mainstay_core::problem::Code;
+
+    use super::*;
+
+    /// Codes of the command line that are not in the shared list.
+    const OWN: [&str; 1] = ["context-file-open"];
+
+    fn folder(name: &str) -> BTreeSet<String> {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/problems").join(name);
+        let names = fs::read_dir(folder)
+            .expect("the folder is there")
+            .map(|entry| entry.expect("can be listed").file_name().to_string_lossy().into_owned());
+        names.filter_map(|name| Some(name.strip_suffix(".md")?.to_owned())).collect()
+    }
+
+    fn names(pages: &[(&str, &str)]) -> BTreeSet<String> {
+        pages.iter().map(|(name, _)| (*name).to_owned()).collect()
+    }
+
+    #[test]
+    fn every_code_has_a_page_and_every_page_a_code() {
+        let checks = crate::check::PRE.iter().map(|check| format!("check-{}", check.id));
+        let codes = Code::ALL.iter().map(|code| code.as_str().to_owned());
+        let own = OWN.iter().map(|code| (*code).to_owned());
+        let want: BTreeSet<String> =
+            codes.chain(own).chain(checks).chain(["check-settings-valid".to_owned()]).collect();
+        assert_eq!(folder(""), want, "left: pages there are; right: codes there are");
+        assert_eq!(names(ENGLISH), want);
+        assert_eq!(names(CHINESE), folder("zh"));
+        assert!(names(CHINESE).is_subset(&want));
+    }
+
+    #[test]
+    fn every_page_says_what_it_means_why_what_to_do_and_shows_an_example() {
+        let check = |pages: &[(&str, &str)], parts: [&str; 4]| {
+            for (code, text) in pages {
+                assert!(text.starts_with(&format!("# {code}\n")), "{code}: title");
+                for part in parts {
+                    assert!(text.contains(&format!("\n## {part}\n")), "{code}: no {part}");
+                }
+                let lines = text.lines().count();
+                assert!((14..=60).contains(&lines), "{code}: {lines} lines");
+            }
+        };
+        check(ENGLISH, ["Meaning", "Cause", "What to do", "Example"]);
+        check(CHINESE, ["含义", "原因", "怎么办", "示例"]);
+    }
+
+    #[test]
+    fn the_language_is_told_by_the_tag_and_falls_back_to_english() {
+        let cases =
+            [("zh", "limited", true), ("zh_CN.UTF-8", "limited", true), ("C", "limited", false)];
+        for (tag, code, chinese) in cases {
+            let page = page(code, Language::of(tag)).expect("there is a page");
+            assert_eq!(page.language == Language::Chinese, chinese, "{tag}");
+        }
+        let page = page("usage", Language::Chinese).expect("in English at least");
+        assert_eq!(page.language, Language::English);
+        assert!(super::page("nonsense", Language::English).is_none());
+    }
+}
