@@ -51,10 +51,29 @@ impl Timer {
     }
 }
 
-impl Future for Timer {
-    type Output = ();
+/// The same for something that must not be pinned: the timer is boxed, when it is first needed.
+#[derive(Debug)]
+pub(crate) struct BoxedTimer {
+    sleep: Option<Pin<Box<Sleep>>>,
+}
 
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        self.poll_elapsed(cx)
+impl BoxedTimer {
+    /// Has no end yet.
+    pub(crate) const fn unset() -> Self {
+        Self { sleep: None }
+    }
+
+    /// Moves the end to `at`.
+    pub(crate) fn reset(&mut self, at: Instant) {
+        let at = tokio_instant(at);
+        match &mut self.sleep {
+            Some(sleep) => sleep.as_mut().reset(at),
+            None => self.sleep = Some(Box::pin(tokio::time::sleep_until(at))),
+        }
+    }
+
+    /// Ready once the moment has come; never while there is none.
+    pub(crate) fn poll_elapsed(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.sleep.as_mut().map_or(Poll::Pending, |sleep| sleep.as_mut().poll(cx))
     }
 }

@@ -41,6 +41,13 @@ impl<B: Body, W: OnEnd> Watched<B, W> {
     }
 }
 
+impl<B, W> Watched<B, W> {
+    /// The body alone; whoever watched it is dropped.
+    pub fn into_inner(self) -> B {
+        self.body
+    }
+}
+
 impl<B: Body, W: OnEnd> Body for Watched<B, W> {
     type Data = B::Data;
     type Error = B::Error;

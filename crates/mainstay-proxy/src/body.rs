@@ -12,7 +12,15 @@ use std::task::{Context, Poll, Waker};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
-use mainstay_call::CallError;
+use mainstay_call::stage::balance::Attempt;
+use mainstay_call::stage::circuit::Pending;
+use mainstay_call::stage::deadline::Bounded;
+use mainstay_call::stage::limit::Holding;
+use mainstay_call::watched::Watched;
+use mainstay_call::{BoxError, CallError};
+use mainstay_core::Problem;
+use mainstay_core::problem::Code;
+use mainstay_resilience::Failure;
 use parking_lot::Mutex;
 
 use crate::upstream::UpstreamBody;
@@ -27,8 +35,21 @@ pub enum OutBody {
     Full(Bytes),
     /// Streamed from upstream.
     Upstream(UpstreamBody),
+    /// Streamed from upstream through the stages of a call.
+    Pipeline(PipelineBody),
     /// Whatever else a stage makes of it.
     Other(Other),
+}
+
+/// The body of an answer that came through the stages of [`pipeline`](crate::pipeline).
+pub type PipelineBody = Bounded<Watched<Watched<Watched<UpstreamBody, Pending>, Attempt>, Holding>>;
+
+/// What a stage says of a body that broke off; it is always a [`CallError`] inside.
+fn call_error(error: BoxError) -> CallError {
+    match error.downcast::<CallError>() {
+        Ok(error) => *error,
+        Err(other) => CallError::failed(Failure::Truncated, other),
+    }
 }
 
 /// A body made by a stage: one allocation, one virtual call a frame.
@@ -69,6 +90,7 @@ impl Body for OutBody {
                 Poll::Ready(Some(Ok(Frame::data(bytes))))
             }
             Self::Upstream(body) => Pin::new(body).poll_frame(cx),
+            Self::Pipeline(body) => Pin::new(body).poll_frame(cx).map_err(call_error),
             Self::Other(Other(body)) => body.as_mut().poll_frame(cx),
         }
     }
@@ -78,6 +100,7 @@ impl Body for OutBody {
             Self::Empty => true,
             Self::Full(_) => false,
             Self::Upstream(body) => body.is_end_stream(),
+            Self::Pipeline(body) => body.is_end_stream(),
             Self::Other(Other(body)) => body.is_end_stream(),
         }
     }
@@ -87,6 +110,7 @@ impl Body for OutBody {
             Self::Empty => SizeHint::with_exact(0),
             Self::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Self::Upstream(body) => body.size_hint(),
+            Self::Pipeline(body) => body.size_hint(),
             Self::Other(Other(body)) => body.size_hint(),
         }
     }
@@ -103,6 +127,8 @@ impl fmt::Debug for Other {
 #[derive(Debug)]
 pub struct InBody {
     incoming: Incoming,
+    /// Bytes that may still come.
+    left: u64,
     /// `None` when there is nothing to wait for.
     meter: Option<Arc<Meter>>,
 }
@@ -116,6 +142,27 @@ pub enum BodyError {
     /// Too little came for too long: `body-timeout`.
     #[error("request body came too slowly")]
     TooSlow,
+    /// More came than the route takes: `body-too-large`.
+    #[error("request body is too large")]
+    TooLarge,
+}
+
+impl BodyError {
+    /// The problem that a caller is told of whose body `error` is about; `None` when it is about
+    /// something else.
+    pub(crate) fn problem_of(error: &(dyn std::error::Error + 'static)) -> Option<Problem> {
+        let code = match error.downcast_ref::<Self>()? {
+            Self::Broken(source) => match crate::framing::Refusal::of(source) {
+                Some(refusal) => {
+                    return Some(Problem::new(refusal.problem, refusal.rule.detail()));
+                }
+                None => Code::Cancelled,
+            },
+            Self::TooSlow => Code::BodyTimeout,
+            Self::TooLarge => Code::BodyTooLarge,
+        };
+        Some(Problem::new(code, code.title()))
+    }
 }
 
 /// What the server watches of a body.
@@ -133,7 +180,14 @@ impl InBody {
     /// Puts `incoming` under watch, if there is anything to come.
     pub(crate) fn new(incoming: Incoming) -> (Self, Option<Arc<Meter>>) {
         let meter = (!incoming.is_end_stream()).then(Arc::<Meter>::default);
-        (Self { incoming, meter: meter.clone() }, meter)
+        (Self { incoming, left: u64::MAX, meter: meter.clone() }, meter)
+    }
+
+    /// The same body, which ends with [`BodyError::TooLarge`] once more than `bytes` have come.
+    #[must_use]
+    pub fn limited(mut self, bytes: u64) -> Self {
+        self.left = bytes;
+        self
     }
 }
 
@@ -180,6 +234,13 @@ impl Body for InBody {
             meter.note(&frame, cx.waker());
             if frame.is_pending() && meter.expired.load(Ordering::Acquire) {
                 return Poll::Ready(Some(Err(BodyError::TooSlow)));
+            }
+        }
+        if let Poll::Ready(Some(Ok(frame))) = &frame {
+            let length = frame.data_ref().map_or(0, |data| data.len() as u64);
+            match self.left.checked_sub(length) {
+                Some(left) => self.left = left,
+                None => return Poll::Ready(Some(Err(BodyError::TooLarge))),
             }
         }
         frame.map_err(BodyError::Broken)

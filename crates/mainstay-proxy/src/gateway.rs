@@ -10,7 +10,6 @@ pub(crate) mod keys;
 mod lane;
 mod observer;
 mod serve;
-pub(crate) mod substitutes;
 mod upstreams;
 
 use std::collections::BTreeMap;
@@ -31,10 +30,8 @@ pub use upstreams::UpstreamRuntime;
 use crate::access_log::AccessLog;
 use crate::body::{InBody, OutBody};
 use crate::config::Plane;
-use crate::faults::FaultBook;
 use crate::forwarded::TrustedProxies;
 use crate::metrics::{Metrics, RouteMetrics};
-use crate::record::Records;
 use crate::server::{ConnInfo, Handler};
 use crate::tls::TlsError;
 use observer::Counting;
@@ -57,10 +54,6 @@ pub struct Parts {
     pub log: Option<AccessLog>,
     /// Circuits, limits and budgets by name.
     pub machines: Arc<Machines>,
-    /// Faults to rehearse with.
-    pub faults: Arc<FaultBook>,
-    /// Decisions to explain.
-    pub records: Arc<Records>,
     /// Who the instances of services without a list are; `None` knows none.
     pub resolve: Option<Arc<dyn ResolveAny>>,
 }
@@ -100,8 +93,6 @@ impl Parts {
         let observer = Arc::new(Counting::new(Arc::clone(&metrics)));
         Self {
             machines: Arc::new(Machines::new(observer)),
-            faults: Arc::default(),
-            records: Arc::default(),
             log: None,
             resolve: None,
             metrics,
@@ -183,6 +174,19 @@ impl Running {
         let unrouted = parts.metrics.route("", "");
         let trusted = TrustedProxies::new(plane.gateway.trusted_proxies.to_vec());
         Ok(Self { plane, upstreams, lanes, unrouted, trusted })
+    }
+
+    /// What callers' messages are held to. The longest body is the longest that any route takes.
+    pub fn framing(&self) -> crate::framing::Limits {
+        let limits = &self.plane.gateway.limits;
+        let routes = self.plane.routes.iter().filter_map(|route| route.body_bytes_max);
+        crate::framing::Limits {
+            head_bytes_max: limits.head_bytes_max as usize,
+            headers_max: usize::from(limits.headers_max),
+            uri_bytes_max: limits.uri_bytes_max as usize,
+            body_bytes_max: routes.fold(limits.body_bytes_max, u64::max),
+            connect: false,
+        }
     }
 
     /// Whether what `peer` says of others counts.

@@ -25,7 +25,7 @@ use crate::clock::MonotonicClock;
 use crate::context::Context;
 use crate::error::{BoxError, CallError};
 use crate::stage::timeout::{GRPC_TIMEOUT, TIMEOUT_HEADER};
-use crate::timer::Timer;
+use crate::timer::{BoxedTimer, Timer};
 
 /// How long a call may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -145,7 +145,7 @@ where
             Poll::Ready(result) => Poll::Ready(result.map(|response| {
                 response.map(|body| Bounded {
                     body,
-                    timer: Timer::until(Instant::MAX),
+                    timer: BoxedTimer::unset(),
                     waiting: false,
                     whole: *this.whole,
                     idle: *this.idle,
@@ -165,13 +165,19 @@ pin_project! {
     pub struct Bounded<B> {
         #[pin]
         body: B,
-        #[pin]
-        timer: Timer,
+        timer: BoxedTimer,
         // The timer runs since the body was last found not ready.
         waiting: bool,
         // The moment by which all of the body must have passed.
         whole: Option<Instant>,
         idle: Duration,
+    }
+}
+
+impl<B> Bounded<B> {
+    /// The body alone, without its bounds.
+    pub fn into_inner(self) -> B {
+        self.body
     }
 }
 
@@ -197,7 +203,7 @@ where
                 if !*this.waiting {
                     *this.waiting = true;
                     let idle = MonotonicClock.now().plus(*this.idle);
-                    this.timer.as_mut().reset(this.whole.map_or(idle, |at| at.min(idle)));
+                    this.timer.reset(this.whole.map_or(idle, |at| at.min(idle)));
                 }
                 ready!(this.timer.poll_elapsed(cx));
                 let failure = if this.whole.is_some_and(|at| at <= MonotonicClock.now()) {

@@ -10,6 +10,7 @@ use mainstay_resilience::Invalid;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::forwarded::Mode;
 use super::limits::{GatewayLimits, RawGatewayLimits, number, seconds};
 use crate::route::HostPattern;
 
@@ -38,7 +39,7 @@ pub struct RawGateway {
     pub trusted_proxies: Option<Vec<IpNet>>,
     /// How services are told of the client: `x` (`X-Forwarded-…`), `rfc7239` (`Forwarded`),
     /// `both`, `off`. Default `x`.
-    pub forwarded: Option<Forwarded>,
+    pub forwarded: Option<Mode>,
     /// How much a refusal says: `brief` (the rule's name) or `full` (figures too). Default
     /// `brief`.
     pub explain: Option<Explain>,
@@ -104,7 +105,7 @@ pub struct GatewayConfig {
     /// Networks of the proxies in front of us.
     pub trusted_proxies: Box<[IpNet]>,
     /// How services are told of the client.
-    pub forwarded: Forwarded,
+    pub forwarded: Mode,
     /// How much a refusal says.
     pub explain: Explain,
     /// What becomes of `%2F` in a path.
@@ -154,20 +155,6 @@ macro_rules! choice {
     };
 }
 
-choice! {
-    /// How services are told of the client.
-    Forwarded {
-        /// `X-Forwarded-For`, `-Proto`, `-Host`, `-Port`.
-        #[default]
-        X,
-        /// `Forwarded` (RFC 7239).
-        Rfc7239,
-        /// Both.
-        Both,
-        /// Not at all.
-        Off,
-    }
-}
 choice! {
     /// How much a refusal says.
     Explain {
@@ -338,7 +325,7 @@ mod tests {
         let config = gateway("").expect("defaults are legal");
         assert_eq!(*config.listen, ["127.0.0.1:7480".parse().expect("an address")]);
         assert_eq!(config.workers, None);
-        assert_eq!(config.forwarded, Forwarded::X);
+        assert_eq!(config.forwarded, Mode::X);
         assert_eq!(config.explain, Explain::Brief);
         assert_eq!(config.drain_delay + config.drain, Duration::from_secs(35));
         assert_eq!(config.access_log.format, AccessLogFormat::Json);

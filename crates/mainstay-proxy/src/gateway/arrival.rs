@@ -3,8 +3,9 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use http::header::{CONNECTION, HOST, UPGRADE};
-use http::{HeaderMap, HeaderValue, Method, Request, Uri, Version};
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, REFERER, UPGRADE, USER_AGENT};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, Uri, Version};
 use mainstay_call::draw;
 use mainstay_call::stage::deadline::arriving as arriving_deadline;
 use mainstay_call::stage::retry::arriving as arriving_attempt;
@@ -13,13 +14,14 @@ use mainstay_core::Problem;
 use mainstay_core::problem::Code;
 
 use super::Running;
-use crate::body::InBody;
 use crate::config::gateway::{EncodedSlash, PathParameters};
 use crate::forwarded::{self, Arrival as Way};
-use crate::framing::{Limits, check_h2};
+use crate::framing::check_h2;
 use crate::header::{self, Inbound, TraceParent};
 use crate::path::{self, Judged, Options, Parameters};
 use crate::server::ConnInfo;
+
+const NO_ID: HeaderValue = HeaderValue::from_static("");
 
 /// What is known of a request before a route is looked for.
 #[derive(Debug)]
@@ -43,28 +45,33 @@ pub(super) struct Arrival {
     /// The caller asks for a WebSocket.
     pub(super) websocket: bool,
     pub(super) trace: TraceParent,
+    pub(super) request_id: HeaderValue,
+    pub(super) user_agent: Option<HeaderValue>,
+    pub(super) referer: Option<HeaderValue>,
+    /// Bytes of the body, where the caller announced them.
+    pub(super) announced: Option<u64>,
 }
 
 impl Arrival {
-    /// Reads `request` and leaves in its headers only what may go further.
+    /// Reads the head of a request and leaves in its headers only what may go further.
     ///
     /// # Errors
     ///
     /// The problem the caller is told of.
     pub(super) fn take(
         running: &Running,
-        request: &mut Request<InBody>,
+        parts: &mut Parts,
         from: &ConnInfo,
     ) -> Result<Self, Problem> {
         let config = &running.plane.gateway;
         let trusted = running.trusts(from.peer.ip());
-        let version = request.version();
+        let version = parts.version;
         if version == Version::HTTP_2 {
-            check_http2(running, request)?;
+            check_http2(running, parts)?;
         }
-        let method = request.method().clone();
-        let uri = request.uri().clone();
-        let headers = request.headers_mut();
+        let method = parts.method.clone();
+        let uri = parts.uri.clone();
+        let headers = &mut parts.headers;
         let host = host(&uri, headers)?;
         header::remove_foreign_identity(headers, trusted, Inbound::Gateway, &[]);
         let (patience, head_only) = patience(headers)?;
@@ -99,6 +106,12 @@ impl Arrival {
             grpc,
             websocket,
             trace,
+            request_id: headers.get("x-request-id").cloned().unwrap_or(NO_ID),
+            user_agent: headers.get(USER_AGENT).cloned(),
+            referer: headers.get(REFERER).cloned(),
+            announced: headers
+                .get(CONTENT_LENGTH)
+                .and_then(|length| length.to_str().ok()?.parse().ok()),
         })
     }
 
@@ -127,17 +140,8 @@ impl Arrival {
     }
 }
 
-fn check_http2(running: &Running, request: &Request<InBody>) -> Result<(), Problem> {
-    let limits = &running.plane.gateway.limits;
-    let limits = Limits {
-        head_bytes_max: limits.head_bytes_max as usize,
-        headers_max: usize::from(limits.headers_max),
-        uri_bytes_max: limits.uri_bytes_max as usize,
-        body_bytes_max: limits.body_bytes_max,
-        connect: false,
-    };
-    let (method, uri) = (request.method(), request.uri());
-    check_h2(method, uri, request.headers(), &limits)
+fn check_http2(running: &Running, parts: &Parts) -> Result<(), Problem> {
+    check_h2(parts, &running.framing())
         .map_err(|rule| Problem::new(rule.problem(), rule.detail()))
 }
 
@@ -155,7 +159,7 @@ fn host(uri: &Uri, headers: &mut HeaderMap) -> Result<HeaderValue, Problem> {
 fn patience(headers: &HeaderMap) -> Result<(Option<Duration>, bool), Problem> {
     let arriving = arriving_deadline(headers)
         .map_err(|malformed| Problem::new(Code::MalformedRequest, malformed.to_string()))?;
-    Ok((arriving.timeout, arriving.head_only))
+    Ok((arriving, false))
 }
 
 /// Whether the caller asks for a WebSocket (RFC 6455, section 4.1); any other upgrade is refused.

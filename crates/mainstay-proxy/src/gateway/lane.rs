@@ -6,12 +6,10 @@ use std::sync::Arc;
 use mainstay_call::circuit::{CircuitKey, SharedCircuit};
 use mainstay_call::limit::SharedLimit;
 use mainstay_call::stage::deadline::DeadlinePolicy;
-use mainstay_call::stage::fallback::Fallbacks;
 use mainstay_core::name::{PolicyName, ServiceName};
 use mainstay_resilience::circuit::Scope;
 use mainstay_resilience::deadline::Patience;
 
-use super::substitutes::Substitutes;
 use super::{Parts, UpstreamRuntime};
 use crate::config::Plane;
 use crate::metrics::RouteMetrics;
@@ -45,7 +43,7 @@ pub(super) fn lanes(
     let Action::To(split) = &route.action else { return Vec::new() };
     let to = |(service, _): (&ServiceName, u16)| {
         let upstream = upstreams.get(service)?;
-        Some((service.clone(), lane(route, service, upstream, plane, parts, upstreams)))
+        Some((service.clone(), lane(route, service, upstream, plane, parts)))
     };
     split.shares().filter_map(to).collect()
 }
@@ -56,22 +54,13 @@ fn lane(
     upstream: &Arc<UpstreamRuntime>,
     plane: &Plane,
     parts: &Parts,
-    upstreams: &BTreeMap<ServiceName, Arc<UpstreamRuntime>>,
 ) -> Lane {
     let patience = Patience { timeout: route.timeout, max: route.deadline_max };
     let limits = limits(route, upstream, plane, parts);
     let keyed = limits.iter().any(|limit| !limit.policy().key.is_empty());
-    let policy = route.fallback.as_ref().and_then(|name| plane.fallbacks.get(name));
-    let fallbacks = Fallbacks::new(
-        policy.map(Arc::clone),
-        Arc::clone(&upstream.config.classifier),
-        parts.machines.observer(),
-    );
     let stages = Stages {
         deadline: DeadlinePolicy { patience, idle: route.idle },
         limits,
-        fallbacks: Arc::new(fallbacks),
-        substitutes: Substitutes::new(policy.map(|p| &**p), upstreams),
         retries: Arc::clone(&upstream.retries),
         instances: Arc::clone(&upstream.instances),
         observer: parts.machines.observer(),
