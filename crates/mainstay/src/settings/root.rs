@@ -1,7 +1,15 @@
 //! The root of the configuration of this binary.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
+use mainstay_proxy::config::{Plane, RawGateway, RawPlane, RawUpstream};
+use mainstay_proxy::route::RawRoute;
+use mainstay_resilience::Invalid;
+use mainstay_resilience::circuit::RawCircuit;
+use mainstay_resilience::fallback::RawFallback;
+use mainstay_resilience::limit::RawLimit;
+use mainstay_resilience::system::RawSystem;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -15,6 +23,50 @@ pub const RESTART_ONLY: &[&str] =
 pub struct Settings {
     /// The control plane of this process.
     pub server: Option<RawServer>,
+    /// Listeners, limits of connections, logs.
+    pub gateway: RawGateway,
+    /// Protection of this process.
+    pub system: RawSystem,
+    /// Routes by name.
+    pub route: BTreeMap<String, RawRoute>,
+    /// Services by name, and how this process reaches them.
+    pub upstream: BTreeMap<String, RawUpstream>,
+    /// Circuits by name; `default` applies to each instance unless an upstream names others.
+    pub circuit: BTreeMap<String, RawCircuit>,
+    /// Limits by name.
+    pub limit: BTreeMap<String, RawLimit>,
+    /// Fallbacks by name.
+    pub fallback: BTreeMap<String, RawFallback>,
+}
+
+/// The whole configuration, resolved.
+#[derive(Debug)]
+pub struct Meant {
+    /// Address of the control port.
+    pub control: SocketAddr,
+    /// The data plane.
+    pub plane: Plane,
+}
+
+impl Meant {
+    /// Resolves what was written.
+    ///
+    /// # Errors
+    ///
+    /// Every fault there is.
+    pub fn resolve(raw: Settings) -> Result<Self, Vec<Invalid>> {
+        let Settings { server, gateway, system, route, upstream, circuit, limit, fallback } = raw;
+        let control = server.unwrap_or_default().listen.unwrap_or(RawServer::LISTEN);
+        let raw = RawPlane { gateway, system, route, upstream, circuit, limit, fallback };
+        let plane = Plane::resolve(raw)?;
+        if control.ip().is_loopback() {
+            return Ok(Self { control, plane });
+        }
+        Err(vec![Invalid::range(
+            "server.listen",
+            format!("must be a loopback address while the control plane knows no users, found {control}"),
+        )])
+    }
 }
 
 /// The `[server]` table as written.
