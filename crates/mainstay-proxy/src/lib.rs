@@ -5,6 +5,7 @@ pub mod body;
 pub mod config;
 pub mod forwarded;
 pub mod framing;
+mod gather;
 pub mod header;
 pub mod key;
 pub mod listener;

@@ -1,4 +1,5 @@
 //! The server in front of an upstream: protocols, tunnels, TLS, limits, drain, handover.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
 #[path = "transport_support/support.rs"]
 mod support;
@@ -366,7 +367,7 @@ fn what_does_not_end_in_time_is_cut_and_counted() {
     local(async {
         let deaf = peer(|_, mut tcp| async move {
             drop(head(&mut tcp).await);
-            std::future::pending().await
+            std::future::pending::<()>().await;
         });
         let setup = Setup { drain: Duration::from_millis(300), ..Setup::default() };
         let gateway = setup.in_front_of(deaf.await);
@@ -432,7 +433,8 @@ fn strict_sni_turns_strangers_away() {
         let folder = tempfile::tempdir().unwrap();
         let pair = certificate(folder.path(), "a", &["a.example"]);
         for (strict, answered) in [(false, true), (true, false)] {
-            let tls = ServerTls::new(&[pair.clone()], strict, &ClientCertificates::Off).unwrap();
+            let tls = ServerTls::new(std::slice::from_ref(&pair), strict, &ClientCertificates::Off)
+                .unwrap();
             let setup = Setup { tls: Some(tls), ..Setup::default() };
             let gateway = setup.in_front_of(peer(|_, tcp| repeat(tcp, OK)).await);
             let shaken = shake(gateway.address, &pair, "nobody.example").await;

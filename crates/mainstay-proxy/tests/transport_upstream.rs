@@ -1,4 +1,10 @@
 //! An upstream against peers that behave, and against those that do not.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot go on has failed"
+)]
 
 #[path = "transport_support/support.rs"]
 mod support;
@@ -213,7 +219,7 @@ fn a_head_that_is_too_long() {
             drop(head(&mut tcp).await);
             let long = format!("HTTP/1.1 200 OK\r\nx: {}\r\n\r\n", "x".repeat(100_000));
             drop(tcp.write_all(long.as_bytes()).await);
-            std::future::pending().await
+            std::future::pending::<()>().await;
         });
         let upstream = upstream(address.await, UpstreamSettings::default());
         let error = get(&upstream).await.map(drop).unwrap_err();
@@ -226,7 +232,7 @@ fn a_write_that_stalls() {
     local(async {
         let address = peer(|_, tcp| async move {
             let _kept = tcp;
-            std::future::pending().await
+            std::future::pending::<()>().await;
         });
         let settings =
             UpstreamSettings { stall: Duration::from_millis(50), ..UpstreamSettings::default() };

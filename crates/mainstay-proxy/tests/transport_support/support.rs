@@ -1,6 +1,5 @@
 //! Peers that do exactly what a test says, and a gateway between them.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part")]
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
 use std::future::Future;
 use std::net::SocketAddr;
