@@ -3,10 +3,11 @@
 pub mod access_log;
 pub mod body;
 pub mod config;
-pub mod forwarded;
 mod events;
+pub mod forwarded;
 pub mod framing;
 pub mod gateway;
+mod gather;
 pub mod header;
 pub mod key;
 pub mod listener;

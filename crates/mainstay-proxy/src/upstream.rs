@@ -81,7 +81,7 @@ pub struct UpstreamSettings {
     pub stall: Duration,
     /// Connections per core, idle and busy, at least 1.
     pub connections_max: usize,
-    /// How long a connection is kept without use; kept to an eighth of itself.
+    /// How long a connection is kept without use; kept to the second, at least one.
     pub idle: Duration,
     /// Calls of one core that may wait for a connection; the next one is refused.
     pub pending_max: usize,
@@ -98,7 +98,7 @@ impl Default for UpstreamSettings {
             connect_timeout: Duration::from_secs(1),
             stall: Duration::from_secs(10),
             connections_max: 128,
-            idle: Duration::from_secs(60),
+            idle: Duration::from_mins(1),
             pending_max: 1_024,
             head_bytes_max: 65_536,
         }

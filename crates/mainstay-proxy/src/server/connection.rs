@@ -35,9 +35,11 @@ pub(super) struct Setting<H> {
 impl<H> Setting<H> {
     pub(super) fn new(handler: H, limits: Limits) -> Self {
         let mut http1 = http1::Builder::new();
-        // Heads are timed by the ticker; a client may close its side and still get its answer.
-        http1.header_read_timeout(None).half_close(true);
+        // Heads are timed by the ticker. A client that closes its side has gone away, as for nginx
+        // and Envoy: what is under way for it is cancelled, upstream too.
+        http1.header_read_timeout(None).half_close(false);
         http1.max_buf_size(limits.head_bytes_max.max(8_192));
+        http1.max_header_size(limits.head_bytes_max);
         if limits.headers_max != 100 {
             http1.max_headers(limits.headers_max);
         }

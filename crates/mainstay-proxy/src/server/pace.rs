@@ -90,7 +90,11 @@ impl Pace {
         self.requests.set(self.requests.get() + 1);
         self.in_flight.set(self.in_flight.get() + 1);
         if let Some(meter) = body {
-            self.bodies.borrow_mut().push(Body { meter, seen: 0, quiet: 0, waited: 0 });
+            let mut bodies = self.bodies.borrow_mut();
+            if bodies.len() == bodies.capacity() {
+                bodies.retain(|body| body.meter.read().is_some()); // The ticker may be far off.
+            }
+            bodies.push(Body { meter, seen: 0, quiet: 0, waited: 0 });
         }
         Flight { pace: Rc::clone(self), complete: false }
     }
@@ -165,9 +169,12 @@ impl From<&Limits> for Patience {
 
 /// Whole ticks, rounded up and at least one.
 const fn ticks(span: Duration) -> u64 {
-    let ticks = span.as_millis().div_ceil(TICK.as_millis());
-    if ticks == 0 { 1 } else { ticks as u64 }
+    let ticks = span.as_secs().saturating_mul(TICKS_PER_SECOND)
+        + span.subsec_nanos().div_ceil(TICK.subsec_nanos()) as u64;
+    if ticks == 0 { 1 } else { ticks }
 }
+
+const TICKS_PER_SECOND: u64 = 1_000_000_000 / TICK.subsec_nanos() as u64;
 
 /// A body is not judged by its rate before it was waited for this long.
 const RATE_AFTER: u64 = ticks(Duration::from_secs(5));
@@ -226,8 +233,9 @@ impl Watch {
             return order;
         }
         let aged = late(self.opened, patience.connection_age) && self.phase.0 != Phase::Tunnel;
-        ((aged || self.resets_too_much()) && !std::mem::replace(&mut self.asked, true))
-            .then_some(Order::Finish)
+        let closing = pace.closing.get() && pace.http2.get();
+        let asks = aged || closing || self.resets_too_much();
+        (asks && !std::mem::replace(&mut self.asked, true)).then_some(Order::Finish)
     }
 
     /// Writes down what changed since the last tick.
@@ -278,8 +286,6 @@ impl Body {
         }
     }
 }
-
-const TICKS_PER_SECOND: u64 = ticks(Duration::from_secs(1));
 
 #[cfg(test)]
 mod tests {

@@ -10,6 +10,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
 use super::pace::Pace;
+use crate::gather;
 
 /// A client's socket, its [`Pace`], and the bytes that were read to see which protocol it speaks.
 #[derive(Debug)]
@@ -120,7 +121,7 @@ impl AsyncWrite for Socket {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let taken = match &mut self.link {
-            Link::Plain(tcp) => Pin::new(tcp).poll_write_vectored(cx, bufs),
+            Link::Plain(tcp) => gather::poll_write(tcp, cx, bufs),
             Link::Tls(tls) => Pin::new(tls).poll_write_vectored(cx, bufs),
         };
         self.note(&taken);

@@ -80,14 +80,11 @@ impl Floor {
         Present { floor: Rc::clone(self), pace, _counted: counted }
     }
 
-    /// Orders everybody out, waits up to `grace`, cuts the rest and counts it.
+    /// Tells everybody to finish, waits up to `grace`, cuts the rest and counts it.
     async fn drain(self: &Rc<Self>, grace: Duration) -> usize {
         self.draining.set(true);
         for watch in self.watches.borrow().iter() {
-            watch.pace.closing.set(true);
-            if watch.pace.http2.get() {
-                watch.pace.order(Order::Finish);
-            }
+            watch.pace.closing.set(true); // The ticker gives the orders.
         }
         let empty = async {
             while self.doors.get() != 0 || !self.watches.borrow().is_empty() {

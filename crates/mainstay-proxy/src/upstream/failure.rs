@@ -47,8 +47,9 @@ pub(super) fn stream(error: hyper::Error, unsent: bool) -> CallError {
     let reason = source::<h2::Error>(&error).map(|e| (e.is_remote(), e.is_go_away(), e.reason()));
     let failure = match reason {
         _ if unsent => Failure::Congestion(Congestion::Lost { sent: false }),
-        Some((true, _, Some(h2::Reason::REFUSED_STREAM)))
-        | Some((true, true, Some(h2::Reason::NO_ERROR))) => Failure::Unprocessed,
+        Some(
+            (true, _, Some(h2::Reason::REFUSED_STREAM)) | (true, true, Some(h2::Reason::NO_ERROR)),
+        ) => Failure::Unprocessed,
         Some((false, _, Some(h2::Reason::PROTOCOL_ERROR))) => Failure::Malformed,
         _ if error.is_user() => Failure::Cancelled,
         _ => Failure::Congestion(Congestion::Lost { sent: true }),

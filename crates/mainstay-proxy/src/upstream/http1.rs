@@ -63,6 +63,7 @@ impl<B: RequestBody> Live<B> {
         let (wire, gauge) = Wire::new(link);
         let opened = Builder::new()
             .max_buf_size(settings.head_bytes_max.max(8_192))
+            .max_header_size(settings.head_bytes_max)
             .handshake(TokioIo::new(wire))
             .await;
         let (sender, connection) = opened.map_err(|error| failure::before_head(error, false))?;

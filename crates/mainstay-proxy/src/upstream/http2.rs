@@ -1,6 +1,6 @@
 //! HTTP/2 connections: each runs as a task of the thread and is shared by many requests.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::future::Future;
 use std::pin::{Pin, pin};
@@ -11,13 +11,13 @@ use std::time::Duration;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::client::conn::TrySendError;
-use hyper::client::conn::http2::{Builder, SendRequest};
+use hyper::client::conn::http2::{Builder, Connection, SendRequest};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use mainstay_call::CallError;
 use tokio::sync::Notify;
 
 use super::pool::Slot;
-use super::wire::{Link, Wire};
+use super::wire::{Io, Link, Wire};
 use super::{RequestBody, failure};
 use crate::server::tasks::{self, LocalExecutor};
 
@@ -31,11 +31,12 @@ const PING_TIMEOUT: Duration = Duration::from_secs(10);
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 
 /// A connection, as all its users see it.
-pub(super) struct Shared<B> {
+pub(super) struct Shared<B: RequestBody> {
     sender: SendRequest<B>,
-    /// Streams in use here; the peer's own limit.
+    /// Polled by the task; asked by everybody how many streams the peer allows.
+    connection: RefCell<Connection<Io, B, LocalExecutor>>,
+    /// Streams in use here.
     streams: Cell<usize>,
-    streams_max: Cell<usize>,
     /// Sweeps without a stream.
     unused: Cell<u64>,
     /// Tells the task to let the connection go.
@@ -59,13 +60,13 @@ impl<B: RequestBody> Shared<B> {
             .max_header_list_size(u32::try_from(settings.head_bytes_max).unwrap_or(u32::MAX))
             .handshake(TokioIo::new(wire))
             .await;
-        let (sender, mut connection) = opened.map_err(|e| failure::before_head(e, false))?;
+        let (sender, connection) = opened.map_err(|e| failure::before_head(e, false))?;
         slot.connected(true);
         let weak = Rc::downgrade(&pool);
         let shared = Rc::new(Self {
             sender,
+            connection: RefCell::new(connection),
             streams: Cell::new(0),
-            streams_max: Cell::new(STREAMS_FIRST),
             unused: Cell::new(0),
             retire: Notify::new(),
             retired: Cell::new(false),
@@ -80,8 +81,7 @@ impl<B: RequestBody> Shared<B> {
             {
                 let mut retire = pin!(known.retire.notified());
                 std::future::poll_fn(|cx| {
-                    let run = Pin::new(&mut connection).poll(cx).map(drop);
-                    known.streams_max.set(connection.current_max_send_streams());
+                    let run = Pin::new(&mut *known.connection.borrow_mut()).poll(cx).map(drop);
                     if run.is_pending() { retire.as_mut().poll(cx) } else { run }
                 })
                 .await;
@@ -94,9 +94,11 @@ impl<B: RequestBody> Shared<B> {
     }
 
     pub(super) fn has_room(&self) -> bool {
+        // Asked from within its own poll it is about to change; assume the peer's default.
+        let known = self.connection.try_borrow().map(|known| known.current_max_send_streams());
         !self.retired.get()
             && self.sender.is_ready()
-            && self.streams.get() < self.streams_max.get().max(1)
+            && self.streams.get() < known.unwrap_or(STREAMS_FIRST).max(1)
     }
 
     /// Lets the connection go after more than `kept` sweeps without a stream.
@@ -109,7 +111,7 @@ impl<B: RequestBody> Shared<B> {
     }
 }
 
-impl<B> fmt::Debug for Shared<B> {
+impl<B: RequestBody> fmt::Debug for Shared<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Shared").field("streams", &self.streams).finish_non_exhaustive()
     }
@@ -117,7 +119,7 @@ impl<B> fmt::Debug for Shared<B> {
 
 /// A place for one stream on a shared connection.
 #[derive(Debug)]
-pub(super) struct Stream<B> {
+pub(super) struct Stream<B: RequestBody> {
     shared: Rc<Shared<B>>,
     occupied: Occupied,
 }
@@ -146,7 +148,7 @@ trait Leave {
     fn leave(&self);
 }
 
-impl<B> Leave for Shared<B> {
+impl<B: RequestBody> Leave for Shared<B> {
     fn leave(&self) {
         self.streams.set(self.streams.get() - 1);
         (self.freed)();

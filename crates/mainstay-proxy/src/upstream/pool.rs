@@ -62,6 +62,8 @@ struct Inner<B: RequestBody> {
     dialing: usize,
     /// Whether the endpoint speaks HTTP/2, once known.
     multiplexed: Option<bool>,
+    /// The last attempt failed: nobody waits for another's, or they would fail one by one.
+    failing: bool,
     waiting: VecDeque<Rc<Ticket<B>>>,
     /// Sweeps so far.
     tick: u64,
@@ -98,6 +100,7 @@ impl<B: RequestBody> Pool<B> {
             open: 0,
             dialing: 0,
             multiplexed,
+            failing: false,
             waiting: VecDeque::new(),
             tick: 0,
             closed: false,
@@ -189,7 +192,8 @@ impl<B: RequestBody> Pool<B> {
         if let Some(shared) = inner.shared.iter().find(|shared| shared.has_room()) {
             return Some(Grant::Stream(Stream::open(shared)));
         }
-        let one_is_coming = inner.dialing != 0 && inner.multiplexed != Some(false);
+        let one_is_coming =
+            inner.dialing != 0 && inner.multiplexed != Some(false) && !inner.failing;
         if one_is_coming || self.target.settings.connections_max.max(1) <= inner.open {
             return None;
         }
@@ -217,6 +221,7 @@ impl<B: RequestBody> Slot<B> {
             let mut inner = self.pool.inner.borrow_mut();
             inner.dialing -= 1;
             inner.multiplexed = Some(http2);
+            inner.failing = false;
         }
         if !http2 {
             self.pool.serve_waiting(); // Those who hoped to share it must make their own.
@@ -228,7 +233,10 @@ impl<B: RequestBody> Drop for Slot<B> {
     fn drop(&mut self) {
         let mut inner = self.pool.inner.borrow_mut();
         inner.open -= 1;
-        inner.dialing -= usize::from(self.dialing);
+        if self.dialing {
+            inner.dialing -= 1;
+            inner.failing = true;
+        }
         let awaited = !inner.waiting.is_empty();
         drop(inner);
         if awaited {

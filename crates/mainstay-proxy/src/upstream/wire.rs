@@ -14,6 +14,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
+use crate::gather;
+
 /// What hyper reads from and writes to.
 pub(super) type Io = TokioIo<Wire>;
 
@@ -89,7 +91,7 @@ impl AsyncWrite for Wire {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let taken = match &mut self.link {
-            Link::Plain(tcp) => Pin::new(tcp).poll_write_vectored(cx, bufs),
+            Link::Plain(tcp) => gather::poll_write(tcp, cx, bufs),
             Link::Tls(tls) => Pin::new(tls).poll_write_vectored(cx, bufs),
         };
         self.gauge.note(&taken);
