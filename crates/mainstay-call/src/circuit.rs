@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mainstay_core::problem::Code;
-use mainstay_core::{Clock, Instant};
+use mainstay_core::{Clock, Effect, Instant};
 use mainstay_resilience::Outcome;
 use mainstay_resilience::circuit::{
     Circuit, CircuitPolicy, Mode, Permit, Refused, Scope, Snapshot, Transition, View,
@@ -200,5 +200,7 @@ fn refusal(circuit: &SharedCircuit, refused: Refused) -> Refusal {
         },
         since: refused.since,
         retry_after: Some(refused.retry_after),
+        status: None,
+        effect: Effect::None,
     }
 }

@@ -63,6 +63,8 @@ pub struct Facts {
     pub arriving_attempt: u32,
     /// The caller or the route vouches that repeating does no harm.
     pub idempotent: bool,
+    /// Who the caller has proved to be.
+    pub principal: Option<Arc<str>>,
     /// Route the call came by; `None` outside a gateway.
     pub route: Option<Arc<str>>,
     /// Circuits of the service and the route; each attempt passes them beside its instance's own.
@@ -188,6 +190,11 @@ impl Context {
     /// Keeps what a delayed call took from its limits until the call is over.
     pub(crate) fn hold(&self, held: Held) {
         *self.held.lock() = held;
+    }
+
+    /// What a delayed call took from its limits, once.
+    pub(crate) fn take_held(&self) -> Held {
+        std::mem::take(&mut *self.held.lock())
     }
 
     /// Notes the quota nearest to its end. The first note stands.

@@ -44,6 +44,11 @@ pub struct Refusal {
     pub since: Duration,
     /// When trying again may help; `None` when time alone will not.
     pub retry_after: Option<Duration>,
+    /// Status of the HTTP answer, where the rule names another than the code's own.
+    pub status: Option<u16>,
+    /// What the call may have done before it was refused: nothing, unless a fallback refuses in
+    /// the place of a call that was made.
+    pub effect: Effect,
 }
 
 /// What a rule saw and what it allows.
@@ -63,11 +68,12 @@ impl CallError {
         Self::Failed { failure, source: Some(source.into()) }
     }
 
-    /// What the call may have done on the other side. See [`Failure::effect`]; a refusal has none.
+    /// What the call may have done on the other side. See [`Failure::effect`]; a refusal usually
+    /// has none.
     pub const fn effect(&self) -> Effect {
         match self {
             Self::Failed { failure, .. } => failure.effect(),
-            Self::Refused(_) => Effect::None,
+            Self::Refused(refusal) => refusal.effect,
         }
     }
 
@@ -96,6 +102,7 @@ impl CallError {
         let mut problem = Problem::new(code, code.title());
         problem.effect = self.effect();
         if let Self::Refused(refusal) = self {
+            problem.status = refusal.status.unwrap_or(problem.status);
             problem.retry_after = refusal.retry_after;
             problem.rejection = Some(Box::new(refusal.rejection()));
         }

@@ -15,6 +15,7 @@ pub mod observe;
 pub mod replay;
 pub mod resolve;
 pub mod stage;
+pub mod stale;
 mod timer;
 pub mod watched;
 

@@ -11,7 +11,7 @@ use std::task::{Context as Task, Poll, Waker};
 use std::time::Duration;
 
 use mainstay_core::problem::Code;
-use mainstay_core::{Clock, Instant};
+use mainstay_core::{Clock, Effect, Instant};
 use mainstay_resilience::adaptive::{Adaptive, Ended};
 use mainstay_resilience::limit::{
     Admission, Claim, Cost, Decision, Denied, Keyed, KeyedUsage, Kind, LimitPolicy, Limiter,
@@ -255,7 +255,7 @@ impl SharedLimit {
             Decision::CostExceedsQuota { capacity } => Answer::Denied(Box::new(Refusal {
                 code: Code::CostExceedsQuota,
                 stage: "limit",
-            scope: None,
+                scope: None,
                 rule: Arc::clone(&self.name),
                 figures: Figures {
                     observed: f64::from(self.cost().get()),
@@ -264,6 +264,8 @@ impl SharedLimit {
                 },
                 since: Duration::ZERO,
                 retry_after: None,
+                status: None,
+                effect: Effect::None,
             })),
         }
     }
@@ -290,6 +292,8 @@ impl SharedLimit {
             since: now.since(denied.since),
             // Nobody knows when a call in flight will end; a second is a polite guess.
             retry_after: Some(if in_flight { Duration::from_secs(1) } else { denied.retry_after }),
+            status: None,
+            effect: Effect::None,
         }
     }
 }

@@ -25,6 +25,8 @@ pub enum Replay<B> {
         /// Parts of the kept ones already given in this attempt.
         given: usize,
     },
+    /// This attempt is the only one: nothing is shared and nothing kept.
+    Once(Option<B>),
 }
 
 /// What attempts of one call share.
@@ -61,11 +63,17 @@ impl<B: Body> Replay<B> {
         Self::Streaming { shared: Arc::new(Mutex::new(shared)), given: 0 }
     }
 
+    /// Wraps `body` so that it passes as it is, once.
+    pub fn once(body: B) -> Self {
+        if body.is_end_stream() { Self::Empty } else { Self::Once(Some(body)) }
+    }
+
     /// The body for one more attempt, which starts again at the beginning. `None` when the body
     /// has outgrown its limit or broke off.
     pub fn again(&self) -> Option<Self> {
         match self {
             Self::Empty => Some(Self::Empty),
+            Self::Once(_) => None,
             Self::Streaming { shared, .. } => {
                 let state = shared.lock();
                 let whole = !state.broken && (!state.outgrown || state.untouched());
@@ -79,6 +87,7 @@ impl<B: Body> Replay<B> {
     pub(crate) fn handle(&self) -> Self {
         match self {
             Self::Empty => Self::Empty,
+            Self::Once(_) => Self::Once(None),
             Self::Streaming { shared, .. } => {
                 Self::Streaming { shared: Arc::clone(shared), given: 0 }
             }
@@ -106,10 +115,7 @@ impl<B> Shared<B> {
 }
 
 impl<B: Body + Unpin> Shared<B> {
-    fn poll_rest(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+    fn poll_rest(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
         let Some(rest) = &mut self.rest else { return Poll::Ready(None) };
         match std::task::ready!(Pin::new(rest).poll_frame(cx)) {
             None => {
@@ -148,7 +154,11 @@ impl<B: Body + Unpin> Body for Replay<B> {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-        let Self::Streaming { shared, given } = self.get_mut() else { return Poll::Ready(None) };
+        let (shared, given) = match self.get_mut() {
+            Self::Empty | Self::Once(None) => return Poll::Ready(None),
+            Self::Once(Some(body)) => return poll_once(body, cx),
+            Self::Streaming { shared, given } => (shared, given),
+        };
         let mut state = shared.lock();
         if let Some(part) = state.kept.get(*given) {
             *given += 1;
@@ -172,6 +182,7 @@ impl<B: Body + Unpin> Body for Replay<B> {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty => true,
+            Self::Once(body) => body.as_ref().is_none_or(Body::is_end_stream),
             Self::Streaming { shared, given } => {
                 let state = shared.lock();
                 state.rest.as_ref().is_none_or(Body::is_end_stream)
@@ -182,7 +193,8 @@ impl<B: Body + Unpin> Body for Replay<B> {
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Self::Empty => SizeHint::with_exact(0),
+            Self::Empty | Self::Once(None) => SizeHint::with_exact(0),
+            Self::Once(Some(body)) => body.size_hint(),
             Self::Streaming { shared, given } => {
                 let state = shared.lock();
                 let kept: usize = state.kept.iter().skip(*given).map(Bytes::len).sum();
@@ -196,6 +208,15 @@ impl<B: Body + Unpin> Body for Replay<B> {
             }
         }
     }
+}
+
+fn poll_once<B: Body + Unpin>(
+    body: &mut B,
+    cx: &mut Context<'_>,
+) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+    let frame = std::task::ready!(Pin::new(body).poll_frame(cx));
+    let whole = |mut data: B::Data| data.copy_to_bytes(data.remaining());
+    Poll::Ready(frame.map(|frame| frame.map(|frame| frame.map_data(whole))))
 }
 
 #[cfg(test)]

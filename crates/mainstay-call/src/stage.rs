@@ -10,9 +10,7 @@
 pub mod balance;
 pub mod circuit;
 pub mod deadline;
-
-
-
+pub mod fallback;
 pub mod limit;
 pub mod retry;
 pub mod timeout;

@@ -15,7 +15,7 @@ use std::time::Duration;
 use http::HeaderMap;
 use http_body::Body;
 use mainstay_core::problem::Code;
-use mainstay_core::{Clock, Instant};
+use mainstay_core::{Clock, Effect, Instant};
 use mainstay_resilience::balance::{Ask, Estimate, Unpicked};
 use mainstay_resilience::classify::{Answer, Classifier, Verdict};
 use pin_project_lite::pin_project;
@@ -131,6 +131,8 @@ fn refusal<S>(instances: &Instances<S>, set: &Set<S>, unpicked: Unpicked) -> Ref
         figures,
         since: Duration::ZERO,
         retry_after: set.reopens(MonotonicClock.now()),
+        status: None,
+        effect: Effect::None,
     }
 }
 

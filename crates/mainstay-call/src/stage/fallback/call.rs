@@ -1,0 +1,467 @@
+//! One call: which step is next, and what becomes of the call when none is.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{CACHE_CONTROL, HeaderMap, HeaderValue};
+use http::{Request, Response};
+use http_body::Body;
+use mainstay_core::name::ServiceName;
+use mainstay_core::problem::Code;
+use mainstay_core::{Clock, Effect, Instant};
+use mainstay_resilience::classify::Verdict;
+use mainstay_resilience::deadline::Deadline;
+use mainstay_resilience::fallback::{Action, Cause, Moment, StaleKey};
+
+use super::body::FallbackBody;
+use super::settings::{Dialect, Fallbacks, Waits};
+use super::{Answer, Substitute};
+use crate::answer::{self, Head};
+use crate::clock::MonotonicClock;
+use crate::context::{Context, Degraded};
+use crate::error::{CallError, Figures, Refusal};
+use crate::replay::Replay;
+use crate::stage::limit::Asked;
+use crate::stage::timeout::is_grpc;
+use crate::stale::{Keeping, Question};
+
+/// Most of a body that is kept for a substitute: 64 KiB.
+const REPLAY_BYTES_MAX: usize = 64 * 1024;
+
+/// A call of a route that has steps.
+#[derive(Debug)]
+pub(super) struct Call<T, B> {
+    fallbacks: Arc<Fallbacks>,
+    context: Arc<Context>,
+    substitutes: T,
+    /// The request, where a substitute may have to be sent it.
+    kept: Option<Box<Kept<B>>>,
+    /// What the answer would be stored by.
+    question: Option<Box<Question>>,
+    dialect: Dialect,
+    /// Steps that were tried and could not answer, one bit each: none is tried twice.
+    tried: u16,
+    /// A step delayed the call, and so has had its say.
+    settled: bool,
+    /// A step would have delayed the call, but so many are delayed already, as many as may be.
+    crowded: Option<u32>,
+}
+
+/// What becomes of a call when no step answers.
+#[derive(Debug)]
+pub(super) enum Otherwise<S, B, R> {
+    /// It is sent.
+    Send(S, Request<Replay<B>>),
+    /// It is refused, unless a step delays it and its limits then think otherwise.
+    Limited(Box<Refusal>, Asked, S, Request<Replay<B>>),
+    /// It ends like this.
+    Return(Result<Response<R>, CallError>),
+}
+
+/// What comes next.
+pub(super) enum Next<S, U, B, R> {
+    /// The end.
+    Over(Answer<R>),
+    /// The call.
+    Send(S, Request<Replay<B>>),
+    /// A wait, and then the call.
+    Delay { until: Instant, waits: Waits, then: Otherwise<S, B, R> },
+    /// Another service.
+    Ask { service: U, request: Request<Replay<B>>, until: Instant, tells: Tells<S, B, R> },
+}
+
+/// What has to be known when a substitute has answered, or has not.
+#[derive(Debug)]
+pub(super) struct Tells<S, B, R> {
+    moment: Moment,
+    degraded: Degraded,
+    otherwise: Otherwise<S, B, R>,
+}
+
+impl<T, B: Body> Call<T, B> {
+    /// Takes note of `request`, and makes it one that can be sent again if that may be needed.
+    pub(super) fn begin(
+        fallbacks: &Arc<Fallbacks>,
+        substitutes: T,
+        context: Arc<Context>,
+        request: Request<B>,
+    ) -> (Self, Request<Replay<B>>) {
+        let steps = fallbacks.steps.as_ref();
+        let wanted = steps.map(|steps| steps.wanted).unwrap_or_default();
+        let store = fallbacks.stale.as_ref().filter(|_| wanted.contains(&true));
+        let question = store.and_then(|store| {
+            Question::of(store, &request, &fallbacks.name, &context, wanted).map(Box::new)
+        });
+        let dialect = match request.method() {
+            _ if is_grpc(request.headers()) => Dialect::Grpc,
+            &http::Method::HEAD => Dialect::Head,
+            _ => Dialect::Http,
+        };
+        let (request, kept) = if steps.is_some_and(|steps| steps.substitutes) {
+            let request = request.map(|body| Replay::new(body, REPLAY_BYTES_MAX));
+            let kept = Box::new(Kept::of(&request));
+            (request, Some(kept))
+        } else {
+            (request.map(Replay::once), None)
+        };
+        let call = Self {
+            fallbacks: Arc::clone(fallbacks),
+            context,
+            substitutes,
+            kept,
+            question,
+            dialect,
+            tried: 0,
+            settled: false,
+            crowded: None,
+        };
+        (call, request)
+    }
+
+    /// Asks the steps that have not been tried, in their order.
+    pub(super) fn next<S, R>(
+        &mut self,
+        moment: Moment,
+        otherwise: Otherwise<S, B, R>,
+    ) -> Next<S, T::Service, B, R>
+    where
+        T: Substitute<B, R>,
+        R: Body,
+    {
+        let fallbacks = Arc::clone(&self.fallbacks);
+        let mut from = 0;
+        while let Some((index, action)) = fallbacks.choose(moment, from) {
+            from = index + 1;
+            if self.tried >> index & 1 == 1 {
+                continue;
+            }
+            self.tried |= 1 << index;
+            let cause = fallbacks.cause(moment, index);
+            let degraded = Degraded { kind: action.as_str(), cause };
+            match action {
+                Action::Silent { .. } | Action::Value { .. } => {
+                    let answer = fallbacks.steps.as_ref().and_then(|steps| steps.answer(index));
+                    if let Some(answer) = answer {
+                        self.tell(degraded);
+                        return Next::Over(Ok(answer.response(self.dialect)));
+                    }
+                }
+                Action::Stale { max_age, key } => {
+                    if let Some(response) = self.stale(*key, *max_age) {
+                        self.tell(degraded);
+                        return Next::Over(Ok(response));
+                    }
+                }
+                Action::Fail { status, code } => {
+                    self.tell(degraded);
+                    let refusal = self.refusal(*code, *status, &otherwise, cause);
+                    return Next::Over(Err(refusal.into()));
+                }
+                Action::Delay { span, queue_max } => {
+                    if let Some((until, waits)) = self.delay(index, *span, *queue_max) {
+                        self.tell(degraded);
+                        return Next::Delay { until, waits, then: otherwise };
+                    }
+                }
+                Action::Substitute { service } => {
+                    if let Some((found, request)) = self.substitute(service) {
+                        let until = self.context.deadline().map_or(Instant::MAX, |d| d.at);
+                        let tells = Tells { moment, degraded, otherwise };
+                        return Next::Ask { service: found, request, until, tells };
+                    }
+                }
+            }
+        }
+        self.nobody(otherwise)
+    }
+
+    fn nobody<S, U, R: Body>(&self, otherwise: Otherwise<S, B, R>) -> Next<S, U, B, R> {
+        match otherwise {
+            Otherwise::Send(service, request) => match self.crowded {
+                None => Next::Send(service, request),
+                Some(most) => {
+                    let most = f64::from(most);
+                    let figures = Figures { observed: most, threshold: most, unit: "calls held" };
+                    Next::Over(Err(self.own(Code::DelayQueueFull, None, figures).into()))
+                }
+            },
+            Otherwise::Limited(refusal, ..) => Next::Over(Err((*refusal).into())),
+            Otherwise::Return(result) => Next::Over(plain(result)),
+        }
+    }
+
+    /// Goes on after the call has ended.
+    pub(super) fn after<S, R>(
+        &mut self,
+        result: Result<Response<R>, CallError>,
+    ) -> Next<S, T::Service, B, R>
+    where
+        T: Substitute<B, R>,
+        R: Body,
+    {
+        match self.judge(&result) {
+            Some(cause) if !self.settled => {
+                self.next(Moment::After(cause), Otherwise::Return(result))
+            }
+            Some(_) => Next::Over(plain(result)),
+            None => Next::Over(result.map(|response| self.kept(response))),
+        }
+    }
+
+    /// Goes on after a substitute has answered, or could not in time.
+    pub(super) fn asked<S, R>(
+        &mut self,
+        result: Option<Result<Response<R>, CallError>>,
+        tells: Tells<S, B, R>,
+    ) -> Next<S, T::Service, B, R>
+    where
+        T: Substitute<B, R>,
+        R: Body,
+    {
+        let Tells { moment, degraded, otherwise } = tells;
+        let result = match result {
+            Some(Ok(mut response)) if self.judge(&Ok::<_, CallError>(&response)).is_none() => {
+                self.tell(degraded);
+                let no_store = HeaderValue::from_static("no-store");
+                response.headers_mut().insert(CACHE_CONTROL, no_store);
+                return Next::Over(plain(Ok(response)));
+            }
+            Some(result) => result,
+            None => Err(mainstay_resilience::Failure::Deadline { sent: true }.into()),
+        };
+        let otherwise = match otherwise {
+            // The substitute may have read some of the body.
+            Otherwise::Send(service, request) => match self.again() {
+                Some(body) => Otherwise::Send(service, request.map(|_read| body)),
+                None => Otherwise::Return(result),
+            },
+            other => other,
+        };
+        self.next(moment, otherwise)
+    }
+
+    /// Goes on after a delay.
+    pub(super) fn delayed<S, U, R: Body>(&mut self, then: Otherwise<S, B, R>) -> Next<S, U, B, R> {
+        self.settled = true;
+        match then {
+            Otherwise::Send(service, request) => Next::Send(service, request),
+            Otherwise::Limited(_, asked, service, request) => {
+                match asked.once_more(MonotonicClock.now()) {
+                    Err(refusal) => Next::Over(Err(refusal.into())),
+                    Ok(held) => {
+                        self.context.hold(held);
+                        Next::Send(service, request)
+                    }
+                }
+            }
+            Otherwise::Return(result) => Next::Over(plain(result)),
+        }
+    }
+
+    /// Why the call failed, if it did and somebody is left to answer.
+    fn judge<H: Headed>(&self, result: &Result<H, CallError>) -> Option<Cause> {
+        match result {
+            Ok(response) => match response.head() {
+                Head::Known(answer) => {
+                    let verdict = self.fallbacks.classifier.judge(answer);
+                    let failed = Verdict::Record(mainstay_resilience::Outcome::Failure);
+                    (verdict == failed).then_some(Cause::ServerError)
+                }
+                Head::InTrailers => None,
+            },
+            Err(CallError::Failed { failure, .. }) => Cause::of(*failure),
+            Err(CallError::Refused(refusal)) => match refusal.code {
+                Code::CircuitOpen => Some(Cause::Circuit),
+                Code::NoInstance => Some(Cause::NoInstance),
+                _ => None,
+            },
+        }
+    }
+
+    /// A good answer, which is copied on its way where it may be needed again.
+    fn kept<R: Body>(&mut self, response: Response<R>) -> Response<FallbackBody<R>> {
+        let question = self.question.take();
+        let keeping = question.zip(self.fallbacks.stale.as_ref());
+        let keeping =
+            keeping.and_then(|(question, store)| Keeping::begin(store, question, &response));
+        response.map(|body| FallbackBody::upstream(body, keeping))
+    }
+
+    fn stale<R: Body>(
+        &self,
+        key: StaleKey,
+        max_age: Duration,
+    ) -> Option<Response<FallbackBody<R>>> {
+        let (store, question) = (self.fallbacks.stale.as_ref()?, self.question.as_ref()?);
+        let kept = store.answer(question, key, max_age, MonotonicClock.now())?;
+        let mut response = Response::new(FallbackBody::at_hand(kept.body, false));
+        *response.headers_mut() = kept.headers;
+        response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        Some(response)
+    }
+
+    /// A place among the delayed, and until when; nothing where the deadline is too near.
+    fn delay(&mut self, index: usize, span: Duration, queue_max: u32) -> Option<(Instant, Waits)> {
+        let until = MonotonicClock.now().plus(span);
+        if self.context.deadline().is_some_and(|deadline| deadline.at <= until) {
+            return None;
+        }
+        let waits = Waits::enter(&self.fallbacks, index, queue_max);
+        if waits.is_none() {
+            self.crowded = Some(queue_max);
+        }
+        waits.map(|waits| (until, waits))
+    }
+
+    /// The service that stands in, and the request for it.
+    fn substitute<R>(&self, name: &ServiceName) -> Option<(T::Service, Request<Replay<B>>)>
+    where
+        T: Substitute<B, R>,
+    {
+        let now = MonotonicClock.now();
+        let deadline = self.context.deadline();
+        if deadline.is_some_and(|deadline| deadline.has_passed(now)) {
+            return None;
+        }
+        let body = self.again()?;
+        let service = self.substitutes.find(name)?;
+        let facts = self.substitutes.facts(name, &self.context.facts);
+        let context = Context::new(now, facts);
+        if let Some(Deadline { at, covers }) = deadline {
+            context.shorten(Deadline { at, covers });
+        }
+        let kept = self.kept.as_ref()?;
+        Some((service, kept.again(context, body)))
+    }
+
+    fn again(&self) -> Option<Replay<B>> {
+        self.kept.as_ref()?.body.again()
+    }
+
+    /// What a `fail` step refuses with: with the evidence of what called for it.
+    fn refusal<S, R>(
+        &self,
+        code: Code,
+        status: u16,
+        otherwise: &Otherwise<S, B, R>,
+        cause: &'static str,
+    ) -> Refusal {
+        let attempts = f64::from(self.context.attempts());
+        let failed = Figures { observed: attempts, threshold: 1.0, unit: "failed attempts" };
+        let standing = Figures { observed: 1.0, threshold: 1.0, unit: cause };
+        let own = |figures| self.own(code, Some(status), figures);
+        match otherwise {
+            Otherwise::Send(..) => own(standing),
+            Otherwise::Limited(cause, ..) => by(own(standing), cause),
+            Otherwise::Return(Err(CallError::Refused(cause))) => by(own(standing), cause),
+            Otherwise::Return(Ok(_)) => Refusal { effect: Effect::Done, ..own(failed) },
+            Otherwise::Return(Err(error)) => Refusal { effect: error.effect(), ..own(failed) },
+        }
+    }
+
+    fn own(&self, code: Code, status: Option<u16>, figures: Figures) -> Refusal {
+        Refusal {
+            code,
+            stage: "fallback",
+            scope: None,
+            rule: Arc::clone(&self.fallbacks.name),
+            figures,
+            since: Duration::ZERO,
+            retry_after: None,
+            status,
+            effect: Effect::None,
+        }
+    }
+
+    /// Notes that the answer is not simply the upstream's.
+    fn tell(&self, degraded: Degraded) {
+        self.context.degrade(degraded);
+        self.fallbacks.observer.degraded(degraded);
+    }
+}
+
+/// `own` with the evidence of the refusal that `cause` is.
+fn by(own: Refusal, cause: &Refusal) -> Refusal {
+    Refusal {
+        figures: cause.figures,
+        since: cause.since,
+        retry_after: cause.retry_after,
+        effect: cause.effect,
+        ..own
+    }
+}
+
+/// The refusal of a route that is switched off.
+pub(super) fn switched_off(fallbacks: &Fallbacks) -> CallError {
+    let name = fallbacks.switch.as_ref().map_or("", |name| name.as_str());
+    Refusal {
+        code: Code::SwitchedOff,
+        stage: "fallback",
+        scope: None,
+        rule: Arc::from(name),
+        figures: Figures { observed: 0.0, threshold: 1.0, unit: "switches on" },
+        since: Duration::ZERO,
+        retry_after: None,
+        status: None,
+        effect: Effect::None,
+    }
+    .into()
+}
+
+/// A result that passes as it is.
+pub(super) fn plain<R: Body>(result: Result<Response<R>, CallError>) -> Answer<R> {
+    result.map(|response| response.map(|body| FallbackBody::upstream(body, None)))
+}
+
+/// What has the head of an answer.
+trait Headed {
+    fn head(&self) -> Head;
+}
+
+impl<R> Headed for Response<R> {
+    fn head(&self) -> Head {
+        answer::head(self)
+    }
+}
+
+impl<R> Headed for &Response<R> {
+    fn head(&self) -> Head {
+        answer::head(self)
+    }
+}
+
+/// A request, to be sent again.
+#[derive(Debug)]
+struct Kept<B> {
+    method: http::Method,
+    uri: http::Uri,
+    version: http::Version,
+    headers: HeaderMap,
+    extensions: http::Extensions,
+    body: Replay<B>,
+}
+
+impl<B: Body> Kept<B> {
+    fn of(request: &Request<Replay<B>>) -> Self {
+        Self {
+            method: request.method().clone(),
+            uri: request.uri().clone(),
+            version: request.version(),
+            headers: request.headers().clone(),
+            extensions: request.extensions().clone(),
+            body: request.body().handle(),
+        }
+    }
+
+    /// The same request as a call of its own.
+    fn again(&self, context: Arc<Context>, body: Replay<B>) -> Request<Replay<B>> {
+        let mut request = Request::new(body);
+        *request.method_mut() = self.method.clone();
+        *request.uri_mut() = self.uri.clone();
+        *request.version_mut() = self.version;
+        *request.headers_mut() = self.headers.clone();
+        *request.extensions_mut() = self.extensions.clone();
+        request.extensions_mut().insert(context);
+        request
+    }
+}

@@ -1,0 +1,292 @@
+//! The last good answers, for the day there is no better one.
+//!
+//! This is no HTTP cache: nothing is ever answered from it while the upstream answers. It follows
+//! the rules of one (RFC 9111, section 3) where they keep answers from the wrong eyes: what is
+//! marked `no-store` or `private`, sets a cookie, or varies by everything is not kept; an answer
+//! that varies by headers is given only to calls that have the same ones (section 4.1); and calls
+//! with `Authorization` share answers with nobody but the same principal, if with anybody.
+//!
+//! An answer is copied while it streams to the caller, who waits for nothing, and kept when it has
+//! come to its end and is at most [`BODY_BYTES_MAX`] long. The copy is a real one: a slice of the
+//! connection's read buffer would hold all of it. Which answers stay when room runs out is decided
+//! by W-TinyLFU (Einziger, Friedman and Manes 2017), as `moka` has it: one sweep over a million
+//! paths does not drive out those that are asked for every second.
+
+use std::fmt::{self, Write};
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{
+    AGE, AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH, HOST, HeaderMap, HeaderName, HeaderValue,
+    SET_COOKIE, VARY,
+};
+use http::{Method, Request, Response, StatusCode};
+use mainstay_core::{Clock, Instant};
+use mainstay_resilience::fallback::StaleKey;
+use moka::sync::Cache;
+
+use crate::clock::MonotonicClock;
+use crate::context::Context;
+use crate::stage::timeout::is_grpc;
+
+/// `stale_bytes_max` unless given: 64 MiB.
+pub const STALE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// Longest body that is kept: 1 MiB.
+pub const BODY_BYTES_MAX: usize = 1024 * 1024;
+
+/// Good answers of all routes. Clones of the `Arc` around it share them.
+pub struct StaleStore {
+    kept: Cache<Box<str>, Arc<Stored>>,
+    /// Credentials are known by two keyed hashes, not by themselves.
+    hashers: [RandomState; 2],
+}
+
+impl StaleStore {
+    /// Keeps at most `bytes_max` bytes of answers, their keys and heads included.
+    pub fn new(bytes_max: u64) -> Self {
+        let weight = |key: &Box<str>, stored: &Arc<Stored>| {
+            u32::try_from(key.len() + stored.weight()).unwrap_or(u32::MAX)
+        };
+        let kept = Cache::builder().max_capacity(bytes_max).weigher(weight).build();
+        Self { kept, hashers: [RandomState::new(), RandomState::new()] }
+    }
+
+    /// Answers kept, roughly: what was written or driven out a moment ago may not be counted yet.
+    pub fn len(&self) -> u64 {
+        self.kept.entry_count()
+    }
+
+    /// Whether nothing is kept, as far as [`StaleStore::len`] knows.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Bytes kept, as roughly.
+    pub fn bytes(&self) -> u64 {
+        self.kept.weighted_size()
+    }
+
+    /// Forgets everything.
+    pub fn clear(&self) {
+        self.kept.invalidate_all();
+    }
+
+    /// The answer kept for `question` under `key`, if it is at most `max_age` old at `now`.
+    pub(crate) fn answer(
+        &self,
+        question: &Question,
+        key: StaleKey,
+        max_age: Duration,
+        now: Instant,
+    ) -> Option<Kept> {
+        let stored = self.kept.get(question.key(key)?)?;
+        let age = stored.age.saturating_add(now.since(stored.at));
+        if max_age < age || !stored.suits(&question.headers) {
+            return None;
+        }
+        let mut headers = stored.headers.clone();
+        headers.insert(AGE, HeaderValue::from(age.as_secs()));
+        Some(Kept { headers, body: stored.body.clone() })
+    }
+
+    fn hash(&self, value: &[u8]) -> u128 {
+        let [a, b] = &self.hashers;
+        u128::from(a.hash_one(value)) << 64 | u128::from(b.hash_one(value))
+    }
+}
+
+impl fmt::Debug for StaleStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (len, bytes) = (self.len(), self.bytes());
+        f.debug_struct("StaleStore").field("len", &len).field("bytes", &bytes).finish()
+    }
+}
+
+/// An answer from the store, with its `Age`.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+/// One answer that was good.
+#[derive(Debug)]
+struct Stored {
+    /// When it ended here.
+    at: Instant,
+    /// How old it was then.
+    age: Duration,
+    headers: HeaderMap,
+    /// The request's headers that it depends on.
+    vary: Box<[(HeaderName, Box<[HeaderValue]>)]>,
+    body: Bytes,
+}
+
+impl Stored {
+    /// Whether a request with `headers` would have got this answer too.
+    fn suits(&self, headers: &HeaderMap) -> bool {
+        self.vary.iter().all(|(name, values)| headers.get_all(name).iter().eq(values))
+    }
+
+    fn weight(&self) -> usize {
+        let headers = self.headers.iter().map(|(name, value)| name.as_str().len() + value.len());
+        /// The parts of fixed size, and what the cache itself needs for an entry.
+        const FIXED: usize = 512;
+        FIXED + headers.sum::<usize>() + self.body.len()
+    }
+}
+
+/// What identifies the answers to a call.
+#[derive(Debug)]
+pub(crate) struct Question {
+    /// By [`StaleKey`]: `request`, `principal`.
+    keys: [Option<Box<str>>; 2],
+    headers: HeaderMap,
+}
+
+/// Which keys a policy's steps look for, by [`StaleKey`].
+pub(crate) type Wanted = [bool; 2];
+
+/// The place of `key` in a [`Wanted`].
+pub(crate) const fn place(key: StaleKey) -> usize {
+    match key {
+        StaleKey::Request => 0,
+        StaleKey::Principal => 1,
+    }
+}
+
+impl Question {
+    /// The question `request` asks of `route`; `None` when no answer to it is ever kept.
+    pub(crate) fn of<B>(
+        store: &StaleStore,
+        request: &Request<B>,
+        route: &str,
+        context: &Context,
+        wanted: Wanted,
+    ) -> Option<Self> {
+        let headers = request.headers();
+        let readable = matches!(*request.method(), Method::GET | Method::HEAD);
+        if !readable || is_grpc(headers) || says(headers, &["no-store"]) {
+            return None;
+        }
+        let credential = headers.get(AUTHORIZATION);
+        let mut keys = [None, None];
+        if wanted[place(StaleKey::Request)] && credential.is_none() {
+            keys[0] = Some(key(request, route, format_args!("")));
+        }
+        if wanted[place(StaleKey::Principal)] {
+            keys[1] = Some(match (&context.facts.principal, credential) {
+                (Some(principal), _) => key(request, route, format_args!("={principal}")),
+                (None, Some(credential)) => {
+                    let hash = store.hash(credential.as_bytes());
+                    key(request, route, format_args!("#{hash:x}"))
+                }
+                (None, None) => key(request, route, format_args!("")),
+            });
+        }
+        let asked = keys.iter().any(Option::is_some);
+        asked.then(|| Self { keys, headers: headers.clone() })
+    }
+
+    fn key(&self, key: StaleKey) -> Option<&str> {
+        self.keys[place(key)].as_deref()
+    }
+}
+
+/// Route, method, whose, host and target; no part but the last can hold the separator.
+fn key<B>(request: &Request<B>, route: &str, whose: fmt::Arguments<'_>) -> Box<str> {
+    let host = request.headers().get(HOST).map(HeaderValue::as_bytes).unwrap_or_default();
+    let host = String::from_utf8_lossy(host);
+    let (method, uri) = (request.method(), request.uri());
+    let mut key = String::with_capacity(160);
+    // A string takes whatever is written to it.
+    let _infallible = write!(key, "{route}\n{method}\n{whose}\n{host}\n{uri}");
+    key.into_boxed_str()
+}
+
+/// An answer that is being copied, to be kept when it is complete.
+#[derive(Debug)]
+pub(crate) struct Keeping {
+    store: Arc<StaleStore>,
+    question: Box<Question>,
+    headers: HeaderMap,
+    body: Vec<u8>,
+}
+
+impl Keeping {
+    /// Begins to copy `response`, if it is one that may be kept.
+    pub(crate) fn begin<R>(
+        store: &Arc<StaleStore>,
+        question: Box<Question>,
+        response: &Response<R>,
+    ) -> Option<Box<Self>> {
+        let headers = response.headers();
+        let declared = headers.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse().ok());
+        let length: usize = declared.unwrap_or(0);
+        let kept = response.status() == StatusCode::OK
+            && length <= BODY_BYTES_MAX
+            && !says(headers, &["no-store", "private"])
+            && !headers.contains_key(SET_COOKIE)
+            && !varied(headers).any(|name| name == "*");
+        kept.then(|| {
+            let body = Vec::with_capacity(length);
+            let (store, headers) = (Arc::clone(store), headers.clone());
+            Box::new(Self { store, question, headers, body })
+        })
+    }
+
+    /// Copies one part of the body; false when it has become too long to be kept.
+    #[must_use]
+    pub(crate) fn copy(&mut self, part: &[u8]) -> bool {
+        let fits = self.body.len() + part.len() <= BODY_BYTES_MAX;
+        if fits {
+            self.body.extend_from_slice(part);
+        }
+        fits
+    }
+
+    /// Keeps the answer, which has come to its end.
+    pub(crate) fn complete(self) {
+        let Self { store, question, mut headers, body } = self;
+        let Question { keys, headers: asked } = *question;
+        let age = headers.remove(AGE).and_then(|v| v.to_str().ok()?.parse().ok());
+        let vary = varied(&headers)
+            .filter_map(|name| HeaderName::try_from(name).ok())
+            .map(|name| {
+                let values = asked.get_all(&name).iter().cloned().collect();
+                (name, values)
+            })
+            .collect();
+        let stored = Arc::new(Stored {
+            at: MonotonicClock.now(),
+            age: Duration::from_secs(age.unwrap_or(0)),
+            vary,
+            headers,
+            body: Bytes::from(body.into_boxed_slice()),
+        });
+        for key in keys.into_iter().flatten() {
+            store.kept.insert(key, Arc::clone(&stored));
+        }
+    }
+}
+
+/// Whether `Cache-Control` holds one of `directives`, with an argument or without.
+fn says(headers: &HeaderMap, directives: &[&str]) -> bool {
+    let values = headers.get_all(CACHE_CONTROL).iter();
+    let parts = values.flat_map(|value| value.as_bytes().split(|&b| b == b','));
+    let mut names = parts.map(|part| {
+        let name = part.split(|&b| b == b'=').next().unwrap_or_default();
+        name.trim_ascii()
+    });
+    names.any(|name| directives.iter().any(|known| name.eq_ignore_ascii_case(known.as_bytes())))
+}
+
+/// The names in `Vary`. One that cannot be read counts as `*`.
+fn varied(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    let values = headers.get_all(VARY).iter();
+    let names = values.flat_map(|value| value.to_str().unwrap_or("*").split(','));
+    names.map(str::trim).filter(|name| !name.is_empty())
+}
