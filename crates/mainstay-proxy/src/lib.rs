@@ -3,6 +3,7 @@
 pub mod access_log;
 pub mod body;
 pub mod config;
+pub mod faults;
 pub mod framing;
 pub mod key;
 pub mod listener;
