@@ -8,6 +8,7 @@ pub mod framing;
 pub mod key;
 pub mod listener;
 pub mod metrics;
+pub mod mirror;
 pub mod redirect;
 pub mod respond;
 pub mod rewrite;
