@@ -9,6 +9,7 @@ pub mod key;
 pub mod listener;
 pub mod metrics;
 pub mod mirror;
+pub mod reading;
 pub mod redirect;
 pub mod respond;
 pub mod rewrite;
