@@ -50,6 +50,8 @@ pub struct Context {
     degraded: OnceLock<Degraded>,
     /// Why no further attempt was made, when one might have been.
     retry_stopped: OnceLock<&'static str>,
+    /// Kind of the first fault done to an attempt on purpose.
+    fault: OnceLock<&'static str>,
 }
 
 /// What is known of a call before it enters the stages.
@@ -96,6 +98,7 @@ impl Context {
             facts,
             degraded: OnceLock::new(),
             retry_stopped: OnceLock::new(),
+            fault: OnceLock::new(),
         })
     }
 
@@ -175,6 +178,16 @@ impl Context {
     /// Why no further attempt was made, when one might have been.
     pub fn retry_stopped(&self) -> Option<&'static str> {
         self.retry_stopped.get().copied()
+    }
+
+    /// Notes that a fault was done to an attempt on purpose. The first note stands.
+    pub fn note_fault(&self, kind: &'static str) {
+        let _first_stands = self.fault.set(kind);
+    }
+
+    /// Kind of the first fault done on purpose. The answer is marked with it, whoever gives it.
+    pub fn fault(&self) -> Option<&'static str> {
+        self.fault.get().copied()
     }
 
     /// Notes that a limit refused and the fallback is to answer.

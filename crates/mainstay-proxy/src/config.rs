@@ -16,8 +16,8 @@ pub mod upstream;
 use mainstay_resilience::Invalid;
 
 pub use gateway::{GatewayConfig, RawGateway};
-pub use plane::{Plane, RawPlane};
 pub use limits::{GatewayLimits, RawGatewayLimits};
+pub use plane::{Plane, RawPlane};
 pub use upstream::{RawUpstream, UpstreamConfig};
 
 /// Reads `namespace`: 1 to 63 of `a-z`, `0-9`, `-`; `default` where there is none.

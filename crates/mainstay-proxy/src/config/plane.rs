@@ -178,7 +178,8 @@ where
         match (N::try_from(name), P::try_from(raw)) {
             (Ok(name), Ok(policy)) => drop(resolved.insert(name, Arc::new(policy))),
             (name, policy) => {
-                faults.extend(name.err().map(|error| Invalid::range(at.clone(), error.to_string())));
+                faults
+                    .extend(name.err().map(|error| Invalid::range(at.clone(), error.to_string())));
                 faults.extend(policy.err().map(|error| error.within(&at)));
             }
         }
