@@ -15,6 +15,7 @@ use hyper::body::Incoming;
 use mainstay_call::stage::balance::Attempt;
 use mainstay_call::stage::circuit::Pending;
 use mainstay_call::stage::deadline::Bounded;
+use mainstay_call::stage::fallback::FallbackBody;
 use mainstay_call::stage::limit::Holding;
 use mainstay_call::watched::Watched;
 use mainstay_call::{BoxError, CallError};
@@ -23,6 +24,7 @@ use mainstay_core::problem::Code;
 use mainstay_resilience::Failure;
 use parking_lot::Mutex;
 
+use crate::faults::FaultyBody;
 use crate::upstream::UpstreamBody;
 
 /// The body of an answer on its way to the caller.
@@ -42,7 +44,18 @@ pub enum OutBody {
 }
 
 /// The body of an answer that came through the stages of [`pipeline`](crate::pipeline).
-pub type PipelineBody = Bounded<Watched<Watched<Watched<UpstreamBody, Pending>, Attempt>, Holding>>;
+pub type PipelineBody = Bounded<Watched<FallbackBody<AttemptBody>, Holding>>;
+
+/// The body of an answer to one attempt.
+pub type AttemptBody = Watched<Watched<FaultyBody<UpstreamBody>, Pending>, Attempt>;
+
+/// The upstream's end of the tunnel in the body of a 101, which came through the stages untouched.
+pub(crate) fn tunnel_of(body: PipelineBody) -> OutBody {
+    let attempt = body.into_inner().into_inner().into_inner();
+    let faulty = attempt.map(|attempt| attempt.into_inner().into_inner());
+    let upstream = faulty.and_then(|mut faulty| faulty.get_mut().map(std::mem::take));
+    upstream.map_or(OutBody::Empty, OutBody::Upstream)
+}
 
 /// What a stage says of a body that broke off; it is always a [`CallError`] inside.
 fn call_error(error: BoxError) -> CallError {

@@ -10,6 +10,7 @@ pub(crate) mod keys;
 mod lane;
 mod observer;
 mod serve;
+pub(crate) mod substitutes;
 mod upstreams;
 
 use std::collections::BTreeMap;
@@ -21,6 +22,7 @@ use arc_swap::ArcSwap;
 use http::{Request, Response};
 use mainstay_call::machines::Machines;
 use mainstay_call::resolve::Resolve;
+use mainstay_call::stale::StaleStore;
 use mainstay_core::name::{RouteName, ServiceName};
 use parking_lot::Mutex;
 
@@ -30,6 +32,7 @@ pub use upstreams::UpstreamRuntime;
 use crate::access_log::AccessLog;
 use crate::body::{InBody, OutBody};
 use crate::config::Plane;
+use crate::faults::FaultBook;
 use crate::forwarded::TrustedProxies;
 use crate::metrics::{Metrics, RouteMetrics};
 use crate::server::{ConnInfo, Handler};
@@ -54,6 +57,10 @@ pub struct Parts {
     pub log: Option<AccessLog>,
     /// Circuits, limits and budgets by name.
     pub machines: Arc<Machines>,
+    /// Faults to rehearse with.
+    pub faults: Arc<FaultBook>,
+    /// Good answers, kept for bad times.
+    pub stale: Arc<StaleStore>,
     /// Who the instances of services without a list are; `None` knows none.
     pub resolve: Option<Arc<dyn ResolveAny>>,
 }
@@ -93,6 +100,11 @@ impl Parts {
         let observer = Arc::new(Counting::new(Arc::clone(&metrics)));
         Self {
             machines: Arc::new(Machines::new(observer)),
+            faults: FaultBook::new({
+                let metrics = Arc::clone(&metrics);
+                move |kind| metrics.fault_injected(kind)
+            }),
+            stale: Arc::new(StaleStore::new(mainstay_call::stale::STALE_BYTES_MAX)),
             log: None,
             resolve: None,
             metrics,

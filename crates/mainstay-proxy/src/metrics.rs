@@ -274,6 +274,11 @@ impl Metrics {
         }
     }
 
+    /// Counts a fault that was injected on demand.
+    pub(crate) fn fault_injected(&self, kind: &'static str) {
+        self.faults.get_or_create(&FaultLabel { fault: kind.to_owned() }).inc();
+    }
+
     /// The exposition, in the `OpenMetrics` text format.
     ///
     /// # Errors

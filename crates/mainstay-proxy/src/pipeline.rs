@@ -9,6 +9,7 @@ use mainstay_call::replay::Replay;
 use mainstay_call::stage::balance::Balance;
 use mainstay_call::stage::circuit::{Circuit, CircuitLayer};
 use mainstay_call::stage::deadline::{Deadline, DeadlineLayer, DeadlinePolicy};
+use mainstay_call::stage::fallback::{Fallback, FallbackLayer, Fallbacks};
 use mainstay_call::stage::limit::{Limit, LimitLayer};
 use mainstay_call::stage::retry::{Retries, Retry, RetryLayer};
 use mainstay_call::stage::timeout::{Timeout, TimeoutLayer, TimeoutPolicy};
@@ -18,17 +19,19 @@ use mainstay_resilience::classify::Classifier;
 use tower_layer::Layer;
 
 use crate::body::InBody;
+use crate::faults::{FaultBook, Faulty, Place};
 use crate::gateway::keys::Keys;
+use crate::gateway::substitutes::Substitutes;
 use crate::upstream::Upstream;
 
 /// A caller's body as an attempt sends it: kept once for a substitute, once for a retry.
-pub type SentBody = Replay<InBody>;
+pub type SentBody = Replay<Replay<InBody>>;
 
 /// One attempt at one instance.
-pub type Attempt = Circuit<Timeout<Upstream<SentBody>>>;
+pub type Attempt = Circuit<Timeout<Faulty<Upstream<SentBody>>>>;
 
 /// A call, from the door to the instances.
-pub type Pipeline = Deadline<Limit<Retry<Balance<Attempt>>, Keys>>;
+pub type Pipeline = Deadline<Limit<Fallback<Retry<Balance<Attempt>>, Substitutes>, Keys>>;
 
 /// What the stages of a route's calls to one service are set to.
 #[derive(Clone, Debug)]
@@ -37,6 +40,10 @@ pub struct Stages {
     pub deadline: DeadlinePolicy,
     /// What it may not exceed.
     pub limits: Arc<[Arc<SharedLimit>]>,
+    /// What is answered when the real answer cannot be had.
+    pub fallbacks: Arc<Fallbacks>,
+    /// Who is asked in the service's place.
+    pub substitutes: Substitutes,
     /// When it is sent again.
     pub retries: Arc<Retries>,
     /// Whom it is sent to.
@@ -48,15 +55,18 @@ pub struct Stages {
 /// The stages of a call. Before them stand the head guard, which reads bytes, and the gateway,
 /// which finds the route and turns whatever goes wrong into a problem.
 pub fn pipeline(stages: Stages) -> Pipeline {
-    let Stages { deadline, limits, retries, instances, observer } = stages;
+    let Stages { deadline, limits, fallbacks, substitutes, retries, instances, observer } = stages;
     // The caller's patience; every later stage may only shorten it.
     DeadlineLayer::new(deadline).kept_below().layer(
         // Refuse early and cheaply what could not be served anyway.
         LimitLayer::new(limits, Keys, observer).layer(
-            // Below this line stages run once per attempt, not once per request.
-            RetryLayer::new(retries).layer(
-                // Below this line stages exist once per instance; see `attempt`.
-                Balance::new(instances),
+            // From here on a failure can still be answered in the service's place.
+            FallbackLayer::new(fallbacks, substitutes).layer(
+                // Below this line stages run once per attempt, not once per request.
+                RetryLayer::new(retries).layer(
+                    // Below this line stages exist once per instance; see `attempt`.
+                    Balance::new(instances),
+                ),
             ),
         ),
     )
@@ -71,14 +81,21 @@ pub struct AttemptStages {
     pub classifier: Arc<Classifier>,
     /// How long an attempt may take.
     pub timeout: TimeoutPolicy,
+    /// Faults to rehearse with.
+    pub faults: Arc<FaultBook>,
+    /// Whom attempts are sent to.
+    pub place: Arc<Place>,
 }
 
 /// The stages of an attempt at one instance.
 pub fn attempt(stages: AttemptStages, upstream: Upstream<SentBody>) -> Attempt {
-    let AttemptStages { circuits, classifier, timeout } = stages;
+    let AttemptStages { circuits, classifier, timeout, faults, place } = stages;
     // An instance that has failed is left alone for a while.
     CircuitLayer::new(circuits, classifier).layer(
         // One attempt is bounded, and tells the instance how long it has.
-        TimeoutLayer::new(timeout).layer(upstream),
+        TimeoutLayer::new(timeout).layer(
+            // Rehearsed faults meet the stages above as real ones would.
+            Faulty::new(faults, place, upstream),
+        ),
     )
 }

@@ -21,7 +21,7 @@ use super::lane::Lane;
 use super::serve::wall_clock;
 use super::{Parts, Running};
 use crate::access_log::Entry;
-use crate::body::{OutBody, PipelineBody};
+use crate::body::{OutBody, PipelineBody, tunnel_of};
 use crate::config::gateway::{Explain, OutcomeHeader};
 use crate::header;
 use crate::metrics::RouteMetrics;
@@ -195,7 +195,7 @@ impl Asked<'_> {
         let switched = head.status == StatusCode::SWITCHING_PROTOCOLS;
         let body = if switched {
             // The tunnel is taken out of the body by the server, which goes on with it.
-            OutBody::Upstream(body.into_inner().into_inner().into_inner().into_inner())
+            tunnel_of(body)
         } else {
             header::remove_hop_by_hop(&mut head.headers);
             OutBody::Pipeline(body)

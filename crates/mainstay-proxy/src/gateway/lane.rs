@@ -6,10 +6,12 @@ use std::sync::Arc;
 use mainstay_call::circuit::{CircuitKey, SharedCircuit};
 use mainstay_call::limit::SharedLimit;
 use mainstay_call::stage::deadline::DeadlinePolicy;
+use mainstay_call::stage::fallback::Fallbacks;
 use mainstay_core::name::{PolicyName, ServiceName};
 use mainstay_resilience::circuit::Scope;
 use mainstay_resilience::deadline::Patience;
 
+use super::substitutes::Substitutes;
 use super::{Parts, UpstreamRuntime};
 use crate::config::Plane;
 use crate::metrics::RouteMetrics;
@@ -25,6 +27,8 @@ pub struct Lane {
     pub metrics: RouteMetrics,
     /// The service.
     pub upstream: Arc<UpstreamRuntime>,
+    /// Name of the route.
+    pub route: Arc<str>,
     /// Circuits of the service and the route, beside each instance's own.
     pub circuits: Arc<[Arc<SharedCircuit>]>,
     /// How long a call may take.
@@ -43,7 +47,7 @@ pub(super) fn lanes(
     let Action::To(split) = &route.action else { return Vec::new() };
     let to = |(service, _): (&ServiceName, u16)| {
         let upstream = upstreams.get(service)?;
-        Some((service.clone(), lane(route, service, upstream, plane, parts)))
+        Some((service.clone(), lane(route, service, upstream, plane, parts, upstreams)))
     };
     split.shares().filter_map(to).collect()
 }
@@ -54,13 +58,22 @@ fn lane(
     upstream: &Arc<UpstreamRuntime>,
     plane: &Plane,
     parts: &Parts,
+    upstreams: &BTreeMap<ServiceName, Arc<UpstreamRuntime>>,
 ) -> Lane {
     let patience = Patience { timeout: route.timeout, max: route.deadline_max };
     let limits = limits(route, upstream, plane, parts);
     let keyed = limits.iter().any(|limit| !limit.policy().key.is_empty());
+    let policy = route.fallback.as_ref().and_then(|name| plane.fallbacks.get(name));
+    let mut fallbacks =
+        Fallbacks::new(Arc::from(route.name.as_str()), policy.map(|policy| (**policy).clone()));
+    fallbacks.classifier = Arc::clone(&upstream.config.classifier);
+    fallbacks.stale = Some(Arc::clone(&parts.stale));
+    fallbacks.observer = parts.machines.observer();
     let stages = Stages {
         deadline: DeadlinePolicy { patience, idle: route.idle },
         limits,
+        fallbacks: Arc::new(fallbacks),
+        substitutes: Substitutes::new(policy.map(|policy| &**policy), upstreams),
         retries: Arc::clone(&upstream.retries),
         instances: Arc::clone(&upstream.instances),
         observer: parts.machines.observer(),
@@ -69,6 +82,7 @@ fn lane(
         pipeline: pipeline(stages),
         metrics: parts.metrics.route(route.name.as_str(), service.as_str()),
         upstream: Arc::clone(upstream),
+        route: Arc::from(route.name.as_str()),
         circuits: group(route, service, upstream, plane, parts),
         patience,
         keyed,

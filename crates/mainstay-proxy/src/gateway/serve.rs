@@ -131,7 +131,8 @@ fn context(
             hash,
             arriving_attempt: arrival.attempt,
             idempotent: route.idempotent,
-            route: None,
+            route: Some(Arc::clone(&lane.route)),
+            principal: None,
             circuits: Arc::clone(&lane.circuits),
         },
     );

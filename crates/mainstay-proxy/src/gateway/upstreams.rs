@@ -20,6 +20,7 @@ use parking_lot::Mutex;
 use super::Parts;
 use crate::config::upstream::Protocol;
 use crate::config::{Plane, UpstreamConfig};
+use crate::faults::{FaultBook, Place};
 use crate::pipeline::{Attempt, AttemptStages, SentBody, attempt};
 use crate::tls::{ClientTls, ClientTlsFiles, Pair, TlsError};
 use crate::upstream::{Protocol as Spoken, Upstream, UpstreamSettings};
@@ -87,6 +88,7 @@ impl UpstreamRuntime {
             circuits: circuits.collect(),
             config: Arc::clone(config),
             machines: Arc::clone(&parts.machines),
+            faults: Arc::clone(&parts.faults),
             handles: Arc::clone(&handles),
         };
         let learns = Learns {
@@ -186,6 +188,7 @@ struct Maker {
     circuits: Vec<(PolicyName, Arc<CircuitPolicy>)>,
     config: Arc<UpstreamConfig>,
     machines: Arc<Machines>,
+    faults: Arc<FaultBook>,
     handles: Arc<Handles>,
 }
 
@@ -220,6 +223,12 @@ impl MakeEndpoint<Attempt> for Maker {
                 attempt: self.config.retry.try_timeout,
                 hop: self.config.hop,
             },
+            faults: Arc::clone(&self.faults),
+            place: Arc::new(Place {
+                service: Arc::clone(&self.service),
+                instance: Arc::clone(endpoint.name()),
+                connect: self.config.connect,
+            }),
         };
         attempt(stages, self.handles.of(endpoint.address()))
     }

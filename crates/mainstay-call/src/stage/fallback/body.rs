@@ -37,6 +37,16 @@ pin_project! {
     }
 }
 
+impl<R> FallbackBody<R> {
+    /// The upstream's body, if this is one.
+    pub fn into_inner(self) -> Option<R> {
+        match self.source {
+            Source::Upstream { body, .. } => Some(body),
+            Source::AtHand { .. } => None,
+        }
+    }
+}
+
 impl<R: Body> FallbackBody<R> {
     /// The upstream's body, copied as it passes if `keeping` is given.
     pub(super) fn upstream(body: R, mut keeping: Option<Box<Keeping>>) -> Self {
