@@ -10,7 +10,8 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
 
-use serde::Serialize;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use crate::metrics::Metrics;
 
@@ -19,9 +20,11 @@ use crate::metrics::Metrics;
 pub const QUEUE_LINES_MAX: usize = 8_192;
 
 /// How a line is written.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum Format {
     /// One JSON object with OpenTelemetry's names.
+    #[default]
     Json,
     /// Apache's combined log format.
     Combined,

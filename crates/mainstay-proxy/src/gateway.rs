@@ -6,11 +6,11 @@
 
 mod answer;
 mod arrival;
-pub(crate) mod keys;
+pub mod keys;
 mod lane;
 mod observer;
 mod serve;
-pub(crate) mod substitutes;
+pub mod substitutes;
 mod upstreams;
 
 use std::collections::BTreeMap;
@@ -74,7 +74,7 @@ impl<R: Resolve + std::fmt::Debug> ResolveAny for R {}
 #[derive(Debug)]
 pub struct Running {
     /// What it was made from.
-    pub plane: Plane,
+    pub plane: Arc<Plane>,
     /// Services by name.
     pub upstreams: BTreeMap<ServiceName, Arc<UpstreamRuntime>>,
     /// What requests by each route pass through, by the service they go to.
@@ -118,7 +118,7 @@ impl Gateway {
     /// # Errors
     ///
     /// When a file that the configuration names cannot be read or used.
-    pub fn new(plane: Plane, parts: Parts) -> Result<Arc<Self>, TlsError> {
+    pub fn new(plane: Arc<Plane>, parts: Parts) -> Result<Arc<Self>, TlsError> {
         let running = Running::build(plane, &parts, None)?;
         Ok(Arc::new(Self {
             running: ArcSwap::from_pointee(running),
@@ -133,7 +133,7 @@ impl Gateway {
     /// # Errors
     ///
     /// When a file that the configuration names cannot be read or used.
-    pub fn replace(&self, plane: Plane) -> Result<(), TlsError> {
+    pub fn replace(&self, plane: Arc<Plane>) -> Result<(), TlsError> {
         let _one_at_a_time = self.building.lock();
         let before = self.running.load_full();
         let next = Running::build(plane, &self.parts, Some(&before))?;
@@ -167,7 +167,7 @@ impl Gateway {
 }
 
 impl Running {
-    fn build(plane: Plane, parts: &Parts, before: Option<&Self>) -> Result<Self, TlsError> {
+    fn build(plane: Arc<Plane>, parts: &Parts, before: Option<&Self>) -> Result<Self, TlsError> {
         let mut upstreams = BTreeMap::new();
         for (name, config) in &plane.upstreams {
             let known = before.and_then(|before| before.upstreams.get(name));

@@ -274,6 +274,11 @@ impl Metrics {
         }
     }
 
+    /// Counts connections cut at the end of a drain.
+    pub fn connections_cut(&self, cut: usize) {
+        self.drain_cut.inc_by(cut as u64);
+    }
+
     /// Counts a fault that was injected on demand.
     pub(crate) fn fault_injected(&self, kind: &'static str) {
         self.faults.get_or_create(&FaultLabel { fault: kind.to_owned() }).inc();

@@ -11,6 +11,7 @@ mod explain;
 mod faults;
 mod help;
 pub mod reference;
+mod role;
 mod settings;
 #[cfg(test)]
 mod tests;
@@ -30,6 +31,7 @@ use crate::control_client::Control;
 use crate::exit::Exit;
 use crate::output::{Format, Table};
 use crate::report::{self, Report};
+use crate::role::Role;
 use crate::settings::Errors;
 
 /// What a verb may touch besides its arguments.
@@ -86,6 +88,8 @@ pub fn run(arguments: Vec<OsString>, session: &mut Session<'_>) -> u8 {
     };
     session.global = cli.global;
     let ended = match cli.command {
+        Command::Dev(run) => role::run(run, Role::Dev, session),
+        Command::Gateway(run) => role::run(run, Role::Gateway, session),
         Command::Settings { verb } => settings::run(verb, session),
         Command::Route { verb } => calls::route(verb, session),
         Command::Circuit { verb } => calls::circuit(verb, session),

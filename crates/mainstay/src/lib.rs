@@ -12,10 +12,12 @@
 
 pub mod check;
 pub mod cli;
+pub mod control;
 pub mod control_client;
 pub mod exit;
 pub mod explain;
 pub mod output;
 pub mod report;
+pub mod role;
 pub mod settings;
 pub mod width;

@@ -10,6 +10,7 @@ use mainstay_resilience::Invalid;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::access_log::Format;
 use crate::forwarded::Mode;
 use super::limits::{GatewayLimits, RawGatewayLimits, number, seconds};
 use crate::route::HostPattern;
@@ -83,7 +84,7 @@ pub struct RawCertificate {
 #[serde(deny_unknown_fields, default)]
 pub struct RawAccessLog {
     /// Form of a line: `json`, `combined`, or `off` for none. Default `json`.
-    pub format: Option<AccessLogFormat>,
+    pub format: Option<Format>,
     /// Share of the successes that are logged, 0 to 100 percent; failures always are. Default
     /// 100.
     pub sample_percent: Option<f64>,
@@ -141,7 +142,7 @@ pub struct CertificateConfig {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AccessLogConfig {
     /// Form of a line.
-    pub format: AccessLogFormat,
+    pub format: Format,
     /// Share of the successes that are logged, in percent.
     pub sample_percent: f64,
 }
@@ -199,19 +200,6 @@ choice! {
         Off,
     }
 }
-choice! {
-    /// Form of a line of the access log.
-    AccessLogFormat {
-        /// One JSON object, with the names of OpenTelemetry.
-        #[default]
-        Json,
-        /// The combined format of Apache.
-        Combined,
-        /// No lines.
-        Off,
-    }
-}
-
 impl GatewayConfig {
     /// Whether `peer` is one of our own proxies.
     pub fn trusts(&self, peer: IpAddr) -> bool {
@@ -328,7 +316,7 @@ mod tests {
         assert_eq!(config.forwarded, Mode::X);
         assert_eq!(config.explain, Explain::Brief);
         assert_eq!(config.drain_delay + config.drain, Duration::from_secs(35));
-        assert_eq!(config.access_log.format, AccessLogFormat::Json);
+        assert_eq!(config.access_log.format, Format::Json);
         let limits = config.limits;
         assert_eq!((limits.head_bytes_max, limits.headers_max), (32 << 10, 100));
         assert_eq!((limits.uri_bytes_max, limits.body_bytes_max), (8 << 10, 10 << 20));

@@ -14,21 +14,21 @@ use crate::route::{Captures, Route, View};
 
 /// What the gateway found out about a request, for keys that need more than its headers.
 #[derive(Clone, Debug)]
-pub struct Found {
+pub(crate) struct Found {
     /// Host asked for.
-    pub host: Box<str>,
+    pub(crate) host: Box<str>,
     /// Judged path.
-    pub path: Box<str>,
+    pub(crate) path: Box<str>,
     /// Query.
-    pub query: Option<Box<str>>,
+    pub(crate) query: Option<Box<str>>,
     /// Who asks.
-    pub client: IpAddr,
+    pub(crate) client: IpAddr,
     /// The route that matched.
-    pub route: Arc<Route>,
+    pub(crate) route: Arc<Route>,
     /// What it captured of the path.
-    pub captures: Captures,
+    pub(crate) captures: Captures,
     /// The service the call goes to.
-    pub service: Box<str>,
+    pub(crate) service: Box<str>,
 }
 
 /// Reads from the [`Found`] in a request's extensions.

@@ -91,7 +91,6 @@ pub(super) async fn serve(
                 Ok(target) => target,
                 Err(problem) => return asked.problem(Some(&route), Some(lane), &problem),
             };
-            drop(facts);
             let found = lane.keyed.then(|| found(&view, &route, captures, service.as_str()));
             let body = body.limited(longest);
             let mut request = outgoing(head, body, target, &arrival, &route, &captures, &judged);

@@ -59,6 +59,12 @@ pub enum Color {
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
+    /// Starts everything there is on this machine, for one developer; nothing else is needed.
+    #[command(after_help = examples("dev", "dev --ephemeral --random-ports -o json"))]
+    Dev(Run),
+    /// Starts the gateway.
+    #[command(after_help = examples("gateway --config mainstay.toml", "gateway --config mainstay.toml --takeover"))]
+    Gateway(Run),
     /// Mainstay's own configuration.
     #[command(after_help = examples("settings validate", "settings show --origin"))]
     Settings {
@@ -116,6 +122,25 @@ pub(super) enum Command {
         /// Page.
         what: Reference,
     },
+}
+
+/// How a role is started.
+#[derive(Clone, Debug, Args)]
+pub(super) struct Run {
+    #[command(flatten)]
+    pub(super) file: ConfigFile,
+    /// Where data is kept; made with mode 0700.
+    #[arg(long, value_name = "PATH")]
+    pub(super) data_dir: Option<PathBuf>,
+    /// A temporary data directory, removed at exit.
+    #[arg(long, conflicts_with = "data_dir")]
+    pub(super) ephemeral: bool,
+    /// Every listener on a free port; the ready line says which.
+    #[arg(long)]
+    pub(super) random_ports: bool,
+    /// Takes over from the process that runs on the data directory, without a failed request.
+    #[arg(long)]
+    pub(super) takeover: bool,
 }
 
 /// Which configuration is meant.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use mainstay_proxy::config::{Plane, RawGateway, RawPlane, RawUpstream};
 use mainstay_proxy::route::RawRoute;
@@ -45,7 +46,7 @@ pub struct Meant {
     /// Address of the control port.
     pub control: SocketAddr,
     /// The data plane.
-    pub plane: Plane,
+    pub plane: Arc<Plane>,
 }
 
 impl Meant {
@@ -58,7 +59,7 @@ impl Meant {
         let Settings { server, gateway, system, route, upstream, circuit, limit, fallback } = raw;
         let control = server.unwrap_or_default().listen.unwrap_or(RawServer::LISTEN);
         let raw = RawPlane { gateway, system, route, upstream, circuit, limit, fallback };
-        let plane = Plane::resolve(raw)?;
+        let plane = Arc::new(Plane::resolve(raw)?);
         if control.ip().is_loopback() {
             return Ok(Self { control, plane });
         }
