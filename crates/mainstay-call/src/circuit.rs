@@ -330,3 +330,36 @@ fn refusal(circuit: &SharedCircuit, refused: Refused) -> Refusal {
         effect: Effect::None,
     }
 }
+
+#[cfg(all(test, mainstay_loom))]
+mod modelled {
+    use std::time::Duration;
+
+    use mainstay_resilience::circuit::{RawCircuit, State};
+
+    use super::*;
+    use crate::observe::Silent;
+
+    #[test]
+    fn a_call_dropped_while_another_is_admitted_gives_its_probe_back() {
+        loom::model(|| {
+            let start = Instant::from_nanos(1);
+            let raw = RawCircuit { probes: Some(1), ..RawCircuit::default() };
+            let policy = Arc::new(CircuitPolicy::try_from(raw).unwrap());
+            let key = CircuitKey { policy: "p".into(), subject: "s".into() };
+            let circuit = Arc::new(SharedCircuit::new_at(start, key, policy, 7, Arc::new(Silent)));
+            circuit.set_mode(start, Mode::ForcedOpen, Instant::MAX);
+            circuit.set_mode(start, Mode::Auto, Instant::MAX);
+            let after = start.plus(Duration::from_secs(5));
+            let ask = move |circuit: &Arc<SharedCircuit>| {
+                Permits::take(after, std::iter::once(circuit)).map(drop).is_ok()
+            };
+            let theirs = Arc::clone(&circuit);
+            let other = loom::thread::spawn(move || ask(&theirs));
+            let (mine, other) = (ask(&circuit), other.join().unwrap());
+            assert!(mine || other);
+            let view = circuit.view(after);
+            assert_eq!((view.state, view.probes_free), (State::HalfOpen, 1));
+        });
+    }
+}

@@ -1,4 +1,5 @@
 //! A shared circuit decides and shows what one circuit alone would.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test may")]
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -140,7 +141,7 @@ fn event() -> impl Strategy<Value = Event> {
 
 fn policy() -> impl Strategy<Value = Arc<CircuitPolicy>> {
     let odds = (
-        proptest::option::weighted(0.5, 1u64..12),
+        proptest::option::weighted(0.5, 1u32..12),
         prop_oneof![6 => Just(WindowKind::Time), 1 => Just(WindowKind::Count)],
         prop_oneof![4 => Just(Enforcement::Enforce), 1 => Just(Enforcement::Observe)],
         prop_oneof![1 => Just(Compare::AtLeast), 1 => Just(Compare::Above)],
@@ -158,7 +159,7 @@ fn policy() -> impl Strategy<Value = Arc<CircuitPolicy>> {
             sub_windows: Some(5),
             min_calls: Some(min_calls),
             failure_rate_percent: Some(f64::from(rate)),
-            slow_call_seconds: slow.map(|millis| millis as f64 / 1e3),
+            slow_call_seconds: slow.map(|millis| f64::from(millis) / 1e3),
             consecutive_failures: Some(run),
             failures: Some(failures),
             sub_window_failures: Some(sub_failures),

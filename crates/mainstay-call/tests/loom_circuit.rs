@@ -2,8 +2,10 @@
 //!
 //! ```text
 //! RUSTFLAGS="--cfg mainstay_loom" cargo test -p mainstay-call --release --test loom_circuit
+//! RUSTFLAGS="--cfg mainstay_loom" cargo test -p mainstay-call --release --lib modelled
 //! ```
 #![cfg(mainstay_loom)]
+#![expect(clippy::unwrap_used, reason = "a test may")]
 
 use std::sync::Arc;
 use std::time::Duration;
