@@ -35,7 +35,7 @@ fn one_thread() -> Vec<Case> {
     let mut n = 0;
     let (recloser, failsafe) = (Recloser::custom().build(), failsafe::Config::new().build());
     let consecutive = consecutive();
-    let mut tower = CircuitBreakerLayer::standard()
+    let mut tower = CircuitBreakerLayer::builder()
         .build()
         .expect("its own defaults")
         .layer_fn(tower::service_fn(|n: u64| std::future::ready(Ok::<u64, u64>(n))));
@@ -44,7 +44,7 @@ fn one_thread() -> Vec<Case> {
             let permit = machine.admit(now).expect("closed");
             machine.record(now, permit, black_box(Outcome::Success), LATENCY);
         }),
-        Case::ours(GROUP, "`SharedCircuit`", Some(32.0)).op(move |now| call(&quiet, now)),
+        Case::ours(GROUP, "`SharedCircuit`", Some(32.0)).basis().op(move |now| call(&quiet, now)),
         Case::ours(GROUP, "`SharedCircuit`, one call in 100 refused by the peer", None)
             .op(move |now| mixed(&refused, now, &mut n)),
         Case::ours(GROUP, "`SharedCircuit`, count window", None)
@@ -70,6 +70,7 @@ fn two_threads() -> Vec<Case> {
     const GROUP: &str = "circuit: permit + record, two threads sharing it";
     vec![
         Case::ours(GROUP, "`SharedCircuit`", Some(80.0))
+            .basis()
             .two(shared(RawCircuit::default()), |circuit, now| call(circuit, now)),
         Case::ours(GROUP, "`SharedCircuit`, one call in 100 refused by the peer", None).two(
             shared(RawCircuit::default()),
@@ -106,7 +107,7 @@ fn refusals() -> Vec<Case> {
         drop(recloser.call(|| Err::<(), ()>(())));
     }
     vec![
-        Case::ours(GROUP, "`SharedCircuit`", Some(50.0)).op(move |now| {
+        Case::ours(GROUP, "`SharedCircuit`", Some(50.0)).basis().op(move |now| {
             let refused = open.admit(now).expect_err("open");
             black_box(refused);
         }),

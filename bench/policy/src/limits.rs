@@ -66,7 +66,8 @@ fn direct() -> Vec<Case> {
     vec![
         Case::ours(GROUP, "machine alone, with what is left and when it is whole", Some(18.0))
             .op(move |now| grant(alone.ask_by(now, Cost::ONE, Instant::MAX))),
-        Case::ours(GROUP, "the same behind a mutex", None)
+        Case::ours(GROUP, "the same behind a mutex, as the product shares it", Some(18.0))
+            .basis()
             .op(move |now| grant(locked.lock().ask_by(now, Cost::ONE, Instant::MAX))),
         Case::ours(GROUP, "`gcra` on an atomic word: yes or no", Some(18.0))
             .op(move |now| word.ask(now)),
@@ -84,7 +85,8 @@ fn direct() -> Vec<Case> {
 fn two_threads() -> Vec<Case> {
     const GROUP: &str = "bucket, direct, two threads sharing it";
     vec![
-        Case::ours(GROUP, "machine behind a mutex", None)
+        Case::ours(GROUP, "machine behind a mutex, as the product shares it", None)
+            .basis()
             .two(Mutex::new(limiter()), |limiter, now| {
                 grant(limiter.lock().ask_by(now, Cost::ONE, Instant::MAX))
             }),
@@ -114,10 +116,12 @@ fn keyed() -> Vec<Case> {
         Case::ours(GROUP, "behind a mutex, hash given", Some(50.0)).op(move |now| {
             grant(by_hash.lock().ask(now, hashes[a.next()], Cost::ONE, Instant::MAX, write));
         }),
-        Case::ours(GROUP, "behind a mutex, two keyed hashes of the text", None).op(move |now| {
-            let key = hash(&texts[b.next()]);
-            grant(by_text.lock().ask(now, key, Cost::ONE, Instant::MAX, write));
-        }),
+        Case::ours(GROUP, "behind a mutex, with the two keyed hashes of the text", Some(50.0))
+            .basis()
+            .op(move |now| {
+                let key = hash(&texts[b.next()]);
+                grant(by_text.lock().ask(now, key, Cost::ONE, Instant::MAX, write));
+            }),
         Case::peer(GROUP, "governor, DashMap by text, its clock", "1 quanta read")
             .op(move |_| assert!(clocked.check_key(&governed[c.next()]).is_ok())),
         Case::peer(GROUP, "governor, DashMap by text, clock that stands still", "1 atomic load")

@@ -11,8 +11,7 @@ pub fn print(cases: &[Case], figures: &[Figures], rounds: u64, millis: u64) {
         "Method: {rounds} rounds of {millis} ms a case, after one to warm up; every round runs all \
          cases, beginning with another one and turning round each time. Figures are nanoseconds \
          per operation of one thread: median of the rounds, least and most. Ratios are of the \
-         medians: ours / that peer, with the first row of ours in the group that has a target \
-         (else the first). Allocations: the most per operation in any round.\n"
+         medians: ours, in the row marked †, / that peer. Allocations: the most per operation in any round.\n"
     );
     let mut group = "";
     for (case, figure) in cases.iter().zip(figures) {
@@ -33,7 +32,11 @@ pub fn print(cases: &[Case], figures: &[Figures], rounds: u64, millis: u64) {
         };
         let ratio = ours(cases, figures, case)
             .map_or("–".to_owned(), |ours| format!("{:.2}", ours.median / figure.median));
-        let who = if case.ours { "**Mainstay** " } else { "" };
+        let who = match (case.ours, case.basis) {
+            (true, true) => "**Mainstay**† ",
+            (true, false) => "**Mainstay** ",
+            (false, _) => "",
+        };
         println!(
             "| {who}{} | {:.1} | {:.1} – {:.1} | {target} | {ratio} | {} | {:.3} |",
             case.name, figure.median, figure.least, figure.most, case.clock, figure.allocations,
@@ -47,10 +50,8 @@ pub fn print(cases: &[Case], figures: &[Figures], rounds: u64, millis: u64) {
 
 /// What a peer is measured against.
 fn ours<'a>(cases: &[Case], figures: &'a [Figures], peer: &Case) -> Option<&'a Figures> {
-    let ours =
-        || cases.iter().zip(figures).filter(|(case, _)| case.ours && case.group == peer.group);
-    let compared = ours().find(|(case, _)| case.target.is_some()).or_else(|| ours().next());
-    compared.filter(|_| !peer.ours).map(|(_, figures)| figures)
+    let basis = |case: &Case| case.basis && case.group == peer.group && !peer.ours;
+    cases.iter().zip(figures).find(|(case, _)| basis(case)).map(|(_, figures)| figures)
 }
 
 fn machine() -> String {

@@ -12,8 +12,11 @@ use crate::alloc;
 pub struct Case {
     pub group: &'static str,
     pub name: &'static str,
-    /// Whether it is the peers' row that others are measured against, or ours.
+    /// Whether it is ours or a peer's.
     pub ours: bool,
+    /// Whether peers of the group are measured against this row of ours: the one that does most
+    /// nearly what they do, in the form the product uses.
+    pub basis: bool,
     /// The clock it reads inside, if any.
     pub clock: &'static str,
     /// The most nanoseconds it should take, ours only.
@@ -44,11 +47,24 @@ const BATCH: u64 = 512;
 
 impl Case {
     pub fn ours(group: &'static str, name: &'static str, target: Option<f64>) -> Self {
-        Self { group, name, ours: true, clock: "–", target, run: Box::new(|_| unreachable!()) }
+        Self {
+            group,
+            name,
+            ours: true,
+            basis: false,
+            clock: "–",
+            target,
+            run: Box::new(|_| unreachable!()),
+        }
     }
 
     pub fn peer(group: &'static str, name: &'static str, clock: &'static str) -> Self {
         Self { ours: false, clock, ..Self::ours(group, name, None) }
+    }
+
+    /// Makes this the row that peers are measured against.
+    pub fn basis(self) -> Self {
+        Self { basis: true, ..self }
     }
 
     /// One thread that does `op` over and over.
