@@ -37,6 +37,7 @@ mod control;
 mod judge;
 mod policy;
 mod probes;
+mod quiet;
 mod report;
 mod snapshot;
 mod state;
@@ -51,6 +52,7 @@ pub use self::policy::{
     WindowKind, WindowShape,
 };
 use self::probes::{Lease, Probes};
+pub use self::quiet::{Aside, Quiet};
 pub use self::report::{
     Cause, Evidence, Mode, Reason, Refused, State, SubWindowView, Transition, UnknownMode, View,
     Why,

@@ -235,7 +235,7 @@ impl Sample {
     /// on.
     #[inline]
     pub fn new(outcome: Outcome, latency: Duration, slow_from: u64) -> Self {
-        let nanos = u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX).min(LATENCY_MAX);
+        let nanos = latency_nanos(latency);
         Self {
             failure: outcome.is_failure(),
             slow: nanos >= slow_from,
@@ -274,6 +274,12 @@ impl Sample {
             latency_nanos: word & LATENCY_MAX,
         }
     }
+}
+
+/// A latency as it is counted.
+#[inline]
+pub(crate) fn latency_nanos(latency: Duration) -> u64 {
+    u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX).min(LATENCY_MAX)
 }
 
 /// 60 bits of nanoseconds are 36 years; a latency beyond that is counted as that.

@@ -78,6 +78,19 @@ impl Judge {
         })
     }
 
+    /// Whether no number of plain successes can open a closed circuit, now or by time alone: no
+    /// condition holds, and each depends on figures that successes can only better.
+    #[inline]
+    pub(super) fn only_improves(&self, window: &Window) -> bool {
+        let total = window.total();
+        if total.failures == 0 && total.slow == 0 {
+            return true;
+        }
+        total.calls >= self.min_calls
+            && self.verdict(window, 0, false).is_none()
+            && self.unavailable(&window.current().tally).is_none()
+    }
+
     /// The cause, if `tally` is that of an ended sub-window in which nobody answered.
     pub(super) fn unavailable(&self, tally: &Tally) -> Option<Cause> {
         (tally.calls >= self.unavailable && tally.is_all_timeouts())

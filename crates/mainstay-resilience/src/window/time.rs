@@ -60,6 +60,15 @@ impl TimeWindow {
         }
     }
 
+    /// Adds successes that were not slow to the current sub-window, which must still be current.
+    #[inline]
+    pub fn add_successes(&mut self, calls: u64, latency_nanos: u128) {
+        for tally in [&mut self.total, &mut self.subs[self.head]] {
+            tally.calls += calls;
+            tally.latency_nanos += latency_nanos;
+        }
+    }
+
     /// Adds what another window had counted in a sub-window that began `age` before `now`; what is
     /// too old is left out. So counts survive a restart and a change of length.
     pub fn add_aged(&mut self, now: Instant, age: Duration, tally: &Tally) {
