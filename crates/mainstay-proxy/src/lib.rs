@@ -22,6 +22,7 @@ pub mod respond;
 pub mod rewrite;
 pub mod route;
 pub mod server;
+pub mod snapshot;
 pub mod split;
 mod time;
 pub mod tls;
