@@ -17,6 +17,7 @@ pub mod mirror;
 pub mod path;
 pub mod pipeline;
 pub mod reading;
+pub mod record;
 pub mod redirect;
 pub mod respond;
 pub mod rewrite;
