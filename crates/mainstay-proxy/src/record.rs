@@ -301,6 +301,7 @@ fn hash(id: &str) -> u64 {
     xxh64(id.as_bytes(), 0)
 }
 
+#[expect(clippy::ref_option, reason = "serde hands over a reference to the field")]
 fn rfc3339<S: Serializer>(at: &Option<SystemTime>, serializer: S) -> Result<S::Ok, S::Error> {
     at.map(crate::time::rfc3339).serialize(serializer)
 }

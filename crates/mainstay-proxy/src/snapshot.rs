@@ -28,7 +28,7 @@ use xxhash_rust::xxh64::xxh64;
 pub use keeper::Keeper;
 
 /// Older files are ignored.
-pub const AGE_MAX: Duration = Duration::from_secs(300);
+pub const AGE_MAX: Duration = Duration::from_mins(5);
 
 /// Largest file that is read, in bytes: 10,000 instances with three circuits of 700 bytes, three
 /// times over.

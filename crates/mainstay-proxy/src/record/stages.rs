@@ -221,7 +221,7 @@ impl Teller<'_> {
             (None, None) => ("answer", self.ended.status.to_string()),
         };
         if let Some(kind) = self.context.fault() {
-            observed.push_str(&format!(", fault `{kind}` injected"));
+            observed = format!("{observed}, fault `{kind}` injected");
         }
         Step { observed: Some(observed), ..step("upstream", outcome) }
     }
