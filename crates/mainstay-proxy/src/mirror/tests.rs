@@ -224,6 +224,12 @@ fn a_worker_that_ends_forgets_no_copy() {
     assert_eq!((bench.ends().as_str(), bench.mirrors.in_flight()), ("failed", 0));
 }
 
+#[test]
+fn a_body_that_is_being_copied_can_be_sent_upstream() {
+    fn sendable<B: crate::upstream::RequestBody>() {}
+    sendable::<Tee<Full<Bytes>>>();
+}
+
 proptest! {
     /// However a body is cut into parts, its own service gets all of it, and the copy the same.
     #[test]

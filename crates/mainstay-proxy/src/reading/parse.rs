@@ -9,7 +9,7 @@ pub struct Processors(Vec<(u32, u32)>);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Busy {
     /// Ticks in which the processors did something.
-    pub busy: u64,
+    pub used: u64,
     /// All ticks.
     pub total: u64,
     /// Processors of the whole machine, at least 1.
@@ -55,7 +55,7 @@ impl Busy {
     /// Busy share since `before`, 0 to 100 percent.
     pub fn percent_since(self, before: Self) -> f64 {
         let total = self.total.saturating_sub(before.total);
-        share(self.busy.saturating_sub(before.busy), total)
+        share(self.used.saturating_sub(before.used), total)
     }
 }
 
@@ -89,7 +89,7 @@ pub fn allowed(status: &str) -> Option<Processors> {
 /// `/proc/stat`: time of the processors in `of`. A guest's time is part of user time already, and
 /// waiting for a disk is not being busy.
 pub fn busy(stat: &str, of: &Processors) -> Option<Busy> {
-    let mut sum = Busy { busy: 0, total: 0, machine_processors: 0 };
+    let mut sum = Busy { used: 0, total: 0, machine_processors: 0 };
     for line in stat.lines() {
         let Some(rest) = line.strip_prefix("cpu") else { continue };
         let mut words = rest.split_ascii_whitespace();
@@ -106,7 +106,7 @@ pub fn busy(stat: &str, of: &Processors) -> Option<Busy> {
             let ticks: u64 = word.parse().ok()?;
             sum.total = sum.total.saturating_add(ticks);
             if n != 3 && n != 4 {
-                sum.busy = sum.busy.saturating_add(ticks);
+                sum.used = sum.used.saturating_add(ticks);
             }
         }
     }

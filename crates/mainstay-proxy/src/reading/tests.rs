@@ -44,14 +44,14 @@ impl Tree {
 /// `/proc/stat` of four processors after so many ticks: the first two were busy for `busy` of them,
 /// the others all the time.
 fn stat(ticks: u64, busy: u64) -> String {
-    let mut text = format!("cpu  1 2 3 4 5 6 7 8 9 10\n");
-    for processor in 0..4 {
+    let line = |processor| {
         let busy = if processor < 2 { busy } else { ticks };
         let (user, steal, idle) = (busy / 2, busy - busy / 2, (ticks - busy) / 2);
         let iowait = ticks - busy - idle;
-        text.push_str(&format!("cpu{processor} {user} 0 0 {idle} {iowait} 0 0 {steal} 77 0\n"));
-    }
-    text + "intr 1 2 3\nctxt 5\n"
+        format!("cpu{processor} {user} 0 0 {idle} {iowait} 0 0 {steal} 77 0")
+    };
+    let lines: Vec<String> = (0..4).map(line).collect();
+    format!("cpu  1 2 3 4 5 6 7 8 9 10\n{}\nintr 1 2 3\nctxt 5\n", lines.join("\n"))
 }
 
 /// Reads twice, a second apart, after `later` files were written; processor, memory and load.
@@ -231,7 +231,7 @@ proptest! {
         let _unused = (parse::mounts(&text), parse::group(&text, None), parse::loadavg(&text));
         let _unused = (parse::busy(&format!("cpu0 {text}"), &all), parse::cpu_max(&text));
         let _unused = (parse::entry(&text, "a"), parse::memory_limit(&text), parse::meminfo(&text));
-        let busy = |busy, total| Busy { busy, total, machine_processors: 1 };
+        let busy = |used, total| Busy { used, total, machine_processors: 1 };
         let quota = Quota { quota_us: a.max(1), period_us: b.max(1) };
         for percent in [
             busy(a, b).percent_since(busy(c, a)),
