@@ -166,6 +166,8 @@ impl<S: Clone> Instances<S> {
     #[cold]
     fn replace(&self, now: Instant) {
         let Some(mut outliers) = self.outliers.try_lock() else { return };
+        // A run that is completed from here on sets this to zero, and that must not be lost.
+        self.learns.wake.store(u64::MAX, Ordering::Relaxed);
         let before = self.set.load();
         let list = Arc::clone(&self.watch.borrow());
         let mut changes = Vec::new();
@@ -190,7 +192,7 @@ impl<S: Clone> Instances<S> {
 
     /// Takes `changes` into the set, and tells of them.
     fn renew(&self, outliers: &Outliers, changes: Vec<Change>, now: Instant) {
-        self.learns.wake.store(outliers.next_wake().as_nanos(), Ordering::Relaxed);
+        self.learns.wake.fetch_min(outliers.next_wake().as_nanos(), Ordering::Relaxed);
         if changes.is_empty() {
             return;
         }

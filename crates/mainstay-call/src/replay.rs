@@ -3,15 +3,21 @@
 //! Every part that passes is kept until more than a limit has passed; from then on nothing is
 //! kept and the body cannot be repeated, so a large upload costs no memory. A body that is empty,
 //! as most are, costs nothing at all. The idea is that of linkerd's `ReplayBody`.
+//!
+//! One attempt reads at a time. A peer may answer before it has read the whole request, and the
+//! transport may then still be sending it; as soon as another attempt begins, the earlier one's
+//! body fails, so that it neither steals parts nor passes a cut body off as a whole one.
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use bytes::{Buf, Bytes};
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use parking_lot::Mutex;
+
+use crate::error::BoxError;
 
 /// A body that remembers what it has given out, up to a limit.
 #[derive(Debug)]
@@ -24,10 +30,17 @@ pub enum Replay<B> {
         shared: Arc<Mutex<Shared<B>>>,
         /// Parts of the kept ones already given in this attempt.
         given: usize,
+        /// Number of the attempt; the latest one reads.
+        reader: u32,
     },
     /// This attempt is the only one: nothing is shared and nothing kept.
     Once(Option<B>),
 }
+
+/// Another attempt has begun to send the same body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("another attempt has begun to send this body")]
+pub struct Superseded;
 
 /// What attempts of one call share.
 #[derive(Debug)]
@@ -42,6 +55,10 @@ pub struct Shared<B> {
     outgrown: bool,
     /// The caller's body failed; a repetition would be cut short.
     broken: bool,
+    /// Number of the attempt that reads.
+    reader: u32,
+    /// Wakes it, when it waits for the caller.
+    waiting: Option<Waker>,
 }
 
 impl<B: Body> Replay<B> {
@@ -59,8 +76,10 @@ impl<B: Body> Replay<B> {
             trailers: None,
             outgrown,
             broken: false,
+            reader: 0,
+            waiting: None,
         };
-        Self::Streaming { shared: Arc::new(Mutex::new(shared)), given: 0 }
+        Self::Streaming { shared: Arc::new(Mutex::new(shared)), given: 0, reader: 0 }
     }
 
     /// Wraps `body` so that it passes as it is, once.
@@ -68,17 +87,33 @@ impl<B: Body> Replay<B> {
         if body.is_end_stream() { Self::Empty } else { Self::Once(Some(body)) }
     }
 
-    /// The body for one more attempt, which starts again at the beginning. `None` when the body
-    /// has outgrown its limit or broke off.
+    /// Whether the body can be sent once more from its beginning.
+    pub fn is_whole(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Once(_) => false,
+            Self::Streaming { shared, .. } => shared.lock().is_whole(),
+        }
+    }
+
+    /// The body for one more attempt, which starts again at the beginning, and ends the one before
+    /// with [`Superseded`]. `None` when the body has outgrown its limit or broke off.
     pub fn again(&self) -> Option<Self> {
         match self {
             Self::Empty => Some(Self::Empty),
             Self::Once(_) => None,
             Self::Streaming { shared, .. } => {
-                let state = shared.lock();
-                let whole = !state.broken && (!state.outgrown || state.untouched());
+                let mut state = shared.lock();
+                if !state.is_whole() {
+                    return None;
+                }
+                state.reader = state.reader.wrapping_add(1);
+                let (reader, waiting) = (state.reader, state.waiting.take());
                 drop(state);
-                whole.then(|| Self::Streaming { shared: Arc::clone(shared), given: 0 })
+                if let Some(waker) = waiting {
+                    waker.wake();
+                }
+                Some(Self::Streaming { shared: Arc::clone(shared), given: 0, reader })
             }
         }
     }
@@ -88,14 +123,18 @@ impl<B: Body> Replay<B> {
         match self {
             Self::Empty => Self::Empty,
             Self::Once(_) => Self::Once(None),
-            Self::Streaming { shared, .. } => {
-                Self::Streaming { shared: Arc::clone(shared), given: 0 }
+            Self::Streaming { shared, reader, .. } => {
+                Self::Streaming { shared: Arc::clone(shared), given: 0, reader: *reader }
             }
         }
     }
 }
 
 impl<B> Shared<B> {
+    fn is_whole(&self) -> bool {
+        !self.broken && (!self.outgrown || self.untouched())
+    }
+
     /// Nothing has passed yet, so even a body that is too large to keep can still be sent.
     fn untouched(&self) -> bool {
         self.kept.is_empty() && self.kept_bytes == 0 && self.rest.is_some()
@@ -146,20 +185,27 @@ impl<B: Body + Unpin> Shared<B> {
     }
 }
 
-impl<B: Body + Unpin> Body for Replay<B> {
+impl<B> Body for Replay<B>
+where
+    B: Body + Unpin,
+    B::Error: Into<BoxError>,
+{
     type Data = Bytes;
-    type Error = B::Error;
+    type Error = BoxError;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
-        let (shared, given) = match self.get_mut() {
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let (shared, given, reader) = match self.get_mut() {
             Self::Empty | Self::Once(None) => return Poll::Ready(None),
             Self::Once(Some(body)) => return poll_once(body, cx),
-            Self::Streaming { shared, given } => (shared, given),
+            Self::Streaming { shared, given, reader } => (shared, given, reader),
         };
         let mut state = shared.lock();
+        if state.reader != *reader {
+            return Poll::Ready(Some(Err(Superseded.into())));
+        }
         if let Some(part) = state.kept.get(*given) {
             *given += 1;
             return Poll::Ready(Some(Ok(Frame::data(part.clone()))));
@@ -174,18 +220,22 @@ impl<B: Body + Unpin> Body for Replay<B> {
             }
             return Poll::Ready(None);
         }
-        let frame = std::task::ready!(state.poll_rest(cx));
+        let Poll::Ready(frame) = state.poll_rest(cx) else {
+            state.waiting = Some(cx.waker().clone());
+            return Poll::Pending;
+        };
         *given = state.kept.len() + usize::from(state.trailers.is_some());
-        Poll::Ready(frame)
+        Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
     }
 
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Empty => true,
             Self::Once(body) => body.as_ref().is_none_or(Body::is_end_stream),
-            Self::Streaming { shared, given } => {
+            Self::Streaming { shared, given, reader } => {
                 let state = shared.lock();
-                state.rest.as_ref().is_none_or(Body::is_end_stream)
+                state.reader == *reader
+                    && state.rest.as_ref().is_none_or(Body::is_end_stream)
                     && *given >= state.kept.len() + usize::from(state.trailers.is_some())
             }
         }
@@ -195,7 +245,7 @@ impl<B: Body + Unpin> Body for Replay<B> {
         match self {
             Self::Empty | Self::Once(None) => SizeHint::with_exact(0),
             Self::Once(Some(body)) => body.size_hint(),
-            Self::Streaming { shared, given } => {
+            Self::Streaming { shared, given, .. } => {
                 let state = shared.lock();
                 let kept: usize = state.kept.iter().skip(*given).map(Bytes::len).sum();
                 let rest = state.rest.as_ref().map_or(SizeHint::with_exact(0), Body::size_hint);
@@ -210,13 +260,14 @@ impl<B: Body + Unpin> Body for Replay<B> {
     }
 }
 
-fn poll_once<B: Body + Unpin>(
-    body: &mut B,
-    cx: &mut Context<'_>,
-) -> Poll<Option<Result<Frame<Bytes>, B::Error>>> {
+fn poll_once<B>(body: &mut B, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>>
+where
+    B: Body + Unpin,
+    B::Error: Into<BoxError>,
+{
     let frame = std::task::ready!(Pin::new(body).poll_frame(cx));
     let whole = |mut data: B::Data| data.copy_to_bytes(data.remaining());
-    Poll::Ready(frame.map(|frame| frame.map(|frame| frame.map_data(whole))))
+    Poll::Ready(frame.map(|frame| frame.map(|frame| frame.map_data(whole)).map_err(Into::into)))
 }
 
 #[cfg(test)]
@@ -235,7 +286,11 @@ mod tests {
         StreamBody::new(futures_util::stream::iter(frames))
     }
 
-    async fn read<B: Body<Data = Bytes> + Unpin>(body: Replay<B>) -> Option<(Bytes, bool)> {
+    async fn read<B>(body: Replay<B>) -> Option<(Bytes, bool)>
+    where
+        B: Body<Data = Bytes> + Unpin,
+        B::Error: Into<BoxError>,
+    {
         let whole = body.collect().await.ok()?;
         let trailers = whole.trailers().is_some();
         Some((whole.to_bytes(), trailers))
@@ -273,6 +328,18 @@ mod tests {
         let large = Replay::new(Full::new(Bytes::from_static(b"abcdef")), 3);
         assert_eq!(read(large.again().unwrap()).await, Some(("abcdef".into(), false)));
         assert!(large.again().is_none());
+    }
+
+    #[tokio::test]
+    async fn an_attempt_that_is_still_sending_fails_when_the_next_begins() {
+        let mut first = Replay::new(body(vec![data("ab"), data("cd")]), 4);
+        let handle = first.handle();
+        assert!(first.frame().await.unwrap().is_ok());
+        let second = handle.again().unwrap();
+        assert!(!first.is_end_stream());
+        let error = first.frame().await.unwrap().unwrap_err();
+        assert!(error.is::<Superseded>(), "{error}");
+        assert_eq!(read(second).await, Some(("abcd".into(), false)));
     }
 
     #[tokio::test]

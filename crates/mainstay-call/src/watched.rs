@@ -13,9 +13,16 @@ use pin_project_lite::pin_project;
 
 /// Learns how a body ended.
 pub trait OnEnd {
-    /// The body came to its end, with these trailers if it had any. When the body broke off or was
-    /// given up this is not called and the value is dropped.
+    /// The body came to its end, with these trailers if it had any. When the body was given up this
+    /// is not called and the value is dropped.
     fn ended(self, trailers: Option<&HeaderMap>);
+
+    /// The peer broke the body off.
+    fn broke_off(self)
+    where
+        Self: Sized,
+    {
+    }
 }
 
 pin_project! {
@@ -71,7 +78,11 @@ impl<B: Body, W: OnEnd> Body for Watched<B, W> {
                         watcher.ended(frame.trailers_ref());
                     }
                 }
-                Some(Err(_)) => *this.watcher = None,
+                Some(Err(_)) => {
+                    if let Some(watcher) = this.watcher.take() {
+                        watcher.broke_off();
+                    }
+                }
                 Some(Ok(_)) => (),
             }
         }

@@ -100,20 +100,19 @@ impl Classifier {
 
     /// Judges an attempt that brought no answer.
     ///
-    /// A deadline that passed while the call was out counts as a timeout: with `try_seconds` unset
-    /// it is the only timeout there is, and an instance that hangs must be noticed. A truncated or
-    /// malformed answer always fails; no word can make it anything else.
+    /// A deadline that passed says how patient the caller was, and nothing of the instance: it is
+    /// ignored, or a few hurried callers could open a circuit for all. Whoever cuts an attempt off
+    /// at a deadline after a time in which an answer was due calls that a request timeout instead.
+    /// A truncated or malformed answer always fails; no word can make it anything else.
     pub fn judge_failure(&self, failure: Failure) -> Verdict {
         let (word, outcome) = match failure {
-            Failure::RequestTimeout | Failure::Deadline { sent: true } => {
-                (Word::Timeout, Outcome::RequestTimeout)
-            }
+            Failure::RequestTimeout => (Word::Timeout, Outcome::RequestTimeout),
             Failure::ConnectTimeout => (Word::Connect, Outcome::ConnectTimeout),
             Failure::ConnectFailed { .. } => (Word::Connect, Outcome::Failure),
             Failure::Congestion(_) => (Word::Congestion, Outcome::Failure),
             Failure::Unprocessed => (Word::RefusedStream, Outcome::Failure),
             Failure::Truncated | Failure::Malformed => return Verdict::Record(Outcome::Failure),
-            Failure::Deadline { sent: false } | Failure::Cancelled => return Verdict::Ignore,
+            Failure::Deadline { .. } | Failure::Cancelled => return Verdict::Ignore,
         };
         if self.failure.has(word) && !self.ignore.has(word) {
             Verdict::Record(outcome)

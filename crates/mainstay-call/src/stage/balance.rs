@@ -16,6 +16,7 @@ use http::HeaderMap;
 use http_body::Body;
 use mainstay_core::problem::Code;
 use mainstay_core::{Clock, Effect, Instant};
+use mainstay_resilience::Failure;
 use mainstay_resilience::balance::{Ask, Estimate, Unpicked};
 use mainstay_resilience::classify::{Answer, Classifier, Verdict};
 use pin_project_lite::pin_project;
@@ -186,7 +187,9 @@ where
                     };
                 }
                 Projected::Waiting { service, request, attempt } => {
-                    ready!(service.poll_ready(cx))?;
+                    if let Err(error) = ready!(service.poll_ready(cx)) {
+                        return Poll::Ready(ended(Err(error), attempt.take()));
+                    }
                     let Some(request) = request.take() else { return Poll::Pending };
                     State::Sent { inner: service.call(request), attempt: attempt.take() }
                 }
@@ -295,6 +298,13 @@ impl OnEnd for Attempt {
     fn ended(mut self, trailers: Option<&HeaderMap>) {
         if !self.told {
             let verdict = self.learns.classifier.judge(answer::trailers(trailers));
+            self.learn(MonotonicClock.now(), verdict);
+        }
+    }
+
+    fn broke_off(mut self) {
+        if !self.told {
+            let verdict = self.learns.classifier.judge_failure(Failure::Truncated);
             self.learn(MonotonicClock.now(), verdict);
         }
     }

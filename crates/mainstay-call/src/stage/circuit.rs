@@ -8,6 +8,7 @@ use std::time::Duration;
 use http::HeaderMap;
 use http_body::Body;
 use mainstay_core::{Clock, Instant};
+use mainstay_resilience::Failure;
 use mainstay_resilience::classify::{Classifier, Verdict};
 use pin_project_lite::pin_project;
 use tower_layer::Layer;
@@ -173,5 +174,9 @@ impl Pending {
 impl OnEnd for Pending {
     fn ended(self, trailers: Option<&HeaderMap>) {
         self.judged(MonotonicClock.now(), answer::trailers(trailers));
+    }
+
+    fn broke_off(self) {
+        self.settle(MonotonicClock.now(), |classifier| classifier.judge_failure(Failure::Truncated));
     }
 }

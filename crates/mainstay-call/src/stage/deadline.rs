@@ -24,7 +24,7 @@ use tower_service::Service;
 use crate::clock::MonotonicClock;
 use crate::context::Context;
 use crate::error::{BoxError, CallError};
-use crate::stage::timeout::{GRPC_TIMEOUT, TIMEOUT_HEADER};
+use crate::stage::timeout::{GRPC_TIMEOUT, SCOPE_HEAD, SCOPE_HEADER, TIMEOUT_HEADER};
 use crate::timer::{BoxedTimer, Timer};
 
 /// How long a call may take.
@@ -48,6 +48,15 @@ pub fn arriving(headers: &HeaderMap) -> Result<Option<Duration>, Malformed> {
     let ours = of(TIMEOUT_HEADER, parse_timeout_ms)?;
     let grpc = of(GRPC_TIMEOUT, parse_grpc_timeout)?;
     Ok(ours.into_iter().chain(grpc).min())
+}
+
+/// What the timeout in `headers` covers: `mainstay-timeout-scope: head` says that it is the way to
+/// the answer's head, and that the body may take longer.
+pub fn covers(headers: &HeaderMap) -> Covers {
+    match headers.get(SCOPE_HEADER) {
+        Some(scope) if scope == SCOPE_HEAD => Covers::Head,
+        _ => Covers::Exchange,
+    }
 }
 
 /// Makes [`Deadline`] services.
@@ -105,7 +114,11 @@ where
         if context.deadline().is_none() {
             // A malformed wish was refused by whoever took the request in; here it is no wish.
             let asked = arriving(request.headers()).unwrap_or(None);
-            context.shorten(Moment::resolve(context.started, asked, false, patience));
+            let mut moment = Moment::resolve(context.started, asked, false, patience);
+            if covers(request.headers()) == Covers::Head {
+                moment.covers = Covers::Head;
+            }
+            context.shorten(moment);
         }
         let deadline = context.deadline();
         let at = deadline.map_or(Instant::MAX, |deadline| deadline.at);

@@ -17,8 +17,8 @@ use bytes::Bytes;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http_body::Body;
 use mainstay_core::problem::Code;
-use mainstay_core::{Clock, Instant};
-use mainstay_resilience::Failure;
+use mainstay_core::{Clock, Effect, Instant};
+use mainstay_resilience::{Congestion, Failure};
 use mainstay_resilience::budget::Ended;
 use mainstay_resilience::circuit::Scope;
 use mainstay_resilience::classify::Answer;
@@ -123,26 +123,23 @@ where
         let fresh = self.inner.clone();
         let mut service = std::mem::replace(&mut self.inner, fresh);
         let first = service.call(request);
-        let hedge_at = self.retries.policy.hedge.as_ref().map(|hedge| now.plus(hedge.after));
-        RetryFuture {
-            first: Some(first),
-            others: Vec::new(),
-            timer: Timer::until(hedge_at.unwrap_or(Instant::MAX)),
-            call: Call {
-                service,
-                retries: Arc::clone(&self.retries),
-                context,
-                kept,
-                body,
-                spending,
-                progress: Progress::default(),
-                sent: 1,
-                last_sent: now,
-                lost_one: false,
-                races: 0,
-                waiting: false,
-            },
-        }
+        let call = Call {
+            service,
+            retries: Arc::clone(&self.retries),
+            context,
+            kept,
+            body,
+            spending,
+            progress: Progress::default(),
+            hedges: 0,
+            last_sent: now,
+            lost_one: false,
+            races: 0,
+            waiting: false,
+            touched: false,
+        };
+        let timer = Timer::until(call.hedge_at());
+        RetryFuture { first: Some(first), others: Vec::new(), timer, call }
     }
 }
 
@@ -173,7 +170,11 @@ impl Kept {
             idempotent: context.facts.idempotent
                 || method_is_idempotent(request.method().as_str())
                 || headers.contains_key(IDEMPOTENCY_KEY),
-            arriving: context.facts.arriving_attempt.max(1),
+            // Whoever made the context has read this, unless this layer stands alone.
+            arriving: match context.facts.arriving_attempt {
+                0 => arriving(headers),
+                known => known,
+            },
             grpc: is_grpc(headers),
         }
     }
@@ -226,13 +227,15 @@ struct Call<S, B> {
     body: Replay<B>,
     spending: Spending,
     progress: Progress,
-    /// Attempts sent in the present round of hedges.
-    sent: u32,
+    /// Hedges of the present attempt, sent or not for want of a credit.
+    hedges: u32,
     last_sent: Instant,
     lost_one: bool,
     races: u8,
     /// Between attempts.
     waiting: bool,
+    /// An attempt that is over may have had an effect.
+    touched: bool,
 }
 
 /// What follows the end of an attempt.
@@ -262,7 +265,12 @@ where
             if this.call.waiting {
                 ready!(this.timer.as_mut().poll_elapsed(cx));
                 ready!(this.call.service.poll_ready(cx))?;
-                let Some(body) = this.call.body.again() else { return Poll::Pending };
+                let Some(body) = this.call.body.again() else {
+                    // The last attempt went on reading while this one waited, and the body is now
+                    // too large to keep. What that attempt answered is gone.
+                    let failure = Failure::Congestion(Congestion::Lost { sent: true });
+                    return Poll::Ready(Err(CallError::failed(failure, Outgrown)));
+                };
                 let first = this.call.send(body);
                 this.first.set(Some(first));
                 this.timer.as_mut().reset(this.call.hedge_at());
@@ -279,12 +287,14 @@ where
             let under_way = this.first.is_some() || !this.others.is_empty();
             if under_way && this.call.is_non_fatal(ending, &result) {
                 // Others may still do better. The next hedge need not wait any longer.
+                this.call.spending.ended(Ended::Badly);
+                this.call.touched |= has_touched(&result);
                 this.call.lost_one = true;
                 this.timer.as_mut().reset(this.call.hedge_at());
                 continue;
             }
             match this.call.next(ending, &result) {
-                Next::Done => return Poll::Ready(result),
+                Next::Done => return Poll::Ready(this.call.truthful(result)),
                 Next::Wait(until) => {
                     this.first.set(None);
                     this.others.clear();
@@ -340,7 +350,7 @@ where
         S: Service<http::Request<Replay<B>>, Response = http::Response<R>, Error = CallError>,
     {
         self.waiting = false;
-        self.sent = 1;
+        self.hedges = 0;
         self.lost_one = false;
         self.last_sent = MonotonicClock.now();
         self.spending.sent();
@@ -364,7 +374,7 @@ where
             // A body that is still passing cannot be read by two attempts at once.
             committed: !matches!(self.body, Replay::Empty),
             arriving: self.kept.arriving,
-            sent: self.sent,
+            sent: self.hedges,
             last_sent: self.last_sent,
             lost_one: self.lost_one,
         }
@@ -376,7 +386,7 @@ where
         S: Service<http::Request<Replay<B>>, Response = http::Response<R>, Error = CallError>,
     {
         let now = MonotonicClock.now();
-        self.sent += 1;
+        self.hedges += 1;
         self.last_sent = now;
         self.lost_one = false;
         let ready = matches!(self.service.poll_ready(cx), Poll::Ready(Ok(())));
@@ -385,7 +395,8 @@ where
         }
         self.spending.sent();
         self.retries.observer.retried(&self.retries.service, "hedge");
-        let request = self.kept.again(self.progress.number(), &self.context, Replay::Empty);
+        let number = self.progress.number().saturating_add(self.hedges);
+        let request = self.kept.again(number, &self.context, Replay::Empty);
         Some(self.service.call(request))
     }
 
@@ -407,6 +418,10 @@ where
     ) -> Next {
         let now = MonotonicClock.now();
         let Some(ending) = ending else {
+            if result.is_ok() {
+                // A gRPC answer whose status is still to come: committed, and well so far.
+                self.spending.ended(Ended::Well);
+            }
             return self.after_refusal(result, now);
         };
         let retry_after = hint(result);
@@ -423,7 +438,7 @@ where
         let attempt = Attempt {
             ending,
             idempotent: self.kept.idempotent,
-            committed: self.body.again().is_none(),
+            committed: !self.body.is_whole(),
             arriving: self.kept.arriving,
             pushback: result.as_ref().ok().and_then(pushback),
             retry_after,
@@ -436,6 +451,7 @@ where
             }
             Decision::Again { after, .. } => {
                 self.retries.observer.retried(&self.retries.service, reason(ending));
+                self.touched |= has_touched(result);
                 Next::Wait(now.plus(after))
             }
         }
@@ -450,11 +466,26 @@ where
     ) -> Next {
         let raced = matches!(result, Err(CallError::Refused(refusal))
             if refusal.code == Code::CircuitOpen && refusal.scope == Some(Scope::Instance));
-        if raced && self.races < RACES_MAX && self.body.again().is_some() {
+        if raced && self.races < RACES_MAX && self.body.is_whole() {
             self.races += 1;
             return Next::Wait(now);
         }
         Next::Done
+    }
+
+    /// A deadline that passed before the last attempt says that nothing was sent; that is not so
+    /// when an earlier attempt was.
+    fn truthful<R>(
+        &self,
+        result: Result<http::Response<R>, CallError>,
+    ) -> Result<http::Response<R>, CallError> {
+        match result {
+            Err(CallError::Failed { failure: Failure::Deadline { sent: false }, source }) => {
+                let failure = Failure::Deadline { sent: self.touched };
+                Err(CallError::Failed { failure, source })
+            }
+            other => other,
+        }
     }
 
     fn stop(&mut self, why: Stopped) -> Next {
@@ -464,6 +495,16 @@ where
         }
         Next::Done
     }
+}
+
+/// The request's body can no longer be sent from its beginning.
+#[derive(Debug, thiserror::Error)]
+#[error("request body outgrew what is kept for another attempt")]
+struct Outgrown;
+
+/// Whether an attempt that ended so may have had an effect.
+fn has_touched<R>(result: &Result<http::Response<R>, CallError>) -> bool {
+    result.as_ref().map_or_else(|error| error.effect() != Effect::None, |_answer| true)
 }
 
 /// Whether an attempt that ended so is a success, whatever `retry_on` names: those answers are

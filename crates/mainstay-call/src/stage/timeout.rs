@@ -2,7 +2,13 @@
 //!
 //! The attempt ends at the earlier of its own timeout and the call's deadline. Which of the two
 //! matters to those who learn from it: an instance that does not answer within the time *we* set
-//! has failed; one that was cut off because the *caller* was in a hurry has not.
+//! has failed; one that was cut off because the *caller* was in a hurry has not. A caller who gave
+//! the attempt a second or more was in no hurry, and an instance that hangs must be noticed even
+//! when every caller sets a deadline of its own.
+//!
+//! A peer takes whatever timeout it is sent for the whole exchange, and would cut a stream off at
+//! it. So what is sent says what it covers: with `mainstay-timeout-scope: head` only the way to
+//! the answer's head is meant. gRPC has no word for that, and is told nothing then.
 
 use std::pin::Pin;
 use std::task::{Context as Task, Poll};
@@ -23,6 +29,12 @@ use crate::timer::Timer;
 
 /// Header that tells the next hop how many milliseconds it has.
 pub const TIMEOUT_HEADER: HeaderName = HeaderName::from_static("mainstay-timeout-ms");
+
+/// Header that says what [`TIMEOUT_HEADER`] covers: `head`, or the whole exchange when it is absent.
+pub const SCOPE_HEADER: HeaderName = HeaderName::from_static("mainstay-timeout-scope");
+
+/// The value of [`SCOPE_HEADER`] for a timeout that ends with the answer's head.
+pub(crate) const SCOPE_HEAD: HeaderValue = HeaderValue::from_static("head");
 
 /// Header of the same meaning in gRPC.
 pub(crate) const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
@@ -79,22 +91,28 @@ where
         let now = MonotonicClock.now();
         let deadline = context.deadline();
         if deadline.is_some_and(|deadline| deadline.has_passed(now)) {
-            return TimeoutFuture { state: State::Late { sent: context.attempts() > 1 } };
+            return TimeoutFuture { state: State::Late };
         }
         let own = self.policy.attempt.map(|span| now.plus(span));
         let last = deadline.map(|deadline| deadline.at);
         let at = own.into_iter().chain(last).min().unwrap_or(Instant::MAX);
-        let hurried = own.is_none_or(|own| at < own)
-            && deadline.is_some_and(|deadline| deadline.covers == Covers::Exchange);
-        if at != Instant::MAX {
-            announce(&mut request, Deadline { at, covers: Covers::Exchange }, now, self.policy.hop);
+        let whole = deadline.filter(|deadline| deadline.covers == Covers::Exchange);
+        if let Some(whole) = whole {
+            announce(&mut request, whole, now, self.policy.hop);
+        } else if at != Instant::MAX {
+            announce(&mut request, Deadline { at, covers: Covers::Head }, now, self.policy.hop);
         }
+        let hurried = whole.is_some_and(|whole| whole.at == at) && at.since(now) < HURRY;
         let failure =
             if hurried { Failure::Deadline { sent: true } } else { Failure::RequestTimeout };
         let inner = self.inner.call(request);
         TimeoutFuture { state: State::Running { inner, timer: Timer::until(at), failure } }
     }
 }
+
+/// An attempt that was given less than this says nothing of the instance when it is cut off: the
+/// same second that a connection is given by default.
+const HURRY: Duration = Duration::from_secs(1);
 
 /// Tells the upstream how long it has: what remains here, less the way there.
 fn announce<B>(request: &mut http::Request<B>, ends: Deadline, now: Instant, hop: Duration) {
@@ -104,8 +122,14 @@ fn announce<B>(request: &mut http::Request<B>, ends: Deadline, now: Instant, hop
     if let Ok(value) = HeaderValue::from_str(Digits::timeout_ms(left).as_str()) {
         headers.insert(TIMEOUT_HEADER, value);
     }
-    if grpc && let Ok(value) = HeaderValue::from_str(Digits::grpc_timeout(left).as_str()) {
-        headers.insert(GRPC_TIMEOUT, value);
+    match ends.covers {
+        Covers::Head => drop(headers.insert(SCOPE_HEADER, SCOPE_HEAD)),
+        Covers::Exchange => {
+            headers.remove(SCOPE_HEADER);
+            if grpc && let Ok(value) = HeaderValue::from_str(Digits::grpc_timeout(left).as_str()) {
+                headers.insert(GRPC_TIMEOUT, value);
+            }
+        }
     }
 }
 
@@ -138,10 +162,8 @@ pin_project! {
             timer: Timer,
             failure: Failure,
         },
-        // The deadline had passed before anything was sent.
-        Late {
-            sent: bool,
-        },
+        // The deadline had passed before this attempt was sent.
+        Late,
     }
 }
 
@@ -153,9 +175,7 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Task<'_>) -> Poll<Self::Output> {
         match self.project().state.project() {
-            Projected::Late { sent } => {
-                Poll::Ready(Err(Failure::Deadline { sent: *sent }.into()))
-            }
+            Projected::Late => Poll::Ready(Err(Failure::Deadline { sent: false }.into())),
             Projected::Running { inner, timer, failure } => match inner.poll(cx) {
                 Poll::Ready(answer) => Poll::Ready(answer),
                 Poll::Pending => match timer.poll_elapsed(cx) {

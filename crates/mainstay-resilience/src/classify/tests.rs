@@ -50,7 +50,7 @@ fn the_default_lists_judge_as_the_taxonomy_says() {
         ("101", SUCCESS),
         ("429", REFUSED),
         ("upstream-timeout", Verdict::Record(Outcome::RequestTimeout)),
-        ("deadline", Verdict::Record(Outcome::RequestTimeout)),
+        ("deadline", Verdict::Ignore),
         ("connect-timeout", Verdict::Record(Outcome::ConnectTimeout)),
         ("connect-failed", FAILURE),
         ("lost", FAILURE),
