@@ -218,6 +218,11 @@ impl SharedCircuit {
         });
     }
 
+    /// Takes over what a process before this one wrote down `elapsed` ago.
+    pub fn restore(&self, now: Instant, snapshot: &Snapshot, elapsed: Duration) {
+        self.tell_after(|machine| machine.restore(now, snapshot, elapsed));
+    }
+
     /// Works on the machine, then tells of the transitions that caused, with the lock released.
     fn work<R>(&self, work: impl FnOnce(&mut Guarded) -> R) -> R {
         let mut guarded = self.guarded.lock();

@@ -1,17 +1,24 @@
-//! The machines that calls share, by name.
+//! The books of shared machines: circuits, limits and budgets by name.
 //!
-//! A new configuration asks for its circuits, limits and budgets here, and is given those there
-//! are: what a machine has learnt belongs to its name, not to the configuration that made it. What
-//! no configuration names any more is dropped by [`Machines::retain`].
+//! A reload builds everything anew from the new configuration while the old still serves. What has
+//! the same name gets the same machine from here, with what it has learnt, and only its policy is
+//! replaced; so a reload neither closes an open circuit nor fills a bucket.
+//!
+//! The books hold machines weakly. A machine lives exactly as long as some configuration in force,
+//! or some call under way, uses it: nothing has to be told what is no longer configured, and a
+//! flood of instances that come and go cannot make the books grow. What is only a dead entry is
+//! swept out when the number of entries has doubled.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
-use mainstay_core::Clock;
+use mainstay_core::{Clock, Instant};
 use mainstay_resilience::budget::BudgetPolicy;
-use mainstay_resilience::circuit::CircuitPolicy;
+use mainstay_resilience::circuit::{CircuitPolicy, Mode, Snapshot};
 use mainstay_resilience::limit::LimitPolicy;
 use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
 
 use crate::budget::SharedBudget;
 use crate::circuit::{CircuitKey, SharedCircuit};
@@ -20,125 +27,218 @@ use crate::draw;
 use crate::limit::SharedLimit;
 use crate::observe::Observer;
 
-/// Circuits, limits and budgets of this process.
+/// Circuits, limits and budgets by name; see the [module](self). One for a process.
 #[derive(Debug)]
 pub struct Machines {
     observer: Arc<dyn Observer>,
-    circuits: Mutex<BTreeMap<CircuitKey, Arc<SharedCircuit>>>,
-    limits: Mutex<BTreeMap<Arc<str>, Arc<SharedLimit>>>,
-    budgets: Mutex<BTreeMap<Arc<str>, Arc<SharedBudget>>>,
+    circuits: Mutex<Book<CircuitKey, SharedCircuit>>,
+    limits: Mutex<Book<Arc<str>, SharedLimit>>,
+    budgets: Mutex<Book<Arc<str>, SharedBudget>>,
+    restored: Mutex<Restored>,
+}
+
+/// One circuit as it is written down over a restart.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SavedCircuit {
+    /// Name of its policy.
+    pub policy: String,
+    /// What it guards.
+    pub subject: String,
+    /// What it has learnt.
+    pub circuit: Snapshot,
 }
 
 impl Machines {
-    /// None yet; what they do is told to `observer`.
+    /// Empty books. `observer` is told of what their circuits do.
     pub fn new(observer: Arc<dyn Observer>) -> Self {
         Self {
             observer,
             circuits: Mutex::default(),
             limits: Mutex::default(),
             budgets: Mutex::default(),
+            restored: Mutex::default(),
         }
     }
 
-    /// Who is told of what the machines do.
-    pub fn observer(&self) -> Arc<dyn Observer> {
-        Arc::clone(&self.observer)
+    /// Who is told of what circuits do.
+    pub fn observer(&self) -> &Arc<dyn Observer> {
+        &self.observer
     }
 
-    /// The circuit `key`, by `policy` from now on.
-    pub fn circuit(&self, key: CircuitKey, policy: &Arc<CircuitPolicy>) -> Arc<SharedCircuit> {
-        let mut all = self.circuits.lock();
-        if let Some(known) = all.get(&key).filter(|known| known.scope() == policy.scope) {
-            known.set_policy(MonotonicClock.now(), Arc::clone(policy));
-            return Arc::clone(known);
+    /// The circuit for `key`, under `policy` from now on. A policy of another scope is another
+    /// circuit, since a refusal by it means something else.
+    pub fn circuit(&self, key: &CircuitKey, policy: Arc<CircuitPolicy>) -> Arc<SharedCircuit> {
+        let now = MonotonicClock.now();
+        let (circuit, new) = self.circuits.lock().get_or(
+            key,
+            |known| known.scope() == policy.scope,
+            || {
+                let (policy, observer) = (Arc::clone(&policy), Arc::clone(&self.observer));
+                SharedCircuit::new(key.clone(), policy, draw::next(), observer)
+            },
+        );
+        // With the books closed: both tell the observer, who may want to look something up.
+        if !new {
+            circuit.set_policy(now, policy);
+        } else if let Some((snapshot, elapsed)) = self.restored.lock().take(now, key) {
+            circuit.restore(now, &snapshot, elapsed);
         }
-        let observer = Arc::clone(&self.observer);
-        let fresh = SharedCircuit::new(key.clone(), Arc::clone(policy), draw::next(), observer);
-        let fresh = Arc::new(fresh);
-        all.insert(key, Arc::clone(&fresh));
-        fresh
+        circuit
     }
 
-    /// The limit `name`, by `policy` from now on.
+    /// The limit called `name`, under `policy` from now on. A policy of a kind that cannot go on
+    /// from what the old one counted begins anew.
     pub fn limit(&self, name: &Arc<str>, policy: &Arc<LimitPolicy>) -> Arc<SharedLimit> {
-        let mut all = self.limits.lock();
-        if let Some(known) = all.get(name)
-            && (*known.policy() == **policy || known.set_policy(policy))
-        {
-            return Arc::clone(known);
-        }
-        let fresh = Arc::new(SharedLimit::new(Arc::clone(name), Arc::clone(policy)));
-        all.insert(Arc::clone(name), Arc::clone(&fresh));
-        fresh
+        let known = self.limits.lock().get_or(
+            name,
+            |known| *known.policy() == **policy || known.set_policy(policy),
+            || SharedLimit::new(Arc::clone(name), Arc::clone(policy)),
+        );
+        known.0
     }
 
-    /// The retry budget of `upstream`, by `policy` from now on.
+    /// The retry budget of `upstream`, under `policy` from now on.
     pub fn budget(&self, upstream: &Arc<str>, policy: BudgetPolicy) -> Arc<SharedBudget> {
-        let mut all = self.budgets.lock();
-        if let Some(known) = all.get(upstream) {
-            known.set_policy(policy);
-            return Arc::clone(known);
+        let make = || SharedBudget::new(policy);
+        let (budget, new) = self.budgets.lock().get_or(upstream, |_known| true, make);
+        if !new {
+            budget.set_policy(policy);
         }
-        let fresh = Arc::new(SharedBudget::new(policy));
-        all.insert(Arc::clone(upstream), Arc::clone(&fresh));
-        fresh
+        budget
     }
 
-    /// All circuits, by key.
+    /// Every circuit in use, by key.
     pub fn circuits(&self) -> Vec<Arc<SharedCircuit>> {
-        self.circuits.lock().values().cloned().collect()
+        self.circuits.lock().all()
     }
 
-    /// All limits, by name.
+    /// The circuit for `key`, if one is in use.
+    pub fn find_circuit(&self, key: &CircuitKey) -> Option<Arc<SharedCircuit>> {
+        self.circuits.lock().find(key)
+    }
+
+    /// Every limit in use, by name.
     pub fn limits(&self) -> Vec<Arc<SharedLimit>> {
-        self.limits.lock().values().cloned().collect()
+        self.limits.lock().all()
     }
 
-    /// Drops what nobody holds any more: after a change of configuration, everything that the new
-    /// one does not name.
-    pub fn retain_used(&self) {
-        self.circuits.lock().retain(|_, circuit| Arc::strong_count(circuit) > 1);
-        self.limits.lock().retain(|_, limit| Arc::strong_count(limit) > 1);
-        self.budgets.lock().retain(|_, budget| Arc::strong_count(budget) > 1);
+    /// The limit called `name`, if one is in use.
+    pub fn find_limit(&self, name: &Arc<str>) -> Option<Arc<SharedLimit>> {
+        self.limits.lock().find(name)
+    }
+
+    /// What of the circuits is worth keeping over a restart, by key: those that are not as they
+    /// would be if they were made now.
+    pub fn snapshot(&self) -> Vec<SavedCircuit> {
+        let now = MonotonicClock.now();
+        let saved = self.circuits().into_iter().filter_map(|circuit| {
+            let snapshot = circuit.snapshot(now);
+            let plain = snapshot.mode == Mode::Auto
+                && snapshot.open.is_none()
+                && snapshot.opened_total == 0
+                && snapshot.window.is_empty();
+            (!plain).then(|| SavedCircuit {
+                policy: circuit.key().policy.as_ref().to_owned(),
+                subject: circuit.key().subject.as_ref().to_owned(),
+                circuit: snapshot,
+            })
+        });
+        saved.collect()
+    }
+
+    /// Takes over what a process before this one wrote down `elapsed` ago.
+    ///
+    /// Circuits in use take their part at once. The rest is kept for circuits that are yet to be
+    /// made, since instances become known one after the other, until it is 300 s old in all; what
+    /// is older than that is not taken at all.
+    pub fn restore(&self, saved: Vec<SavedCircuit>, elapsed: Duration) {
+        if AGE_MAX < elapsed {
+            return;
+        }
+        let now = MonotonicClock.now();
+        let mut later = BTreeMap::new();
+        for SavedCircuit { policy, subject, circuit } in saved {
+            let key = CircuitKey { policy: policy.into(), subject: subject.into() };
+            match self.find_circuit(&key) {
+                Some(known) => known.restore(now, &circuit, elapsed),
+                None => drop(later.insert(key, circuit)),
+            }
+        }
+        *self.restored.lock() = Restored { circuits: later, at: now, elapsed };
     }
 }
+
+/// Snapshots whose circuits have not been made yet.
+#[derive(Debug, Default)]
+struct Restored {
+    circuits: BTreeMap<CircuitKey, Snapshot>,
+    /// When they were read.
+    at: Instant,
+    /// How old they were then.
+    elapsed: Duration,
+}
+
+impl Restored {
+    fn take(&mut self, now: Instant, key: &CircuitKey) -> Option<(Snapshot, Duration)> {
+        if self.circuits.is_empty() {
+            return None;
+        }
+        let elapsed = self.elapsed.saturating_add(now.since(self.at));
+        if AGE_MAX < elapsed {
+            self.circuits = BTreeMap::new();
+        }
+        self.circuits.remove(key).map(|snapshot| (snapshot, elapsed))
+    }
+}
+
+/// What is older says little of how a peer is now (calls.md, section 1).
+const AGE_MAX: Duration = Duration::from_secs(300);
+
+/// One kind of machine by name.
+#[derive(Debug)]
+struct Book<K, M> {
+    entries: BTreeMap<K, Weak<M>>,
+    /// Number of entries at which dead ones are swept out.
+    sweep_at: usize,
+}
+
+impl<K: Ord + Clone, M> Book<K, M> {
+    /// The machine for `key` if there is one that `fits`, else a new one; and whether it is new.
+    fn get_or(
+        &mut self,
+        key: &K,
+        fits: impl FnOnce(&M) -> bool,
+        make: impl FnOnce() -> M,
+    ) -> (Arc<M>, bool) {
+        if let Some(known) = self.find(key).filter(|known| fits(known)) {
+            return (known, false);
+        }
+        if self.sweep_at <= self.entries.len() {
+            self.entries.retain(|_key, machine| 0 < machine.strong_count());
+            self.sweep_at = SWEEP_MIN.max(2 * self.entries.len());
+        }
+        let machine = Arc::new(make());
+        self.entries.insert(key.clone(), Arc::downgrade(&machine));
+        (machine, true)
+    }
+
+    fn find(&self, key: &K) -> Option<Arc<M>> {
+        self.entries.get(key)?.upgrade()
+    }
+
+    fn all(&self) -> Vec<Arc<M>> {
+        self.entries.values().filter_map(Weak::upgrade).collect()
+    }
+}
+
+impl<K, M> Default for Book<K, M> {
+    fn default() -> Self {
+        Self { entries: BTreeMap::new(), sweep_at: SWEEP_MIN }
+    }
+}
+
+/// Fewer entries than this are not worth a sweep: a few kilobytes.
+const SWEEP_MIN: usize = 64;
 
 #[cfg(test)]
-mod tests {
-    use mainstay_core::Instant;
-    use mainstay_resilience::circuit::{Mode, RawCircuit};
-    use mainstay_resilience::limit::RawLimit;
-
-    use crate::observe::Silent;
-
-    use super::*;
-
-    fn key() -> CircuitKey {
-        CircuitKey { policy: "default".into(), subject: "order@a:1".into() }
-    }
-
-    #[test]
-    fn what_was_learnt_belongs_to_the_name() {
-        let machines = Machines::new(Arc::new(Silent));
-        let first = machines.circuit(key(), &Arc::default());
-        first.set_mode(MonotonicClock.now(), Mode::ForcedOpen, Instant::MAX);
-        let raw = RawCircuit { probes: Some(9), ..RawCircuit::default() };
-        let again = machines.circuit(key(), &Arc::new(raw.try_into().expect("legal")));
-        assert!(Arc::ptr_eq(&first, &again));
-        assert!(!again.admits(MonotonicClock.now()), "still forced open");
-    }
-
-    #[test]
-    fn what_nobody_names_any_more_is_dropped() {
-        let machines = Machines::new(Arc::new(Silent));
-        let kept = machines.circuit(key(), &Arc::default());
-        let raw = RawLimit { max: Some(3), ..RawLimit::default() };
-        let limit = Arc::new(LimitPolicy::try_from(raw).expect("legal"));
-        drop(machines.limit(&"api".into(), &limit));
-        machines.retain_used();
-        assert_eq!((machines.circuits().len(), machines.limits().len()), (1, 0));
-        drop(kept);
-        machines.retain_used();
-        assert!(machines.circuits().is_empty());
-    }
-}
+mod tests;
