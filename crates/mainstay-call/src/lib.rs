@@ -12,6 +12,7 @@ pub mod instances;
 pub mod limit;
 pub mod machines;
 pub mod observe;
+pub mod policy;
 pub mod replay;
 pub mod resolve;
 pub mod stage;
@@ -20,3 +21,4 @@ mod timer;
 pub mod watched;
 
 pub use error::{BoxError, CallError, Refusal};
+pub use policy::Policy;
