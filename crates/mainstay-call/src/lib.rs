@@ -18,6 +18,7 @@ pub mod resolve;
 pub mod stage;
 pub mod stale;
 mod timer;
+pub mod transport;
 pub mod watched;
 
 pub use error::{BoxError, CallError, Refusal};
