@@ -61,26 +61,26 @@ impl Machines {
     }
 
     /// Who is told of what circuits do.
-    pub fn observer(&self) -> &Arc<dyn Observer> {
-        &self.observer
+    pub fn observer(&self) -> Arc<dyn Observer> {
+        Arc::clone(&self.observer)
     }
 
     /// The circuit for `key`, under `policy` from now on. A policy of another scope is another
     /// circuit, since a refusal by it means something else.
-    pub fn circuit(&self, key: &CircuitKey, policy: Arc<CircuitPolicy>) -> Arc<SharedCircuit> {
+    pub fn circuit(&self, key: CircuitKey, policy: &Arc<CircuitPolicy>) -> Arc<SharedCircuit> {
         let now = MonotonicClock.now();
         let (circuit, new) = self.circuits.lock().get_or(
-            key,
+            &key,
             |known| known.scope() == policy.scope,
             || {
-                let (policy, observer) = (Arc::clone(&policy), Arc::clone(&self.observer));
+                let (policy, observer) = (Arc::clone(policy), Arc::clone(&self.observer));
                 SharedCircuit::new(key.clone(), policy, draw::next(), observer)
             },
         );
         // With the books closed: both tell the observer, who may want to look something up.
         if !new {
-            circuit.set_policy(now, policy);
-        } else if let Some((snapshot, elapsed)) = self.restored.lock().take(now, key) {
+            circuit.set_policy(now, Arc::clone(policy));
+        } else if let Some((snapshot, elapsed)) = self.restored.lock().take(now, &key) {
             circuit.restore(now, &snapshot, elapsed);
         }
         circuit
@@ -125,6 +125,14 @@ impl Machines {
     /// The limit called `name`, if one is in use.
     pub fn find_limit(&self, name: &Arc<str>) -> Option<Arc<SharedLimit>> {
         self.limits.lock().find(name)
+    }
+
+    /// Sweeps out the entries of machines that nobody uses any more. Nothing depends on it; after
+    /// a change of configuration it is a good time.
+    pub fn retain_used(&self) {
+        self.circuits.lock().sweep();
+        self.limits.lock().sweep();
+        self.budgets.lock().sweep();
     }
 
     /// What of the circuits is worth keeping over a restart, by key: those that are not as they
@@ -214,12 +222,16 @@ impl<K: Ord + Clone, M> Book<K, M> {
             return (known, false);
         }
         if self.sweep_at <= self.entries.len() {
-            self.entries.retain(|_key, machine| 0 < machine.strong_count());
-            self.sweep_at = SWEEP_MIN.max(2 * self.entries.len());
+            self.sweep();
         }
         let machine = Arc::new(make());
         self.entries.insert(key.clone(), Arc::downgrade(&machine));
         (machine, true)
+    }
+
+    fn sweep(&mut self) {
+        self.entries.retain(|_key, machine| 0 < machine.strong_count());
+        self.sweep_at = SWEEP_MIN.max(2 * self.entries.len());
     }
 
     fn find(&self, key: &K) -> Option<Arc<M>> {

@@ -39,19 +39,19 @@ fn open(circuit: &SharedCircuit) {
 #[tokio::test(start_paused = true)]
 async fn the_same_name_is_the_same_machine_with_a_new_policy() {
     let machines = machines();
-    let circuit = machines.circuit(&key("order@a"), plain());
+    let circuit = machines.circuit(key("order@a"), &plain());
     open(&circuit);
     let slow = RawCircuit { cooldown_seconds: Some(9.0), ..RawCircuit::default() };
-    let again = machines.circuit(&key("order@a"), policy(slow));
+    let again = machines.circuit(key("order@a"), &policy(slow));
     assert!(Arc::ptr_eq(&circuit, &again));
     assert!(!again.admits(MonotonicClock.now()), "still open");
-    let other = machines.circuit(&key("order@b"), plain());
+    let other = machines.circuit(key("order@b"), &plain());
     assert!(other.admits(MonotonicClock.now()));
     let whole = RawCircuit {
         scope: Some(mainstay_resilience::circuit::Scope::Service),
         ..RawCircuit::default()
     };
-    assert!(!Arc::ptr_eq(&circuit, &machines.circuit(&key("order@a"), policy(whole))));
+    assert!(!Arc::ptr_eq(&circuit, &machines.circuit(key("order@a"), &policy(whole))));
 }
 
 #[tokio::test(start_paused = true)]
@@ -76,11 +76,13 @@ async fn a_budget_is_shared_by_name() {
 #[tokio::test(start_paused = true)]
 async fn nothing_is_kept_that_nobody_uses() {
     let machines = machines();
-    let kept = machines.circuit(&key("order@kept"), plain());
+    let kept = machines.circuit(key("order@kept"), &plain());
     for n in 0..10_000 {
-        drop(machines.circuit(&key(&format!("order@{n}")), plain()));
+        drop(machines.circuit(key(&format!("order@{n}")), &plain()));
         assert!(machines.circuits.lock().entries.len() <= 2 * SWEEP_MIN);
     }
+    machines.retain_used();
+    assert_eq!(machines.circuits.lock().entries.len(), 1);
     let all = machines.circuits();
     assert_eq!(all.len(), 1);
     assert!(Arc::ptr_eq(&all[0], &kept));
@@ -90,7 +92,7 @@ async fn nothing_is_kept_that_nobody_uses() {
 async fn lists_are_sorted() {
     let machines = machines();
     let held: Vec<_> =
-        ["c", "a", "b"].map(|s| machines.circuit(&key(s), plain())).into_iter().collect();
+        ["c", "a", "b"].map(|s| machines.circuit(key(s), &plain())).into_iter().collect();
     let subjects: Vec<Arc<str>> =
         machines.circuits().iter().map(|c| Arc::clone(&c.key().subject)).collect();
     assert_eq!(subjects.join(" "), "a b c");
@@ -102,8 +104,8 @@ async fn lists_are_sorted() {
 #[tokio::test(start_paused = true)]
 async fn an_open_circuit_is_open_after_a_restart() {
     let before = machines();
-    let (a, b) = (before.circuit(&key("a"), plain()), before.circuit(&key("b"), plain()));
-    let untouched = before.circuit(&key("c"), plain());
+    let (a, b) = (before.circuit(key("a"), &plain()), before.circuit(key("b"), &plain()));
+    let untouched = before.circuit(key("c"), &plain());
     open(&a);
     open(&b);
     assert!(untouched.admits(MonotonicClock.now()));
@@ -118,22 +120,22 @@ async fn an_open_circuit_is_open_after_a_restart() {
     let read: File = toml::from_str(&text).unwrap();
 
     let after = machines();
-    let early = after.circuit(&key("a"), plain());
+    let early = after.circuit(key("a"), &plain());
     after.restore(read.circuits.clone(), Duration::from_secs(2));
     assert!(!early.admits(MonotonicClock.now()), "made before the file was read");
     tokio::time::advance(Duration::from_secs(2)).await;
-    let late = after.circuit(&key("b"), plain());
+    let late = after.circuit(key("b"), &plain());
     assert!(!late.admits(MonotonicClock.now()), "made after it was");
     tokio::time::advance(Duration::from_secs(1)).await;
     assert!(late.admits(MonotonicClock.now()), "five seconds have passed since it opened");
 
     let much_later = machines();
     much_later.restore(read.circuits.clone(), Duration::from_secs(301));
-    assert!(much_later.circuit(&key("a"), plain()).admits(MonotonicClock.now()));
+    assert!(much_later.circuit(key("a"), &plain()).admits(MonotonicClock.now()));
 
     let idle = machines();
     idle.restore(read.circuits, Duration::from_secs(10));
     tokio::time::advance(Duration::from_secs(291)).await;
-    drop(idle.circuit(&key("x"), plain()));
+    drop(idle.circuit(key("x"), &plain()));
     assert!(idle.restored.lock().circuits.is_empty(), "forgotten once too old");
 }
