@@ -2,6 +2,7 @@
 
 mod answer;
 pub mod budget;
+pub mod calls;
 pub mod circuit;
 pub mod clock;
 pub mod context;
@@ -21,5 +22,6 @@ mod timer;
 pub mod transport;
 pub mod watched;
 
+pub use calls::Calls;
 pub use error::{BoxError, CallError, Refusal};
 pub use policy::Policy;

@@ -59,6 +59,17 @@ pub fn covers(headers: &HeaderMap) -> Covers {
     }
 }
 
+/// The deadline of a call that begins at `now` with `headers` from somebody who is not trusted to
+/// lengthen it. A malformed wish is refused by whoever takes a request in; here it is no wish.
+pub(crate) fn wished(headers: &HeaderMap, now: Instant, patience: Patience) -> Moment {
+    let asked = arriving(headers).unwrap_or(None);
+    let mut moment = Moment::resolve(now, asked, false, patience);
+    if covers(headers) == Covers::Head {
+        moment.covers = Covers::Head;
+    }
+    moment
+}
+
 /// Makes [`Deadline`] services.
 #[derive(Clone, Copy, Debug)]
 pub struct DeadlineLayer {
@@ -112,13 +123,7 @@ where
         let context = Context::of(&mut request);
         let DeadlinePolicy { patience, idle } = self.layer.policy;
         if context.deadline().is_none() {
-            // A malformed wish was refused by whoever took the request in; here it is no wish.
-            let asked = arriving(request.headers()).unwrap_or(None);
-            let mut moment = Moment::resolve(context.started, asked, false, patience);
-            if covers(request.headers()) == Covers::Head {
-                moment.covers = Covers::Head;
-            }
-            context.shorten(moment);
+            context.shorten(wished(request.headers(), context.started, patience));
         }
         let deadline = context.deadline();
         let at = deadline.map_or(Instant::MAX, |deadline| deadline.at);
@@ -206,7 +211,7 @@ where
         self: Pin<&mut Self>,
         cx: &mut Task<'_>,
     ) -> Poll<Option<Result<Frame<B::Data>, BoxError>>> {
-        let mut this = self.project();
+        let this = self.project();
         match this.body.poll_frame(cx) {
             Poll::Ready(frame) => {
                 *this.waiting = false;
