@@ -1,7 +1,7 @@
 //! A protected client: every stage around one HTTP client, in the order of the pipeline.
 //!
 //! ```text
-//! Deadline ─▶ Limit ─▶ Retry ─▶ Balance ─▶ Circuit ─▶ Timeout ─▶ Transport ─▶ the client
+//! Deadline ─▶ Limit ─▶ Fallback ─▶ Retry ─▶ Balance ─▶ Circuit ─▶ Timeout ─▶ Transport ─▶ client
 //! ```
 //!
 //! ```no_run
@@ -55,6 +55,7 @@ use crate::replay::Replay;
 use crate::stage::balance::{self, Balance};
 use crate::stage::circuit::{self, Circuit};
 use crate::stage::deadline::{self, Bounded, Deadline};
+use crate::stage::fallback::{Fallback, FallbackBody};
 use crate::stage::limit::{FromRequest, Holding, Limit, ReadKey};
 use crate::stage::retry::{self, Retry};
 use crate::stage::timeout::Timeout;
@@ -68,11 +69,16 @@ pub use done::{CallThen, Done};
 pub type Attempts<S> = Circuit<Timeout<Transport<S>>>;
 
 /// All stages.
-pub type Stack<S> = Deadline<Limit<Retry<Balance<Attempts<S>>>, FromRequest>>;
+pub type Stack<S> = Deadline<Limit<Fallback<Retry<Balance<Attempts<S>>>, ()>, FromRequest>>;
+
+/// The body of a request as the client below is given it: kept for another attempt by retries, and
+/// for a stand-in by a fallback.
+pub type Sent<B> = Replay<Replay<B>>;
 
 /// The body of an answer. What is held for the call, its permits and its place in flight, is given
 /// back when this has ended or is dropped.
-pub type Answered<R> = Bounded<Watched<Watched<Watched<R, circuit::Pending>, balance::Attempt>, Holding>>;
+pub type Answered<R> =
+    Bounded<Watched<FallbackBody<Watched<Watched<R, circuit::Pending>, balance::Attempt>>, Holding>>;
 
 /// A client of one service; see the [module](self). Clones share everything.
 pub struct Calls<S> {
@@ -123,10 +129,11 @@ impl<S> Calls<S> {
         request: http::Request<B>,
     ) -> Result<http::Response<Answered<R>>, CallError>
     where
-        S: Service<http::Request<Replay<B>>, Response = http::Response<R>> + Clone,
+        S: Service<http::Request<Sent<B>>, Response = http::Response<R>> + Clone,
         S::Error: Into<BoxError>,
         B: Body<Data = Bytes> + Unpin,
-        R: Body,
+        B::Error: Into<BoxError>,
+        R: Body<Data = Bytes>,
     {
         let mut stack = self.stack.clone();
         std::future::poll_fn(|cx| ready::<S, B, R>(&mut stack, cx)).await?;
@@ -142,10 +149,11 @@ impl<S> Calls<S> {
         callback: F,
     ) -> CallThen<Stack<S>, http::Request<B>, Answered<R>, F>
     where
-        S: Service<http::Request<Replay<B>>, Response = http::Response<R>> + Clone,
+        S: Service<http::Request<Sent<B>>, Response = http::Response<R>> + Clone,
         S::Error: Into<BoxError>,
         B: Body<Data = Bytes> + Unpin,
-        R: Body,
+        B::Error: Into<BoxError>,
+        R: Body<Data = Bytes>,
         F: FnOnce(Done<Answered<R>>),
     {
         let (request, context) = self.begin(request);
@@ -185,20 +193,22 @@ impl<S> Calls<S> {
 /// Readiness of the stack, with its request type spelled out once.
 fn ready<S, B, R>(stack: &mut Stack<S>, cx: &mut Task<'_>) -> Poll<Result<(), CallError>>
 where
-    S: Service<http::Request<Replay<B>>, Response = http::Response<R>> + Clone,
+    S: Service<http::Request<Sent<B>>, Response = http::Response<R>> + Clone,
     S::Error: Into<BoxError>,
     B: Body<Data = Bytes> + Unpin,
-    R: Body,
+    B::Error: Into<BoxError>,
+    R: Body<Data = Bytes>,
 {
     Service::<http::Request<B>>::poll_ready(stack, cx)
 }
 
 impl<S, B, R> Service<http::Request<B>> for Calls<S>
 where
-    S: Service<http::Request<Replay<B>>, Response = http::Response<R>> + Clone,
+    S: Service<http::Request<Sent<B>>, Response = http::Response<R>> + Clone,
     S::Error: Into<BoxError>,
     B: Body<Data = Bytes> + Unpin,
-    R: Body,
+    B::Error: Into<BoxError>,
+    R: Body<Data = Bytes>,
 {
     type Response = http::Response<Answered<R>>;
     type Error = CallError;

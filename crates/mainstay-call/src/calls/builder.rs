@@ -8,6 +8,7 @@ use mainstay_core::name::{InvalidName, ServiceName};
 use mainstay_core::Instant;
 use mainstay_resilience::circuit::{CircuitPolicy, Scope};
 use mainstay_resilience::classify::Classifier;
+use mainstay_resilience::fallback::{Action, FallbackPolicy};
 use tower_layer::Layer;
 
 use super::{Attempts, Calls, Shared};
@@ -21,9 +22,11 @@ use crate::resolve::{Instance, Resolve, StaticList, Watch};
 use crate::stage::balance::{Balance, Learns};
 use crate::stage::circuit::CircuitLayer;
 use crate::stage::deadline::{DeadlineLayer, DeadlinePolicy};
+use crate::stage::fallback::{FallbackLayer, Fallbacks};
 use crate::stage::limit::{FromRequest, LimitLayer};
 use crate::stage::retry::{Retries, RetryLayer};
 use crate::stage::timeout::{TimeoutLayer, TimeoutPolicy};
+use crate::stale::{STALE_BYTES_MAX, StaleStore};
 use crate::transport::Transport;
 
 /// Builds [`Calls`].
@@ -164,6 +167,11 @@ impl<S> Builder<Ready<S>> {
             policy: policy.retry,
             observer: Arc::clone(&observer),
         });
+        let steps = policy.fallback.as_deref().cloned();
+        let mut fallbacks = Fallbacks::new(Arc::clone(&service), steps);
+        fallbacks.classifier = Arc::clone(&policy.classifier);
+        fallbacks.observer = Arc::clone(&observer);
+        fallbacks.stale = keeps(fallbacks.policy()).then(|| Arc::new(StaleStore::new(STALE_BYTES_MAX)));
         let make = Make {
             http,
             service,
@@ -178,6 +186,7 @@ impl<S> Builder<Ready<S>> {
         let instances = Arc::new(instances);
         let stack = Balance::new(Arc::clone(&instances));
         let stack = RetryLayer::new(retries).layer(stack);
+        let stack = FallbackLayer::new(Arc::new(fallbacks), ()).layer(stack);
         let stack = LimitLayer::new(limits, FromRequest, observer).layer(stack);
         // Everything below that waits has a timer of its own.
         let deadline = DeadlinePolicy { patience: policy.patience, idle: policy.idle };
@@ -185,6 +194,12 @@ impl<S> Builder<Ready<S>> {
         let patience = policy.patience;
         Calls { stack, shared: Arc::new(Shared { patience, hash, circuits, instances, machines }) }
     }
+}
+
+/// Whether some step answers with what was kept.
+fn keeps(policy: Option<&FallbackPolicy>) -> bool {
+    let mut steps = policy.into_iter().flat_map(FallbackPolicy::steps);
+    steps.any(|step| matches!(step.action, Action::Stale { .. }))
 }
 
 /// Makes endpoints and the services that send to them.

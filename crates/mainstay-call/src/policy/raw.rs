@@ -41,7 +41,8 @@ pub struct RawPolicy {
     pub circuit: Option<RawCircuits>,
     /// `[[limit]]` or `[limit.NAME]`. Default none.
     pub limit: Option<RawLimits>,
-    /// `[fallback]`: what to answer when the real answer cannot be had.
+    /// `[fallback]`: what to answer when the real answer cannot be had. Steps for switches never
+    /// hold here and `substitute` never answers: other services are the program's own business.
     pub fallback: Option<RawFallback>,
 }
 
