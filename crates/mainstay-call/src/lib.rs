@@ -9,6 +9,7 @@ pub mod context;
 pub mod draw;
 pub mod endpoint;
 pub mod error;
+pub mod guard;
 pub mod instances;
 pub mod limit;
 pub mod machines;
@@ -24,4 +25,5 @@ pub mod watched;
 
 pub use calls::Calls;
 pub use error::{BoxError, CallError, Refusal};
+pub use guard::Guard;
 pub use policy::Policy;
