@@ -23,6 +23,10 @@
 //! # }
 //! ```
 //!
+//! The client is itself a tower service. One limit of today's compiler: futures of calls whose
+//! answers' bodies have a boxed error (`Box<dyn Error>`) among their type parameters cannot be
+//! given to a task (rust-lang/rust#102211); hyper's own bodies have none.
+//!
 //! A call that is dropped is cancelled, and gives back all it held. There is no call "one way, at
 //! most once": when the bytes of a request have been handed to a socket is known to the HTTP
 //! client alone, and no tower service tells it.

@@ -37,10 +37,19 @@ pub enum Replay<B> {
     Once(Option<B>),
 }
 
-/// Another attempt has begun to send the same body.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("another attempt has begun to send this body")]
-pub struct Superseded;
+/// Why a body cannot be read on.
+///
+/// A type of its own and not a [`BoxError`]: a bound like `Into<BoxError>` on that would keep
+/// futures which hold such a body from being given to a task (rust-lang/rust#102211).
+#[derive(Debug, thiserror::Error)]
+pub enum ReplayError {
+    /// Another attempt has begun to send the same body.
+    #[error("another attempt has begun to send this body")]
+    Superseded,
+    /// The caller's body failed.
+    #[error("request body failed")]
+    Body(#[source] BoxError),
+}
 
 /// What attempts of one call share.
 #[derive(Debug)]
@@ -97,7 +106,7 @@ impl<B: Body> Replay<B> {
     }
 
     /// The body for one more attempt, which starts again at the beginning, and ends the one before
-    /// with [`Superseded`]. `None` when the body has outgrown its limit or broke off.
+    /// with [`ReplayError::Superseded`]. `None` when the body has outgrown its limit or broke off.
     pub fn again(&self) -> Option<Self> {
         match self {
             Self::Empty => Some(Self::Empty),
@@ -191,12 +200,12 @@ where
     B::Error: Into<BoxError>,
 {
     type Data = Bytes;
-    type Error = BoxError;
+    type Error = ReplayError;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, ReplayError>>> {
         let (shared, given, reader) = match self.get_mut() {
             Self::Empty | Self::Once(None) => return Poll::Ready(None),
             Self::Once(Some(body)) => return poll_once(body, cx),
@@ -204,7 +213,7 @@ where
         };
         let mut state = shared.lock();
         if state.reader != *reader {
-            return Poll::Ready(Some(Err(Superseded.into())));
+            return Poll::Ready(Some(Err(ReplayError::Superseded)));
         }
         if let Some(part) = state.kept.get(*given) {
             *given += 1;
@@ -225,7 +234,7 @@ where
             return Poll::Pending;
         };
         *given = state.kept.len() + usize::from(state.trailers.is_some());
-        Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
+        Poll::Ready(frame.map(|frame| frame.map_err(|error| ReplayError::Body(error.into()))))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -260,14 +269,15 @@ where
     }
 }
 
-fn poll_once<B>(body: &mut B, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>>
+fn poll_once<B>(body: &mut B, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ReplayError>>>
 where
     B: Body + Unpin,
     B::Error: Into<BoxError>,
 {
     let frame = std::task::ready!(Pin::new(body).poll_frame(cx));
+    let body = |error: B::Error| ReplayError::Body(error.into());
     let whole = |mut data: B::Data| data.copy_to_bytes(data.remaining());
-    Poll::Ready(frame.map(|frame| frame.map(|frame| frame.map_data(whole)).map_err(Into::into)))
+    Poll::Ready(frame.map(|frame| frame.map(|frame| frame.map_data(whole)).map_err(body)))
 }
 
 #[cfg(test)]
@@ -338,7 +348,7 @@ mod tests {
         let second = handle.again().unwrap();
         assert!(!first.is_end_stream());
         let error = first.frame().await.unwrap().unwrap_err();
-        assert!(error.is::<Superseded>(), "{error}");
+        assert!(matches!(error, ReplayError::Superseded), "{error}");
         assert_eq!(read(second).await, Some(("abcd".into(), false)));
     }
 
