@@ -81,8 +81,9 @@ pub type Sent<B> = Replay<Replay<B>>;
 
 /// The body of an answer. What is held for the call, its permits and its place in flight, is given
 /// back when this has ended or is dropped.
-pub type Answered<R> =
-    Bounded<Watched<FallbackBody<Watched<Watched<R, circuit::Pending>, balance::Attempt>>, Holding>>;
+pub type Answered<R> = Bounded<
+    Watched<FallbackBody<Watched<Watched<R, circuit::Pending>, balance::Attempt>>, Holding>,
+>;
 
 /// A client of one service; see the [module](self). Clones share everything.
 pub struct Calls<S> {
@@ -170,9 +171,7 @@ impl<S> Calls<S> {
         let Shared { patience, hash, circuits, .. } = &*self.shared;
         let now = MonotonicClock.now();
         let hash = hash.as_ref().and_then(|(function, parts)| {
-            function.hash_parts(parts, |part| {
-                FromRequest.read(&request, part).map(Cow::into_owned)
-            })
+            function.hash_parts(parts, |part| FromRequest.read(&request, part).map(Cow::into_owned))
         });
         let facts = Facts {
             draw: draw::next(),

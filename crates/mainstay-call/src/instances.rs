@@ -80,17 +80,10 @@ impl<S: Clone> Instances<S> {
         let list = Arc::clone(&watch.borrow());
         let members = members(make.as_ref(), &list, previous, now);
         outliers.set(now, &peers(&members, &list));
-        let picker =
-            with_candidates(&members, &list, &outliers, &policy, |s| {
-                Picker::new(&policy.balance, s, now)
-            });
-        let set = Set {
-            revision: list.revision,
-            members,
-            list,
-            picker,
-            turn: Mutex::default(),
-        };
+        let picker = with_candidates(&members, &list, &outliers, &policy, |s| {
+            Picker::new(&policy.balance, s, now)
+        });
+        let set = Set { revision: list.revision, members, list, picker, turn: Mutex::default() };
         learns.wake.store(outliers.next_wake().as_nanos(), Ordering::Relaxed);
         Self {
             policy,
@@ -242,9 +235,8 @@ fn members<S>(
     now: Instant,
 ) -> Vec<(Arc<Endpoint>, S)> {
     let of = |instance: &resolve::Instance| {
-        let same = |e: &&Arc<Endpoint>| {
-            *e.name() == instance.name && *e.address() == instance.address
-        };
+        let same =
+            |e: &&Arc<Endpoint>| *e.name() == instance.name && *e.address() == instance.address;
         let found = known.iter().find(same).map(Arc::clone);
         let endpoint = found.unwrap_or_else(|| make.endpoint(instance, now));
         let service = make.service(&endpoint);

@@ -200,7 +200,7 @@ impl Restored {
 }
 
 /// What is older says little of how a peer is now (calls.md, section 1).
-const AGE_MAX: Duration = Duration::from_secs(300);
+const AGE_MAX: Duration = Duration::from_mins(5);
 
 /// One kind of machine by name.
 #[derive(Debug)]

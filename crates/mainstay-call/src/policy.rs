@@ -98,7 +98,8 @@ impl TryFrom<RawPolicy> for Policy {
     type Error = Invalid;
 
     fn try_from(raw: RawPolicy) -> Result<Self, Invalid> {
-        let timeout = span("timeout_seconds", raw.timeout_seconds.unwrap_or(15.0), 0.001, 86_400.0)?;
+        let timeout =
+            span("timeout_seconds", raw.timeout_seconds.unwrap_or(15.0), 0.001, 86_400.0)?;
         // A longer timeout of one's own is not forbidden by a maximum that nobody wrote.
         let max = raw.deadline_max_seconds.unwrap_or_else(|| timeout.as_secs_f64().max(300.0));
         let max = span("deadline_max_seconds", max, timeout.as_secs_f64(), 86_400.0)?;
@@ -150,9 +151,8 @@ fn limits(written: Option<RawLimits>) -> Result<Vec<(Arc<str>, Arc<LimitPolicy>)
         None => return Ok(Vec::new()),
         Some(RawLimits::Listed(list)) => {
             let all = list.into_iter().enumerate();
-            let named = all.map(|(n, raw)| {
-                (format!("limit-{}", n + 1), format!("limit[{n}]"), raw)
-            });
+            let named =
+                all.map(|(n, raw)| (format!("limit-{}", n + 1), format!("limit[{n}]"), raw));
             named.collect()
         }
         Some(RawLimits::Named(named)) => {

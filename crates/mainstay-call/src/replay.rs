@@ -257,7 +257,8 @@ where
             Self::Streaming { shared, given, .. } => {
                 let state = shared.lock();
                 let kept: usize = state.kept.iter().skip(*given).map(Bytes::len).sum();
-                let rest = state.rest.as_ref().map_or(SizeHint::with_exact(0), Body::size_hint);
+                let rest =
+                    state.rest.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint);
                 let mut hint = SizeHint::new();
                 hint.set_lower(rest.lower().saturating_add(kept as u64));
                 if let Some(upper) = rest.upper() {
@@ -269,7 +270,10 @@ where
     }
 }
 
-fn poll_once<B>(body: &mut B, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ReplayError>>>
+fn poll_once<B>(
+    body: &mut B,
+    cx: &mut Context<'_>,
+) -> Poll<Option<Result<Frame<Bytes>, ReplayError>>>
 where
     B: Body + Unpin,
     B::Error: Into<BoxError>,
@@ -288,6 +292,7 @@ mod tests {
 
     type Frames = Vec<Result<Frame<Bytes>, &'static str>>;
 
+    #[expect(clippy::unnecessary_wraps, reason = "an item of a stream that may fail")]
     fn data(text: &'static str) -> Result<Frame<Bytes>, &'static str> {
         Ok(Frame::data(Bytes::from_static(text.as_bytes())))
     }

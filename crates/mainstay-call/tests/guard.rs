@@ -1,17 +1,24 @@
 //! What a guard promises: limits, retries, circuits, a deadline, and that all of it comes back.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::disallowed_methods,
+    reason = "helpers of tests fail as tests do, and read the time of their own runtime"
+)]
+
 use std::cell::Cell;
 use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use mainstay_call::clock::MonotonicClock;
 use mainstay_call::guard::{Guard, GuardError, Judgement};
 use mainstay_call::limit::LimitUsage;
 use mainstay_call::{CallError, Policy};
-use mainstay_core::problem::Code;
 use mainstay_core::Clock;
-use mainstay_call::clock::MonotonicClock;
+use mainstay_core::problem::Code;
 use mainstay_resilience::circuit::State;
 use tokio::time::{Instant as Tokio, sleep};
 
@@ -24,7 +31,6 @@ enum DbError {
     Mistake,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "the shape of a classifier")]
 fn judge(error: &DbError) -> Judgement {
     match error {
         DbError::NotFound => Judgement::Fine,

@@ -4,11 +4,12 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use mainstay_core::name::{InvalidName, ServiceName};
 use mainstay_core::Instant;
+use mainstay_core::name::{InvalidName, ServiceName};
 use mainstay_resilience::circuit::{CircuitPolicy, Scope};
 use mainstay_resilience::classify::Classifier;
 use mainstay_resilience::fallback::{Action, FallbackPolicy};
+use mainstay_resilience::hash::Layout;
 use tower_layer::Layer;
 
 use super::{Attempts, Calls, Shared};
@@ -159,7 +160,7 @@ impl<S> Builder<Ready<S>> {
             wake: AtomicU64::new(0),
             observer: Arc::clone(&observer),
         });
-        let hash = policy.balance.layout.map(|layout| layout.function());
+        let hash = policy.balance.layout.map(Layout::function);
         let hash = hash.map(|function| (function, policy.balance.hash.clone()));
         let retries = Arc::new(Retries {
             service: Arc::clone(&service),
@@ -171,7 +172,8 @@ impl<S> Builder<Ready<S>> {
         let mut fallbacks = Fallbacks::new(Arc::clone(&service), steps);
         fallbacks.classifier = Arc::clone(&policy.classifier);
         fallbacks.observer = Arc::clone(&observer);
-        fallbacks.stale = keeps(fallbacks.policy()).then(|| Arc::new(StaleStore::new(STALE_BYTES_MAX)));
+        fallbacks.stale =
+            keeps(fallbacks.policy()).then(|| Arc::new(StaleStore::new(STALE_BYTES_MAX)));
         let make = Make {
             http,
             service,

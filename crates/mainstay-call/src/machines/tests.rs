@@ -101,6 +101,12 @@ async fn lists_are_sorted() {
     assert_eq!((held.len(), limits.len()), (3, 2));
 }
 
+/// Circuits as a file holds them.
+#[derive(Serialize, Deserialize)]
+struct File {
+    circuits: Vec<SavedCircuit>,
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_open_circuit_is_open_after_a_restart() {
     let before = machines();
@@ -112,10 +118,6 @@ async fn an_open_circuit_is_open_after_a_restart() {
     let saved = before.snapshot();
     assert_eq!(saved.len(), 2, "what nobody used is not written: {saved:?}");
     // As it goes through the file.
-    #[derive(Serialize, Deserialize)]
-    struct File {
-        circuits: Vec<SavedCircuit>,
-    }
     let text = toml::to_string(&File { circuits: saved }).unwrap();
     let read: File = toml::from_str(&text).unwrap();
 

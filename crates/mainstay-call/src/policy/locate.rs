@@ -52,10 +52,7 @@ fn descend<'a>(
     at.start
 }
 
-fn entry<'t, 'i>(
-    table: &'t DeTable<'i>,
-    name: &str,
-) -> Option<(Range<usize>, &'t DeValue<'i>)> {
+fn entry<'t, 'i>(table: &'t DeTable<'i>, name: &str) -> Option<(Range<usize>, &'t DeValue<'i>)> {
     let (key, value) = table.get_key_value(name)?;
     Some((key.span(), value.get_ref()))
 }
@@ -71,7 +68,9 @@ fn key_at(table: &DeTable<'_>, at: usize) -> String {
         DeValue::Table(inner) => key_at(inner, at),
         DeValue::Array(items) => {
             let found = items.iter().enumerate().find(|(_, item)| inner(item.get_ref(), at));
-            found.map(|(n, item)| format!("[{n}]{}", within(item.get_ref(), at))).unwrap_or_default()
+            found
+                .map(|(n, item)| format!("[{n}]{}", within(item.get_ref(), at)))
+                .unwrap_or_default()
         }
         _ => String::new(),
     };

@@ -72,9 +72,9 @@ pub(super) fn parse(text: &str) -> Result<RawPolicy, toml::de::Error> {
     let document = DeTable::parse(text)?;
     let document = document.get_ref();
     let tables = |value: &DeValue<'_>| {
-        value.as_table().is_some_and(|t| {
-            !t.is_empty() && t.values().all(|v| v.get_ref().is_table())
-        })
+        value
+            .as_table()
+            .is_some_and(|t| !t.is_empty() && t.values().all(|v| v.get_ref().is_table()))
     };
     let named = document.get("circuit").is_some_and(|value| tables(value.get_ref()));
     let listed = document.get("limit").is_some_and(|value| value.get_ref().is_array());

@@ -16,7 +16,7 @@ fn an_empty_text_means_the_defaults() {
     let policy = Policy::from_toml("").unwrap();
     assert_eq!(policy, Policy::default());
     assert_eq!(policy.patience, Patience::default());
-    assert_eq!(policy.idle, Duration::from_secs(60));
+    assert_eq!(policy.idle, Duration::from_mins(1));
     assert_eq!(policy.hop, Duration::from_millis(5));
     assert_eq!(policy.retry, RetryPolicy::default());
     assert_eq!(policy.balance.kind, Kind::LeastRequest);

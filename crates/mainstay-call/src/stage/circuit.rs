@@ -177,6 +177,8 @@ impl OnEnd for Pending {
     }
 
     fn broke_off(self) {
-        self.settle(MonotonicClock.now(), |classifier| classifier.judge_failure(Failure::Truncated));
+        self.settle(MonotonicClock.now(), |classifier| {
+            classifier.judge_failure(Failure::Truncated)
+        });
     }
 }

@@ -18,7 +18,6 @@ use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http_body::Body;
 use mainstay_core::problem::Code;
 use mainstay_core::{Clock, Effect, Instant};
-use mainstay_resilience::{Congestion, Failure};
 use mainstay_resilience::budget::Ended;
 use mainstay_resilience::circuit::Scope;
 use mainstay_resilience::classify::Answer;
@@ -27,6 +26,7 @@ use mainstay_resilience::retry::{
     arriving_attempt, method_is_idempotent, outgoing_attempt, outgoing_grpc_attempts,
     parse_pushback,
 };
+use mainstay_resilience::{Congestion, Failure};
 use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
@@ -517,9 +517,7 @@ fn hint<R>(result: &Result<http::Response<R>, CallError>) -> Option<std::time::D
     answer::retry_after(result.as_ref().ok()?.headers())
 }
 
-fn pushback<R>(
-    response: &http::Response<R>,
-) -> Option<mainstay_resilience::retry::Pushback> {
+fn pushback<R>(response: &http::Response<R>) -> Option<mainstay_resilience::retry::Pushback> {
     response.headers().get(GRPC_PUSHBACK).map(|value| parse_pushback(value.as_bytes()))
 }
 

@@ -10,8 +10,8 @@ use mainstay_call::circuit::{CircuitKey, SharedCircuit};
 use mainstay_call::clock::MonotonicClock;
 use mainstay_call::observe::Silent;
 use mainstay_core::Clock;
-use mainstay_resilience::circuit::{CircuitPolicy, RawCircuit, State};
 use mainstay_resilience::Outcome;
+use mainstay_resilience::circuit::{CircuitPolicy, RawCircuit, State};
 
 use crate::peers::{Client, Peers, Reply, call, request, word};
 
@@ -21,7 +21,7 @@ const PLAIN: &str = "retry = { attempts = 1 }\nbalance = { kind = \"round_robin\
 /// State of the circuit of the instance at `address`, and the calls in its window.
 fn of(client: &Client, address: &str) -> (State, u64) {
     let endpoints = client.instances().endpoints();
-    let endpoint = endpoints.iter().find(|e| &**e.address() == address).unwrap();
+    let endpoint = endpoints.iter().find(|e| **e.address() == *address).unwrap();
     let view = endpoint.circuits()[0].view(MonotonicClock.now());
     (view.state, view.total.calls)
 }
@@ -140,9 +140,8 @@ fn a_thousand_threads_get_exactly_the_probes_there_are() {
     std::thread::scope(|scope| {
         for _ in 0..1_000 {
             scope.spawn(|| {
-                if let Ok(permit) = circuit.admit(later) {
+                if circuit.admit(later).is_ok() {
                     admitted.fetch_add(1, Ordering::Relaxed);
-                    std::mem::forget(permit);
                 }
             });
         }

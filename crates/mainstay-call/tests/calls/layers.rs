@@ -27,6 +27,7 @@ use crate::peers::request;
 
 type Answer = Result<Response<Full<Bytes>>, CallError>;
 
+#[expect(clippy::unnecessary_wraps, reason = "what a service answers")]
 fn ok() -> Answer {
     Ok(Response::new(Full::default()))
 }
@@ -38,10 +39,10 @@ fn code<R>(result: Result<R, CallError>) -> Option<Code> {
 #[tokio::test(start_paused = true)]
 async fn deadline() {
     let patience = Patience { timeout: Duration::from_secs(2), max: Duration::from_secs(2) };
-    let policy = DeadlinePolicy { patience, idle: Duration::from_secs(60) };
-    let mut service = ServiceBuilder::new().layer(DeadlineLayer::new(policy)).service_fn(
-        async |_: Request<Full<Bytes>>| -> Answer { std::future::pending().await },
-    );
+    let policy = DeadlinePolicy { patience, idle: Duration::from_mins(1) };
+    let mut service = ServiceBuilder::new()
+        .layer(DeadlineLayer::new(policy))
+        .service_fn(async |_: Request<Full<Bytes>>| -> Answer { std::future::pending().await });
     let result = service.ready().await.unwrap().call(request(Method::GET)).await;
     assert_eq!(code(result), Some(Code::DeadlineExceeded));
 }
@@ -69,18 +70,22 @@ async fn retry() {
     };
     let sent = Arc::new(std::sync::atomic::AtomicU16::new(0));
     let count = Arc::clone(&sent);
-    let answer = tower::service_fn(move |_: Request<mainstay_call::replay::Replay<Full<Bytes>>>| {
-        let before = count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let mut response = Response::new(Full::<Bytes>::default());
-        if before < 2 {
-            *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
-        }
-        std::future::ready(Ok::<_, CallError>(response))
-    });
+    let answer =
+        tower::service_fn(move |_: Request<mainstay_call::replay::Replay<Full<Bytes>>>| {
+            let before = count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            let mut response = Response::new(Full::<Bytes>::default());
+            if before < 2 {
+                *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+            }
+            std::future::ready(Ok::<_, CallError>(response))
+        });
     let layer = RetryLayer::new(Arc::new(retries));
     let mut service = ServiceBuilder::new().layer(layer).service(answer);
     let answer = service.ready().await.unwrap().call(request(Method::GET)).await.unwrap();
-    assert_eq!((answer.status(), sent.load(std::sync::atomic::Ordering::Relaxed)), (StatusCode::OK, 3));
+    assert_eq!(
+        (answer.status(), sent.load(std::sync::atomic::Ordering::Relaxed)),
+        (StatusCode::OK, 3)
+    );
     sent.store(0, std::sync::atomic::Ordering::Relaxed);
     // The header is read by this layer when nobody above has done it.
     let mut repeated = request(Method::GET);

@@ -17,12 +17,12 @@ use mainstay_resilience::Failure;
 use parking_lot::Mutex;
 use tower_service::Service;
 
-pub type ReplyBody = UnsyncBoxBody<Bytes, io::Error>;
-pub type Client = Calls<Peers>;
+pub(crate) type ReplyBody = UnsyncBoxBody<Bytes, io::Error>;
+pub(crate) type Client = Calls<Peers>;
 
 /// What a peer does with a request.
 #[derive(Clone, Debug)]
-pub enum Reply {
+pub(crate) enum Reply {
     /// Answers.
     Status(u16),
     /// Answers with a header.
@@ -45,15 +45,15 @@ pub enum Reply {
 
 /// A request as it arrived.
 #[derive(Clone, Debug)]
-pub struct Seen {
+pub(crate) struct Seen {
     /// Authority it was sent to.
-    pub at: String,
-    pub headers: HeaderMap,
-    pub body: Bytes,
+    pub(crate) at: String,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
 }
 
 impl Seen {
-    pub fn header(&self, name: &str) -> Option<&str> {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
     }
 }
@@ -62,7 +62,7 @@ type Rule = Box<dyn FnMut(&str, usize) -> Reply + Send>;
 
 /// Every peer there is: a tower service that answers for all addresses.
 #[derive(Clone)]
-pub struct Peers(Arc<Mutex<State>>);
+pub(crate) struct Peers(Arc<Mutex<State>>);
 
 struct State {
     rule: Rule,
@@ -72,34 +72,34 @@ struct State {
 
 impl Peers {
     /// Peers that do what `rule` says of an address and the number of requests before.
-    pub fn new(rule: impl FnMut(&str, usize) -> Reply + Send + 'static) -> Self {
+    pub(crate) fn new(rule: impl FnMut(&str, usize) -> Reply + Send + 'static) -> Self {
         let rule = Box::new(rule);
         Self(Arc::new(Mutex::new(State { rule, seen: Vec::new(), under_way: 0 })))
     }
 
     /// Peers that all do the same.
-    pub fn all(reply: Reply) -> Self {
+    pub(crate) fn all(reply: Reply) -> Self {
         Self::new(move |_, _| reply.clone())
     }
 
     /// A client of them at `addresses`, under the policy in `text`.
     #[track_caller]
-    pub fn client(&self, addresses: &[&str], text: &str) -> Client {
+    pub(crate) fn client(&self, addresses: &[&str], text: &str) -> Client {
         let policy = Policy::from_toml(text).unwrap();
         let builder = Calls::to("order").unwrap().instances(addresses.iter().copied());
         builder.upstream(self.clone()).policy(policy).build()
     }
 
-    pub fn set(&self, rule: impl FnMut(&str, usize) -> Reply + Send + 'static) {
+    pub(crate) fn set(&self, rule: impl FnMut(&str, usize) -> Reply + Send + 'static) {
         self.0.lock().rule = Box::new(rule);
     }
 
-    pub fn seen(&self) -> Vec<Seen> {
+    pub(crate) fn seen(&self) -> Vec<Seen> {
         self.0.lock().seen.clone()
     }
 
     /// Forgets what was seen; returns how much that was, for each address.
-    pub fn take(&self, address: &str) -> usize {
+    pub(crate) fn take(&self, address: &str) -> usize {
         let mut state = self.0.lock();
         let count = state.seen.iter().filter(|seen| seen.at == address).count();
         state.seen.retain(|seen| seen.at != address);
@@ -107,7 +107,7 @@ impl Peers {
     }
 
     /// Requests that a peer works on, or whose answer's body is not over.
-    pub fn under_way(&self) -> usize {
+    pub(crate) fn under_way(&self) -> usize {
         self.0.lock().under_way
     }
 }
@@ -213,18 +213,18 @@ fn grpc(status: Option<u32>, under_way: UnderWay) -> Response<ReplyBody> {
 }
 
 /// A request without a body.
-pub fn request(method: Method) -> Request<Full<Bytes>> {
+pub(crate) fn request(method: Method) -> Request<Full<Bytes>> {
     with_body(method, "")
 }
 
 /// A request with a body.
-pub fn with_body(method: Method, body: &'static str) -> Request<Full<Bytes>> {
+pub(crate) fn with_body(method: Method, body: &'static str) -> Request<Full<Bytes>> {
     let body = Full::new(Bytes::from_static(body.as_bytes()));
     Request::builder().method(method).uri("/x").body(body).unwrap()
 }
 
 /// Makes a call and tells all about its end; the answer's body is read.
-pub async fn call(client: &Client, request: Request<Full<Bytes>>) -> Done<Bytes> {
+pub(crate) async fn call(client: &Client, request: Request<Full<Bytes>>) -> Done<Bytes> {
     let slot = Arc::new(Mutex::new(None));
     let end = Arc::clone(&slot);
     let told = move |done: Done<Answered<ReplyBody>>| *end.lock() = Some(done);
@@ -242,7 +242,7 @@ pub async fn call(client: &Client, request: Request<Full<Bytes>>) -> Done<Bytes>
 }
 
 /// What a call came to, in a word: the status or the code of the problem.
-pub fn word(done: &Done<Bytes>) -> String {
+pub(crate) fn word(done: &Done<Bytes>) -> String {
     match &done.result {
         Ok(response) => response.status().as_u16().to_string(),
         Err(error) => error.code().to_string(),

@@ -121,8 +121,7 @@ async fn a_budget_stops_a_storm() {
 
 #[tokio::test(start_paused = true)]
 async fn a_hint_is_waited_for_within_reason_and_within_the_deadline() {
-    let hinted =
-        |n| if n == 0 { Reply::With(503, "retry-after", "2") } else { Reply::Status(200) };
+    let hinted = |n| if n == 0 { Reply::With(503, "retry-after", "2") } else { Reply::Status(200) };
     let peers = Peers::new(move |_, n| hinted(n));
     let began = Instant::now();
     let done = call(&peers.client(&THREE, OPEN), request(Method::GET)).await;

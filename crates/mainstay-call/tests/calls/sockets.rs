@@ -24,7 +24,6 @@ use crate::peers::{request, with_body};
 type Http = Client<HttpConnector, Sent<Full<Bytes>>>;
 
 /// A server that says its name. Aborting the task closes the listener and every connection.
-#[expect(clippy::disallowed_methods, reason = "the test ends the task by itself")]
 async fn server(name: &'static str) -> (SocketAddr, JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -32,11 +31,13 @@ async fn server(name: &'static str) -> (SocketAddr, JoinHandle<()>) {
         let mut connections = tokio::task::JoinSet::new();
         loop {
             let (stream, _) = listener.accept().await.unwrap();
-            let answer = hyper::service::service_fn(move |request: Request<hyper::body::Incoming>| async move {
-                let body = request.into_body().collect().await.unwrap().to_bytes();
-                let text = format!("{name} {}", body.len());
-                Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(text))))
-            });
+            let answer = hyper::service::service_fn(
+                move |request: Request<hyper::body::Incoming>| async move {
+                    let body = request.into_body().collect().await.unwrap().to_bytes();
+                    let text = format!("{name} {}", body.len());
+                    Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(text))))
+                },
+            );
             connections.spawn(async move {
                 let http = hyper::server::conn::http1::Builder::new();
                 let _gone = http.serve_connection(TokioIo::new(stream), answer).await;
@@ -47,7 +48,6 @@ async fn server(name: &'static str) -> (SocketAddr, JoinHandle<()>) {
 }
 
 /// A server that reads a little of each request and hangs up.
-#[expect(clippy::disallowed_methods, reason = "the test ends the task by itself")]
 async fn hangs_up() -> (SocketAddr, JoinHandle<()>, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

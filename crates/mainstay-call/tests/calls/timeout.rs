@@ -49,7 +49,8 @@ async fn a_scope_that_arrives_is_kept_and_time_shrinks_from_attempt_to_attempt()
         0 => Reply::After(Duration::from_millis(400), 503),
         _ => Reply::Status(200),
     });
-    let text = "retry = { backoff = { shape = \"constant\", base_seconds = 0.001, jitter = \"none\" } }";
+    let text =
+        "retry = { backoff = { shape = \"constant\", base_seconds = 0.001, jitter = \"none\" } }";
     let client = peers.client(&["a:1", "b:1"], text);
     let mut request = request(Method::GET);
     request.headers_mut().insert("mainstay-timeout-ms", "1000".parse().unwrap());

@@ -52,7 +52,8 @@ async fn a_permit_is_held_until_the_body_is_over_and_comes_back_from_a_panic() {
 #[tokio::test(start_paused = true)]
 async fn a_fallback_answers_once_when_nobody_else_can() {
     let peers = Peers::all(Reply::Status(503));
-    let text = "[fallback]\nsteps = [{ when = [\"5xx\", \"circuit\"], value = { body = \"later\" } }]";
+    let text =
+        "[fallback]\nsteps = [{ when = [\"5xx\", \"circuit\"], value = { body = \"later\" } }]";
     let client = peers.client(&["a:1", "b:1"], text);
     let done = call(&client, request(Method::GET)).await;
     assert_eq!((word(&done), done.attempts), ("200".into(), 3));
@@ -73,7 +74,7 @@ async fn a_callback_is_run_exactly_once_whatever_the_end() {
             told.lock().push((word, done.attempts, done.instance.as_deref().map(str::to_owned)));
         })
     };
-    let mut check = |want: &str, attempts: u32| {
+    let check = |want: &str, attempts: u32| {
         let told: Vec<_> = std::mem::take(&mut *told.lock());
         let instance = (attempts > 0).then(|| "a:1".to_owned());
         assert_eq!(told, [(want.to_owned(), attempts, instance)]);
