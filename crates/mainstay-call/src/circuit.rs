@@ -220,7 +220,7 @@ impl SharedCircuit {
 
     /// Takes over what a process before this one wrote down `elapsed` ago.
     pub fn restore(&self, now: Instant, snapshot: &Snapshot, elapsed: Duration) {
-        self.tell_after(|machine| machine.restore(now, snapshot, elapsed));
+        self.work(|guarded| guarded.machine.restore(now, snapshot, elapsed));
     }
 
     /// Works on the machine, then tells of the transitions that caused, with the lock released.

@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 ///
 /// "Unknown" never becomes "done" or "none" without evidence: a caller who is told `none` may send
 /// again without thought, one who is told `unknown` may only do so when the call is idempotent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Effect {
     /// Nothing happened: the call provably never reached the code that acts.

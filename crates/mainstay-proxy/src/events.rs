@@ -23,7 +23,14 @@ impl CircuitChanged<'_> {
         let (observed, threshold) = (cause.observed, cause.threshold);
         if transition.to == State::Open {
             tracing::warn!(
-                circuit, subject, from, to, reason, observed, threshold, enforced,
+                circuit,
+                subject,
+                from,
+                to,
+                reason,
+                observed,
+                threshold,
+                enforced,
                 "circuit opened"
             );
         } else {
@@ -46,9 +53,7 @@ impl InstanceEjected<'_> {
         let seconds = ejection.until.since(ejection.since).as_secs_f64();
         let Evidence { rule, observed, threshold } = ejection.evidence;
         let rule = rule.as_str();
-        tracing::warn!(
-            service, instance, rule, observed, threshold, seconds, "instance ejected"
-        );
+        tracing::warn!(service, instance, rule, observed, threshold, seconds, "instance ejected");
     }
 }
 

@@ -3,7 +3,9 @@
 
 use std::sync::Arc;
 
+use mainstay_call::circuit::SharedCircuit;
 use mainstay_call::instances::Instances;
+use mainstay_call::limit::SharedLimit;
 use mainstay_call::observe::Observer;
 use mainstay_call::replay::Replay;
 use mainstay_call::stage::balance::Balance;
@@ -13,8 +15,6 @@ use mainstay_call::stage::fallback::{Fallback, FallbackLayer, Fallbacks};
 use mainstay_call::stage::limit::{Limit, LimitLayer};
 use mainstay_call::stage::retry::{Retries, Retry, RetryLayer};
 use mainstay_call::stage::timeout::{Timeout, TimeoutLayer, TimeoutPolicy};
-use mainstay_call::circuit::SharedCircuit;
-use mainstay_call::limit::SharedLimit;
 use mainstay_resilience::classify::Classifier;
 use tower_layer::Layer;
 

@@ -10,9 +10,9 @@ use mainstay_resilience::Invalid;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::limits::{GatewayLimits, RawGatewayLimits, number, seconds};
 use crate::access_log::Format;
 use crate::forwarded::Mode;
-use super::limits::{GatewayLimits, RawGatewayLimits, number, seconds};
 use crate::route::HostPattern;
 
 /// The `[gateway]` table as written: every field optional, nothing checked.

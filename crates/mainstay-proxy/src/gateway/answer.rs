@@ -3,9 +3,7 @@
 use std::time::SystemTime;
 
 use bytes::Bytes;
-use http::header::{
-    ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, LOCATION, RETRY_AFTER,
-};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, LOCATION, RETRY_AFTER};
 use http::request::Parts as Head;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Version};
 use http_body::Body;
@@ -122,15 +120,18 @@ impl Asked<'_> {
         {
             response.headers_mut().insert(OUTCOME, value);
         }
-        self.tell(&response, &Told {
-            route,
-            metrics: self.metrics(route, lane),
-            service: lane.map(|lane| &**lane.upstream.instances.service()),
-            context: None,
-            outcome,
-            cause: None,
-            failed: true,
-        });
+        self.tell(
+            &response,
+            &Told {
+                route,
+                metrics: self.metrics(route, lane),
+                service: lane.map(|lane| &**lane.upstream.instances.service()),
+                context: None,
+                outcome,
+                cause: None,
+                failed: true,
+            },
+        );
         response
     }
 
@@ -169,15 +170,18 @@ impl Asked<'_> {
     }
 
     fn own(&self, route: &Route, response: Response<OutBody>) -> Response<OutBody> {
-        self.tell(&response, &Told {
-            route: Some(route),
-            metrics: self.metrics(Some(route), None),
-            service: None,
-            context: None,
-            outcome: "ok",
-            cause: None,
-            failed: false,
-        });
+        self.tell(
+            &response,
+            &Told {
+                route: Some(route),
+                metrics: self.metrics(Some(route), None),
+                service: None,
+                context: None,
+                outcome: "ok",
+                cause: None,
+                failed: false,
+            },
+        );
         response
     }
 
@@ -280,11 +284,8 @@ pub(super) fn refused(
     started: Instant,
     problem: Problem,
 ) -> Response<OutBody> {
-    let response = if is_grpc(&head.headers) {
-        grpc(&problem)
-    } else {
-        document(&problem, false, None)
-    };
+    let response =
+        if is_grpc(&head.headers) { grpc(&problem) } else { document(&problem, false, None) };
     let took = MonotonicClock.now().since(started);
     let outcome = problem.code.as_str();
     running.unrouted.answered(response.status().as_u16(), outcome, took);

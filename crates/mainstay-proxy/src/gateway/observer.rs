@@ -38,7 +38,8 @@ impl Observer for Counting {
         if transition.enforced {
             for state in [State::Closed, State::Open, State::HalfOpen, State::Ramp] {
                 // The gauge counts circuits of a policy that are in each state.
-                let change = i64::from(state == transition.to) - i64::from(state == transition.from);
+                let change =
+                    i64::from(state == transition.to) - i64::from(state == transition.from);
                 let labels = CircuitState {
                     circuit: name.clone(),
                     scope: scope.to_owned(),
@@ -61,8 +62,7 @@ impl Observer for Counting {
     }
 
     fn retried(&self, service: &str, reason: &'static str) {
-        let labels =
-            ServiceReason { service: service.to_owned(), reason: reason.to_owned() };
+        let labels = ServiceReason { service: service.to_owned(), reason: reason.to_owned() };
         self.0.retries.get_or_create(&labels).inc();
     }
 

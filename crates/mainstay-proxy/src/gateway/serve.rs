@@ -118,9 +118,7 @@ fn context(
 ) -> Arc<Context> {
     let balance = &lane.upstream.config.balance;
     let hash = match balance.layout {
-        Some(layout) if !balance.hash.is_empty() => {
-            facts.hash(&balance.hash, layout.function())
-        }
+        Some(layout) if !balance.hash.is_empty() => facts.hash(&balance.hash, layout.function()),
         _ => None,
     };
     let context = Context::new(
@@ -229,7 +227,11 @@ fn outgoing(
 
 impl Running {
     /// What requests by `route` to `service` pass through.
-    pub(super) fn lane(&self, route: &Route, service: &mainstay_core::name::ServiceName) -> Option<&Lane> {
+    pub(super) fn lane(
+        &self,
+        route: &Route,
+        service: &mainstay_core::name::ServiceName,
+    ) -> Option<&Lane> {
         let way = self.lanes.get(&route.name)?;
         way.lanes.iter().find(|(name, _)| name == service).map(|(_, lane)| lane)
     }

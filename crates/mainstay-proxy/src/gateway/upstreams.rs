@@ -157,10 +157,10 @@ fn same_way(a: &UpstreamConfig, b: &UpstreamConfig) -> bool {
 
 fn settings(config: &UpstreamConfig) -> Result<UpstreamSettings, TlsError> {
     let tls = config.tls.as_ref().map(|tls| {
-        let certificate = tls.client.as_ref().map(|(certificate, key)| Pair {
-            certificate: certificate.clone(),
-            key: key.clone(),
-        });
+        let certificate = tls
+            .client
+            .as_ref()
+            .map(|(certificate, key)| Pair { certificate: certificate.clone(), key: key.clone() });
         ClientTls::new(&ClientTlsFiles {
             ca_file: tls.ca_file.clone(),
             sni: tls.sni.as_deref().map(str::to_owned),
@@ -219,10 +219,7 @@ impl MakeEndpoint<Attempt> for Maker {
         let stages = AttemptStages {
             circuits: endpoint.circuits().into(),
             classifier: Arc::clone(&self.config.classifier),
-            timeout: TimeoutPolicy {
-                attempt: self.config.retry.try_timeout,
-                hop: self.config.hop,
-            },
+            timeout: TimeoutPolicy { attempt: self.config.retry.try_timeout, hop: self.config.hop },
             faults: Arc::clone(&self.faults),
             place: Arc::new(Place {
                 service: Arc::clone(&self.service),

@@ -11,14 +11,8 @@ use crate::role::{self, Ready, Role, Start};
 pub(super) fn run(run: Run, role: Role, session: &mut Session<'_>) -> Ended {
     logs();
     let Run { file, data_dir, ephemeral, random_ports, takeover } = run;
-    let start = Start {
-        role,
-        sources: sources(&file),
-        data_dir,
-        ephemeral,
-        random_ports,
-        takeover,
-    };
+    let start =
+        Start { role, sources: sources(&file), data_dir, ephemeral, random_ports, takeover };
     role::run(start, session)
 }
 

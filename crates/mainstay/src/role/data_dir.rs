@@ -29,7 +29,11 @@ impl DataDir {
     /// `data-dir-in-use` when another process holds it.
     pub(super) fn open(path: PathBuf, ephemeral: bool) -> Result<Self, Report> {
         let unusable = |error: &std::io::Error| {
-            system(Code::Internal, format!("data directory `{}` cannot be used", path.display()), error)
+            system(
+                Code::Internal,
+                format!("data directory `{}` cannot be used", path.display()),
+                error,
+            )
         };
         DirBuilder::new().recursive(true).mode(0o700).create(&path).map_err(|e| unusable(&e))?;
         let mut options = OpenOptions::new();

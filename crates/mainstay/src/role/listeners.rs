@@ -47,7 +47,8 @@ pub(super) fn open(
 const PROBE: std::time::Duration = std::time::Duration::from_millis(200);
 
 fn in_use(name: &str, address: SocketAddr) -> Report {
-    let holder = holder(address.port()).map_or_else(String::new, |pid| format!(", by process {pid}"));
+    let holder =
+        holder(address.port()).map_or_else(String::new, |pid| format!(", by process {pid}"));
     Report::error(Code::PortInUse, format!("{name}: {address} is in use{holder}"))
         .next("end that process, choose another address, or use `--random-ports`")
 }

@@ -118,8 +118,8 @@ impl Node {
         let doors = open_all(&start, &meant, workers, &mut inherited)?;
         let metrics = Metrics::new();
         let (parts, log_writer) = parts(&meant.plane.gateway, metrics)?;
-        let gateway = Gateway::new(Arc::clone(&meant.plane), parts)
-            .map_err(|error| unreadable(&error))?;
+        let gateway =
+            Gateway::new(Arc::clone(&meant.plane), parts).map_err(|error| unreadable(&error))?;
         let tls = server_tls(&meant.plane.gateway).map_err(|error| unreadable(&error))?;
         let ready = ready(&start, &doors, &meant.plane, data_dir.path().into(), began);
         let offered = duplicates(&doors)?;
@@ -222,7 +222,8 @@ struct Doors {
 fn open_data_dir(start: &Start) -> Result<DataDir, Report> {
     let of = |name: &str| std::env::var(name).ok();
     let path = if start.ephemeral {
-        let unique = format!("mainstay-{}-{:016x}", std::process::id(), mainstay_call::draw::next());
+        let unique =
+            format!("mainstay-{}-{:016x}", std::process::id(), mainstay_call::draw::next());
         std::env::temp_dir().join(unique)
     } else {
         let default = || match start.role {
@@ -287,7 +288,8 @@ fn duplicates(
     }
     Ok(move || {
         let copy = |(name, sockets): (&String, &Vec<OwnedFd>)| {
-            let sockets: io::Result<Vec<OwnedFd>> = sockets.iter().map(OwnedFd::try_clone).collect();
+            let sockets: io::Result<Vec<OwnedFd>> =
+                sockets.iter().map(OwnedFd::try_clone).collect();
             Ok((name.clone(), sockets?))
         };
         kept.iter().map(copy).collect()
@@ -406,13 +408,7 @@ fn start_control(
         .map_err(|error| failed("control plane", &error))
 }
 
-fn ready(
-    start: &Start,
-    doors: &Doors,
-    plane: &Plane,
-    data_dir: PathBuf,
-    began: Instant,
-) -> Ready {
+fn ready(start: &Start, doors: &Doors, plane: &Plane, data_dir: PathBuf, began: Instant) -> Ready {
     let control = doors.control.local_addr().map_or_else(|_| String::new(), |a| a.to_string());
     let plain = doors.plain.iter().map(Listener::address);
     let listeners: Vec<SocketAddr> =

@@ -65,7 +65,9 @@ impl Meant {
         }
         Err(vec![Invalid::range(
             "server.listen",
-            format!("must be a loopback address while the control plane knows no users, found {control}"),
+            format!(
+                "must be a loopback address while the control plane knows no users, found {control}"
+            ),
         )])
     }
 }
