@@ -69,6 +69,12 @@ impl StaleStore {
         self.kept.weighted_size()
     }
 
+    /// Counts and drives out what is due: after it, [`StaleStore::len`] and [`StaleStore::bytes`]
+    /// are exact. The store does this by itself every now and then.
+    pub fn settle(&self) {
+        self.kept.run_pending_tasks();
+    }
+
     /// Forgets everything.
     pub fn clear(&self) {
         self.kept.invalidate_all();

@@ -226,7 +226,7 @@ pin_project! {
         Delayed {
             #[pin]
             timer: Timer,
-            then: Option<Otherwise<S, B, R>>,
+            tells: Option<Tells<S, B, R>>,
             waits: Option<Waits>,
         },
         Asking {
@@ -249,8 +249,8 @@ impl<S, F, U, V, B, R> State<S, F, U, V, B, R> {
         match next {
             Next::Over(answer) => Self::Over { answer: Some(answer) },
             Next::Send(mut service, request) => Self::Sent { inner: service.call(request) },
-            Next::Delay { until, waits, then } => {
-                Self::Delayed { timer: Timer::until(until), then: Some(then), waits: Some(waits) }
+            Next::Delay { until, waits, tells } => {
+                Self::Delayed { timer: Timer::until(until), tells: Some(tells), waits: Some(waits) }
             }
             Next::Ask { service, request, until, tells } => Self::Asking {
                 inner: None,
@@ -289,13 +289,13 @@ where
                         None => Next::Over(plain(result)),
                     }
                 }
-                Projected::Delayed { timer, then, waits } => {
+                Projected::Delayed { timer, tells, waits } => {
                     ready!(timer.poll_elapsed(cx));
                     *waits = None;
-                    let (Some(call), Some(then)) = (this.call.as_mut(), then.take()) else {
+                    let (Some(call), Some(tells)) = (this.call.as_mut(), tells.take()) else {
                         return Poll::Pending;
                     };
-                    call.delayed(then)
+                    call.delayed(tells)
                 }
                 Projected::Asking { inner, timer, waiting, tells } => {
                     let result = match poll_substitute(inner, waiting, cx) {

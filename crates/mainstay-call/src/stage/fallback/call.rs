@@ -65,12 +65,12 @@ pub(super) enum Next<S, U, B, R> {
     /// The call.
     Send(S, Request<Replay<B>>),
     /// A wait, and then the call.
-    Delay { until: Instant, waits: Waits, then: Otherwise<S, B, R> },
+    Delay { until: Instant, waits: Waits, tells: Tells<S, B, R> },
     /// Another service.
     Ask { service: U, request: Request<Replay<B>>, until: Instant, tells: Tells<S, B, R> },
 }
 
-/// What has to be known when a substitute has answered, or has not.
+/// What has to be known when a delay is over, or a substitute has answered, or has not.
 #[derive(Debug)]
 pub(super) struct Tells<S, B, R> {
     moment: Moment,
@@ -159,8 +159,8 @@ impl<T, B: Body> Call<T, B> {
                 }
                 Action::Delay { span, queue_max } => {
                     if let Some((until, waits)) = self.delay(index, *span, *queue_max) {
-                        self.tell(degraded);
-                        return Next::Delay { until, waits, then: otherwise };
+                        let tells = Tells { moment, degraded, otherwise };
+                        return Next::Delay { until, waits, tells };
                     }
                 }
                 Action::Substitute { service } => {
@@ -241,21 +241,22 @@ impl<T, B: Body> Call<T, B> {
     }
 
     /// Goes on after a delay.
-    pub(super) fn delayed<S, U, R: Body>(&mut self, then: Otherwise<S, B, R>) -> Next<S, U, B, R> {
+    pub(super) fn delayed<S, U, R: Body>(&mut self, tells: Tells<S, B, R>) -> Next<S, U, B, R> {
+        let Tells { degraded, otherwise, .. } = tells;
         self.settled = true;
-        match then {
-            Otherwise::Send(service, request) => Next::Send(service, request),
+        let (service, request) = match otherwise {
+            Otherwise::Send(service, request) => (service, request),
             Otherwise::Limited(_, asked, service, request) => {
                 match asked.once_more(MonotonicClock.now()) {
-                    Err(refusal) => Next::Over(Err(refusal.into())),
-                    Ok(held) => {
-                        self.context.hold(held);
-                        Next::Send(service, request)
-                    }
+                    Err(refusal) => return Next::Over(Err(refusal.into())),
+                    Ok(held) => self.context.hold(held),
                 }
+                (service, request)
             }
-            Otherwise::Return(result) => Next::Over(plain(result)),
-        }
+            Otherwise::Return(result) => return Next::Over(plain(result)),
+        };
+        self.tell(degraded);
+        Next::Send(service, request)
     }
 
     /// Why the call failed, if it did and somebody is left to answer.
