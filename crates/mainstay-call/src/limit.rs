@@ -317,7 +317,9 @@ impl Gate {
 fn hash<T: AsRef<str>>(hashers: &[RandomState; 2], values: &[T]) -> u128 {
     let [a, b] = hashers.each_ref().map(|hasher| {
         let mut hasher = hasher.build_hasher();
-        values.iter().for_each(|value| value.as_ref().hash(&mut hasher));
+        for value in values {
+            value.as_ref().hash(&mut hasher);
+        }
         hasher.finish()
     });
     u128::from(a) << 64 | u128::from(b)

@@ -65,10 +65,14 @@ pub(super) enum Next<S, U, B, R> {
     /// The call.
     Send(S, Request<Replay<B>>),
     /// A wait, and then the call.
-    Delay { until: Instant, waits: Waits, tells: Tells<S, B, R> },
+    Delay { until: Instant, waits: Waits, tells: Box<Tells<S, B, R>> },
     /// Another service.
-    Ask { service: U, request: Request<Replay<B>>, until: Instant, tells: Tells<S, B, R> },
+    Ask { asks: Asks<U, B>, until: Instant, tells: Box<Tells<S, B, R>> },
 }
+
+/// A substitute and the request for it. Boxed, as [`Tells`] is, so that calls that come to neither
+/// do not carry the room for them.
+pub(super) type Asks<U, B> = Box<(U, Request<Replay<B>>)>;
 
 /// What has to be known when a delay is over, or a substitute has answered, or has not.
 #[derive(Debug)]
@@ -159,15 +163,15 @@ impl<T, B: Body> Call<T, B> {
                 }
                 Action::Delay { span, queue_max } => {
                     if let Some((until, waits)) = self.delay(index, *span, *queue_max) {
-                        let tells = Tells { moment, degraded, otherwise };
+                        let tells = Box::new(Tells { moment, degraded, otherwise });
                         return Next::Delay { until, waits, tells };
                     }
                 }
                 Action::Substitute { service } => {
-                    if let Some((found, request)) = self.substitute(service) {
+                    if let Some(asks) = self.substitute(service) {
                         let until = self.context.deadline().map_or(Instant::MAX, |d| d.at);
-                        let tells = Tells { moment, degraded, otherwise };
-                        return Next::Ask { service: found, request, until, tells };
+                        let tells = Box::new(Tells { moment, degraded, otherwise });
+                        return Next::Ask { asks, until, tells };
                     }
                 }
             }
@@ -315,7 +319,7 @@ impl<T, B: Body> Call<T, B> {
     }
 
     /// The service that stands in, and the request for it.
-    fn substitute<R>(&self, name: &ServiceName) -> Option<(T::Service, Request<Replay<B>>)>
+    fn substitute<R>(&self, name: &ServiceName) -> Option<Asks<T::Service, B>>
     where
         T: Substitute<B, R>,
     {
@@ -332,7 +336,7 @@ impl<T, B: Body> Call<T, B> {
             context.shorten(Deadline { at, covers });
         }
         let kept = self.kept.as_ref()?;
-        Some((service, kept.again(context, body)))
+        Some(Box::new((service, kept.again(context, body))))
     }
 
     fn again(&self) -> Option<Replay<B>> {
