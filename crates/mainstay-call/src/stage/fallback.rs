@@ -20,6 +20,8 @@
 
 mod body;
 mod call;
+mod kept;
+mod refusal;
 mod settings;
 
 use std::convert::Infallible;
@@ -40,7 +42,8 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 pub use self::body::FallbackBody;
-use self::call::{Asks, Call, Next, Otherwise, Tells, plain, switched_off};
+use self::call::{Asks, Call, Next, Otherwise, Tells, plain};
+use self::refusal::switched_off;
 use self::settings::Waits;
 pub use self::settings::{Fallbacks, NoSwitches, Pace, Switches};
 use crate::context::{Context, Facts};

@@ -3,23 +3,25 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{CACHE_CONTROL, HeaderMap, HeaderValue};
+use http::header::{CACHE_CONTROL, HeaderValue};
 use http::{Request, Response};
 use http_body::Body;
 use mainstay_core::name::ServiceName;
 use mainstay_core::problem::Code;
-use mainstay_core::{Clock, Effect, Instant};
+use mainstay_core::{Clock, Instant};
 use mainstay_resilience::classify::Verdict;
 use mainstay_resilience::deadline::Deadline;
 use mainstay_resilience::fallback::{Action, Cause, Moment, StaleKey};
 
 use super::body::FallbackBody;
+use super::kept::Kept;
+use super::refusal;
 use super::settings::{Dialect, Fallbacks, Waits};
 use super::{Answer, Substitute};
 use crate::answer::{self, Head};
 use crate::clock::MonotonicClock;
 use crate::context::{Context, Degraded};
-use crate::error::{CallError, Figures, Refusal};
+use crate::error::{CallError, Refusal};
 use crate::replay::Replay;
 use crate::stage::limit::Asked;
 use crate::stage::timeout::is_grpc;
@@ -158,7 +160,9 @@ impl<T, B: Body> Call<T, B> {
                 }
                 Action::Fail { status, code } => {
                     self.tell(degraded);
-                    let refusal = self.refusal(*code, *status, &otherwise, cause);
+                    let (rule, attempts) = (&fallbacks.name, self.context.attempts());
+                    let says = (*code, *status);
+                    let refusal = refusal::of_step(rule, says, &otherwise, cause, attempts);
                     return Next::Over(Err(refusal.into()));
                 }
                 Action::Delay { span, queue_max } => {
@@ -183,11 +187,7 @@ impl<T, B: Body> Call<T, B> {
         match otherwise {
             Otherwise::Send(service, request) => match self.crowded {
                 None => Next::Send(service, request),
-                Some(most) => {
-                    let most = f64::from(most);
-                    let figures = Figures { observed: most, threshold: most, unit: "calls held" };
-                    Next::Over(Err(self.own(Code::DelayQueueFull, None, figures).into()))
-                }
+                Some(most) => Next::Over(Err(refusal::crowded(&self.fallbacks.name, most).into())),
             },
             Otherwise::Limited(refusal, ..) => Next::Over(Err((*refusal).into())),
             Otherwise::Return(result) => Next::Over(plain(result)),
@@ -343,74 +343,11 @@ impl<T, B: Body> Call<T, B> {
         self.kept.as_ref()?.body.again()
     }
 
-    /// What a `fail` step refuses with: with the evidence of what called for it.
-    fn refusal<S, R>(
-        &self,
-        code: Code,
-        status: u16,
-        otherwise: &Otherwise<S, B, R>,
-        cause: &'static str,
-    ) -> Refusal {
-        let attempts = f64::from(self.context.attempts());
-        let failed = Figures { observed: attempts, threshold: 1.0, unit: "failed attempts" };
-        let standing = Figures { observed: 1.0, threshold: 1.0, unit: cause };
-        let own = |figures| self.own(code, Some(status), figures);
-        match otherwise {
-            Otherwise::Send(..) => own(standing),
-            Otherwise::Limited(cause, ..) => by(own(standing), cause),
-            Otherwise::Return(Err(CallError::Refused(cause))) => by(own(standing), cause),
-            Otherwise::Return(Ok(_)) => Refusal { effect: Effect::Done, ..own(failed) },
-            Otherwise::Return(Err(error)) => Refusal { effect: error.effect(), ..own(failed) },
-        }
-    }
-
-    fn own(&self, code: Code, status: Option<u16>, figures: Figures) -> Refusal {
-        Refusal {
-            code,
-            stage: "fallback",
-            scope: None,
-            rule: Arc::clone(&self.fallbacks.name),
-            figures,
-            since: Duration::ZERO,
-            retry_after: None,
-            status,
-            effect: Effect::None,
-        }
-    }
-
     /// Notes that the answer is not simply the upstream's.
     fn tell(&self, degraded: Degraded) {
         self.context.degrade(degraded);
         self.fallbacks.observer.degraded(degraded);
     }
-}
-
-/// `own` with the evidence of the refusal that `cause` is.
-fn by(own: Refusal, cause: &Refusal) -> Refusal {
-    Refusal {
-        figures: cause.figures,
-        since: cause.since,
-        retry_after: cause.retry_after,
-        effect: cause.effect,
-        ..own
-    }
-}
-
-/// The refusal of a route that is switched off.
-pub(super) fn switched_off(fallbacks: &Fallbacks) -> CallError {
-    let name = fallbacks.switch.as_ref().map_or("", |name| name.as_str());
-    Refusal {
-        code: Code::SwitchedOff,
-        stage: "fallback",
-        scope: None,
-        rule: Arc::from(name),
-        figures: Figures { observed: 0.0, threshold: 1.0, unit: "switches on" },
-        since: Duration::ZERO,
-        retry_after: None,
-        status: None,
-        effect: Effect::None,
-    }
-    .into()
 }
 
 /// A result that passes as it is.
@@ -432,41 +369,5 @@ impl<R> Headed for Response<R> {
 impl<R> Headed for &Response<R> {
     fn head(&self) -> Head {
         answer::head(self)
-    }
-}
-
-/// A request, to be sent again.
-#[derive(Debug)]
-struct Kept<B> {
-    method: http::Method,
-    uri: http::Uri,
-    version: http::Version,
-    headers: HeaderMap,
-    extensions: http::Extensions,
-    body: Replay<B>,
-}
-
-impl<B: Body> Kept<B> {
-    fn of(request: &Request<Replay<B>>) -> Self {
-        Self {
-            method: request.method().clone(),
-            uri: request.uri().clone(),
-            version: request.version(),
-            headers: request.headers().clone(),
-            extensions: request.extensions().clone(),
-            body: request.body().handle(),
-        }
-    }
-
-    /// The same request as a call of its own.
-    fn again(&self, context: Arc<Context>, body: Replay<B>) -> Request<Replay<B>> {
-        let mut request = Request::new(body);
-        *request.method_mut() = self.method.clone();
-        *request.uri_mut() = self.uri.clone();
-        *request.version_mut() = self.version;
-        *request.headers_mut() = self.headers.clone();
-        *request.extensions_mut() = self.extensions.clone();
-        request.extensions_mut().insert(context);
-        request
     }
 }
