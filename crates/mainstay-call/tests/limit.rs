@@ -126,8 +126,15 @@ fn code(result: &Result<Response<Bytes>, CallError>) -> Code {
     result.as_ref().expect_err("a refusal").code()
 }
 
+/// Leaves the first minute behind. Each test has a clock of its own but the process has one zero,
+/// and a test that began before it would see time stand still until then.
+async fn later() {
+    tokio::time::advance(Duration::from_mins(1)).await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_bucket_lets_through_what_it_holds() {
+    later().await;
     let api = limit("api", "max = 2\nwindow_seconds = 1");
     let bench = Bench::new(&[&api], Duration::ZERO);
     assert_eq!(bench.pattern(3).await, "yyn");
@@ -145,6 +152,7 @@ async fn a_bucket_lets_through_what_it_holds() {
 
 #[tokio::test(start_paused = true)]
 async fn an_observing_limit_counts_what_it_would_refuse() {
+    later().await;
     for kind in ["bucket", "sliding", "counter"] {
         let api = limit("api", &format!("kind = '{kind}'\nmax = 1\nmode = 'observe'"));
         let bench = Bench::new(&[&api], Duration::ZERO);
@@ -163,6 +171,7 @@ async fn an_observing_limit_counts_what_it_would_refuse() {
 
 #[tokio::test(start_paused = true)]
 async fn all_limits_grant_or_none_keeps_anything() {
+    later().await;
     for kind in ["bucket", "sliding", "counter"] {
         let first = limit("first", &format!("kind = '{kind}'\nmax = 10"));
         let second = limit("second", "max = 1");
@@ -184,6 +193,7 @@ async fn all_limits_grant_or_none_keeps_anything() {
 
 #[tokio::test(start_paused = true)]
 async fn paced_calls_go_in_their_slots_and_not_beyond_their_deadline() {
+    later().await;
     let paced = limit("paced", "kind = 'pacing'\nmax = 10\nwait_max_seconds = 0.5");
     let bench = Bench::new(&[&paced], Duration::ZERO);
     let began = MonotonicClock.now();
@@ -214,6 +224,7 @@ async fn paced_calls_go_in_their_slots_and_not_beyond_their_deadline() {
 
 #[tokio::test(start_paused = true)]
 async fn who_gives_up_waiting_has_taken_nothing() {
+    later().await;
     let first = limit("first", "max = 10");
     let paced = limit("paced", "kind = 'pacing'\nmax = 1\nwait_max_seconds = 5");
     let bench = Bench::new(&[&first, &paced], Duration::ZERO);
@@ -232,6 +243,7 @@ async fn who_gives_up_waiting_has_taken_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn who_gives_up_after_the_call_was_sent_stays_counted() {
+    later().await;
     let (bucket, counter) = (limit("a", "max = 10"), limit("b", "kind = 'counter'\nmax = 10"));
     let permits = limit("c", "kind = 'concurrency'\nmax = 1");
     let bench = Bench::new(&[&bucket, &counter, &permits], Duration::from_millis(10));
@@ -245,6 +257,7 @@ async fn who_gives_up_after_the_call_was_sent_stays_counted() {
 
 #[tokio::test(start_paused = true)]
 async fn a_permit_is_held_until_the_body_ends() {
+    later().await;
     let permits = limit("permits", "kind = 'concurrency'\nmax = 1");
     let bench = Bench::new(&[&permits], Duration::ZERO);
     let response = bench.service.clone().oneshot(request()).await.expect("granted");
@@ -279,12 +292,14 @@ async fn order_of(order: &str) -> Vec<usize> {
 
 #[tokio::test(start_paused = true)]
 async fn waiters_are_served_in_the_order_of_the_policy() {
+    later().await;
     assert_eq!(order_of("fifo").await, [0, 1, 2, 3]);
     assert_eq!(order_of("lifo").await, [0, 3, 2, 1]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_waiter_that_leaves_or_waited_too_long_makes_room() {
+    later().await;
     let toml = "kind = 'concurrency'\nmax = 1\nqueue_max = 1\nwait_max_seconds = 1";
     let permits = limit("permits", toml);
     let bench = Bench::new(&[&permits], Duration::from_secs(10));
@@ -308,6 +323,7 @@ async fn a_waiter_that_leaves_or_waited_too_long_makes_room() {
 
 #[tokio::test(start_paused = true)]
 async fn keys_have_quotas_of_their_own_and_answers_say_what_is_left() {
+    later().await;
     let api = limit("order-api", "max = 2\nkey = ['header:x-user', 'query:q']");
     let bench = Bench::new(&[&api], Duration::ZERO);
     let of = |user: &str| {
@@ -331,6 +347,7 @@ async fn keys_have_quotas_of_their_own_and_answers_say_what_is_left() {
 
 #[tokio::test(start_paused = true)]
 async fn a_refusal_left_to_a_fallback_that_is_not_there_stands() {
+    later().await;
     let api = limit("api", "max = 1\non_deny = 'fallback'");
     let bench = Bench::new(&[&api], Duration::ZERO);
     assert_eq!(bench.pattern(3).await, "ynn");
@@ -393,6 +410,7 @@ fn a_change_of_policy_among_threads_adds_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn a_changed_policy_keeps_what_was_used_and_learned() {
+    later().await;
     let api = limit("api", "max = 10");
     let bench = Bench::new(&[&api], Duration::ZERO);
     assert_eq!(bench.pattern(9).await, "yyyyyyyyy");
@@ -417,6 +435,7 @@ async fn rounds(bench: &Bench, rounds: usize, calls: usize) {
 
 #[tokio::test(start_paused = true)]
 async fn an_adaptive_limit_learns_from_how_calls_end() {
+    later().await;
     let adaptive = |rest: &str| {
         limit("a", &format!("kind = 'adaptive'\nalgorithm = 'aimd'\ninitial = 20\n{rest}"))
     };
@@ -453,6 +472,7 @@ async fn an_adaptive_limit_learns_from_how_calls_end() {
 
 #[tokio::test(start_paused = true)]
 async fn a_wait_that_is_polled_again_is_still_one_wait() {
+    later().await;
     let paced = limit("paced", "kind = 'pacing'\nmax = 1\nwait_max_seconds = 5");
     let bench = Bench::new(&[&paced], Duration::ZERO);
     assert!(bench.ask().await.is_ok());
