@@ -1,24 +1,31 @@
 //! A limit shared by threads.
 //!
-//! Limits that tell time stand behind one short mutex. Limits on calls in flight do too, with the
-//! wakers of those who wait beside the machine: the machine says whose turn it is, and this wakes
-//! them.
+//! The plain bucket, which is most limits, is one atomic word. Other limits that tell time stand
+//! behind one short mutex. Limits on calls in flight do too, with the wakers of those who wait
+//! beside the machine: the machine says whose turn it is, and this wakes them.
 
-use std::collections::BTreeMap;
+mod bucket;
+mod in_flight;
+mod taken;
+
+use std::fmt::Write;
 use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::sync::Arc;
-use std::task::{Context as Task, Poll, Waker};
 use std::time::Duration;
 
+use arc_swap::{ArcSwap, Guard};
 use mainstay_core::problem::Code;
 use mainstay_core::{Clock, Effect, Instant};
-use mainstay_resilience::adaptive::{Adaptive, Ended};
 use mainstay_resilience::limit::{
-    Admission, Claim, Cost, Decision, Denied, Keyed, KeyedUsage, Kind, LimitPolicy, Limiter,
-    Permit, Receipt, Semaphore, Ticket, TicketId, TopKey, Usage,
+    Admission, Decision, Denied, KeyText, Keyed, KeyedUsage, Kind, LimitPolicy, Limiter, Permit,
+    Receipt, TopKey, Usage,
 };
 use parking_lot::Mutex;
 
+use self::bucket::{Bucket, Verdict};
+use self::in_flight::InFlight;
+use self::taken::What;
+pub(crate) use self::taken::{Place, Taken};
 use crate::clock::MonotonicClock;
 use crate::error::{Figures, Refusal};
 
@@ -28,29 +35,27 @@ pub struct SharedLimit {
     name: Arc<str>,
     gate: Gate,
     hashers: [RandomState; 2],
-    policy: Mutex<Arc<LimitPolicy>>,
+    policy: ArcSwap<LimitPolicy>,
 }
 
 #[derive(Debug)]
 enum Gate {
+    Bucket(Bucket),
     Lone(Mutex<Limiter>),
     Keyed(Mutex<Keyed>),
     InFlight(Mutex<InFlight>),
-}
-
-/// A semaphore, who waits for it, and what moves its maximum.
-#[derive(Debug)]
-struct InFlight {
-    semaphore: Semaphore,
-    wakers: BTreeMap<TicketId, Waker>,
-    adaptive: Option<Adaptive>,
 }
 
 /// The answer of a limit.
 #[derive(Debug)]
 pub(crate) enum Answer {
     /// The call may go.
-    Granted(Taken, Left),
+    Granted {
+        taken: Taken,
+        left: Left,
+        /// It may go only because the limit observes.
+        would_reject: bool,
+    },
     /// The call may go at this moment.
     GoesAt(Instant, Taken),
     /// The call waits its turn.
@@ -66,46 +71,12 @@ pub(crate) struct Left {
     pub(crate) reset: Duration,
 }
 
-/// What a call took from a limit. Units in flight go back when this is dropped; units of a window
-/// stay counted, unless [`Taken::refund`] says that the call was not made.
-#[derive(Debug)]
-pub(crate) struct Taken {
-    limit: Arc<SharedLimit>,
-    what: What,
-}
-
-#[derive(Debug)]
-enum What {
-    Receipt(Option<Receipt>),
-    KeyedReceipt(u128, Option<Receipt>),
-    Permit { permit: Option<Permit>, since: Instant, in_flight: u32 },
-}
-
-/// A place in the queue for a permit.
-#[derive(Debug)]
-pub(crate) struct Place {
-    limit: Arc<SharedLimit>,
-    ticket: Option<Ticket>,
-}
-
-/// How a call that held a permit ended, for limits that adapt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fared {
-    /// Answered.
-    Well,
-    /// Timed out, was refused, or met congestion: the sign of too many.
-    Dropped,
-    /// Says nothing.
-    Unknown,
-}
-
 impl SharedLimit {
     /// A limit nobody has asked yet.
     pub fn new(name: Arc<str>, policy: Arc<LimitPolicy>) -> Self {
         let hashers = [RandomState::new(), RandomState::new()];
-        let now = MonotonicClock.now();
-        let gate = gate(&policy, &hashers, now);
-        Self { name, gate, hashers, policy: Mutex::new(policy) }
+        let gate = Gate::new(&policy, &hashers, MonotonicClock.now());
+        Self { name, gate, hashers, policy: ArcSwap::new(policy) }
     }
 
     /// Name, as configured.
@@ -115,33 +86,39 @@ impl SharedLimit {
 
     /// The policy in force.
     pub fn policy(&self) -> Arc<LimitPolicy> {
-        Arc::clone(&self.policy.lock())
+        self.policy.load_full()
     }
 
-    /// Takes another policy and keeps what was used. Returns false when the new policy is of a
-    /// kind that needs another gate (time against calls in flight, keyed against not): make a new
-    /// limit then.
+    /// The policy in force, for a short look.
+    pub(crate) fn settings(&self) -> Guard<Arc<LimitPolicy>> {
+        self.policy.load()
+    }
+
+    /// Takes another policy and keeps what was used and learned. Returns false, and changes
+    /// nothing, when the new policy is of a kind that needs another gate (a bucket against other
+    /// kinds that tell time, time against calls in flight, keyed against not): make a new limit
+    /// then.
     pub fn set_policy(&self, policy: &Arc<LimitPolicy>) -> bool {
         let now = MonotonicClock.now();
         let keyed = !policy.key.is_empty();
+        let bucket = !keyed && matches!(policy.kind, Kind::Bucket { .. });
         let kept = match &self.gate {
-            Gate::Lone(machine) => !keyed && machine.lock().set_policy(now, policy),
+            Gate::Bucket(machine) => bucket && machine.set_policy(now, policy),
+            Gate::Lone(machine) => !keyed && !bucket && machine.lock().set_policy(now, policy),
             Gate::Keyed(machine) => {
-                keyed && machine.lock().set_policy(now, policy, |key| self.hash(key))
+                keyed && machine.lock().set_policy(now, policy, |key| hash(&self.hashers, key))
             }
             Gate::InFlight(gate) => {
-                let mut gate = gate.lock();
                 let same = matches!(policy.kind, Kind::Concurrency { .. } | Kind::Adaptive { .. });
                 if same {
-                    let woken = gate.semaphore.set_policy(now, policy);
-                    gate.adaptive = adaptive(policy, now);
-                    gate.wake(&woken);
+                    let woken = gate.lock().set_policy(now, policy);
+                    woken.wake();
                 }
                 same
             }
         };
         if kept {
-            *self.policy.lock() = Arc::clone(policy);
+            self.policy.store(Arc::clone(policy));
         }
         kept
     }
@@ -149,28 +126,21 @@ impl SharedLimit {
     /// The hash of a key's values, one for each part; two keyed hashes with secrets of this
     /// process, so that nobody outside can make two keys meet.
     pub(crate) fn hash<T: AsRef<str>>(&self, values: &[T]) -> u128 {
-        let [a, b] = [0, 1].map(|n: usize| {
-            let mut hasher = self.hashers[n].build_hasher();
-            for value in values {
-                value.as_ref().hash(&mut hasher);
-            }
-            hasher.finish()
-        });
-        u128::from(a) << 64 | u128::from(b)
+        hash(&self.hashers, values)
     }
 
-    /// Asks for one call's units. `key` is the values of the key's parts, joined for people and
-    /// hashed by [`SharedLimit::hash`]; it is ignored by a limit without keys.
+    /// Asks for one call's units. `key` is ignored by a limit without keys.
     pub(crate) fn ask(self: &Arc<Self>, now: Instant, key: Key<'_>, deadline: Instant) -> Answer {
-        let cost = self.cost();
         match &self.gate {
+            Gate::Bucket(bucket) => self.ask_bucket(bucket, now),
             Gate::Lone(machine) => {
+                let cost = self.settings().cost;
                 let decision = machine.lock().ask_by(now, cost, deadline);
                 self.answer(now, decision, |receipt| What::Receipt(Some(receipt)))
             }
             Gate::Keyed(machine) => {
-                let text = |text: &mut mainstay_resilience::limit::KeyText| {
-                    use std::fmt::Write;
+                let cost = self.settings().cost;
+                let text = |text: &mut KeyText| {
                     for (n, value) in key.values.iter().enumerate() {
                         let separator = if n == 0 { "" } else { " " };
                         let _full = write!(text, "{separator}{value}");
@@ -179,24 +149,46 @@ impl SharedLimit {
                 let decision = machine.lock().ask(now, key.hash, cost, deadline, text);
                 self.answer(now, decision, |receipt| What::KeyedReceipt(key.hash, Some(receipt)))
             }
-            Gate::InFlight(gate) => {
-                let mut gate = gate.lock();
-                match gate.semaphore.ask(now, deadline) {
-                    Admission::Granted(permit) => {
-                        let usage = gate.semaphore.usage();
-                        let left = Left { remaining: usage.remaining(), reset: usage.reset };
-                        let in_flight = gate.semaphore.in_flight();
-                        drop(gate);
-                        Answer::Granted(self.permit(permit, now, in_flight), left)
-                    }
-                    Admission::Queued(ticket) => {
-                        Answer::Queued(Place { limit: Arc::clone(self), ticket: Some(ticket) })
-                    }
-                    Admission::Denied(denied) => {
-                        drop(gate);
-                        Answer::Denied(Box::new(self.refusal(now, denied)))
-                    }
+            Gate::InFlight(gate) => self.ask_in_flight(gate, now, deadline),
+        }
+    }
+
+    fn ask_bucket(self: &Arc<Self>, bucket: &Bucket, now: Instant) -> Answer {
+        match bucket.ask(now) {
+            Verdict::Granted { remaining, reset, spent } => Answer::Granted {
+                would_reject: spent.is_none(),
+                taken: self.taken(What::Spent(spent)),
+                left: Left { remaining, reset },
+            },
+            Verdict::Denied(denied) => Answer::Denied(Box::new(self.refusal(now, denied))),
+            Verdict::CostExceedsQuota { capacity } => self.cost_exceeds(capacity),
+        }
+    }
+
+    fn ask_in_flight(
+        self: &Arc<Self>,
+        gate: &Mutex<InFlight>,
+        now: Instant,
+        deadline: Instant,
+    ) -> Answer {
+        let mut gate = gate.lock();
+        match gate.semaphore.ask(now, deadline) {
+            Admission::Granted(permit) => {
+                let (in_flight, max) = (gate.semaphore.in_flight(), gate.semaphore.max());
+                drop(gate);
+                let remaining = u64::from(max.saturating_sub(in_flight));
+                Answer::Granted {
+                    taken: self.permit(permit, now, in_flight),
+                    left: Left { remaining, reset: Duration::ZERO },
+                    would_reject: max < in_flight,
                 }
+            }
+            Admission::Queued(ticket) => {
+                Answer::Queued(Place { limit: Arc::clone(self), ticket: Some(ticket) })
+            }
+            Admission::Denied(denied) => {
+                drop(gate);
+                Answer::Denied(Box::new(self.refusal(now, denied)))
             }
         }
     }
@@ -205,6 +197,7 @@ impl SharedLimit {
     pub fn usage(&self) -> LimitUsage {
         let now = MonotonicClock.now();
         match &self.gate {
+            Gate::Bucket(bucket) => LimitUsage::Lone(bucket.usage(now)),
             Gate::Lone(machine) => LimitUsage::Lone(machine.lock().usage(now)),
             Gate::Keyed(machine) => LimitUsage::Keyed(machine.lock().usage()),
             Gate::InFlight(gate) => {
@@ -219,7 +212,7 @@ impl SharedLimit {
     pub fn top(&self, n: usize) -> Vec<TopKey> {
         match &self.gate {
             Gate::Keyed(machine) => machine.lock().top(n),
-            Gate::Lone(_) | Gate::InFlight(_) => Vec::new(),
+            Gate::Bucket(_) | Gate::Lone(_) | Gate::InFlight(_) => Vec::new(),
         }
     }
 
@@ -235,44 +228,30 @@ impl SharedLimit {
         self.refusal(now, Denied { retry_after: Duration::ZERO, observed, threshold, since: now })
     }
 
-    fn cost(&self) -> Cost {
-        self.policy.lock().cost
-    }
-
     fn answer(
         self: &Arc<Self>,
         now: Instant,
         decision: Decision,
         what: impl FnOnce(Receipt) -> What,
     ) -> Answer {
-        let taken = |receipt| Taken { limit: Arc::clone(self), what: what(receipt) };
         match decision {
-            Decision::Granted { remaining, reset, receipt } => {
-                Answer::Granted(taken(receipt), Left { remaining, reset })
-            }
-            Decision::Wait { until, receipt } => Answer::GoesAt(until, taken(receipt)),
+            Decision::Granted { remaining, reset, receipt } => Answer::Granted {
+                would_reject: receipt.is_empty(),
+                taken: self.taken(what(receipt)),
+                left: Left { remaining, reset },
+            },
+            Decision::Wait { until, receipt } => Answer::GoesAt(until, self.taken(what(receipt))),
             Decision::Denied(denied) => Answer::Denied(Box::new(self.refusal(now, denied))),
-            Decision::CostExceedsQuota { capacity } => Answer::Denied(Box::new(Refusal {
-                code: Code::CostExceedsQuota,
-                stage: "limit",
-                scope: None,
-                rule: Arc::clone(&self.name),
-                figures: Figures {
-                    observed: f64::from(self.cost().get()),
-                    threshold: f64::from(capacity),
-                    unit: "units",
-                },
-                since: Duration::ZERO,
-                retry_after: None,
-                status: None,
-                effect: Effect::None,
-            })),
+            Decision::CostExceedsQuota { capacity } => self.cost_exceeds(capacity),
         }
     }
 
-    fn permit(self: &Arc<Self>, permit: Permit, since: Instant, in_flight: u32) -> Taken {
-        let what = What::Permit { permit: Some(permit), since, in_flight };
+    fn taken(self: &Arc<Self>, what: What) -> Taken {
         Taken { limit: Arc::clone(self), what }
+    }
+
+    fn permit(self: &Arc<Self>, permit: Permit, since: Instant, in_flight: u32) -> Taken {
+        self.taken(What::Permit { permit: Some(permit), since, in_flight, head: None })
     }
 
     fn refusal(&self, now: Instant, denied: Denied) -> Refusal {
@@ -296,6 +275,54 @@ impl SharedLimit {
             effect: Effect::None,
         }
     }
+
+    #[cold]
+    fn cost_exceeds(&self, capacity: u32) -> Answer {
+        Answer::Denied(Box::new(Refusal {
+            code: Code::CostExceedsQuota,
+            stage: "limit",
+            scope: None,
+            rule: Arc::clone(&self.name),
+            figures: Figures {
+                observed: f64::from(self.settings().cost.get()),
+                threshold: f64::from(capacity),
+                unit: "units",
+            },
+            since: Duration::ZERO,
+            retry_after: None,
+            status: None,
+            effect: Effect::None,
+        }))
+    }
+}
+
+impl Gate {
+    fn new(policy: &LimitPolicy, hashers: &[RandomState; 2], now: Instant) -> Self {
+        if let Some(in_flight) = InFlight::new(policy, now) {
+            return Self::InFlight(Mutex::new(in_flight));
+        }
+        if !policy.key.is_empty()
+            && let Some(keyed) = Keyed::new(policy, now, |values| hash(hashers, values))
+        {
+            return Self::Keyed(Mutex::new(keyed));
+        }
+        if let Some(bucket) = Bucket::new(policy) {
+            return Self::Bucket(bucket);
+        }
+        let limiter = Limiter::new(policy, now);
+        Self::Lone(Mutex::new(limiter.expect("a limit that is no semaphore tells time")))
+    }
+}
+
+fn hash<T: AsRef<str>>(hashers: &[RandomState; 2], values: &[T]) -> u128 {
+    let [a, b] = hashers.each_ref().map(|hasher| {
+        let mut hasher = hasher.build_hasher();
+        for value in values {
+            value.as_ref().hash(&mut hasher);
+        }
+        hasher.finish()
+    });
+    u128::from(a) << 64 | u128::from(b)
 }
 
 /// The key of one call, for limits that have keys.
@@ -319,151 +346,4 @@ pub enum LimitUsage {
         /// Calls waiting for one.
         waiting: usize,
     },
-}
-
-fn gate(policy: &LimitPolicy, hashers: &[RandomState; 2], now: Instant) -> Gate {
-    let hash = |values: &[String]| {
-        let [a, b] = [0, 1].map(|n: usize| {
-            let mut hasher = hashers[n].build_hasher();
-            values.iter().for_each(|value| value.as_str().hash(&mut hasher));
-            hasher.finish()
-        });
-        u128::from(a) << 64 | u128::from(b)
-    };
-    if let Some(semaphore) = Semaphore::new(policy) {
-        let adaptive = adaptive(policy, now);
-        return Gate::InFlight(Mutex::new(InFlight {
-            semaphore,
-            wakers: BTreeMap::new(),
-            adaptive,
-        }));
-    }
-    if !policy.key.is_empty()
-        && let Some(keyed) = Keyed::new(policy, now, hash)
-    {
-        return Gate::Keyed(Mutex::new(keyed));
-    }
-    let limiter = Limiter::new(policy, now);
-    Gate::Lone(Mutex::new(limiter.expect("a limit that is no semaphore tells time")))
-}
-
-impl InFlight {
-    fn wake(&mut self, woken: &[TicketId]) {
-        for id in woken {
-            if let Some(waker) = self.wakers.remove(id) {
-                waker.wake();
-            }
-        }
-    }
-}
-
-impl Taken {
-    /// Gives everything back: the call was not made.
-    pub(crate) fn refund(mut self) {
-        let now = MonotonicClock.now();
-        match (&self.limit.gate, &mut self.what) {
-            (Gate::Lone(machine), What::Receipt(receipt)) => {
-                if let Some(receipt) = receipt.take() {
-                    machine.lock().refund(now, receipt);
-                }
-            }
-            (Gate::Keyed(machine), What::KeyedReceipt(key, receipt)) => {
-                if let Some(receipt) = receipt.take() {
-                    machine.lock().refund(now, *key, receipt);
-                }
-            }
-            // A permit goes back when it is dropped.
-            _ => (),
-        }
-    }
-
-    /// Whether it is a permit, which must be held until the answer's body has ended.
-    pub(crate) fn is_permit(&self) -> bool {
-        matches!(self.what, What::Permit { .. })
-    }
-
-    /// Tells a limit that adapts how the call went; gives back a permit.
-    pub(crate) fn ended(mut self, fared: Fared) {
-        self.give_back(fared);
-    }
-
-    fn give_back(&mut self, fared: Fared) {
-        let (Gate::InFlight(gate), What::Permit { permit, since, in_flight }) =
-            (&self.limit.gate, &mut self.what)
-        else {
-            return;
-        };
-        let Some(permit) = permit.take() else { return };
-        let now = MonotonicClock.now();
-        let mut gate = gate.lock();
-        let next = gate.semaphore.release(now, permit);
-        gate.wake(next.as_slice());
-        let ended = match fared {
-            Fared::Well => Some(Ended::Success),
-            Fared::Dropped => Some(Ended::Dropped),
-            Fared::Unknown => None,
-        };
-        if let (Some(ended), Some(adaptive)) = (ended, &mut gate.adaptive)
-            && let Some(max) = adaptive.record(now, *since, *in_flight, ended, now.since(*since))
-        {
-            let woken = gate.semaphore.set_max(now, max);
-            gate.wake(&woken);
-        }
-    }
-}
-
-impl Drop for Taken {
-    fn drop(&mut self) {
-        self.give_back(Fared::Unknown);
-    }
-}
-
-impl Place {
-    /// When the wait is over.
-    pub(crate) fn until(&self) -> Instant {
-        self.ticket.as_ref().map_or(Instant::ZERO, Ticket::until)
-    }
-
-    /// Ready with a permit, or with the refusal once the wait took too long.
-    pub(crate) fn poll_permit(&mut self, cx: &mut Task<'_>) -> Poll<Result<Taken, Box<Refusal>>> {
-        let now = MonotonicClock.now();
-        let Gate::InFlight(gate) = &self.limit.gate else { return Poll::Pending };
-        let Some(ticket) = self.ticket.take() else { return Poll::Pending };
-        let mut gate = gate.lock();
-        let id = ticket.id();
-        match gate.semaphore.claim(now, ticket) {
-            Claim::Granted(permit) => {
-                let in_flight = gate.semaphore.in_flight();
-                gate.wakers.remove(&id);
-                drop(gate);
-                Poll::Ready(Ok(self.limit.permit(permit, now, in_flight)))
-            }
-            Claim::Waiting(ticket) => {
-                gate.wakers.insert(id, cx.waker().clone());
-                self.ticket = Some(ticket);
-                Poll::Pending
-            }
-            Claim::Expired(denied) => {
-                gate.wakers.remove(&id);
-                drop(gate);
-                Poll::Ready(Err(Box::new(self.limit.refusal(now, denied))))
-            }
-        }
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let Some(ticket) = self.ticket.take() else { return };
-        let Gate::InFlight(gate) = &self.limit.gate else { return };
-        let mut gate = gate.lock();
-        gate.wakers.remove(&ticket.id());
-        let next = gate.semaphore.cancel(MonotonicClock.now(), ticket);
-        gate.wake(next.as_slice());
-    }
-}
-
-fn adaptive(policy: &LimitPolicy, now: Instant) -> Option<Adaptive> {
-    let _ = (policy, now);
-    None
 }

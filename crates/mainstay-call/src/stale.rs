@@ -47,9 +47,6 @@ pub struct StaleStore {
 impl StaleStore {
     /// Keeps at most `bytes_max` bytes of answers, their keys and heads included.
     pub fn new(bytes_max: u64) -> Self {
-        let weight = |key: &Box<str>, stored: &Arc<Stored>| {
-            u32::try_from(key.len() + stored.weight()).unwrap_or(u32::MAX)
-        };
         let kept = Cache::builder().max_capacity(bytes_max).weigher(weight).build();
         Self { kept, hashers: [RandomState::new(), RandomState::new()] }
     }
@@ -67,6 +64,12 @@ impl StaleStore {
     /// Bytes kept, as roughly.
     pub fn bytes(&self) -> u64 {
         self.kept.weighted_size()
+    }
+
+    /// Counts and drives out what is due: after it, [`StaleStore::len`] and [`StaleStore::bytes`]
+    /// are exact. The store does this by itself every now and then.
+    pub fn settle(&self) {
+        self.kept.run_pending_tasks();
     }
 
     /// Forgets everything.
@@ -132,11 +135,16 @@ impl Stored {
     }
 
     fn weight(&self) -> usize {
-        let headers = self.headers.iter().map(|(name, value)| name.as_str().len() + value.len());
         /// The parts of fixed size, and what the cache itself needs for an entry.
         const FIXED: usize = 512;
+        let headers = self.headers.iter().map(|(name, value)| name.as_str().len() + value.len());
         FIXED + headers.sum::<usize>() + self.body.len()
     }
+}
+
+#[expect(clippy::borrowed_box, reason = "the cache hands out its keys so")]
+fn weight(key: &Box<str>, stored: &Arc<Stored>) -> u32 {
+    u32::try_from(key.len() + stored.weight()).unwrap_or(u32::MAX)
 }
 
 /// What identifies the answers to a call.
@@ -196,7 +204,8 @@ impl Question {
     }
 }
 
-/// Route, method, whose, host and target; no part but the last can hold the separator.
+/// Route, method, whose, host and target. Of these only the third can hold the separator, so that
+/// no two calls have the same key by accident or by design.
 fn key<B>(request: &Request<B>, route: &str, whose: fmt::Arguments<'_>) -> Box<str> {
     let host = request.headers().get(HOST).map(HeaderValue::as_bytes).unwrap_or_default();
     let host = String::from_utf8_lossy(host);

@@ -20,6 +20,8 @@
 
 mod body;
 mod call;
+mod kept;
+mod refusal;
 mod settings;
 
 use std::convert::Infallible;
@@ -40,7 +42,8 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 pub use self::body::FallbackBody;
-use self::call::{Call, Next, Otherwise, Tells, plain, switched_off};
+use self::call::{Asks, Call, Next, Otherwise, Tells, plain};
+use self::refusal::switched_off;
 use self::settings::Waits;
 pub use self::settings::{Fallbacks, NoSwitches, Pace, Switches};
 use crate::context::{Context, Facts};
@@ -64,8 +67,7 @@ pub trait Substitute<B, R>: Clone {
 
     /// What is known of the call to `name`, made in place of one of which `facts` are known.
     /// Circuits and hash are the original service's, and are left out unless this is written.
-    fn facts(&self, name: &ServiceName, facts: &Facts) -> Facts {
-        let _unused = name;
+    fn facts(&self, _name: &ServiceName, facts: &Facts) -> Facts {
         Facts { draw: draw::next(), hash: None, circuits: Arc::default(), ..facts.clone() }
     }
 }
@@ -226,7 +228,7 @@ pin_project! {
         Delayed {
             #[pin]
             timer: Timer,
-            then: Option<Otherwise<S, B, R>>,
+            tells: Option<Box<Tells<S, B, R>>>,
             waits: Option<Waits>,
         },
         Asking {
@@ -235,8 +237,8 @@ pin_project! {
             // Ends the question at the deadline.
             #[pin]
             timer: Timer,
-            waiting: Option<(U, Request<Replay<B>>)>,
-            tells: Option<Tells<S, B, R>>,
+            waiting: Option<Asks<U, B>>,
+            tells: Option<Box<Tells<S, B, R>>>,
         },
     }
 }
@@ -249,13 +251,13 @@ impl<S, F, U, V, B, R> State<S, F, U, V, B, R> {
         match next {
             Next::Over(answer) => Self::Over { answer: Some(answer) },
             Next::Send(mut service, request) => Self::Sent { inner: service.call(request) },
-            Next::Delay { until, waits, then } => {
-                Self::Delayed { timer: Timer::until(until), then: Some(then), waits: Some(waits) }
+            Next::Delay { until, waits, tells } => {
+                Self::Delayed { timer: Timer::until(until), tells: Some(tells), waits: Some(waits) }
             }
-            Next::Ask { service, request, until, tells } => Self::Asking {
+            Next::Ask { asks, until, tells } => Self::Asking {
                 inner: None,
                 timer: Timer::until(until),
-                waiting: Some((service, request)),
+                waiting: Some(asks),
                 tells: Some(tells),
             },
         }
@@ -289,13 +291,13 @@ where
                         None => Next::Over(plain(result)),
                     }
                 }
-                Projected::Delayed { timer, then, waits } => {
+                Projected::Delayed { timer, tells, waits } => {
                     ready!(timer.poll_elapsed(cx));
                     *waits = None;
-                    let (Some(call), Some(then)) = (this.call.as_mut(), then.take()) else {
+                    let (Some(call), Some(tells)) = (this.call.as_mut(), tells.take()) else {
                         return Poll::Pending;
                     };
-                    call.delayed(then)
+                    call.delayed(*tells)
                 }
                 Projected::Asking { inner, timer, waiting, tells } => {
                     let result = match poll_substitute(inner, waiting, cx) {
@@ -308,7 +310,7 @@ where
                     let (Some(call), Some(tells)) = (this.call.as_mut(), tells.take()) else {
                         return Poll::Pending;
                     };
-                    call.asked(result, tells)
+                    call.asked(result, *tells)
                 }
             };
             match next {
@@ -325,17 +327,18 @@ where
 /// Sends the call to a substitute once that is ready, and waits for its answer.
 fn poll_substitute<U, V, B, R>(
     mut inner: Pin<&mut Option<V>>,
-    waiting: &mut Option<(U, Request<Replay<B>>)>,
+    waiting: &mut Option<Asks<U, B>>,
     cx: &mut Task<'_>,
 ) -> Poll<Result<Response<R>, CallError>>
 where
     U: Service<Request<Replay<B>>, Response = Response<R>, Error = CallError, Future = V>,
     V: Future<Output = Result<Response<R>, CallError>>,
 {
-    if let Some((service, _)) = waiting {
-        ready!(service.poll_ready(cx))?;
+    if let Some(asks) = waiting {
+        ready!(asks.0.poll_ready(cx))?;
     }
-    if let Some((mut service, request)) = waiting.take() {
+    if let Some(asks) = waiting.take() {
+        let (mut service, request) = *asks;
         inner.set(Some(service.call(request)));
     }
     match inner.as_pin_mut() {

@@ -92,6 +92,14 @@ pub struct Receipt {
     pub(super) slot: u64,
 }
 
+impl Receipt {
+    /// Whether nothing was taken: the call is let through by a limit that only observes, and would
+    /// have been refused.
+    pub const fn is_empty(&self) -> bool {
+        self.life == 0
+    }
+}
+
 /// What a limit has answered since it was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {

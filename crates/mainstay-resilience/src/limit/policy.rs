@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::decision::Cost;
 use crate::key::KeyPart;
 
+pub use crate::adaptive::Algorithm;
 pub use raw::{RawKind, RawLimit, RawOverride};
 
 /// A limit. Needs no further check.
@@ -247,16 +248,5 @@ words! {
         Fifo,
         /// Who came last: under overload some are served in time instead of all too late.
         Lifo,
-    }
-
-    /// How an adaptive limit learns.
-    Algorithm {
-        /// From the ratio of baseline to median latency.
-        #[default]
-        Gradient,
-        /// From the queue the latency implies, as TCP Vegas does.
-        Vegas,
-        /// One up, a tenth down.
-        Aimd,
     }
 }

@@ -3,23 +3,25 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{CACHE_CONTROL, HeaderMap, HeaderValue};
+use http::header::{CACHE_CONTROL, HeaderValue};
 use http::{Request, Response};
 use http_body::Body;
 use mainstay_core::name::ServiceName;
 use mainstay_core::problem::Code;
-use mainstay_core::{Clock, Effect, Instant};
+use mainstay_core::{Clock, Instant};
 use mainstay_resilience::classify::Verdict;
 use mainstay_resilience::deadline::Deadline;
 use mainstay_resilience::fallback::{Action, Cause, Moment, StaleKey};
 
 use super::body::FallbackBody;
+use super::kept::Kept;
+use super::refusal;
 use super::settings::{Dialect, Fallbacks, Waits};
 use super::{Answer, Substitute};
 use crate::answer::{self, Head};
 use crate::clock::MonotonicClock;
 use crate::context::{Context, Degraded};
-use crate::error::{CallError, Figures, Refusal};
+use crate::error::{CallError, Refusal};
 use crate::replay::Replay;
 use crate::stage::limit::Asked;
 use crate::stage::timeout::is_grpc;
@@ -65,12 +67,16 @@ pub(super) enum Next<S, U, B, R> {
     /// The call.
     Send(S, Request<Replay<B>>),
     /// A wait, and then the call.
-    Delay { until: Instant, waits: Waits, then: Otherwise<S, B, R> },
+    Delay { until: Instant, waits: Waits, tells: Box<Tells<S, B, R>> },
     /// Another service.
-    Ask { service: U, request: Request<Replay<B>>, until: Instant, tells: Tells<S, B, R> },
+    Ask { asks: Asks<U, B>, until: Instant, tells: Box<Tells<S, B, R>> },
 }
 
-/// What has to be known when a substitute has answered, or has not.
+/// A substitute and the request for it. Boxed, as [`Tells`] is, so that calls that come to neither
+/// do not carry the room for them.
+pub(super) type Asks<U, B> = Box<(U, Request<Replay<B>>)>;
+
+/// What has to be known when a delay is over, or a substitute has answered, or has not.
 #[derive(Debug)]
 pub(super) struct Tells<S, B, R> {
     moment: Moment,
@@ -154,20 +160,22 @@ impl<T, B: Body> Call<T, B> {
                 }
                 Action::Fail { status, code } => {
                     self.tell(degraded);
-                    let refusal = self.refusal(*code, *status, &otherwise, cause);
+                    let (rule, attempts) = (&fallbacks.name, self.context.attempts());
+                    let says = (*code, *status);
+                    let refusal = refusal::of_step(rule, says, &otherwise, cause, attempts);
                     return Next::Over(Err(refusal.into()));
                 }
                 Action::Delay { span, queue_max } => {
                     if let Some((until, waits)) = self.delay(index, *span, *queue_max) {
-                        self.tell(degraded);
-                        return Next::Delay { until, waits, then: otherwise };
+                        let tells = Box::new(Tells { moment, degraded, otherwise });
+                        return Next::Delay { until, waits, tells };
                     }
                 }
                 Action::Substitute { service } => {
-                    if let Some((found, request)) = self.substitute(service) {
+                    if let Some(asks) = self.substitute(service) {
                         let until = self.context.deadline().map_or(Instant::MAX, |d| d.at);
-                        let tells = Tells { moment, degraded, otherwise };
-                        return Next::Ask { service: found, request, until, tells };
+                        let tells = Box::new(Tells { moment, degraded, otherwise });
+                        return Next::Ask { asks, until, tells };
                     }
                 }
             }
@@ -179,11 +187,7 @@ impl<T, B: Body> Call<T, B> {
         match otherwise {
             Otherwise::Send(service, request) => match self.crowded {
                 None => Next::Send(service, request),
-                Some(most) => {
-                    let most = f64::from(most);
-                    let figures = Figures { observed: most, threshold: most, unit: "calls held" };
-                    Next::Over(Err(self.own(Code::DelayQueueFull, None, figures).into()))
-                }
+                Some(most) => Next::Over(Err(refusal::crowded(&self.fallbacks.name, most).into())),
             },
             Otherwise::Limited(refusal, ..) => Next::Over(Err((*refusal).into())),
             Otherwise::Return(result) => Next::Over(plain(result)),
@@ -241,21 +245,22 @@ impl<T, B: Body> Call<T, B> {
     }
 
     /// Goes on after a delay.
-    pub(super) fn delayed<S, U, R: Body>(&mut self, then: Otherwise<S, B, R>) -> Next<S, U, B, R> {
+    pub(super) fn delayed<S, U, R: Body>(&mut self, tells: Tells<S, B, R>) -> Next<S, U, B, R> {
+        let Tells { degraded, otherwise, .. } = tells;
         self.settled = true;
-        match then {
-            Otherwise::Send(service, request) => Next::Send(service, request),
+        let (service, request) = match otherwise {
+            Otherwise::Send(service, request) => (service, request),
             Otherwise::Limited(_, asked, service, request) => {
                 match asked.once_more(MonotonicClock.now()) {
-                    Err(refusal) => Next::Over(Err(refusal.into())),
-                    Ok(held) => {
-                        self.context.hold(held);
-                        Next::Send(service, request)
-                    }
+                    Err(refusal) => return Next::Over(Err(refusal.into())),
+                    Ok(held) => self.context.hold(held),
                 }
+                (service, request)
             }
-            Otherwise::Return(result) => Next::Over(plain(result)),
-        }
+            Otherwise::Return(result) => return Next::Over(plain(result)),
+        };
+        self.tell(degraded);
+        Next::Send(service, request)
     }
 
     /// Why the call failed, if it did and somebody is left to answer.
@@ -314,7 +319,7 @@ impl<T, B: Body> Call<T, B> {
     }
 
     /// The service that stands in, and the request for it.
-    fn substitute<R>(&self, name: &ServiceName) -> Option<(T::Service, Request<Replay<B>>)>
+    fn substitute<R>(&self, name: &ServiceName) -> Option<Asks<T::Service, B>>
     where
         T: Substitute<B, R>,
     {
@@ -331,46 +336,11 @@ impl<T, B: Body> Call<T, B> {
             context.shorten(Deadline { at, covers });
         }
         let kept = self.kept.as_ref()?;
-        Some((service, kept.again(context, body)))
+        Some(Box::new((service, kept.again(context, body))))
     }
 
     fn again(&self) -> Option<Replay<B>> {
         self.kept.as_ref()?.body.again()
-    }
-
-    /// What a `fail` step refuses with: with the evidence of what called for it.
-    fn refusal<S, R>(
-        &self,
-        code: Code,
-        status: u16,
-        otherwise: &Otherwise<S, B, R>,
-        cause: &'static str,
-    ) -> Refusal {
-        let attempts = f64::from(self.context.attempts());
-        let failed = Figures { observed: attempts, threshold: 1.0, unit: "failed attempts" };
-        let standing = Figures { observed: 1.0, threshold: 1.0, unit: cause };
-        let own = |figures| self.own(code, Some(status), figures);
-        match otherwise {
-            Otherwise::Send(..) => own(standing),
-            Otherwise::Limited(cause, ..) => by(own(standing), cause),
-            Otherwise::Return(Err(CallError::Refused(cause))) => by(own(standing), cause),
-            Otherwise::Return(Ok(_)) => Refusal { effect: Effect::Done, ..own(failed) },
-            Otherwise::Return(Err(error)) => Refusal { effect: error.effect(), ..own(failed) },
-        }
-    }
-
-    fn own(&self, code: Code, status: Option<u16>, figures: Figures) -> Refusal {
-        Refusal {
-            code,
-            stage: "fallback",
-            scope: None,
-            rule: Arc::clone(&self.fallbacks.name),
-            figures,
-            since: Duration::ZERO,
-            retry_after: None,
-            status,
-            effect: Effect::None,
-        }
     }
 
     /// Notes that the answer is not simply the upstream's.
@@ -378,34 +348,6 @@ impl<T, B: Body> Call<T, B> {
         self.context.degrade(degraded);
         self.fallbacks.observer.degraded(degraded);
     }
-}
-
-/// `own` with the evidence of the refusal that `cause` is.
-fn by(own: Refusal, cause: &Refusal) -> Refusal {
-    Refusal {
-        figures: cause.figures,
-        since: cause.since,
-        retry_after: cause.retry_after,
-        effect: cause.effect,
-        ..own
-    }
-}
-
-/// The refusal of a route that is switched off.
-pub(super) fn switched_off(fallbacks: &Fallbacks) -> CallError {
-    let name = fallbacks.switch.as_ref().map_or("", |name| name.as_str());
-    Refusal {
-        code: Code::SwitchedOff,
-        stage: "fallback",
-        scope: None,
-        rule: Arc::from(name),
-        figures: Figures { observed: 0.0, threshold: 1.0, unit: "switches on" },
-        since: Duration::ZERO,
-        retry_after: None,
-        status: None,
-        effect: Effect::None,
-    }
-    .into()
 }
 
 /// A result that passes as it is.
@@ -427,41 +369,5 @@ impl<R> Headed for Response<R> {
 impl<R> Headed for &Response<R> {
     fn head(&self) -> Head {
         answer::head(self)
-    }
-}
-
-/// A request, to be sent again.
-#[derive(Debug)]
-struct Kept<B> {
-    method: http::Method,
-    uri: http::Uri,
-    version: http::Version,
-    headers: HeaderMap,
-    extensions: http::Extensions,
-    body: Replay<B>,
-}
-
-impl<B: Body> Kept<B> {
-    fn of(request: &Request<Replay<B>>) -> Self {
-        Self {
-            method: request.method().clone(),
-            uri: request.uri().clone(),
-            version: request.version(),
-            headers: request.headers().clone(),
-            extensions: request.extensions().clone(),
-            body: request.body().handle(),
-        }
-    }
-
-    /// The same request as a call of its own.
-    fn again(&self, context: Arc<Context>, body: Replay<B>) -> Request<Replay<B>> {
-        let mut request = Request::new(body);
-        *request.method_mut() = self.method.clone();
-        *request.uri_mut() = self.uri.clone();
-        *request.version_mut() = self.version;
-        *request.headers_mut() = self.headers.clone();
-        *request.extensions_mut() = self.extensions.clone();
-        request.extensions_mut().insert(context);
-        request
     }
 }

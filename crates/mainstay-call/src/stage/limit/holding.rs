@@ -1,0 +1,113 @@
+//! What a call holds until the last byte of its answer, and what its end says of the peer.
+
+use http::HeaderMap;
+use http_body::Body;
+use mainstay_core::Clock;
+use mainstay_resilience::Failure;
+use mainstay_resilience::adaptive::Ended;
+use mainstay_resilience::classify::Answer as Status;
+
+use super::asking::Held;
+use crate::answer::{self, Head};
+use crate::clock::MonotonicClock;
+use crate::context::{Context, Degraded};
+use crate::error::CallError;
+use crate::limit::Taken;
+use crate::watched::{OnEnd, Watched};
+
+/// The end of a call, but for the body of its answer.
+pub(super) fn ended<R: Body>(
+    result: Result<http::Response<R>, CallError>,
+    mut held: Held,
+    context: &Context,
+) -> Result<http::Response<Watched<R, Holding>>, CallError> {
+    let holds = held.iter().flatten().any(Taken::is_permit);
+    match result {
+        Ok(mut response) => {
+            if let Some(quota) = context.quota() {
+                quota.write(response.headers_mut());
+            }
+            let holding = holds.then(|| {
+                let now = MonotonicClock.now();
+                held.iter_mut().flatten().for_each(|taken| taken.answered(now));
+                Holding { held, says: Says::of(&response, context) }
+            });
+            Ok(response.map(|body| Watched::new(body, holding)))
+        }
+        Err(error) => {
+            if holds {
+                let says = after_failure(&error);
+                held.into_iter().flatten().for_each(|taken| taken.ended(says));
+            }
+            Err(error)
+        }
+    }
+}
+
+/// What a call that brought no answer says of the peer's load.
+fn after_failure(error: &CallError) -> Option<Ended> {
+    let CallError::Failed { failure, .. } = error else { return None };
+    match failure {
+        Failure::RequestTimeout | Failure::ConnectTimeout | Failure::Deadline { sent: true } => {
+            Some(Ended::Timeout)
+        }
+        Failure::Congestion(_) => Some(Ended::Dropped),
+        _ => None,
+    }
+}
+
+/// What an answer says of the peer's load.
+#[derive(Clone, Copy, Debug)]
+enum Says {
+    Known(Option<Ended>),
+    /// Its status is still to come.
+    InTrailers,
+}
+
+impl Says {
+    fn of<R>(response: &http::Response<R>, context: &Context) -> Self {
+        if let Some(Degraded { kind, cause }) = context.degraded()
+            && kind != "delay"
+        {
+            // Somebody else answered; what called for it is what the peer did.
+            return Self::Known(match cause {
+                "timeout" => Some(Ended::Timeout),
+                "congestion" => Some(Ended::Dropped),
+                _ => None,
+            });
+        }
+        match answer::head(response) {
+            Head::InTrailers => Self::InTrailers,
+            Head::Known(status) => {
+                let hinted = answer::retry_after(response.headers()).is_some();
+                Self::Known(of_status(status, hinted))
+            }
+        }
+    }
+}
+
+/// A failed answer may come faster than any good one, and says nothing of load.
+fn of_status(status: Status, hinted: bool) -> Option<Ended> {
+    match status {
+        status if status.is_refusal(hinted) => Some(Ended::Dropped),
+        Status::Http(..500) | Status::Grpc(0 | 3 | 5..=7 | 9..=12 | 16) => Some(Ended::Success),
+        Status::Http(_) | Status::Grpc(_) => None,
+    }
+}
+
+/// Permits of a call whose answer's body is still on its way.
+#[derive(Debug)]
+pub struct Holding {
+    held: Held,
+    says: Says,
+}
+
+impl OnEnd for Holding {
+    fn ended(self, trailers: Option<&HeaderMap>) {
+        let says = match self.says {
+            Says::Known(says) => says,
+            Says::InTrailers => of_status(answer::trailers(trailers), false),
+        };
+        self.held.into_iter().flatten().for_each(|taken| taken.ended(says));
+    }
+}

@@ -1,0 +1,180 @@
+//! The deadline stage.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context as Task, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::{Body, Frame};
+use http_body_util::{BodyExt, Empty};
+use mainstay_call::CallError;
+use mainstay_call::clock::MonotonicClock;
+use mainstay_call::context::Context;
+use mainstay_call::stage::deadline::{
+    DeadlineLayer, DeadlinePolicy, SCOPE_HEADER, Wish, arriving, resolve,
+};
+use mainstay_core::problem::Code;
+use mainstay_core::{Clock, Instant};
+use mainstay_resilience::deadline::{Covers, Deadline, Patience};
+use tower::{ServiceBuilder, ServiceExt, service_fn};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A body that gives a part every so often, for ever.
+struct Trickle {
+    every: Duration,
+    sleep: Pin<Box<tokio::time::Sleep>>,
+}
+
+impl Trickle {
+    fn new(every: Duration) -> Self {
+        Self { every, sleep: Box::pin(tokio::time::sleep(every)) }
+    }
+}
+
+impl Body for Trickle {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Task<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        std::task::ready!(self.sleep.as_mut().poll(cx));
+        self.sleep = Box::pin(tokio::time::sleep(self.every));
+        Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b"x")))))
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Call {
+    headers: &'static [(&'static str, &'static str)],
+    head: Duration,
+    every: Duration,
+}
+
+/// A call to a route of 15 s (at most 60) and 5 s idle; how and when it ended. A body that is
+/// still moving after a minute is taken for one without an end.
+async fn play(call: Call) -> String {
+    let patience = Patience { timeout: Duration::from_secs(15), max: Duration::from_mins(1) };
+    let policy = DeadlinePolicy { patience, idle: Duration::from_secs(5) };
+    let inner = service_fn(move |_request: Request<Empty<Bytes>>| async move {
+        tokio::time::sleep(call.head).await;
+        Ok::<_, CallError>(Response::new(Trickle::new(call.every)))
+    });
+    let service = ServiceBuilder::new().layer(DeadlineLayer::new(policy)).service(inner);
+    let mut request = Request::builder();
+    for (name, value) in call.headers {
+        request = request.header(*name, *value);
+    }
+    let began = MonotonicClock.now();
+    let seconds = || MonotonicClock.now().since(began).as_secs();
+    let request = request.body(Empty::new()).expect("a request");
+    let mut body = match service.oneshot(request).await {
+        Ok(response) => response.into_body(),
+        Err(error) => return format!("no head, {} after {} s", error.code(), seconds()),
+    };
+    while seconds() < 60 {
+        if let Some(Err(error)) = body.frame().await {
+            let code = error.downcast_ref::<CallError>().map(CallError::code);
+            return format!("{} after {} s", code.map_or("?", Code::as_str), seconds());
+        }
+    }
+    "no end".to_owned()
+}
+
+/// Leaves the first minute behind. Each test has a clock of its own but the process has one zero,
+/// and a test that began before it would see time stand still until then.
+async fn later() {
+    tokio::time::advance(Duration::from_mins(1)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deadline_covers_what_it_is_meant_for() {
+    later().await;
+    let (slow, steady) = (Duration::from_secs(20), Duration::from_secs(4));
+    let ours: &[_] = &[("mainstay-timeout-ms", "10000")];
+    let marked: &[_] = &[("mainstay-timeout-ms", "10000"), ("mainstay-timeout-scope", "head")];
+    let grpc: &[_] = &[("grpc-timeout", "9S"), ("mainstay-timeout-ms", "10000")];
+    let cases = [
+        (Call { headers: &[], head: SECOND, every: steady }, "no end"),
+        (Call { headers: &[], head: SECOND, every: slow }, "response-truncated after 6 s"),
+        (Call { headers: &[], head: slow, every: SECOND }, "no head, deadline-exceeded after 15 s"),
+        (Call { headers: ours, head: SECOND, every: steady }, "deadline-exceeded after 10 s"),
+        (
+            Call { headers: ours, head: slow, every: SECOND },
+            "no head, deadline-exceeded after 10 s",
+        ),
+        (Call { headers: marked, head: SECOND, every: steady }, "no end"),
+        (
+            Call { headers: marked, head: slow, every: SECOND },
+            "no head, deadline-exceeded after 10 s",
+        ),
+        (Call { headers: grpc, head: SECOND, every: steady }, "deadline-exceeded after 9 s"),
+    ];
+    for (call, want) in cases {
+        assert_eq!(play(call).await, want, "{:?}", call.headers);
+    }
+}
+
+#[test]
+fn a_wish_is_read_from_its_headers() {
+    let wish = |headers: &[(&'static str, &'static str)]| {
+        let mut map = http::HeaderMap::new();
+        for (name, value) in headers {
+            map.insert(*name, value.parse().expect("a value"));
+        }
+        arriving(&map)
+    };
+    assert_eq!(SCOPE_HEADER, "mainstay-timeout-scope");
+    assert_eq!(wish(&[]), Ok(None));
+    assert_eq!(wish(&[("mainstay-timeout-scope", "head")]), Ok(None));
+    let of = |span, covers| Ok(Some(Wish { span, covers }));
+    let ms = ("mainstay-timeout-ms", "1000");
+    assert_eq!(wish(&[ms]), of(SECOND, Covers::Exchange));
+    assert_eq!(wish(&[ms, ("mainstay-timeout-scope", "head")]), of(SECOND, Covers::Head));
+    assert_eq!(wish(&[ms, ("mainstay-timeout-scope", "all")]), of(SECOND, Covers::Exchange));
+    assert_eq!(wish(&[ms, ("grpc-timeout", "9m")]), of(Duration::from_millis(9), Covers::Exchange));
+    assert!(wish(&[("mainstay-timeout-ms", "soon")]).is_err());
+}
+
+#[test]
+fn a_wish_for_the_head_stays_one_however_long() {
+    let patience = Patience { timeout: 15 * SECOND, max: 300 * SECOND };
+    let cases = [
+        (None, false, 15, Covers::Head),
+        (Some((10, Covers::Exchange)), false, 10, Covers::Exchange),
+        (Some((10, Covers::Head)), false, 10, Covers::Head),
+        (Some((20, Covers::Exchange)), false, 15, Covers::Head),
+        (Some((20, Covers::Head)), true, 20, Covers::Head),
+        (Some((20, Covers::Exchange)), true, 20, Covers::Exchange),
+    ];
+    for (wish, trusted, seconds, covers) in cases {
+        let wish = wish.map(|(span, covers)| Wish { span: span * SECOND, covers });
+        let at = Instant::ZERO.plus(seconds * SECOND);
+        let want = Deadline { at, covers };
+        assert_eq!(resolve(Instant::ZERO, wish, trusted, patience), want, "{wish:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_earlier_deadline_stands() {
+    later().await;
+    let inner = service_fn(|mut request: Request<Empty<Bytes>>| async move {
+        let deadline = Context::of(&mut request).deadline();
+        Ok::<_, CallError>(Response::new(format!("{:?}", deadline.map(|d| d.covers))))
+    });
+    let policy = DeadlinePolicy { patience: Patience::default(), idle: SECOND };
+    let service = ServiceBuilder::new().layer(DeadlineLayer::new(policy)).service(inner);
+    let mut request = Request::new(Empty::new());
+    let context: Arc<Context> = Context::of(&mut request);
+    let at = MonotonicClock.now().plus(SECOND);
+    context.shorten(Deadline { at, covers: Covers::Exchange });
+    let response = service.oneshot(request).await.expect("an answer");
+    let text = response.into_body().collect().await.expect("a body").to_bytes();
+    assert_eq!(text, "Some(Exchange)");
+    assert_eq!(context.deadline().map(|deadline| deadline.at), Some(at));
+}
