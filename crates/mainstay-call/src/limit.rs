@@ -25,7 +25,7 @@ use parking_lot::Mutex;
 use self::bucket::{Bucket, Verdict};
 use self::in_flight::InFlight;
 use self::taken::What;
-pub(crate) use self::taken::{Place, Taken};
+pub(crate) use self::taken::{Fared, Place, Taken};
 use crate::clock::MonotonicClock;
 use crate::error::{Figures, Refusal};
 
@@ -50,12 +50,7 @@ enum Gate {
 #[derive(Debug)]
 pub(crate) enum Answer {
     /// The call may go.
-    Granted {
-        taken: Taken,
-        left: Left,
-        /// It may go only because the limit observes.
-        would_reject: bool,
-    },
+    Granted(Taken, Left),
     /// The call may go at this moment.
     GoesAt(Instant, Taken),
     /// The call waits its turn.
@@ -69,6 +64,8 @@ pub(crate) enum Answer {
 pub(crate) struct Left {
     pub(crate) remaining: u64,
     pub(crate) reset: Duration,
+    /// The call may go only because the limit observes.
+    pub(crate) would_reject: bool,
 }
 
 impl SharedLimit {
@@ -155,11 +152,10 @@ impl SharedLimit {
 
     fn ask_bucket(self: &Arc<Self>, bucket: &Bucket, now: Instant) -> Answer {
         match bucket.ask(now) {
-            Verdict::Granted { remaining, reset, spent } => Answer::Granted {
-                would_reject: spent.is_none(),
-                taken: self.taken(What::Spent(spent)),
-                left: Left { remaining, reset },
-            },
+            Verdict::Granted { remaining, reset, spent } => {
+                let left = Left { remaining, reset, would_reject: spent.is_none() };
+                Answer::Granted(self.taken(What::Spent(spent)), left)
+            }
             Verdict::Denied(denied) => Answer::Denied(Box::new(self.refusal(now, denied))),
             Verdict::CostExceedsQuota { capacity } => self.cost_exceeds(capacity),
         }
@@ -177,11 +173,9 @@ impl SharedLimit {
                 let (in_flight, max) = (gate.semaphore.in_flight(), gate.semaphore.max());
                 drop(gate);
                 let remaining = u64::from(max.saturating_sub(in_flight));
-                Answer::Granted {
-                    taken: self.permit(permit, now, in_flight),
-                    left: Left { remaining, reset: Duration::ZERO },
-                    would_reject: max < in_flight,
-                }
+                let would_reject = max < in_flight;
+                let left = Left { remaining, reset: Duration::ZERO, would_reject };
+                Answer::Granted(self.permit(permit, now, in_flight), left)
             }
             Admission::Queued(ticket) => {
                 Answer::Queued(Place { limit: Arc::clone(self), ticket: Some(ticket) })
@@ -235,11 +229,10 @@ impl SharedLimit {
         what: impl FnOnce(Receipt) -> What,
     ) -> Answer {
         match decision {
-            Decision::Granted { remaining, reset, receipt } => Answer::Granted {
-                would_reject: receipt.is_empty(),
-                taken: self.taken(what(receipt)),
-                left: Left { remaining, reset },
-            },
+            Decision::Granted { remaining, reset, receipt } => {
+                let left = Left { remaining, reset, would_reject: receipt.is_empty() };
+                Answer::Granted(self.taken(what(receipt)), left)
+            }
             Decision::Wait { until, receipt } => Answer::GoesAt(until, self.taken(what(receipt))),
             Decision::Denied(denied) => Answer::Denied(Box::new(self.refusal(now, denied))),
             Decision::CostExceedsQuota { capacity } => self.cost_exceeds(capacity),

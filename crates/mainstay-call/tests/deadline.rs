@@ -13,11 +13,9 @@ use http_body_util::{BodyExt, Empty};
 use mainstay_call::CallError;
 use mainstay_call::clock::MonotonicClock;
 use mainstay_call::context::Context;
-use mainstay_call::stage::deadline::{
-    DeadlineLayer, DeadlinePolicy, SCOPE_HEADER, Wish, arriving, resolve,
-};
+use mainstay_call::stage::deadline::{DeadlineLayer, DeadlinePolicy, arriving, covers};
+use mainstay_core::Clock;
 use mainstay_core::problem::Code;
-use mainstay_core::{Clock, Instant};
 use mainstay_resilience::deadline::{Covers, Deadline, Patience};
 use tower::{ServiceBuilder, ServiceExt, service_fn};
 
@@ -122,42 +120,23 @@ async fn a_deadline_covers_what_it_is_meant_for() {
 
 #[test]
 fn a_wish_is_read_from_its_headers() {
-    let wish = |headers: &[(&'static str, &'static str)]| {
+    let check = |headers: &[(&'static str, &'static str)], span, for_what| {
         let mut map = http::HeaderMap::new();
         for (name, value) in headers {
             map.insert(*name, value.parse().expect("a value"));
         }
-        arriving(&map)
+        assert_eq!((arriving(&map), covers(&map)), (Ok(span), for_what), "{headers:?}");
     };
-    assert_eq!(SCOPE_HEADER, "mainstay-timeout-scope");
-    assert_eq!(wish(&[]), Ok(None));
-    assert_eq!(wish(&[("mainstay-timeout-scope", "head")]), Ok(None));
-    let of = |span, covers| Ok(Some(Wish { span, covers }));
     let ms = ("mainstay-timeout-ms", "1000");
-    assert_eq!(wish(&[ms]), of(SECOND, Covers::Exchange));
-    assert_eq!(wish(&[ms, ("mainstay-timeout-scope", "head")]), of(SECOND, Covers::Head));
-    assert_eq!(wish(&[ms, ("mainstay-timeout-scope", "all")]), of(SECOND, Covers::Exchange));
-    assert_eq!(wish(&[ms, ("grpc-timeout", "9m")]), of(Duration::from_millis(9), Covers::Exchange));
-    assert!(wish(&[("mainstay-timeout-ms", "soon")]).is_err());
-}
-
-#[test]
-fn a_wish_for_the_head_stays_one_however_long() {
-    let patience = Patience { timeout: 15 * SECOND, max: 300 * SECOND };
-    let cases = [
-        (None, false, 15, Covers::Head),
-        (Some((10, Covers::Exchange)), false, 10, Covers::Exchange),
-        (Some((10, Covers::Head)), false, 10, Covers::Head),
-        (Some((20, Covers::Exchange)), false, 15, Covers::Head),
-        (Some((20, Covers::Head)), true, 20, Covers::Head),
-        (Some((20, Covers::Exchange)), true, 20, Covers::Exchange),
-    ];
-    for (wish, trusted, seconds, covers) in cases {
-        let wish = wish.map(|(span, covers)| Wish { span: span * SECOND, covers });
-        let at = Instant::ZERO.plus(seconds * SECOND);
-        let want = Deadline { at, covers };
-        assert_eq!(resolve(Instant::ZERO, wish, trusted, patience), want, "{wish:?}");
-    }
+    check(&[], None, Covers::Exchange);
+    check(&[ms], Some(SECOND), Covers::Exchange);
+    check(&[ms, ("mainstay-timeout-scope", "head")], Some(SECOND), Covers::Head);
+    check(&[ms, ("mainstay-timeout-scope", "all")], Some(SECOND), Covers::Exchange);
+    let shorter = Some(Duration::from_millis(9));
+    check(&[ms, ("grpc-timeout", "9m")], shorter, Covers::Exchange);
+    let mut soon = http::HeaderMap::new();
+    soon.insert("mainstay-timeout-ms", http::HeaderValue::from_static("soon"));
+    assert!(arriving(&soon).is_err());
 }
 
 #[tokio::test(start_paused = true)]

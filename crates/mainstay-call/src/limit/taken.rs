@@ -74,12 +74,12 @@ impl Taken {
         }
     }
 
-    /// Gives back a permit, and tells a limit that adapts how the call ended; `None` says nothing.
-    pub(crate) fn ended(mut self, ended: Option<Ended>) {
-        self.give_back(ended);
+    /// Gives back a permit, and tells a limit that adapts how the call fared.
+    pub(crate) fn ended(mut self, fared: Fared) {
+        self.give_back(fared);
     }
 
-    fn give_back(&mut self, ended: Option<Ended>) {
+    fn give_back(&mut self, fared: Fared) {
         let (Gate::InFlight(gate), What::Permit { permit, since, in_flight, head }) =
             (&self.limit.gate, &mut self.what)
         else {
@@ -89,7 +89,7 @@ impl Taken {
         let now = MonotonicClock.now();
         let (started, in_flight) = (*since, *in_flight);
         let latency = head.unwrap_or_else(|| now.since(started));
-        let sample = ended.map(|ended| Sample { started, in_flight, ended, latency });
+        let sample = fared.ended().map(|ended| Sample { started, in_flight, ended, latency });
         let woken = gate.lock().release(now, permit, sample);
         woken.wake();
     }
@@ -97,7 +97,31 @@ impl Taken {
 
 impl Drop for Taken {
     fn drop(&mut self) {
-        self.give_back(None);
+        self.give_back(Fared::Unknown);
+    }
+}
+
+/// How a call that held a permit ended, for limits that adapt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fared {
+    /// Answered.
+    Well,
+    /// Not answered in time.
+    TimedOut,
+    /// Refused, or met congestion.
+    Dropped,
+    /// In a way that says nothing of load.
+    Unknown,
+}
+
+impl Fared {
+    const fn ended(self) -> Option<Ended> {
+        match self {
+            Self::Well => Some(Ended::Success),
+            Self::TimedOut => Some(Ended::Timeout),
+            Self::Dropped => Some(Ended::Dropped),
+            Self::Unknown => None,
+        }
     }
 }
 

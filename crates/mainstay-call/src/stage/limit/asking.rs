@@ -149,10 +149,10 @@ impl Asking {
         self.next = n + 1;
         let deadline = self.context.deadline().map_or(Instant::MAX, |deadline| deadline.at);
         match limit.ask(now, key, deadline) {
-            Answer::Granted { taken, left, would_reject } => {
+            Answer::Granted(taken, left) => {
                 self.held[n] = Some(taken);
                 self.note(&limit, left);
-                let decision = if would_reject { "would-reject" } else { "granted" };
+                let decision = if left.would_reject { "would-reject" } else { "granted" };
                 self.observer.limit_decided(limit.name(), decision);
                 Step::Through
             }
@@ -174,7 +174,7 @@ impl Asking {
         self.observer.limit_decided(limit.name(), "denied");
         let reset = refusal.retry_after.unwrap_or_default();
         self.least = None;
-        self.note(limit, Left { remaining: 0, reset });
+        self.note(limit, Left { remaining: 0, reset, would_reject: false });
         self.tell();
         if limit.settings().on_deny == OnDeny::Fallback {
             self.marked = true;
@@ -259,7 +259,7 @@ impl Asked {
         for (n, limit) in self.limits.iter().enumerate().take(LIMITS_MAX) {
             let key = Key { hash: self.keys[n], values: &[] };
             match limit.ask(now, key, now) {
-                Answer::Granted { taken, .. } | Answer::GoesAt(_, taken) => held[n] = Some(taken),
+                Answer::Granted(taken, _) | Answer::GoesAt(_, taken) => held[n] = Some(taken),
                 Answer::Denied(refusal) => {
                     refund(&mut held);
                     return Err(*refusal);

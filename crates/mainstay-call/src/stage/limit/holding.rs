@@ -4,7 +4,6 @@ use http::HeaderMap;
 use http_body::Body;
 use mainstay_core::Clock;
 use mainstay_resilience::Failure;
-use mainstay_resilience::adaptive::Ended;
 use mainstay_resilience::classify::Answer as Status;
 
 use super::asking::Held;
@@ -12,7 +11,7 @@ use crate::answer::{self, Head};
 use crate::clock::MonotonicClock;
 use crate::context::{Context, Degraded};
 use crate::error::CallError;
-use crate::limit::Taken;
+use crate::limit::{Fared, Taken};
 use crate::watched::{OnEnd, Watched};
 
 /// The end of a call, but for the body of its answer.
@@ -45,21 +44,21 @@ pub(super) fn ended<R: Body>(
 }
 
 /// What a call that brought no answer says of the peer's load.
-fn after_failure(error: &CallError) -> Option<Ended> {
-    let CallError::Failed { failure, .. } = error else { return None };
+fn after_failure(error: &CallError) -> Fared {
+    let CallError::Failed { failure, .. } = error else { return Fared::Unknown };
     match failure {
         Failure::RequestTimeout | Failure::ConnectTimeout | Failure::Deadline { sent: true } => {
-            Some(Ended::Timeout)
+            Fared::TimedOut
         }
-        Failure::Congestion(_) => Some(Ended::Dropped),
-        _ => None,
+        Failure::Congestion(_) => Fared::Dropped,
+        _ => Fared::Unknown,
     }
 }
 
 /// What an answer says of the peer's load.
 #[derive(Clone, Copy, Debug)]
 enum Says {
-    Known(Option<Ended>),
+    Known(Fared),
     /// Its status is still to come.
     InTrailers,
 }
@@ -71,9 +70,9 @@ impl Says {
         {
             // Somebody else answered; what called for it is what the peer did.
             return Self::Known(match cause {
-                "timeout" => Some(Ended::Timeout),
-                "congestion" => Some(Ended::Dropped),
-                _ => None,
+                "timeout" => Fared::TimedOut,
+                "congestion" => Fared::Dropped,
+                _ => Fared::Unknown,
             });
         }
         match answer::head(response) {
@@ -87,11 +86,11 @@ impl Says {
 }
 
 /// A failed answer may come faster than any good one, and says nothing of load.
-fn of_status(status: Status, hinted: bool) -> Option<Ended> {
+fn of_status(status: Status, hinted: bool) -> Fared {
     match status {
-        status if status.is_refusal(hinted) => Some(Ended::Dropped),
-        Status::Http(..500) | Status::Grpc(0 | 3 | 5..=7 | 9..=12 | 16) => Some(Ended::Success),
-        Status::Http(_) | Status::Grpc(_) => None,
+        status if status.is_refusal(hinted) => Fared::Dropped,
+        Status::Http(..500) | Status::Grpc(0 | 3 | 5..=7 | 9..=12 | 16) => Fared::Well,
+        Status::Http(_) | Status::Grpc(_) => Fared::Unknown,
     }
 }
 
