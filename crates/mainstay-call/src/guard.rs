@@ -34,7 +34,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mainstay_core::{Clock, Instant};
-use mainstay_resilience::adaptive::Ended as Load;
 use mainstay_resilience::budget::Ended;
 use mainstay_resilience::classify::Verdict;
 use mainstay_resilience::retry::Stopped;
@@ -46,7 +45,7 @@ use crate::circuit::{CircuitKey, Permits, SharedCircuit};
 use crate::clock::{MonotonicClock, tokio_instant};
 use crate::draw;
 use crate::error::CallError;
-use crate::limit::SharedLimit;
+use crate::limit::{Fared, SharedLimit};
 use crate::machines::Machines;
 use crate::observe::{Observer, Silent};
 use crate::policy::Policy;
@@ -228,14 +227,14 @@ impl<C> Guard<C> {
                 Judgement::Failed | Judgement::Ignored => Ended::Otherwise,
             });
             if !again {
-                held.ended(if judgement == Judgement::Fine { Some(Load::Success) } else { None });
+                held.ended(if judgement == Judgement::Fine { Fared::Well } else { Fared::Unknown });
                 return result.map_err(GuardError::Failed);
             }
             match shared.again_at(number, deadline, &mut spending) {
                 Err(why) => {
                     shared.observer.retry_stopped(why.as_str());
                     let refused = judgement == Judgement::Refused;
-                    held.ended(if refused { Some(Load::Dropped) } else { None });
+                    held.ended(if refused { Fared::Dropped } else { Fared::Unknown });
                     return result.map_err(GuardError::Failed);
                 }
                 Ok(at) => {
@@ -325,10 +324,10 @@ impl Judgement {
 }
 
 /// What a run that was stopped tells limits that adapt.
-fn fared(stopped: &CallError) -> Option<Load> {
+fn fared(stopped: &CallError) -> Fared {
     match stopped {
-        CallError::Failed { failure: Failure::RequestTimeout, .. } => Some(Load::Timeout),
-        _ => None,
+        CallError::Failed { failure: Failure::RequestTimeout, .. } => Fared::Dropped,
+        _ => Fared::Unknown,
     }
 }
 

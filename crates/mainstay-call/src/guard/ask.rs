@@ -4,11 +4,10 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use mainstay_core::{Clock, Instant};
-use mainstay_resilience::adaptive::Ended;
 
 use crate::clock::{MonotonicClock, tokio_instant};
 use crate::error::CallError;
-use crate::limit::{Answer, Key, Place, SharedLimit, Taken};
+use crate::limit::{Answer, Fared, Key, Place, SharedLimit, Taken};
 use crate::observe::Observer;
 use crate::timer::Timer;
 
@@ -34,9 +33,8 @@ impl Asking {
             let now = MonotonicClock.now();
             let key = Key { hash, values: &[] };
             let taken = match limit.ask(now, key, deadline) {
-                Answer::Granted { taken, would_reject, .. } => {
-                    let decision = if would_reject { "would-reject" } else { "granted" };
-                    observer.limit_decided(limit.name(), decision);
+                Answer::Granted(taken, _left) => {
+                    observer.limit_decided(limit.name(), "granted");
                     taken
                 }
                 Answer::GoesAt(at, taken) => {
@@ -62,10 +60,10 @@ impl Asking {
         Ok(asking)
     }
 
-    /// The run is over; `None` says nothing about load.
-    pub(super) fn ended(mut self, ended: Option<Ended>) {
+    /// The run is over.
+    pub(super) fn ended(mut self, fared: Fared) {
         for taken in self.taken.drain(..) {
-            taken.ended(ended);
+            taken.ended(fared);
         }
     }
 }
