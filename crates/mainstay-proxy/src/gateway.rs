@@ -35,6 +35,7 @@ use crate::config::Plane;
 use crate::faults::FaultBook;
 use crate::forwarded::TrustedProxies;
 use crate::metrics::{Metrics, RouteMetrics};
+use crate::record::Records;
 use crate::server::{ConnInfo, Handler};
 use crate::tls::TlsError;
 use observer::Counting;
@@ -59,6 +60,8 @@ pub struct Parts {
     pub machines: Arc<Machines>,
     /// Faults to rehearse with.
     pub faults: Arc<FaultBook>,
+    /// Decisions, kept to be explained.
+    pub records: Arc<Records>,
     /// Good answers, kept for bad times.
     pub stale: Arc<StaleStore>,
     /// Who the instances of services without a list are; `None` knows none.
@@ -104,6 +107,7 @@ impl Parts {
                 let metrics = Arc::clone(&metrics);
                 move |kind| metrics.fault_injected(kind)
             }),
+            records: Arc::default(),
             stale: Arc::new(StaleStore::new(mainstay_call::stale::STALE_BYTES_MAX)),
             log: None,
             resolve: None,

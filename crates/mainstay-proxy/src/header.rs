@@ -122,7 +122,10 @@ pub fn remove_foreign_identity(
 
 fn is_kept(name: &str, inbound: Inbound) -> bool {
     match name {
-        "mainstay-timeout-ms" | "mainstay-attempt" | "mainstay-fencing-token" => true,
+        "mainstay-timeout-ms"
+        | "mainstay-timeout-scope"
+        | "mainstay-attempt"
+        | "mainstay-fencing-token" => true,
         // The branch of a transaction, told by its coordinator.
         "mainstay-gid"
         | "mainstay-branch"

@@ -274,6 +274,11 @@ impl Metrics {
         }
     }
 
+    /// Counts decision records dropped for want of room.
+    pub(crate) fn records_dropped(&self, dropped: u64) {
+        self.records_dropped.inc_by(dropped);
+    }
+
     /// Counts connections cut at the end of a drain.
     pub fn connections_cut(&self, cut: usize) {
         self.drain_cut.inc_by(cut as u64);

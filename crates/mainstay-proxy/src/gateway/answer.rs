@@ -1,6 +1,6 @@
 //! The answer on its way back: headers, problems, counters, the log line.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, LOCATION, RETRY_AFTER};
@@ -24,6 +24,7 @@ use crate::config::gateway::{Explain, OutcomeHeader};
 use crate::header;
 use crate::metrics::RouteMetrics;
 use crate::path::Judged;
+use crate::record::{Ended, Record, Stages, Step, steps};
 use crate::redirect::Redirect;
 use crate::respond::Respond;
 use crate::rewrite::headers::Values;
@@ -52,6 +53,8 @@ struct Told<'a> {
     cause: Option<&'static str>,
     /// Not a plain success.
     failed: bool,
+    /// What the stages decided, when that is kept.
+    steps: Vec<Step>,
 }
 
 impl Asked<'_> {
@@ -65,13 +68,15 @@ impl Asked<'_> {
         context: &Context,
         result: Result<Response<PipelineBody>, CallError>,
     ) -> Response<OutBody> {
+        let error = result.as_ref().err().map(problem_of);
+        let steps = self.steps(route, lane, context, &result);
         let (mut response, outcome) = match result {
             Ok(response) => {
                 let outcome = context.degraded().map_or("ok", |degraded| degraded.kind);
                 (self.passed_on(response), outcome)
             }
-            Err(error) => {
-                let problem = problem_of(&error);
+            Err(_told) => {
+                let problem = error.unwrap_or_else(internal);
                 (self.document(&problem), problem.code.as_str())
             }
         };
@@ -101,8 +106,9 @@ impl Asked<'_> {
             outcome,
             cause: context.degraded().map(|degraded| degraded.cause),
             failed,
+            steps,
         };
-        self.tell(&response, &told);
+        self.tell(&response, told);
         response
     }
 
@@ -122,7 +128,7 @@ impl Asked<'_> {
         }
         self.tell(
             &response,
-            &Told {
+            Told {
                 route,
                 metrics: self.metrics(route, lane),
                 service: lane.map(|lane| &**lane.upstream.instances.service()),
@@ -130,6 +136,7 @@ impl Asked<'_> {
                 outcome,
                 cause: None,
                 failed: true,
+                steps: Vec::new(),
             },
         );
         response
@@ -172,7 +179,7 @@ impl Asked<'_> {
     fn own(&self, route: &Route, response: Response<OutBody>) -> Response<OutBody> {
         self.tell(
             &response,
-            &Told {
+            Told {
                 route: Some(route),
                 metrics: self.metrics(Some(route), None),
                 service: None,
@@ -180,6 +187,7 @@ impl Asked<'_> {
                 outcome: "ok",
                 cause: None,
                 failed: false,
+                steps: Vec::new(),
             },
         );
         response
@@ -237,11 +245,64 @@ impl Asked<'_> {
         }
     }
 
-    /// Counts the answer and writes its line.
-    fn tell(&self, response: &Response<OutBody>, told: &Told<'_>) {
+    /// What the stages decided, if it is to be kept.
+    fn steps(
+        &self,
+        route: &Route,
+        lane: &Lane,
+        context: &Context,
+        result: &Result<Response<PipelineBody>, CallError>,
+    ) -> Vec<Step> {
+        let now = MonotonicClock.now();
+        let status = match result {
+            Ok(response) => response.status().as_u16(),
+            Err(error) => error.problem().status,
+        };
+        let failed = result.is_err() || status >= 500 || context.degraded().is_some();
+        let slow = now.since(self.started) >= SLOW;
+        if !self.parts.records.wants(failed, slow, context.facts.draw) {
+            return Vec::new();
+        }
+        let retry = &lane.upstream.config.retry;
+        let limits: Vec<&str> = route.limits.iter().map(|name| name.as_str()).collect();
+        let stages = Stages {
+            service: lane.upstream.instances.service(),
+            limits: &limits,
+            fallback: route.fallback.as_ref().map(|name| name.as_str()),
+            attempts_max: retry.attempts.get(),
+            attempt_timeout: retry.try_timeout,
+        };
+        let error = result.as_ref().err();
+        steps(context, Ended { now, at: wall_clock(), status, error }, stages)
+    }
+
+    /// Keeps what was decided, to be explained.
+    fn keep(&self, status: u16, outcome: &'static str, took: Duration, steps: Vec<Step>) {
+        let record = Record {
+            request_id: self.arrival.request_id.to_str().unwrap_or_default().to_owned(),
+            trace_id: trace_id(self.arrival),
+            at: self.at,
+            listener: "gateway",
+            method: self.arrival.method.to_string(),
+            path: self.arrival.uri.path().to_owned(),
+            status,
+            outcome,
+            duration: took,
+            steps,
+        };
+        let dropped = self.parts.records.keep(MonotonicClock.now(), record);
+        self.parts.metrics.records_dropped(dropped);
+    }
+
+    /// Counts the answer, keeps its record and writes its line.
+    fn tell(&self, response: &Response<OutBody>, mut told: Told<'_>) {
         let took = MonotonicClock.now().since(self.started);
         let status = response.status().as_u16();
         told.metrics.answered(status, told.outcome, took);
+        let steps = std::mem::take(&mut told.steps);
+        if !steps.is_empty() || (told.failed && told.context.is_none()) {
+            self.keep(status, told.outcome, took, steps);
+        }
         let draw = told.context.map_or(0, |context| context.facts.draw);
         let Some(log) = self.parts.log.as_ref().filter(|log| log.wants(told.failed, draw)) else {
             return;
@@ -315,6 +376,15 @@ pub(super) fn refused(
         });
     }
     response
+}
+
+/// From here on a request is slow, and its record is kept.
+const SLOW: Duration = Duration::from_secs(1);
+
+/// Stands where a problem must be and none is; nothing leads here.
+#[cold]
+fn internal() -> Problem {
+    Problem::new(Code::Internal, Code::Internal.title())
 }
 
 /// What a caller is told of a call that did not work.

@@ -7,11 +7,12 @@ use http::header::{CONNECTION, CONTENT_LENGTH, HOST, REFERER, UPGRADE, USER_AGEN
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Uri, Version};
 use mainstay_call::draw;
-use mainstay_call::stage::deadline::arriving as arriving_deadline;
+use mainstay_call::stage::deadline::{arriving as arriving_deadline, covers};
 use mainstay_call::stage::retry::arriving as arriving_attempt;
 use mainstay_call::stage::timeout::is_grpc;
 use mainstay_core::Problem;
 use mainstay_core::problem::Code;
+use mainstay_resilience::deadline::Covers;
 
 use super::Running;
 use crate::config::gateway::{EncodedSlash, PathParameters};
@@ -158,7 +159,7 @@ fn host(uri: &Uri, headers: &mut HeaderMap) -> Result<HeaderValue, Problem> {
 fn patience(headers: &HeaderMap) -> Result<(Option<Duration>, bool), Problem> {
     let arriving = arriving_deadline(headers)
         .map_err(|malformed| Problem::new(Code::MalformedRequest, malformed.to_string()))?;
-    Ok((arriving, false))
+    Ok((arriving, covers(headers) == Covers::Head))
 }
 
 /// Whether the caller asks for a WebSocket (RFC 6455, section 4.1); any other upgrade is refused.

@@ -141,8 +141,10 @@ impl Node {
             takeover.serving().map_err(|error| failed("the takeover", &error))?;
             data_dir.hold(TAKEOVER_PATIENCE)?;
         }
-        takeover::offer(data_dir.path(), offered, move || drop(tell.send(Told::Terminate)))
-            .map_err(|error| failed("control.sock", &error))?;
+        takeover::offer(data_dir.path(), offered, move || {
+            let _told_if_still_there = tell.send(Told::Terminate);
+        })
+        .map_err(|error| failed("control.sock", &error))?;
         let context_file = data_dir.path().join("control.toml");
         write_context(&shared, &context_file)?;
         let watch = watch(&shared, &start);
