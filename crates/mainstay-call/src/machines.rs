@@ -15,10 +15,9 @@ use std::time::Duration;
 
 use mainstay_core::{Clock, Instant};
 use mainstay_resilience::budget::BudgetPolicy;
-use mainstay_resilience::circuit::{CircuitPolicy, Mode, Snapshot};
+use mainstay_resilience::circuit::{CircuitPolicy, Snapshot};
 use mainstay_resilience::limit::LimitPolicy;
 use parking_lot::Mutex;
-use serde::{Deserialize, Serialize};
 
 use crate::budget::SharedBudget;
 use crate::circuit::{CircuitKey, SharedCircuit};
@@ -35,17 +34,6 @@ pub struct Machines {
     limits: Mutex<Book<Arc<str>, SharedLimit>>,
     budgets: Mutex<Book<Arc<str>, SharedBudget>>,
     restored: Mutex<Restored>,
-}
-
-/// One circuit as it is written down over a restart.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct SavedCircuit {
-    /// Name of its policy.
-    pub policy: String,
-    /// What it guards.
-    pub subject: String,
-    /// What it has learnt.
-    pub circuit: Snapshot,
 }
 
 impl Machines {
@@ -135,23 +123,11 @@ impl Machines {
         self.budgets.lock().sweep();
     }
 
-    /// What of the circuits is worth keeping over a restart, by key: those that are not as they
-    /// would be if they were made now.
-    pub fn snapshot(&self) -> Vec<SavedCircuit> {
+    /// What the circuits know, by key, to be written down over a restart.
+    pub fn snapshot(&self) -> Vec<(CircuitKey, Snapshot)> {
         let now = MonotonicClock.now();
-        let saved = self.circuits().into_iter().filter_map(|circuit| {
-            let snapshot = circuit.snapshot(now);
-            let plain = snapshot.mode == Mode::Auto
-                && snapshot.open.is_none()
-                && snapshot.opened_total == 0
-                && snapshot.window.is_empty();
-            (!plain).then(|| SavedCircuit {
-                policy: circuit.key().policy.as_ref().to_owned(),
-                subject: circuit.key().subject.as_ref().to_owned(),
-                circuit: snapshot,
-            })
-        });
-        saved.collect()
+        let all = self.circuits().into_iter();
+        all.map(|circuit| (circuit.key().clone(), circuit.snapshot(now))).collect()
     }
 
     /// Takes over what a process before this one wrote down `elapsed` ago.
@@ -159,17 +135,16 @@ impl Machines {
     /// Circuits in use take their part at once. The rest is kept for circuits that are yet to be
     /// made, since instances become known one after the other, until it is 300 s old in all; what
     /// is older than that is not taken at all.
-    pub fn restore(&self, saved: Vec<SavedCircuit>, elapsed: Duration) {
+    pub fn restore(&self, saved: Vec<(CircuitKey, Snapshot)>, elapsed: Duration) {
         if AGE_MAX < elapsed {
             return;
         }
         let now = MonotonicClock.now();
         let mut later = BTreeMap::new();
-        for SavedCircuit { policy, subject, circuit } in saved {
-            let key = CircuitKey { policy: policy.into(), subject: subject.into() };
+        for (key, snapshot) in saved {
             match self.find_circuit(&key) {
-                Some(known) => known.restore(now, &circuit, elapsed),
-                None => drop(later.insert(key, circuit)),
+                Some(known) => known.restore(now, &snapshot, elapsed),
+                None => drop(later.insert(key, snapshot)),
             }
         }
         *self.restored.lock() = Restored { circuits: later, at: now, elapsed };
