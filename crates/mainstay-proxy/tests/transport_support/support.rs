@@ -14,7 +14,7 @@ use http_body_util::{BodyExt, Full};
 use mainstay_call::CallError;
 use mainstay_proxy::body::{InBody, OutBody};
 use mainstay_proxy::listener::{Caps, Listener};
-use mainstay_proxy::server::{self, ConnInfo, Endpoint, Limits, Plan, Server};
+use mainstay_proxy::server::{self, ConnInfo, Endpoint, Limits, OnMalformed, Plan, Server};
 use mainstay_proxy::tls::ServerTls;
 use mainstay_proxy::upstream::{Upstream, UpstreamBody, UpstreamSettings};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -101,6 +101,7 @@ pub struct Setup {
     pub drain: Duration,
     pub settings: UpstreamSettings,
     pub listener: Option<Listener>,
+    pub on_malformed: OnMalformed,
 }
 
 impl Default for Setup {
@@ -112,6 +113,7 @@ impl Default for Setup {
             drain: Duration::from_secs(5),
             settings: UpstreamSettings::default(),
             listener: None,
+            on_malformed: OnMalformed::default(),
         }
     }
 }
@@ -129,6 +131,7 @@ impl Setup {
             limits: self.limits,
             caps: Caps::new(1_000, 0),
             drain: self.drain,
+            on_malformed: self.on_malformed,
         };
         let server = server::serve(plan, move |_worker| {
             let upstream = upstream.clone();
