@@ -234,11 +234,11 @@ async fn serve_switching(far: DuplexStream) {
     (&mut connection).await.expect("the connection is in order");
     let parts = connection.into_parts();
     let (mut tunnel, held) = parts.io.into_inner().into_parts();
-    tunnel.write_all(&parts.read_buf).await.unwrap();
-    tunnel.write_all(&held).await.unwrap();
-    let mut rest = [0; 4];
-    tunnel.read_exact(&mut rest).await.unwrap();
-    tunnel.write_all(&rest).await.unwrap();
+    let mut early = [&parts.read_buf, held.as_slice()].concat();
+    while !early.ends_with(b"last") {
+        tunnel.read_buf(&mut early).await.unwrap();
+    }
+    tunnel.write_all(&early).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
