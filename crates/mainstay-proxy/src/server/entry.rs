@@ -74,10 +74,15 @@ impl<F: Future<Output = Response<OutBody>>> Future for Answer<F> {
                     *pace.tunnel.borrow_mut() = body.take_tunnel();
                 }
             } else {
-                if *this.last || pace.closing.get() {
+                let guard = pace.guard.get();
+                let broken = guard.and_then(|guard| guard.refusal()).is_some_and(|it| it.begun);
+                if *this.last {
+                    head.version = Version::HTTP_10; // Or else hyper says `keep-alive`, if asked.
+                }
+                if *this.last || broken || pace.closing.get() {
                     head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
                 }
-                if let Some(guard) = pace.guard.get() {
+                if let Some(guard) = guard {
                     guard.declined(pace.requests.get()); // One request at a time: it is the last.
                 }
             }
