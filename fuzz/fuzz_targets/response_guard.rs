@@ -15,7 +15,7 @@ fuzz_target!(|input: &[u8]| {
     let all = [Asked::Plain, Asked::Head, Asked::Upgrade, Asked::Connect, Asked::Nothing];
     let asked = all[usize::from(choice) % all.len()];
     let feed = |cuts: &[usize]| {
-        let mut guard = ResponseGuard::new();
+        let mut guard = ResponseGuard::new(65_536);
         guard.ask(asked);
         reference::run(bytes, cuts, |bytes| guard.feed(bytes))
     };

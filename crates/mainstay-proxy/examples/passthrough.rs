@@ -10,7 +10,7 @@ use std::time::Duration;
 use http::{Request, Response, StatusCode};
 use mainstay_proxy::body::{InBody, OutBody};
 use mainstay_proxy::listener::{Caps, Listener};
-use mainstay_proxy::server::{self, ConnInfo, Endpoint, Limits, Plan};
+use mainstay_proxy::server::{self, ConnInfo, Endpoint, Limits, OnMalformed, Plan};
 use mainstay_proxy::upstream::{Upstream, UpstreamSettings};
 use tower_service::Service;
 
@@ -30,6 +30,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         limits: Limits { requests_per_connection_max: u64::MAX, ..Limits::default() },
         caps: Caps::new(20_000, 0),
         drain: Duration::from_secs(30),
+        on_malformed: OnMalformed::default(),
     };
     let server = server::serve(plan, move |_worker| {
         let upstream = upstream.clone();

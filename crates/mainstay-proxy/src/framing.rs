@@ -87,8 +87,8 @@ pub enum Verdict {
         passed: usize,
     },
     /// The first `passed` bytes may go on; they end with a request to switch protocols. What
-    /// follows can only be read once that is answered: call [`Guard::tunnel`] or
-    /// [`Guard::resume`], then show the rest again.
+    /// follows can only be read once that is answered: if it was declined, call [`Guard::resume`]
+    /// and show the rest again, else the rest is not HTTP.
     Hold {
         /// Bytes that may go on.
         passed: usize,
@@ -116,7 +116,7 @@ pub enum Phase {
     },
     /// A switch of protocols was asked for and is not answered.
     Held,
-    /// Not HTTP any more: everything passes.
+    /// Not HTTP any more: everything passes; of an upstream only.
     Tunnel,
     /// The last message has passed, or one was refused: nothing passes any more.
     Ended,

@@ -13,6 +13,9 @@
 //! `Connection: close`, HTTP/2 connections get their `GOAWAY`; an idle HTTP/1 connection may send
 //! for one more second, since its next request may be on its way already. What is left after the
 //! given time is cut and counted.
+//!
+//! **Framing.** Over HTTP/1 the [guard](crate::framing) stands between the socket and hyper, so that
+//! what it refuses reaches neither hyper nor the application.
 
 mod connection;
 mod entry;
@@ -36,6 +39,7 @@ use rustls_pki_types::CertificateDer;
 use tokio_util::sync::CancellationToken;
 
 use crate::body::{InBody, OutBody};
+use crate::framing::{self, Rule};
 use crate::listener::{Caps, Listener};
 use crate::tls::ServerTls;
 
@@ -92,10 +96,9 @@ pub struct Endpoint {
 /// Limits of `[gateway.limits]` that the transport watches over.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Bytes of a request head, at least 8 KiB.
-    pub head_bytes_max: usize,
-    /// Fields of a request head. Any other number than 100 costs an allocation per request.
-    pub headers_max: usize,
+    /// What HTTP/1 requests are held to before hyper sees them. More than 100 fields cost an
+    /// allocation per request.
+    pub framing: framing::Limits,
     /// Time for a request head from its first byte, and for the first byte of a connection.
     pub head: Duration,
     /// How long a body may bring nothing while it is waited for.
@@ -128,8 +131,7 @@ impl Default for Limits {
     fn default() -> Self {
         let seconds = Duration::from_secs;
         Self {
-            head_bytes_max: 32_768,
-            headers_max: 100,
+            framing: framing::Limits::default(),
             head: seconds(10),
             body_gap: seconds(15),
             body_rate_min_bytes: 256,
@@ -160,6 +162,31 @@ pub struct Plan {
     pub caps: Arc<Caps>,
     /// How long [`Server::stop`] waits for what is under way.
     pub drain: Duration,
+    /// Told of each connection that ended because its client broke a rule of framing.
+    pub on_malformed: OnMalformed,
+}
+
+/// What is done when a client's connection is refused for its framing; by default nothing.
+#[derive(Clone)]
+pub struct OnMalformed(Arc<dyn Fn(Rule) + Send + Sync>);
+
+impl OnMalformed {
+    /// Calls `count` with the rule that was broken, on the worker's thread: it must not block.
+    pub fn new(count: impl Fn(Rule) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(count))
+    }
+}
+
+impl Default for OnMalformed {
+    fn default() -> Self {
+        Self::new(|_rule| ())
+    }
+}
+
+impl fmt::Debug for OnMalformed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("OnMalformed")
+    }
 }
 
 /// Starts the workers of `plan`; each makes its handler with `factory`, given its number.
@@ -172,7 +199,7 @@ where
     H: Handler,
     F: Fn(usize) -> H + Send + Sync + 'static,
 {
-    let Plan { workers, endpoints, limits, caps, drain } = plan;
+    let Plan { workers, endpoints, limits, caps, drain, on_malformed } = plan;
     let mut hands: Vec<Vec<worker::Door>> = (0..workers.get()).map(|_| Vec::new()).collect();
     for Endpoint { listener, tls } in endpoints {
         for (hand, sockets) in hands.iter_mut().zip(listener.deal(workers.get())?) {
@@ -192,6 +219,7 @@ where
             caps: Arc::clone(&caps),
             stop: stop.clone(),
             drain,
+            on_malformed: on_malformed.clone(),
         };
         let up = up.clone();
         let run = move || match worker::runtime() {

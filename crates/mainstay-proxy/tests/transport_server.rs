@@ -8,8 +8,6 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,18 +17,11 @@ use mainstay_proxy::server::Limits;
 use mainstay_proxy::tls::{ClientCertificates, ClientTls, ClientTlsFiles, Pair, ServerTls};
 use mainstay_proxy::upstream::{Protocol, UpstreamSettings};
 use rustls_pki_types::ServerName;
-use support::{Gateway, OK, Setup, get, head, local, peer, repeat, text, upstream};
+use support::{
+    Gateway, Load, OK, Setup, exchange, get, head, local, peer, repeat, text, upstream,
+};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-
-/// Sends `request` on a fresh connection and reads until it closes.
-async fn exchange(address: SocketAddr, request: &str) -> String {
-    let mut tcp = TcpStream::connect(address).await.unwrap();
-    tcp.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = Vec::new();
-    tcp.read_to_end(&mut answer).await.unwrap();
-    String::from_utf8(answer).unwrap()
-}
 
 #[test]
 fn http1_passes_through_and_stays_open() {
@@ -289,59 +280,6 @@ fn certificates_are_reloaded_under_load_and_nobody_notices() {
         assert_eq!(text(get(&kept).await.unwrap()).await, "ok");
         assert_eq!(kept.connections(), 1);
     });
-}
-
-/// Clients that ask again and again, each on a connection it opens anew when told to close.
-struct Load {
-    stop: Arc<AtomicBool>,
-    answered: Arc<AtomicUsize>,
-    clients: Vec<tokio::task::JoinHandle<()>>,
-}
-
-impl Load {
-    fn on(address: SocketAddr, clients: usize) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let answered = Arc::new(AtomicUsize::new(0));
-        let clients = (0..clients).map(|_| {
-            let client = ask(address, Arc::clone(&stop), Arc::clone(&answered));
-            tokio::task::spawn_local(client)
-        });
-        let clients = clients.collect();
-        Self { stop, answered, clients }
-    }
-
-    /// Waits until so many more requests are answered.
-    async fn answered(&self, more: usize) {
-        let until = self.answered.load(Ordering::Relaxed) + more;
-        while self.answered.load(Ordering::Relaxed) < until {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    }
-
-    /// Stops; fails if any request was lost.
-    async fn end(self) {
-        self.stop.store(true, Ordering::Relaxed);
-        for client in self.clients {
-            client.await.unwrap();
-        }
-    }
-}
-
-async fn ask(address: SocketAddr, stop: Arc<AtomicBool>, answered: Arc<AtomicUsize>) {
-    while !stop.load(Ordering::Relaxed) {
-        let Ok(mut tcp) = TcpStream::connect(address).await else { return };
-        loop {
-            tcp.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
-            let answer = head(&mut tcp).await.expect("a request was lost");
-            assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
-            let mut body = [0; 2];
-            tcp.read_exact(&mut body).await.unwrap();
-            answered.fetch_add(1, Ordering::Relaxed);
-            if answer.contains("connection: close") || stop.load(Ordering::Relaxed) {
-                break;
-            }
-        }
-    }
 }
 
 /// Joins a server without blocking this thread's other tasks.

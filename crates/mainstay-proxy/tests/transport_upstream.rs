@@ -22,7 +22,7 @@ use http_body_util::{BodyExt, Full};
 use mainstay_call::CallError;
 use mainstay_proxy::upstream::{Protocol, Upstream, UpstreamSettings};
 use mainstay_resilience::{Congestion, Failure};
-use support::{OK, get, head, local, peer, repeat, text, upstream};
+use support::{OK, frame, get, head, local, peer, repeat, text, upstream};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tower_service::Service;
@@ -373,16 +373,6 @@ fn a_refused_stream_is_unprocessed_and_others_are_lost() {
             assert_eq!(failure(&error), want, "{error:?}");
         });
     }
-}
-
-/// A bare HTTP/2 frame.
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-    let mut frame = length[1..].to_vec();
-    frame.extend_from_slice(&[kind, flags]);
-    frame.extend_from_slice(&stream.to_be_bytes());
-    frame.extend_from_slice(payload);
-    frame
 }
 
 #[test]

@@ -72,8 +72,6 @@ pub(crate) struct Fields {
     pub(crate) host: Option<(usize, usize)>,
     /// `Connection: close`.
     pub(crate) close: bool,
-    /// `Connection: keep-alive`.
-    pub(crate) keep_alive: bool,
     /// Any `Upgrade`.
     pub(crate) upgrade: bool,
     /// An `Expect` other than `100-continue`.
@@ -101,7 +99,6 @@ impl Fields {
             10 if name.eq_ignore_ascii_case(b"connection") => {
                 for option in value.split(|&b| b == b',').map(<[u8]>::trim_ascii) {
                     self.close |= option.eq_ignore_ascii_case(b"close");
-                    self.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
                 }
             }
             14 if name.eq_ignore_ascii_case(b"content-length") => self.note_length(value)?,

@@ -2,10 +2,11 @@
 
 use std::io;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker, ready};
 
+use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::sieve::{Sieve, Step};
@@ -19,28 +20,28 @@ use super::{Guard, Limits, Phase, Refusal, Rule};
 ///
 /// # What the driver does
 ///
-/// Nothing is needed beyond `serve_connection` (with or without upgrades):
-///
 /// - **A broken head.** hyper is told that the client has finished sending. It answers what passed
 ///   before, then shuts the connection down; the answer to the broken message is written there, in
-///   [`AsyncWrite::poll_shutdown`]. (An empty line goes before the end of the stream: with it in
+///   [`AsyncWrite::poll_shutdown`], and the driver need do nothing. (An empty line goes before the end of the stream: with it in
 ///   its buffer hyper does not take the end for a client that hung up on the request in flight.)
 /// - **A broken body.** The handler meets an error of the body, from which [`Refusal::of`] takes
 ///   the refusal, and answers it. The connection closes after that.
 /// - **A body cut short** by the end of the stream is an error of the body too; this is hyper's
 ///   work and has a test here.
-/// - **A switch of protocols.** After such a request nothing is read until hyper writes the answer.
-///   A 101 (or 2xx to `CONNECT`) opens the tunnel, anything else lets the next request be read.
-/// - **Time.** [`Watch`] says where the client stands, for timers; [`Watch::refuse`] ends the
-///   connection for one that was too slow.
+/// - **A switch of protocols.** After such a request nothing is read until the service says by
+///   [`Watch::declined`] that it stays with HTTP. The answers on the wire cannot tell: the head that
+///   asks may have passed together with earlier ones, and then the next answer is not its own. Once
+///   hyper has written a 101 and ended, [`GuardedIo::into_parts`] yields the socket and what belongs
+///   to the tunnel.
+/// - **A slow head.** [`Watch::head_is_late`] ends the connection with a 408.
+/// - **The end.** While [`GuardedIo::is_unread`] the client may still be sending: closing at once
+///   would make the kernel reset the connection, and the client lose the answer.
 #[derive(Debug)]
 pub struct GuardedIo<T> {
     inner: T,
     guard: Guard,
     sieve: Sieve,
     watch: Arc<Watch>,
-    /// The reader waiting for the answer to a request to switch protocols.
-    parked: Option<Waker>,
     /// How much of the refused head's stand-in hyper has seen.
     farewell: Farewell,
     /// The answer to a refused head, while it is being written.
@@ -61,13 +62,12 @@ impl<T> GuardedIo<T> {
             guard: Guard::new(limits),
             sieve: Sieve::new(first),
             watch: Arc::default(),
-            parked: None,
             farewell: Farewell::EmptyLine,
             answer: None,
         }
     }
 
-    /// What timers and the access log can see of this connection while hyper owns it.
+    /// The handle of those who cannot reach into hyper.
     pub fn watch(&self) -> Arc<Watch> {
         Arc::clone(&self.watch)
     }
@@ -77,38 +77,15 @@ impl<T> GuardedIo<T> {
         (self.inner, self.sieve.into_held())
     }
 
-    /// Whether hyper knows of a request to switch protocols and has not answered it.
-    fn awaits_answer(&self) -> bool {
-        self.guard.phase() == Phase::Held && self.sieve.ready == 0
-    }
-
-    /// hyper has written the beginning of an answer to a request to switch protocols.
-    fn answered(&mut self, begin: &[u8]) {
-        let switches = match begin.get(..12) {
-            Some([b'H', b'T', b'T', b'P', b'/', b'1', b'.', _, b' ', status @ ..]) => {
-                match (status, self.guard.asked_connect()) {
-                    (b"101", false) | ([b'2', ..], true) => true,
-                    ([b'1', ..], _) => return,
-                    _ => false,
-                }
-            }
-            _ => false,
-        };
-        if switches {
-            self.guard.tunnel();
-        } else {
-            self.guard.resume();
-        }
-        self.sieve.judge_again();
-        self.watch.see(&self.guard);
-        if let Some(reader) = self.parked.take() {
-            reader.wake();
-        }
+    /// Whether the client was cut short: refused, or in the middle of a message.
+    pub fn is_unread(&self) -> bool {
+        let within = matches!(self.guard.phase(), Phase::Head | Phase::Body { .. });
+        within || self.watch.refusal().is_some()
     }
 
     /// Tells hyper that nothing more will come from this client.
     fn refused(&mut self, refusal: Refusal, buf: &mut ReadBuf<'_>) -> io::Result<()> {
-        if refusal.begun {
+        if refusal.begun || matches!(self.guard.phase(), Phase::Body { .. }) {
             return Err(refusal.into());
         }
         if self.farewell == Farewell::EmptyLine && 2 <= buf.remaining() {
@@ -131,19 +108,22 @@ impl<T: AsyncRead + Unpin> AsyncRead for GuardedIo<T> {
         {
             return Poll::Ready(this.refused(refusal, buf));
         }
-        let guard = &mut this.guard;
-        let step = this.sieve.poll_read(&mut this.inner, cx, buf, |bytes| guard.feed(bytes));
-        this.watch.waiting.store(step.is_pending(), Ordering::Relaxed);
-        this.watch.see(&this.guard);
-        match ready!(step)? {
-            Step::Passed => Poll::Ready(Ok(())),
-            Step::Hold => {
-                this.parked = Some(cx.waker().clone());
-                Poll::Pending
-            }
-            Step::Refused(refusal) => {
-                let refusal = *this.watch.refusal.get_or_init(|| refusal);
-                Poll::Ready(this.refused(refusal, buf))
+        loop {
+            let guard = &mut this.guard;
+            let step = this.sieve.poll_read(&mut this.inner, cx, buf, |bytes| guard.feed(bytes));
+            match ready!(step)? {
+                Step::Passed => return Poll::Ready(Ok(())),
+                Step::Hold if this.watch.park(this.guard.heads(), cx.waker()) => {
+                    return Poll::Pending;
+                }
+                Step::Hold => {
+                    this.guard.resume();
+                    this.sieve.judge_again();
+                }
+                Step::Refused(refusal) => {
+                    let refusal = *this.watch.refusal.get_or_init(|| refusal);
+                    return Poll::Ready(this.refused(refusal, buf));
+                }
             }
         }
     }
@@ -155,12 +135,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for GuardedIo<T> {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        let written = ready!(Pin::new(&mut this.inner).poll_write(cx, buf))?;
-        if 0 < written && this.awaits_answer() {
-            this.answered(buf);
-        }
-        Poll::Ready(Ok(written))
+        Pin::new(&mut self.get_mut().inner).poll_write(cx, buf)
     }
 
     fn poll_write_vectored(
@@ -168,12 +143,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for GuardedIo<T> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        let written = ready!(Pin::new(&mut this.inner).poll_write_vectored(cx, bufs))?;
-        if 0 < written && this.awaits_answer() {
-            this.answered(bufs.iter().find(|buf| !buf.is_empty()).map_or(&[], |buf| buf));
-        }
-        Poll::Ready(Ok(written))
+        Pin::new(&mut self.get_mut().inner).poll_write_vectored(cx, bufs)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -184,74 +154,46 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for GuardedIo<T> {
         Pin::new(&mut self.get_mut().inner).poll_flush(cx)
     }
 
-    /// Answers a head that was refused, then shuts down, then takes from the socket what is there:
-    /// bytes left unread would make the kernel reset the connection and the client lose the answer.
+    /// Answers a head that was refused, then shuts down.
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        let Some(refusal) = this.watch.refusal().filter(|refusal| !refusal.begun) else {
-            return Pin::new(&mut this.inner).poll_shutdown(cx);
-        };
-        let (bytes, written) = this.answer.get_or_insert_with(|| (refusal.response_bytes(), 0));
-        while *written < bytes.len() {
-            let rest = bytes.get(*written..).unwrap_or_default();
-            match ready!(Pin::new(&mut this.inner).poll_write(cx, rest))? {
-                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                len => *written += len,
+        if let Some(refusal) = this.watch.refusal().filter(|refusal| !refusal.begun) {
+            let (bytes, written) =
+                this.answer.get_or_insert_with(|| (refusal.response_bytes(), 0));
+            while *written < bytes.len() {
+                let rest = bytes.get(*written..).unwrap_or_default();
+                match ready!(Pin::new(&mut this.inner).poll_write(cx, rest))? {
+                    0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                    len => *written += len,
+                }
             }
         }
-        ready!(Pin::new(&mut this.inner).poll_flush(cx))?;
-        ready!(Pin::new(&mut this.inner).poll_shutdown(cx))?;
-        for _ in 0..DRAIN_READS_MAX {
-            let mut scratch = [0; 4096];
-            let mut buf = ReadBuf::new(&mut scratch);
-            match Pin::new(&mut this.inner).poll_read(cx, &mut buf) {
-                Poll::Ready(Ok(())) if !buf.filled().is_empty() => (),
-                _ => break,
-            }
-        }
-        Poll::Ready(Ok(()))
+        Pin::new(&mut this.inner).poll_shutdown(cx)
     }
 }
 
-/// Reads of 4 KiB after a refusal: 64 KiB is a receive buffer of ordinary size. More would let the
-/// refused client keep the connection.
-const DRAIN_READS_MAX: usize = 16;
-
-/// Where a client stands, for those who cannot reach into hyper.
-///
-/// Written by the connection with each read, read by timers of the same connection; the figures
-/// are independent of each other, so nothing is ordered.
+/// What those who cannot reach into hyper tell a [`GuardedIo`], and learn from it.
 #[derive(Debug, Default)]
 pub struct Watch {
-    phase: AtomicU8,
-    received: AtomicU64,
-    heads: AtomicU64,
-    waiting: AtomicBool,
+    /// The last request that was answered, counted from 1, and stayed with HTTP.
+    declined: AtomicU64,
+    /// The reader waits for the answer to a request to switch protocols.
+    parked: AtomicBool,
+    reader: Mutex<Option<Waker>>,
     refusal: OnceLock<Refusal>,
 }
 
 impl Watch {
-    /// Where in the stream the client stands.
-    pub fn phase(&self) -> Phase {
-        match self.phase.load(Ordering::Relaxed) {
-            0 => Phase::Idle,
-            1 => Phase::Head,
-            2 => Phase::Body { received: self.received.load(Ordering::Relaxed) },
-            3 => Phase::Held,
-            4 => Phase::Tunnel,
-            _ => Phase::Ended,
+    /// Says that the answer to request `number` of the connection, counted from 1, does not switch
+    /// protocols. To be called for every such request.
+    pub fn declined(&self, number: u64) {
+        self.declined.store(number, Ordering::Release);
+        if self.parked.load(Ordering::Acquire) {
+            self.parked.store(false, Ordering::Relaxed);
+            if let Some(reader) = self.reader.lock().take() {
+                reader.wake();
+            }
         }
-    }
-
-    /// Requests whose head has passed.
-    pub fn heads(&self) -> u64 {
-        self.heads.load(Ordering::Relaxed)
-    }
-
-    /// Whether the last read found nothing: it is the client who keeps us waiting, not we the
-    /// client. Time counts against `body_gap_seconds` and `body_rate_min_bytes` only while it is.
-    pub fn waiting(&self) -> bool {
-        self.waiting.load(Ordering::Relaxed)
     }
 
     /// Why the connection was refused, if it was.
@@ -259,28 +201,20 @@ impl Watch {
         self.refusal.get().copied()
     }
 
-    /// Ends the connection as if the client had broken `rule`: [`Rule::HeadSlow`] or
-    /// [`Rule::BodySlow`]. Takes effect with the next read: poll the connection after it.
-    ///
-    /// The first refusal counts; later ones change nothing.
-    pub fn refuse(&self, rule: Rule) {
-        let begun = matches!(self.phase(), Phase::Body { .. });
-        self.refusal.get_or_init(|| Refusal::of_request(rule, begun));
+    /// Ends the connection of a client whose next head does not come to its end. Takes effect with
+    /// the next read: poll the connection after it. What was refused before stays as it was.
+    pub fn head_is_late(&self) {
+        self.refusal.get_or_init(|| Refusal::of_request(Rule::HeadSlow, false));
     }
 
-    fn see(&self, guard: &Guard) {
-        let phase = match guard.phase() {
-            Phase::Idle => 0,
-            Phase::Head => 1,
-            Phase::Body { received } => {
-                self.received.store(received, Ordering::Relaxed);
-                2
-            }
-            Phase::Held => 3,
-            Phase::Tunnel => 4,
-            Phase::Ended => 5,
-        };
-        self.phase.store(phase, Ordering::Relaxed);
-        self.heads.store(guard.heads(), Ordering::Relaxed);
+    /// Waits for the answer to request `number`; false if it was declined already.
+    fn park(&self, number: u64, reader: &Waker) -> bool {
+        *self.reader.lock() = Some(reader.clone());
+        self.parked.store(true, Ordering::Release);
+        let waits = self.declined.load(Ordering::Acquire) < number;
+        if !waits {
+            self.parked.store(false, Ordering::Relaxed);
+        }
+        waits
     }
 }

@@ -78,7 +78,7 @@ proptest! {
         prop_assert_eq!(&feed(&cuts), &whole);
         // Everything but the limits again, where more passes.
         let answers = |cuts: &[usize], asked: Asked| {
-            let mut guard = ResponseGuard::new();
+            let mut guard = ResponseGuard::new(65_536);
             guard.ask(asked);
             run(&bytes, cuts, |bytes| guard.feed(bytes))
         };

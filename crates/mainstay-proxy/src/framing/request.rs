@@ -38,10 +38,8 @@ enum State {
         then: Then,
     },
     Held {
-        connect: bool,
         then_closes: bool,
     },
-    Tunnel,
     /// The last message of the connection has passed.
     Last,
     Refused(Refusal),
@@ -51,7 +49,7 @@ enum State {
 #[derive(Clone, Copy, Debug)]
 enum Then {
     Next,
-    Hold { connect: bool, then_closes: bool },
+    Hold { then_closes: bool },
     Close,
 }
 
@@ -91,7 +89,6 @@ impl Guard {
         loop {
             let rest = bytes.get(passed..).unwrap_or_default();
             let step = match &mut self.state {
-                State::Tunnel => return Verdict::Pass { passed: bytes.len() },
                 State::Held { .. } => return Verdict::Hold { passed },
                 State::Refused(refusal) => return Verdict::Refuse { passed, refusal: *refusal },
                 _ if rest.is_empty() => return Verdict::Pass { passed },
@@ -124,21 +121,12 @@ impl Guard {
         }
     }
 
-    /// From here on everything passes: the switch of protocols was agreed to, and its answer sent.
-    pub fn tunnel(&mut self) {
-        self.state = State::Tunnel;
-    }
-
-    /// The switch of protocols was not agreed to: another request may follow.
+    /// The switch of protocols was not agreed to: another request may follow. When it was, what
+    /// follows is no business of this machine.
     pub fn resume(&mut self) {
-        if let State::Held { then_closes, .. } = self.state {
+        if let State::Held { then_closes } = self.state {
             self.state = if then_closes { State::Last } else { State::Head };
         }
-    }
-
-    /// Whether the switch of protocols that is waited for was asked for by `CONNECT`.
-    pub(crate) fn asked_connect(&self) -> bool {
-        matches!(self.state, State::Held { connect: true, .. })
     }
 
     /// Where in the stream the machine stands.
@@ -148,7 +136,6 @@ impl Guard {
             State::Head => Phase::Head,
             State::Body { body, .. } => Phase::Body { received: body.received() },
             State::Held { .. } => Phase::Held,
-            State::Tunnel => Phase::Tunnel,
             State::Last | State::Refused(_) => Phase::Ended,
         }
     }
@@ -193,11 +180,10 @@ impl Guard {
         if fields.expects_other {
             return Err(Rule::Expect);
         }
-        // hyper keeps a connection of HTTP/1.0 alive when asked; so does the guard, or else the two
-        // would not agree on which request is the last.
-        let closes = fields.close || (start.minor == 0 && !fields.keep_alive);
+        // HTTP/1.0 is served without keep-alive, asked for or not: its answers say so too.
+        let closes = fields.close || start.minor == 0;
         let then = if start.connect || (fields.upgrade && start.minor == 1) {
-            Then::Hold { connect: start.connect, then_closes: closes }
+            Then::Hold { then_closes: closes }
         } else if closes {
             Then::Close
         } else {
@@ -218,7 +204,7 @@ impl Then {
     fn state(self) -> State {
         match self {
             Self::Next => State::Head,
-            Self::Hold { connect, then_closes } => State::Held { connect, then_closes },
+            Self::Hold { then_closes } => State::Held { then_closes },
             Self::Close => State::Last,
         }
     }

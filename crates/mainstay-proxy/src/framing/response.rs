@@ -6,8 +6,6 @@ use super::rule::{Refusal, Rule};
 use super::scan::{find_lf, value_end};
 use super::{Phase, Verdict};
 
-/// Longest head of an answer, in bytes.
-const HEAD_BYTES_MAX: usize = 64 << 10;
 /// Most fields of an answer.
 const HEADERS_MAX: usize = 100;
 
@@ -33,15 +31,17 @@ pub enum Asked {
 /// ```
 /// use mainstay_proxy::framing::{Asked, ResponseGuard, Rule, Verdict};
 ///
-/// let mut guard = ResponseGuard::new();
+/// let mut guard = ResponseGuard::new(65_536);
 /// guard.ask(Asked::Plain);
 /// let Verdict::Refuse { refusal, .. } = guard.feed(b"HTTP/1.1 204 No Content\r\n\r\nx") else {
 ///     panic!()
 /// };
 /// assert_eq!(refusal.rule, Rule::BytesUnasked);
 /// ```
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct ResponseGuard {
+    /// Longest head of an answer, in bytes.
+    head_bytes_max: usize,
     asked: Asked,
     state: State,
     /// The head being read.
@@ -67,9 +67,11 @@ struct Open {
 }
 
 impl ResponseGuard {
-    /// A machine at the beginning of a connection; nothing was asked.
-    pub fn new() -> Self {
-        Self::default()
+    /// A machine at the beginning of a connection; nothing was asked. Heads of answers may have
+    /// up to `head_bytes_max` bytes.
+    pub fn new(head_bytes_max: usize) -> Self {
+        let (asked, state, open) = Default::default();
+        Self { head_bytes_max, asked, state, open }
     }
 
     /// A request is about to be sent.
@@ -133,7 +135,7 @@ impl ResponseGuard {
     }
 
     fn head(&mut self, bytes: &[u8]) -> Result<usize, Rule> {
-        let clip = bytes.get(..HEAD_BYTES_MAX).unwrap_or(bytes);
+        let clip = bytes.get(..self.head_bytes_max).unwrap_or(bytes);
         let grown = self.open.seen == 0 || find_lf(clip, self.open.seen).is_some();
         if grown && let Some(end) = self.open.read(clip)? {
             let open = std::mem::take(&mut self.open);
@@ -141,7 +143,7 @@ impl ResponseGuard {
             return Ok(end);
         }
         self.open.seen = clip.len();
-        if clip.len() == HEAD_BYTES_MAX { Err(Rule::HeadBytes) } else { Ok(0) }
+        if clip.len() == self.head_bytes_max { Err(Rule::HeadBytes) } else { Ok(0) }
     }
 
     /// Says what comes after a head (RFC 9112 section 6.3).

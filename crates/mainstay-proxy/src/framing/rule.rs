@@ -136,8 +136,6 @@ rules! {
     BodyBytes = "body-bytes", BodyTooLarge, "the body is longer than allowed";
     /// A head slower than `head_seconds`.
     HeadSlow = "head-slow", HeadTimeout, "the request head did not arrive in time";
-    /// A body slower than `body_gap_seconds` or `body_rate_min_bytes`.
-    BodySlow = "body-slow", BodyTimeout, "the request body did not arrive in time";
 }
 
 /// Why a connection ends here.

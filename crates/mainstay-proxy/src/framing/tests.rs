@@ -53,7 +53,6 @@ fn what_is_well_formed_passes() {
         ),
         ("POST / HTTP/1.1¶Host: a¶Content-Length: 0¶¶GET / HTTP/1.1¶Host: a¶¶", ""),
         ("POST / HTTP/1.1¶Host: a¶Content-Length: 1¶¶xGET / HTTP/1.1¶Host: a¶¶", ""),
-        ("GET / HTTP/1.0¶Connection: Keep-Alive¶¶GET / HTTP/1.0¶¶", ""),
         ("POST / HTTP/1.1¶Host: a¶Expect: 100-Continue¶Content-Length: 1¶¶x", ""),
         ("GET / HTTP/1.1¶Host: a¶x:¶y: \t ¶z: a\tb\u{e9}¶¶", ""),
         ("GET / HTTP/1.1¶Host: a¶Upgrade: websocket¶Connection: Upgrade¶¶", ""),
@@ -265,7 +264,7 @@ fn nothing_follows_the_last_message() {
         ("GET / HTTP/1.1¶Host: a¶Connection: x, CLOSE¶¶¶", "bytes-after-close"),
         ("POST / HTTP/1.1¶Host: a¶Connection: close¶Content-Length: 1¶¶ab", "bytes-after-close"),
         ("GET / HTTP/1.0¶¶G", "bytes-after-close"),
-        ("GET / HTTP/1.0¶Connection: keep-alive, close¶¶G", "bytes-after-close"),
+        ("GET / HTTP/1.0¶Connection: keep-alive¶¶G", "bytes-after-close"),
     ]);
 }
 
@@ -310,10 +309,6 @@ fn a_switch_of_protocols_holds_what_follows() {
     assert_eq!(guard.feed(&both), Verdict::Hold { passed: ask.len() });
     assert_eq!(guard.phase(), Phase::Held);
 
-    let mut agreed = guard.clone();
-    agreed.tunnel();
-    assert_eq!(agreed.feed(b"\x81\x00"), Verdict::Pass { passed: 2 });
-
     guard.resume();
     let get = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n";
     assert_eq!(guard.feed(get), Verdict::Pass { passed: get.len() });
@@ -343,7 +338,7 @@ fn the_phase_follows_the_bytes() {
 /// answer is not complete, or `""`.
 fn answered(asked: Asked, text: &str) -> String {
     let bytes = text.replace('¶', "\r\n").into_bytes();
-    let mut guard = ResponseGuard::new();
+    let mut guard = ResponseGuard::new(65_536);
     guard.ask(asked);
     match guard.feed(&bytes) {
         Verdict::Refuse { refusal, .. } => refusal.rule.as_str().to_owned(),

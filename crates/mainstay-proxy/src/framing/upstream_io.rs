@@ -68,9 +68,9 @@ impl Exchange {
 }
 
 impl<T> UpstreamIo<T> {
-    /// Guards `inner`, a fresh connection.
-    pub fn new(inner: T) -> Self {
-        let (guard, sieve) = (ResponseGuard::new(), Sieve::new(Vec::new()));
+    /// Guards `inner`, a fresh connection whose answers have heads of up to `head_bytes_max` bytes.
+    pub fn new(inner: T, head_bytes_max: usize) -> Self {
+        let (guard, sieve) = (ResponseGuard::new(head_bytes_max), Sieve::new(Vec::new()));
         Self { inner, guard, sieve, exchange: Arc::default() }
     }
 

@@ -7,12 +7,12 @@ use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use mainstay_core::problem::Code;
 use rustls::ServerConfig;
-use tokio::io::{AsyncWriteExt, copy_bidirectional};
+use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -21,27 +21,29 @@ use super::entry::Entry;
 use super::pace::{Order, Pace};
 use super::socket::{Link, Socket};
 use super::tasks::LocalExecutor;
-use super::{ConnInfo, Handler, Limits, TlsInfo};
+use super::{ConnInfo, Handler, Limits, OnMalformed, TlsInfo};
+use crate::framing::GuardedIo;
 
 /// What all connections of a worker have in common.
 #[derive(Debug)]
 pub(super) struct Setting<H> {
     pub(super) handler: Rc<H>,
     pub(super) limits: Limits,
+    pub(super) on_malformed: OnMalformed,
     pub(super) http1: http1::Builder,
     pub(super) http2: http2::Builder<LocalExecutor>,
 }
 
 impl<H> Setting<H> {
-    pub(super) fn new(handler: H, limits: Limits) -> Self {
+    pub(super) fn new(handler: H, limits: Limits, on_malformed: OnMalformed) -> Self {
         let mut http1 = http1::Builder::new();
         // Heads are timed by the ticker. A client that closes its side has gone away, as for nginx
         // and Envoy: what is under way for it is cancelled, upstream too.
         http1.header_read_timeout(None).half_close(false);
-        http1.max_buf_size(limits.head_bytes_max.max(8_192));
-        http1.max_header_size(limits.head_bytes_max);
-        if limits.headers_max != 100 {
-            http1.max_headers(limits.headers_max);
+        // The guard judges heads first; hyper only needs the room for them.
+        http1.max_buf_size(limits.framing.head_bytes_max.max(8_192));
+        if 100 < limits.framing.headers_max {
+            http1.max_headers(limits.framing.headers_max);
         }
         let mut http2 = http2::Builder::new(LocalExecutor);
         http2
@@ -52,7 +54,7 @@ impl<H> Setting<H> {
             .max_local_error_reset_streams(limits.h2_local_reset_max)
             .keep_alive_interval(limits.keepalive)
             .keep_alive_timeout(limits.head);
-        Self { handler: Rc::new(handler), limits, http1, http2 }
+        Self { handler: Rc::new(handler), limits, on_malformed, http1, http2 }
     }
 }
 
@@ -104,44 +106,49 @@ impl<H: Handler> Setting<H> {
             pace: Rc::clone(&pace),
             requests_max: self.limits.requests_per_connection_max,
         };
-        // The guard that checks the framing of HTTP/1 requests goes around `socket` here.
-        let io = TokioIo::new(socket);
         if http2 {
-            self.http2(io, entry, &pace).await;
+            self.http2(TokioIo::new(socket), entry, &pace).await;
             return Ok(());
         }
-        self.http1(io, entry, &pace).await
+        self.http1(socket, entry, &pace).await
     }
 
-    async fn http1(&self, io: TokioIo<Socket>, entry: Entry<H>, pace: &Rc<Pace>) -> io::Result<()> {
-        let mut connection = self.http1.serve_connection(io, entry);
-        let end = std::future::poll_fn(|cx| {
-            if let Poll::Ready(order) = pace.poll_order(cx) {
-                if order != Order::Finish {
-                    return Poll::Ready(Some(order));
+    async fn http1(&self, socket: Socket, entry: Entry<H>, pace: &Rc<Pace>) -> io::Result<()> {
+        let io = GuardedIo::new(socket, self.limits.framing, Vec::new());
+        let watch = Arc::clone(pace.guard.get_or_init(|| io.watch()));
+        let mut connection = self.http1.serve_connection(TokioIo::new(io), entry);
+        let cut = std::future::poll_fn(|cx| {
+            while let Poll::Ready(order) = pace.poll_order(cx) {
+                match order {
+                    Order::Finish => Pin::new(&mut connection).graceful_shutdown(),
+                    Order::HeadTimeout => watch.head_is_late(),
+                    Order::Cut => return Poll::Ready(true),
                 }
-                Pin::new(&mut connection).graceful_shutdown();
             }
-            Pin::new(&mut connection).poll(cx).map(|_over| None)
+            Pin::new(&mut connection).poll(cx).map(|_over| false)
         })
         .await;
-        match end {
-            Some(Order::HeadTimeout) => {
-                let mut socket = connection.into_parts().io.into_inner();
-                socket.write_all(&head_timeout()).await?;
-                socket.shutdown().await
-            }
-            Some(_) => Ok(()),
-            None => {
-                let Some(mut tunnel) = pace.tunnel.take() else { return Ok(()) };
-                pace.tunnelling.set(true);
-                let parts = connection.into_parts();
-                let mut socket = parts.io.into_inner();
-                tunnel.write_all(&parts.read_buf).await?;
-                let copied = obey(pace, copy_bidirectional(&mut socket, &mut tunnel)).await;
-                copied.map_or(Ok(()), |copied| copied.map(drop))
-            }
+        if let Some(refusal) = watch.refusal() {
+            (self.on_malformed.0)(refusal.rule);
         }
+        if cut {
+            return Ok(());
+        }
+        let parts = connection.into_parts();
+        let guarded = parts.io.into_inner();
+        let unread = guarded.is_unread();
+        let (mut socket, held) = guarded.into_parts();
+        let Some(mut tunnel) = pace.tunnel.take() else {
+            if unread {
+                linger(&mut socket, pace).await;
+            }
+            return Ok(());
+        };
+        pace.tunnelling.set(true);
+        tunnel.write_all(&parts.read_buf).await?;
+        tunnel.write_all(&held).await?;
+        let copied = obey(pace, copy_bidirectional(&mut socket, &mut tunnel)).await;
+        copied.map_or(Ok(()), |copied| copied.map(drop))
     }
 
     async fn http2(&self, io: TokioIo<Socket>, entry: Entry<H>, pace: &Rc<Pace>) {
@@ -183,17 +190,16 @@ fn facts(stream: &TlsStream<TcpStream>) -> TlsInfo {
     }
 }
 
-/// A head that never came to its end cannot be answered by the application.
-fn head_timeout() -> Vec<u8> {
-    let code = Code::HeadTimeout;
-    let (status, title) = (code.http(), code.title());
-    let body = serde_json::json!({ "code": code.as_str(), "title": title, "status": status });
-    let body = body.to_string();
-    let mut answer = format!(
-        "HTTP/1.1 {status} Request Timeout\r\ncontent-type: application/problem+json\r\n\
-         content-length: {}\r\nconnection: close\r\n\r\n",
-        body.len()
-    );
-    answer.push_str(&body);
-    answer.into_bytes()
+/// Takes for a while what the client goes on sending and nobody will read. A socket closed with
+/// bytes unread is reset, and a client that is still sending then loses the answer it was given.
+async fn linger(socket: &mut Socket, pace: &Pace) {
+    if socket.shutdown().await.is_err() {
+        return; // Nobody is there.
+    }
+    let mut scratch = vec![0; 16_384];
+    let discard = async { while socket.read(&mut scratch).await.is_ok_and(|read| read != 0) {} };
+    drop(tokio::time::timeout(LINGER, obey(pace, discard)).await);
 }
+
+/// Long enough for the answer to cross the sea, too short to be worth an attack.
+const LINGER: Duration = Duration::from_secs(2);

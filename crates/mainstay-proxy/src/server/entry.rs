@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http::header::{CONNECTION, HeaderValue};
-use http::{Request, Response, StatusCode};
+use http::{Request, Response, StatusCode, Version};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::service::Service;
@@ -40,9 +40,10 @@ impl<H: Handler> Service<Request<Incoming>> for Entry<H> {
         if self.requests_max <= self.pace.requests.get() && !self.pace.http2.get() {
             self.pace.closing.set(true);
         }
+        let last = head.version == Version::HTTP_10;
         let request = Request::from_parts(head, body);
         let answer = self.handler.call(request, Rc::clone(&self.info));
-        Answer { answer, flight: Some(flight) }
+        Answer { answer, flight: Some(flight), last }
     }
 }
 
@@ -53,6 +54,8 @@ pin_project_lite::pin_project! {
         #[pin]
         answer: F,
         flight: Option<Flight>,
+        // HTTP/1.0 is served without keep-alive.
+        last: bool,
     }
 }
 
@@ -70,8 +73,18 @@ impl<F: Future<Output = Response<OutBody>>> Future for Answer<F> {
                 if let OutBody::Upstream(body) = &mut body {
                     *pace.tunnel.borrow_mut() = body.take_tunnel();
                 }
-            } else if pace.closing.get() {
-                head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
+            } else {
+                let guard = pace.guard.get();
+                let broken = guard.and_then(|guard| guard.refusal()).is_some_and(|it| it.begun);
+                if *this.last {
+                    head.version = Version::HTTP_10; // Or else hyper says `keep-alive`, if asked.
+                }
+                if *this.last || broken || pace.closing.get() {
+                    head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
+                }
+                if let Some(guard) = guard {
+                    guard.declined(pace.requests.get()); // One request at a time: it is the last.
+                }
             }
         }
         Poll::Ready(Ok(Response::from_parts(head, Tracked::new(body, flight))))

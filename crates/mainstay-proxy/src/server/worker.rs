@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::connection::Setting;
 use super::pace::{Order, Pace, Patience, TICK, Watch};
-use super::{Handler, Limits, tasks};
+use super::{Handler, Limits, OnMalformed, tasks};
 use crate::listener::{Caps, Counted};
 use crate::tls::ServerTls;
 
@@ -36,6 +36,7 @@ pub(super) struct Worker {
     pub(super) caps: Arc<Caps>,
     pub(super) stop: CancellationToken,
     pub(super) drain: Duration,
+    pub(super) on_malformed: OnMalformed,
 }
 
 impl Worker {
@@ -46,7 +47,7 @@ impl Worker {
         handler: impl FnOnce() -> H,
     ) -> usize {
         runtime.block_on(async move {
-            let setting = Rc::new(Setting::new(handler(), self.limits.clone()));
+            let setting = Rc::new(Setting::new(handler(), self.limits.clone(), self.on_malformed));
             let floor = Rc::new(Floor::default());
             tasks::spawn(tick(Rc::clone(&floor), Patience::from(&self.limits)));
             for door in self.doors {

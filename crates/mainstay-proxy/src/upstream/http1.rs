@@ -1,9 +1,7 @@
 //! One HTTP/1 connection, driven by whoever uses it.
 
-use std::error::Error;
 use std::fmt;
 use std::future::Future;
-use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -11,7 +9,7 @@ use std::task::{Context, Poll, Waker, ready};
 
 use bytes::Bytes;
 use http::header::UPGRADE;
-use http::{Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode};
 use http_body::{Body, Frame};
 use hyper::body::Incoming;
 use hyper::client::conn::http1::{Builder, Connection, SendRequest};
@@ -24,8 +22,9 @@ use tokio_util::sync::ReusableBoxFuture;
 use super::body::{Drive, UpstreamBody};
 use super::pool::Slot;
 use super::pulse::Pulse;
-use super::wire::{Gauge, Io, Link, Tunnel, Wire};
+use super::wire::{Gauge, Link, Tunnel, Wire};
 use super::{RequestBody, failure};
+use crate::framing::{self, Asked, UpstreamIo};
 
 /// Bodies up to this length are taken from the connection together with the head when they are
 /// already there, so that the connection is free again before the answer is written downstream.
@@ -33,7 +32,7 @@ const TOGETHER_MAX: u64 = 65_536;
 
 /// See the [module](self).
 pub(super) struct Live<B: RequestBody> {
-    connection: Connection<Io, B>,
+    connection: Connection<TokioIo<UpstreamIo<Wire>>, B>,
     sender: SendRequest<B>,
     /// The answer to the request that was sent; one allocation for the life of the connection.
     reply: ReusableBoxFuture<'static, hyper::Result<Response<Incoming>>>,
@@ -41,9 +40,9 @@ pub(super) struct Live<B: RequestBody> {
     /// `pulse` as a waker.
     waker: Waker,
     gauge: Rc<Gauge>,
+    /// The guard that reads the answers first.
+    guard: Arc<framing::Exchange>,
     stall: Option<Stall>,
-    /// The request asked for another protocol.
-    upgrade: bool,
     /// The connection future is done.
     ended: bool,
     slot: Slot<B>,
@@ -61,18 +60,19 @@ impl<B: RequestBody> Live<B> {
         slot.connected(false);
         let settings = &slot.pool().target().settings;
         let (wire, gauge) = Wire::new(link);
+        let io = UpstreamIo::new(wire, settings.head_bytes_max);
+        let guard = io.exchange();
         let opened = Builder::new()
-            .max_buf_size(settings.head_bytes_max.max(8_192))
-            .max_header_size(settings.head_bytes_max)
-            .handshake(TokioIo::new(wire))
+            .max_buf_size(settings.head_bytes_max.max(8_192)) // Room for what the guard passes.
+            .handshake(TokioIo::new(io))
             .await;
         let (sender, connection) = opened.map_err(|error| failure::before_head(error, false))?;
         let pulse = Arc::new(Pulse::default());
         let waker = Waker::from(Arc::clone(&pulse));
         let reply = ReusableBoxFuture::new(std::future::pending());
-        let (stall, upgrade, ended) = (None, false, false);
+        let (stall, ended) = (None, false);
         let live =
-            Self { connection, sender, reply, pulse, waker, gauge, stall, upgrade, ended, slot };
+            Self { connection, sender, reply, pulse, waker, gauge, guard, stall, ended, slot };
         Ok(Box::new(live))
     }
 
@@ -89,7 +89,12 @@ impl<B: RequestBody> Live<B> {
     /// or new.
     pub(super) fn send(&mut self, request: Request<B>) {
         let Self { sender, reply, pulse, waker, .. } = self;
-        self.upgrade = request.headers().contains_key(UPGRADE);
+        self.guard.begin(match request.method() {
+            &Method::HEAD => Asked::Head,
+            &Method::CONNECT => Asked::Connect,
+            _ if request.headers().contains_key(UPGRADE) => Asked::Upgrade,
+            _ => Asked::Plain,
+        });
         self.gauge.written.set(0);
         self.stall = None;
         pulse.alone(waker, |_cx| reply.set(sender.send_request(request)));
@@ -100,15 +105,16 @@ impl<B: RequestBody> Live<B> {
         &mut self,
         task: &mut Context<'_>,
     ) -> Poll<Result<Response<Incoming>, CallError>> {
-        let Self { connection, reply, pulse, waker, ended, gauge, .. } = self;
+        let Self { connection, reply, pulse, waker, ended, gauge, guard, .. } = self;
         let answer = pulse.poll(task, waker, |cx| {
             let run = connection.poll_without_shutdown(cx);
             *ended = run.is_ready();
-            match (Pin::new(&mut *reply).poll(cx), run) {
-                (Poll::Ready(Ok(_)), Poll::Ready(Err(error))) if !is_io(&error) => {
-                    // Bytes behind the end of the answer: it cannot be told where it ends.
-                    Poll::Ready(Err(CallError::failed(Failure::Malformed, error)))
-                }
+            let answer = Pin::new(&mut *reply).poll(cx);
+            if let Some(refusal) = guard.refusal() {
+                // Perhaps the head was in order; where the answer ends cannot be told.
+                return Poll::Ready(Err(CallError::failed(Failure::Malformed, refusal)));
+            }
+            match (answer, run) {
                 (Poll::Ready(answer), _) => {
                     let sent = gauge.written.get() != 0;
                     Poll::Ready(answer.map_err(|error| failure::before_head(error, sent)))
@@ -142,7 +148,7 @@ impl<B: RequestBody> Live<B> {
         if incoming.size_hint().exact().is_some_and(|length| length <= TOGETHER_MAX) {
             let frame = self.pulse.alone(&self.waker, |cx| Pin::new(&mut incoming).poll_frame(cx));
             if let Poll::Ready(Some(frame)) = frame {
-                let frame = frame.map_err(failure::truncated)?;
+                let frame = frame.map_err(|error| broken(&self.guard, error))?;
                 first = frame.into_data().ok(); // Length-delimited bodies have no trailers.
                 if incoming.is_end_stream() {
                     self.check_in();
@@ -155,7 +161,7 @@ impl<B: RequestBody> Live<B> {
 
     /// Back to the pool if the exchange is complete both ways; else it closes.
     fn check_in(self: Box<Self>) {
-        if !self.ended && self.sender.is_ready() {
+        if !self.ended && self.sender.is_ready() && self.guard.is_free() {
             self.pulse.forget();
             let pool = Rc::clone(self.slot.pool());
             pool.put(self);
@@ -168,12 +174,17 @@ impl<B: RequestBody> Live<B> {
             let Self { connection, pulse, waker, .. } = &mut *self;
             self.ended = pulse.alone(waker, |cx| connection.poll_without_shutdown(cx)).is_ready();
         }
-        if !self.upgrade || !self.ended {
-            return Err(Failure::Malformed.into()); // A 101 nobody asked for.
+        if !self.ended {
+            return Err(Failure::Malformed.into()); // hyper does not call it a switch.
         }
         let Self { connection, slot, .. } = *self;
         let parts = connection.into_parts();
-        Ok(Tunnel::new(parts.io, parts.read_buf, Box::new(slot)))
+        let (wire, held) = parts.io.into_inner().into_parts();
+        let early = match (parts.read_buf, held) {
+            (early, held) if held.is_empty() => early,
+            (early, held) => [&early[..], &held].concat().into(),
+        };
+        Ok(Tunnel::new(wire, early, Box::new(slot)))
     }
 
     /// Ready when a write has made no progress for too long. Costs nothing while writes go through.
@@ -208,7 +219,7 @@ impl<B: RequestBody> Drive for Live<B> {
             ready!(self.poll_stalled(task));
             return Poll::Ready(Some(Err(Failure::Truncated.into())));
         }
-        frame.map_err(failure::truncated)
+        frame.map_err(|error| broken(&self.guard, error))
     }
 
     fn finish(self: Box<Self>) {
@@ -227,7 +238,10 @@ fn lost(gauge: &Gauge) -> CallError {
     Failure::Congestion(Congestion::Lost { sent: gauge.written.get() != 0 }).into()
 }
 
-/// Whether the socket failed, rather than what came through it.
-fn is_io(error: &hyper::Error) -> bool {
-    error.source().is_some_and(<dyn Error>::is::<io::Error>)
+/// The body broke off, or is none.
+fn broken(guard: &framing::Exchange, error: hyper::Error) -> CallError {
+    match guard.refusal() {
+        Some(refusal) => CallError::failed(Failure::Malformed, refusal),
+        None => failure::truncated(error),
+    }
 }

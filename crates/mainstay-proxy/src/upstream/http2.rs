@@ -17,7 +17,7 @@ use mainstay_call::CallError;
 use tokio::sync::Notify;
 
 use super::pool::Slot;
-use super::wire::{Io, Link, Wire};
+use super::wire::{Link, Wire};
 use super::{RequestBody, failure};
 use crate::server::tasks::{self, LocalExecutor};
 
@@ -34,7 +34,7 @@ const PING_INTERVAL: Duration = Duration::from_secs(20);
 pub(super) struct Shared<B: RequestBody> {
     sender: SendRequest<B>,
     /// Polled by the task; asked by everybody how many streams the peer allows.
-    connection: RefCell<Connection<Io, B, LocalExecutor>>,
+    connection: RefCell<Connection<TokioIo<Wire>, B, LocalExecutor>>,
     /// Streams in use here.
     streams: Cell<usize>,
     /// Sweeps without a stream.

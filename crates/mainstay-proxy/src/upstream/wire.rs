@@ -9,15 +9,11 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes};
-use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
 use crate::gather;
-
-/// What hyper reads from and writes to.
-pub(super) type Io = TokioIo<Wire>;
 
 /// A connected socket with its [`Gauge`].
 #[derive(Debug)]
@@ -134,8 +130,8 @@ pub struct Tunnel {
 }
 
 impl Tunnel {
-    pub(super) fn new(io: Io, early: Bytes, slot: Box<dyn Any>) -> Self {
-        Self { wire: io.into_inner(), early, _slot: slot }
+    pub(super) fn new(wire: Wire, early: Bytes, slot: Box<dyn Any>) -> Self {
+        Self { wire, early, _slot: slot }
     }
 }
 

@@ -6,15 +6,18 @@ use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use mainstay_call::CallError;
-use mainstay_proxy::body::{InBody, OutBody};
+use mainstay_core::problem::Code;
+use mainstay_proxy::body::{BodyError, InBody, OutBody};
+use mainstay_proxy::framing::Refusal;
 use mainstay_proxy::listener::{Caps, Listener};
-use mainstay_proxy::server::{self, ConnInfo, Endpoint, Limits, Plan, Server};
+use mainstay_proxy::server::{self, ConnInfo, Endpoint, Limits, OnMalformed, Plan, Server};
 use mainstay_proxy::tls::ServerTls;
 use mainstay_proxy::upstream::{Upstream, UpstreamBody, UpstreamSettings};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -101,6 +104,7 @@ pub struct Setup {
     pub drain: Duration,
     pub settings: UpstreamSettings,
     pub listener: Option<Listener>,
+    pub on_malformed: OnMalformed,
 }
 
 impl Default for Setup {
@@ -112,6 +116,7 @@ impl Default for Setup {
             drain: Duration::from_secs(5),
             settings: UpstreamSettings::default(),
             listener: None,
+            on_malformed: OnMalformed::default(),
         }
     }
 }
@@ -129,6 +134,7 @@ impl Setup {
             limits: self.limits,
             caps: Caps::new(1_000, 0),
             drain: self.drain,
+            on_malformed: self.on_malformed,
         };
         let server = server::serve(plan, move |_worker| {
             let upstream = upstream.clone();
@@ -142,7 +148,90 @@ impl Setup {
 }
 
 fn refuse(error: CallError) -> Response<OutBody> {
+    let status = match (Refusal::of(&error), body_error(&error)) {
+        (Some(refusal), _) if !matches!(error.code(), Code::UpstreamMalformed) => refusal.status(),
+        (_, Some(BodyError::TooSlow)) => Code::BodyTimeout.http(),
+        _ => error.code().http(),
+    };
     let mut response = Response::new(OutBody::from(Bytes::from(format!("{error:?}"))));
-    *response.status_mut() = StatusCode::from_u16(error.code().http()).unwrap();
+    *response.status_mut() = StatusCode::from_u16(status).unwrap();
     response
+}
+
+/// What was wrong with the caller's body, if that is why the call failed.
+fn body_error(error: &CallError) -> Option<&BodyError> {
+    let first: &(dyn std::error::Error + 'static) = error;
+    std::iter::successors(Some(first), |error| error.source()).find_map(|e| e.downcast_ref())
+}
+
+/// Sends `request` on a fresh connection and reads until it closes.
+pub async fn exchange(address: SocketAddr, request: &str) -> String {
+    let mut tcp = TcpStream::connect(address).await.unwrap();
+    drop(tcp.write_all(request.as_bytes()).await); // It may be refused before its end.
+    let mut answer = Vec::new();
+    tcp.read_to_end(&mut answer).await.unwrap();
+    String::from_utf8(answer).unwrap()
+}
+
+/// Clients that ask again and again, each on a connection it opens anew when told to close.
+pub struct Load {
+    stop: Arc<AtomicBool>,
+    answered: Arc<AtomicUsize>,
+    clients: Vec<tokio::task::JoinHandle<()>>,
+}
+
+impl Load {
+    pub fn on(address: SocketAddr, clients: usize) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let answered = Arc::new(AtomicUsize::new(0));
+        let clients = (0..clients).map(|_| {
+            let client = ask(address, Arc::clone(&stop), Arc::clone(&answered));
+            tokio::task::spawn_local(client)
+        });
+        let clients = clients.collect();
+        Self { stop, answered, clients }
+    }
+
+    /// Waits until so many more requests are answered.
+    pub async fn answered(&self, more: usize) {
+        let until = self.answered.load(Ordering::Relaxed) + more;
+        while self.answered.load(Ordering::Relaxed) < until {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Stops; fails if any request was lost.
+    pub async fn end(self) {
+        self.stop.store(true, Ordering::Relaxed);
+        for client in self.clients {
+            client.await.unwrap();
+        }
+    }
+}
+
+async fn ask(address: SocketAddr, stop: Arc<AtomicBool>, answered: Arc<AtomicUsize>) {
+    while !stop.load(Ordering::Relaxed) {
+        let Ok(mut tcp) = TcpStream::connect(address).await else { return };
+        loop {
+            tcp.write_all(b"GET / HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+            let answer = head(&mut tcp).await.expect("a request was lost");
+            assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+            let mut body = [0; 2];
+            tcp.read_exact(&mut body).await.unwrap();
+            answered.fetch_add(1, Ordering::Relaxed);
+            if answer.contains("connection: close") || stop.load(Ordering::Relaxed) {
+                break;
+            }
+        }
+    }
+}
+
+/// A bare HTTP/2 frame.
+pub fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    let mut frame = length[1..].to_vec();
+    frame.extend_from_slice(&[kind, flags]);
+    frame.extend_from_slice(&stream.to_be_bytes());
+    frame.extend_from_slice(payload);
+    frame
 }
