@@ -1,0 +1,281 @@
+//! The promise of the project, kept by the real binary: what calls through it goes on standing
+//! while instances die, hang, crawl and lie, and while the gateway itself is reconfigured,
+//! replaced, drained or killed.
+//!
+//! Load is open loop, 300 requests a second per test, at most two tests at a time: what a debug
+//! build carries on two cores. Shares are of attempts, as `/metrics` counts them.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
+
+#[path = "support/backend.rs"]
+mod backend;
+#[path = "support/load.rs"]
+mod load;
+#[path = "support/support.rs"]
+mod support;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use backend::{Backend, USUAL_MILLISECONDS};
+use load::{Load, Tally, turn};
+use rustix::process::Signal;
+use support::gateway::{Gateway, free_port};
+use support::wait::{now, pause, until};
+
+const PER_SECOND: u32 = 300;
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Not a test: the child process that the tests here kill and stop.
+#[test]
+fn a_backend() {
+    backend::serve_if_asked();
+}
+
+/// A gateway in front of three instances, under load.
+struct Shop {
+    gateway: Gateway,
+    backends: Vec<Backend>,
+    balance: &'static str,
+    port: u16,
+    load: Load,
+    _turn: parking_lot::MutexGuard<'static, ()>,
+}
+
+impl Shop {
+    /// Opens and lets a second and a half go by under load.
+    #[track_caller]
+    fn open(name: &str, balance: &'static str) -> Self {
+        let turn = turn();
+        let backends: Vec<Backend> = (0..3).map(|_| Backend::start()).collect();
+        let port = free_port();
+        let gateway = Gateway::start(name, &config(port, &backends, balance, 100_000));
+        let load = Load::start(gateway.address(0), PER_SECOND);
+        pause(SECOND * 3 / 2);
+        Self { gateway, backends, balance, port, load, _turn: turn }
+    }
+
+    /// The configuration, with another limit.
+    fn config(&self, limit: u32) -> String {
+        config(self.port, &self.backends, self.balance, limit)
+    }
+
+    /// Share of instance 0 in the attempts that begin within `span`, 0 to 1.
+    #[track_caller]
+    fn share_of_first(&self, span: Duration) -> f64 {
+        let count = || {
+            let each = self.backends.iter().map(|backend| {
+                let label = format!("instance=\"{}\"", backend.address);
+                self.gateway.counted("mainstay_attempts_total", &label)
+            });
+            each.collect::<Vec<u64>>()
+        };
+        let before = count();
+        pause(span);
+        let grown: Vec<u64> = count().iter().zip(before).map(|(now, then)| now - then).collect();
+        let sum: u64 = grown.iter().sum();
+        assert!(sum > 0, "no attempts; see the gateway's log");
+        grown[0] as f64 / sum as f64
+    }
+
+    /// Waits until instance 0 has its share again.
+    #[track_caller]
+    fn comes_back(&self, before: f64) {
+        until("the share comes back", SECOND * 30, || {
+            self.share_of_first(SECOND) > before * 0.7
+        });
+    }
+
+    /// Circuits that opened so far.
+    fn opened(&self) -> u64 {
+        self.gateway.counted("mainstay_circuit_transitions_total", "to=\"open\"")
+    }
+
+    /// Stops the load; of every thousand requests at most `per_mille` failed.
+    #[track_caller]
+    fn closes(self, per_mille: u64) -> Tally {
+        let Self { gateway, load, .. } = self;
+        let tally = load.stop();
+        check(&tally, per_mille);
+        assert_eq!(tally.refused, 0, "connections refused");
+        assert_eq!(tally.resent, 0, "kept connections ended without a word");
+        drop(gateway);
+        tally
+    }
+}
+
+#[track_caller]
+fn check(tally: &Tally, per_mille: u64) {
+    let failed = tally.failed.len() as u64;
+    assert!(tally.done > 500, "too little load to say anything: {}", tally.done);
+    assert!(
+        failed * 1000 <= tally.done * per_mille,
+        "{failed} of {} failed, such as {:?}",
+        tally.done,
+        tally.failed.iter().take(8).collect::<Vec<_>>()
+    );
+}
+
+fn config(port: u16, backends: &[Backend], balance: &str, limit: u32) -> String {
+    let instances: Vec<SocketAddr> = backends.iter().map(|backend| backend.address).collect();
+    let instances: Vec<String> = instances.iter().map(|a| format!("\"{a}\"")).collect();
+    format!(
+        r#"
+[server]
+listen = "127.0.0.1:0"
+[gateway]
+listen = ["127.0.0.1:{port}"]
+drain_delay_seconds = 0.3
+drain_seconds = 10
+access_log = {{ format = "off" }}
+[route.item]
+prefix = "/item"
+to = "item"
+limits = ["roomy"]
+[upstream.item]
+instances = [{}]
+retry = {{ attempts = 3, try_seconds = 0.3 }}
+balance = {{ kind = "{balance}" }}
+outlier = {{ interval_seconds = 2, base_seconds = 2, max_seconds = 4 }}
+[circuit.default]
+cooldown_seconds = 2
+ramp_step_seconds = 0.5
+[limit.roomy]
+max = {limit}
+"#,
+        instances.join(", ")
+    )
+}
+
+#[test]
+fn an_instance_is_killed_and_no_request_fails() {
+    let shop = Shop::open("killed", "least_request");
+    shop.backends[0].signal(Signal::KILL);
+    pause(SECOND * 4);
+    let share = shop.share_of_first(SECOND * 2);
+    assert!(share < 0.034, "still gets {share}");
+    shop.closes(0);
+}
+
+#[test]
+fn an_instance_is_stopped_and_loses_its_share_until_it_goes_on() {
+    let shop = Shop::open("stopped", "least_request");
+    let before = shop.share_of_first(SECOND);
+    shop.backends[0].signal(Signal::STOP);
+    until("the hang is noticed", SECOND * 5, || shop.opened() > 0);
+    pause(SECOND * 2);
+    let during = shop.share_of_first(SECOND * 2);
+    shop.backends[0].signal(Signal::CONT);
+    assert!(during <= before * 0.1, "{before} before, {during} while stopped");
+    shop.comes_back(before);
+    shop.closes(1);
+}
+
+#[test]
+fn a_slow_instance_loses_its_share() {
+    let shop = Shop::open("slow", "peak_ewma");
+    let before = shop.share_of_first(SECOND);
+    shop.backends[0].behave(200, Duration::from_millis(USUAL_MILLISECONDS * 10));
+    pause(SECOND * 3);
+    let during = shop.share_of_first(SECOND * 3);
+    assert!(during <= before * 0.1, "{before} before, {during} while slow");
+    shop.closes(1);
+}
+
+#[test]
+fn an_instance_that_refuses_at_once_attracts_nothing_and_heals() {
+    let shop = Shop::open("refuses", "least_request");
+    let before = shop.share_of_first(SECOND);
+    shop.backends[0].behave(503, Duration::ZERO);
+    until("the errors are noticed", SECOND * 5, || shop.opened() > 0);
+    pause(SECOND);
+    let during = shop.share_of_first(SECOND * 3);
+    assert!(during <= before * 0.1, "{before} before, {during} while it refuses");
+    shop.backends[0].behave(200, Duration::from_millis(USUAL_MILLISECONDS));
+    shop.comes_back(before);
+    shop.closes(1);
+}
+
+#[test]
+fn fifty_reloads_lose_nothing() {
+    let shop = Shop::open("reloads", "least_request");
+    for round in 1..=50 {
+        shop.gateway.configure(&shop.config(100_000 + round));
+        // A changed file is noticed after it has been quiet for a while; a signal hurries it.
+        shop.gateway.signal(Signal::HUP);
+        let wanted = round as usize;
+        until("a reload", SECOND * 5, || shop.gateway.logged("configuration reloaded") >= wanted);
+        pause(SECOND / 10);
+    }
+    let told = shop.gateway.logged("configuration reloaded");
+    shop.gateway.configure(&shop.config(200_000));
+    until("the file is watched", SECOND * 5, || {
+        shop.gateway.logged("configuration reloaded") > told
+    });
+    shop.closes(0);
+}
+
+#[test]
+fn a_bad_reload_changes_nothing_and_says_so() {
+    let shop = Shop::open("bad", "least_request");
+    shop.gateway.configure(&shop.config(100_000).replace("max = 100000", "max = \"many\""));
+    until("the refusal", SECOND * 5, || shop.gateway.logged("configuration not reloaded") > 0);
+    let log = shop.gateway.log();
+    assert!(log.contains("limit.roomy.max"), "{log}");
+    pause(SECOND);
+    assert_eq!(shop.gateway.logged("configuration reloaded"), 0, "{log}");
+    shop.gateway.configure(&shop.config(300_000));
+    until("the mended file", SECOND * 5, || shop.gateway.logged("configuration reloaded") > 0);
+    shop.closes(0);
+}
+
+#[test]
+fn a_new_process_takes_over_and_nothing_fails() {
+    let mut shop = Shop::open("takeover", "least_request");
+    for round in 0..2 {
+        let new = shop.gateway.again(&format!("takeover-{round}"), &["--takeover"]);
+        let mut old = std::mem::replace(&mut shop.gateway, new);
+        let status = old.ended();
+        assert!(status.success(), "the old process ended with {status}");
+        pause(SECOND);
+    }
+    let share = shop.share_of_first(SECOND);
+    assert!(share > 0.2, "the new process serves: {share}");
+    let tally = shop.load.stop();
+    check(&tally, 0);
+    assert_eq!(tally.refused, 0, "the sockets are never closed");
+}
+
+#[test]
+fn a_drain_finishes_what_was_begun() {
+    let mut shop = Shop::open("drain", "least_request");
+    for backend in &shop.backends {
+        backend.behave(200, Duration::from_millis(200));
+    }
+    pause(SECOND);
+    shop.gateway.signal(Signal::TERM);
+    until("it is no longer ready", SECOND, || shop.gateway.control("/api/v1/ready").0 == 503);
+    let status = shop.gateway.ended();
+    assert!(status.success(), "{status}");
+    pause(SECOND);
+    let tally = shop.load.stop();
+    check(&tally, 0);
+    assert!(tally.refused > 0, "after the drain nobody listens");
+}
+
+#[test]
+fn a_killed_gateway_serves_again_within_a_second() {
+    let mut shop = Shop::open("restart", "least_request");
+    shop.gateway.signal(Signal::KILL);
+    shop.gateway.ended();
+    let so_far = shop.load.so_far().done;
+    let began = now();
+    shop.gateway = shop.gateway.again("restart-2", &[]);
+    let took = began.elapsed();
+    assert!(took < SECOND, "it took {took:?}");
+    let ready = shop.load.so_far();
+    pause(SECOND * 2);
+    let tally = shop.load.stop();
+    assert!(tally.done > so_far, "{tally:?}");
+    let late = tally.failed.len() - ready.failed.len();
+    assert_eq!((late, tally.refused - ready.refused), (0, 0), "after it was ready");
+}

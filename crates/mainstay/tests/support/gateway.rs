@@ -1,0 +1,178 @@
+//! The real binary in the role `gateway`, as a child process.
+
+use std::fs::{self, File};
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use super::wait::{now, pause, until};
+
+/// How long a debug build on a busy machine may take to start or to end.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A running gateway. Killed when dropped; what it wrote stays in `target/test-logs`.
+#[derive(Debug)]
+pub(crate) struct Gateway {
+    child: Child,
+    log: PathBuf,
+    home: Arc<TempDir>,
+    addresses: Vec<SocketAddr>,
+    control: SocketAddr,
+    /// From the start of the process until it said that it is ready.
+    pub(crate) started_in: Duration,
+}
+
+impl Gateway {
+    /// Starts a gateway with `config` and waits until it is ready. `name` names its logs.
+    #[track_caller]
+    pub(crate) fn start(name: &str, config: &str) -> Self {
+        let home = Arc::new(TempDir::new().unwrap());
+        fs::write(home.path().join("mainstay.toml"), config).unwrap();
+        Self::launch(name, home, &[])
+    }
+
+    /// Starts another one on the data directory of this one, with more arguments.
+    #[track_caller]
+    pub(crate) fn again(&self, name: &str, arguments: &[&str]) -> Self {
+        Self::launch(name, Arc::clone(&self.home), arguments)
+    }
+
+    #[track_caller]
+    fn launch(name: &str, home: Arc<TempDir>, arguments: &[&str]) -> Self {
+        let log = log_of(name);
+        let out = log.with_extension("out");
+        let began = now();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_mainstay"))
+            .args(["gateway", "-o", "json", "--config"])
+            .arg(home.path().join("mainstay.toml"))
+            .arg("--data-dir")
+            .arg(home.path().join("data"))
+            .args(arguments)
+            .env_remove("XDG_RUNTIME_DIR")
+            .stdout(File::create(&out).unwrap())
+            .stderr(File::create(&log).unwrap())
+            .spawn()
+            .unwrap();
+        let ready = loop {
+            let said = fs::read_to_string(&out).unwrap();
+            if let Some((line, _)) = said.split_once('\n') {
+                break line.to_owned();
+            }
+            let ended = child.try_wait().unwrap();
+            assert!(
+                ended.is_none() && began.elapsed() < PATIENCE,
+                "not ready ({ended:?}); see {}:\n{}",
+                log.display(),
+                fs::read_to_string(&log).unwrap()
+            );
+            pause(Duration::from_millis(5));
+        };
+        let started_in = began.elapsed();
+        let ready: serde_json::Value = serde_json::from_str(&ready).expect(&ready);
+        let control = ready["control"].as_str().unwrap().trim_start_matches("http://");
+        let control = control.parse().unwrap();
+        let addresses = ready["gateway_listeners"].as_array().unwrap();
+        let addresses = addresses.iter().map(|a| a.as_str().unwrap().parse().unwrap()).collect();
+        Self { child, log, home, addresses, control, started_in }
+    }
+
+    /// Where it listens: plain listeners first, then those with TLS.
+    pub(crate) fn address(&self, which: usize) -> SocketAddr {
+        self.addresses[which]
+    }
+
+    /// A directory that lives as long as the gateway.
+    pub(crate) fn home(&self) -> &Path {
+        self.home.path()
+    }
+
+    /// Replaces the configuration in one step, as an editor does.
+    pub(crate) fn configure(&self, config: &str) {
+        let new = self.home.path().join("new.txt");
+        fs::write(&new, config).unwrap();
+        fs::rename(new, self.home.path().join("mainstay.toml")).unwrap();
+    }
+
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        send(&self.child, signal);
+    }
+
+    /// Waits until it ends by itself.
+    #[track_caller]
+    pub(crate) fn ended(&mut self) -> ExitStatus {
+        let mut status = None;
+        until("the gateway ends", PATIENCE, || {
+            status = self.child.try_wait().unwrap();
+            status.is_some()
+        });
+        status.unwrap()
+    }
+
+    /// All that it logged so far.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap()
+    }
+
+    /// How often `words` stand in the log.
+    pub(crate) fn logged(&self, words: &str) -> usize {
+        self.log().matches(words).count()
+    }
+
+    /// A page of the control port.
+    #[track_caller]
+    pub(crate) fn control(&self, path: &str) -> (u16, String) {
+        let mut stream = TcpStream::connect(self.control).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        let ask = format!("GET {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n", self.control);
+        stream.write_all(ask.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+    }
+
+    /// The sum of all samples of a counter whose labels hold `label`.
+    #[track_caller]
+    pub(crate) fn counted(&self, metric: &str, label: &str) -> u64 {
+        let (_, text) = self.control("/metrics");
+        let lines = text.lines().filter(|line| line.starts_with(metric) && line.contains(label));
+        lines.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap() as u64).sum()
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("the gateway's log: {}", self.log.display());
+        }
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// Sends `signal` to a child.
+pub(crate) fn send(child: &Child, signal: Signal) {
+    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).unwrap();
+    kill_process(pid, signal).unwrap();
+}
+
+/// A port that was free a moment ago.
+pub(crate) fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// A new file below `target/test-logs`.
+pub(crate) fn log_of(name: &str) -> PathBuf {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let logs = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("test-logs");
+    fs::create_dir_all(&logs).unwrap();
+    logs.join(format!("{name}-{}-{}.log", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed)))
+}
