@@ -279,6 +279,11 @@ impl Metrics {
         self.records_dropped.inc_by(dropped);
     }
 
+    /// Counts a message refused for its framing.
+    pub fn malformed(&self, rule: &'static str) {
+        self.malformed.get_or_create(&Rule { rule: rule.to_owned() }).inc();
+    }
+
     /// Counts connections cut at the end of a drain.
     pub fn connections_cut(&self, cut: usize) {
         self.drain_cut.inc_by(cut as u64);

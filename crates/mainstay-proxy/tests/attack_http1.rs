@@ -73,9 +73,8 @@ const SMUGGLED: &str = "GET /smuggled HTTP/1.1¶Host: a¶¶";
 /// Each of `rows` (message, status, rule), with a smuggled request behind it, is answered once with
 /// the status, counted by its rule, and gives the upstream nothing that it does not begin with.
 fn check(rows: &[(&str, u16, &str)]) {
-    let owned = |&(text, status, rule): &(&str, u16, &str)| {
-        (text.to_owned(), status, rule.to_owned())
-    };
+    let owned =
+        |&(text, status, rule): &(&str, u16, &str)| (text.to_owned(), status, rule.to_owned());
     let rows: Vec<(String, u16, String)> = rows.iter().map(owned).collect();
     local(async move {
         let scene = Scene::new(Limits::default()).await;
@@ -97,8 +96,16 @@ const LAST: &str = "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
 #[test]
 fn a_length_that_two_readers_read_differently() {
     check(&[
-        ("POST / HTTP/1.1¶Host: a¶Content-Length: 4¶Transfer-Encoding: chunked¶¶0¶¶", 400, "length-and-coding"),
-        ("POST / HTTP/1.1¶Host: a¶Transfer-Encoding: chunked¶Content-Length: 4¶¶0¶¶", 400, "length-and-coding"),
+        (
+            "POST / HTTP/1.1¶Host: a¶Content-Length: 4¶Transfer-Encoding: chunked¶¶0¶¶",
+            400,
+            "length-and-coding",
+        ),
+        (
+            "POST / HTTP/1.1¶Host: a¶Transfer-Encoding: chunked¶Content-Length: 4¶¶0¶¶",
+            400,
+            "length-and-coding",
+        ),
         ("POST / HTTP/1.1¶Host: a¶Content-Length: 0¶Content-Length: 44¶¶", 400, "length-repeated"),
         ("POST / HTTP/1.1¶Host: a¶Content-Length: 0¶Content-Length: 0¶¶", 400, "length-repeated"),
         ("POST / HTTP/1.1¶Host: a¶Content-Length: 0, 0¶¶", 400, "length-list"),
@@ -123,7 +130,11 @@ fn a_coding_that_two_readers_read_differently() {
         ("POST / HTTP/1.1¶Host: a¶Transfer-Encoding: \u{b}chunked¶¶0¶¶", 400, "value-control"),
         ("POST / HTTP/1.1¶Host: a¶Transfer-Encoding: chunked ¶¶0¶¶", 400, "coding"),
         ("POST / HTTP/1.1¶Host: a¶Transfer-Encoding: \"chunked\"¶¶0¶¶", 400, "coding"),
-        ("POST / HTTP/1.1¶Host: a¶Transfer-Encoding: chunked¶Transfer-Encoding: chunked¶¶0¶¶", 400, "coding-repeated"),
+        (
+            "POST / HTTP/1.1¶Host: a¶Transfer-Encoding: chunked¶Transfer-Encoding: chunked¶¶0¶¶",
+            400,
+            "coding-repeated",
+        ),
         ("POST / HTTP/1.1¶Host: a¶Transfer-Encoding : chunked¶¶0¶¶", 400, "name-space"),
         ("POST / HTTP/1.0¶Host: a¶Transfer-Encoding: chunked¶¶0¶¶", 400, "coding-version"),
     ]);
@@ -206,7 +217,11 @@ fn heads_and_bodies_that_are_too_much() {
         (&format!("GET /{longer}"), 414, "uri-bytes"),
         ("POST / HTTP/1.1¶Host: a¶Content-Length: 10485761¶¶", 413, "body-bytes"),
         ("POST / HTTP/1.1¶Host: a¶Transfer-Encoding: chunked¶¶a00001¶", 413, "body-bytes"),
-        ("POST / HTTP/1.1¶Host: a¶Transfer-Encoding: chunked¶¶ffffffffffffffff¶", 413, "body-bytes"),
+        (
+            "POST / HTTP/1.1¶Host: a¶Transfer-Encoding: chunked¶¶ffffffffffffffff¶",
+            413,
+            "body-bytes",
+        ),
     ]);
 }
 
@@ -217,7 +232,8 @@ fn a_body_that_is_too_long_is_answered_while_it_is_sent() {
         let framing = framing::Limits { body_bytes_max: 1_000, ..framing::Limits::default() };
         let scene = Scene::new(Limits { framing, ..Limits::default() }).await;
         let body = "x".repeat(4 << 20);
-        let length = format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", body.len());
+        let length =
+            format!("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: {}\r\n\r\n", body.len());
         let chunked = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n1f4\r\n";
         let chunked = format!("{chunked}{}\r\n{:x}\r\n", &body[..500], body.len());
         for head in [length, chunked] {

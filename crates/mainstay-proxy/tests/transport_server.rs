@@ -17,9 +17,7 @@ use mainstay_proxy::server::Limits;
 use mainstay_proxy::tls::{ClientCertificates, ClientTls, ClientTlsFiles, Pair, ServerTls};
 use mainstay_proxy::upstream::{Protocol, UpstreamSettings};
 use rustls_pki_types::ServerName;
-use support::{
-    Gateway, Load, OK, Setup, exchange, get, head, local, peer, repeat, text, upstream,
-};
+use support::{Gateway, Load, OK, Setup, exchange, get, head, local, peer, repeat, text, upstream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 

@@ -80,9 +80,7 @@ impl Shop {
     /// Waits until instance 0 has its share again.
     #[track_caller]
     fn comes_back(&self, before: f64) {
-        until("the share comes back", SECOND * 30, || {
-            self.share_of_first(SECOND) > before * 0.7
-        });
+        until("the share comes back", SECOND * 30, || self.share_of_first(SECOND) > before * 0.7);
     }
 
     /// Circuits that opened so far.

@@ -158,8 +158,7 @@ impl<T: AsyncRead + AsyncWrite + Unpin> AsyncWrite for GuardedIo<T> {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if let Some(refusal) = this.watch.refusal().filter(|refusal| !refusal.begun) {
-            let (bytes, written) =
-                this.answer.get_or_insert_with(|| (refusal.response_bytes(), 0));
+            let (bytes, written) = this.answer.get_or_insert_with(|| (refusal.response_bytes(), 0));
             while *written < bytes.len() {
                 let rest = bytes.get(*written..).unwrap_or_default();
                 match ready!(Pin::new(&mut this.inner).poll_write(cx, rest))? {

@@ -16,10 +16,10 @@ use mainstay_core::problem::Code;
 use mainstay_core::{Clock, Instant};
 use mainstay_proxy::access_log::AccessLog;
 use mainstay_proxy::config::{GatewayConfig, Plane};
-use mainstay_proxy::gateway::{Gateway, Parts};
+use mainstay_proxy::gateway::{Gateway, Parts, Running};
 use mainstay_proxy::listener::{Caps, Listener};
 use mainstay_proxy::metrics::Metrics;
-use mainstay_proxy::server::{self, Endpoint, Limits, Plan, Server};
+use mainstay_proxy::server::{self, Endpoint, Limits, OnMalformed, Plan, Server};
 use mainstay_proxy::tls::{ClientCertificates, Pair, ServerTls, TlsError};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
@@ -343,7 +343,11 @@ fn serve_gateway(
     let plan = Plan {
         workers,
         endpoints: plain.chain(secure).collect(),
-        limits: limits(config),
+        limits: limits(&running),
+        on_malformed: {
+            let metrics = Arc::clone(&gateway.parts().metrics);
+            OnMalformed::new(move |rule| metrics.malformed(rule.as_str()))
+        },
         caps: Caps::new(config.limits.connections_max as usize, per_address),
         drain: config.drain,
     };
@@ -351,11 +355,11 @@ fn serve_gateway(
     server::serve(plan, move |_worker| gateway.handler()).map_err(|error| failed("workers", &error))
 }
 
-fn limits(config: &GatewayConfig) -> Limits {
+fn limits(running: &Running) -> Limits {
+    let config = &running.plane.gateway;
     let limits = &config.limits;
     Limits {
-        head_bytes_max: limits.head_bytes_max as usize,
-        headers_max: usize::from(limits.headers_max),
+        framing: running.framing(),
         head: limits.head,
         body_gap: limits.body_gap,
         body_rate_min_bytes: u64::from(limits.body_rate_min_bytes),
