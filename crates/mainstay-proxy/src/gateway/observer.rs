@@ -9,6 +9,8 @@ use mainstay_call::endpoint::Endpoint;
 use mainstay_call::observe::Observer;
 use mainstay_resilience::circuit::{Scope, State, Transition};
 use mainstay_resilience::outlier::Change;
+use parking_lot::RwLock;
+use prometheus_client::metrics::counter::Counter;
 
 use crate::events;
 use crate::metrics::{
@@ -18,13 +20,34 @@ use crate::metrics::{
 
 /// Counts what happens, and logs what changes state.
 #[derive(Debug)]
-pub(super) struct Counting(Arc<Metrics>);
+pub(super) struct Counting {
+    metrics: Arc<Metrics>,
+    /// Counters of decisions by limit, found once: limits decide about every request. There are a
+    /// handful, which a walk finds faster than a hash does.
+    decisions: RwLock<Vec<(Box<str>, &'static str, Counter)>>,
+}
 
 impl Counting {
     pub(super) fn new(metrics: Arc<Metrics>) -> Self {
-        Self(metrics)
+        Self { metrics, decisions: RwLock::default() }
+    }
+
+    #[cold]
+    fn first_decision(&self, limit: &str, decision: &'static str) {
+        let labels = LimitDecision { limit: limit.to_owned(), decision: decision.to_owned() };
+        let counter = self.metrics.limit_decisions.get_or_create(&labels).clone();
+        counter.inc();
+        let mut known = self.decisions.write();
+        // Names come from configurations; a process that has seen very many begins anew.
+        if known.len() >= DECISIONS_MAX {
+            known.clear();
+        }
+        known.push((limit.into(), decision, counter));
     }
 }
+
+/// Counters kept at hand: limits times decisions.
+const DECISIONS_MAX: usize = 1_024;
 
 impl Observer for Counting {
     fn circuit_changed(&self, circuit: &SharedCircuit, transition: &Transition) {
@@ -45,7 +68,7 @@ impl Observer for Counting {
                     scope: scope.to_owned(),
                     state: state.as_str().to_owned(),
                 };
-                self.0.circuit_state.get_or_create(&labels).inc_by(change);
+                self.metrics.circuit_state.get_or_create(&labels).inc_by(change);
             }
         }
         let labels = CircuitTransition {
@@ -53,7 +76,7 @@ impl Observer for Counting {
             to: transition.to.as_str().to_owned(),
             reason: transition.cause.reason.as_str().to_owned(),
         };
-        self.0.circuit_transitions.get_or_create(&labels).inc();
+        self.metrics.circuit_transitions.get_or_create(&labels).inc();
         events::CircuitChanged { circuit: &key.policy, subject: &key.subject, transition }.emit();
     }
 
@@ -63,22 +86,28 @@ impl Observer for Counting {
 
     fn retried(&self, service: &str, reason: &'static str) {
         let labels = ServiceReason { service: service.to_owned(), reason: reason.to_owned() };
-        self.0.retries.get_or_create(&labels).inc();
+        self.metrics.retries.get_or_create(&labels).inc();
     }
 
     fn retry_stopped(&self, why: &'static str) {
-        self.0.retries_stopped.get_or_create(&Reason { reason: why.to_owned() }).inc();
+        self.metrics.retries_stopped.get_or_create(&Reason { reason: why.to_owned() }).inc();
     }
 
     fn limit_decided(&self, limit: &str, decision: &'static str) {
-        let labels = LimitDecision { limit: limit.to_owned(), decision: decision.to_owned() };
-        self.0.limit_decisions.get_or_create(&labels).inc();
+        let known = self.decisions.read();
+        match known.iter().find(|(name, kind, _)| *kind == decision && **name == *limit) {
+            Some((_, _, counter)) => drop(counter.inc()),
+            None => {
+                drop(known);
+                self.first_decision(limit, decision);
+            }
+        }
     }
 
     fn degraded(&self, degraded: Degraded) {
         let labels =
             Degradation { kind: degraded.kind.to_owned(), cause: degraded.cause.to_owned() };
-        self.0.degraded.get_or_create(&labels).inc();
+        self.metrics.degraded.get_or_create(&labels).inc();
     }
 
     fn ejection(&self, service: &str, endpoint: Option<&Endpoint>, change: &Change) {
@@ -86,14 +115,14 @@ impl Observer for Counting {
         match change {
             Change::Ejected { ejection, .. } => {
                 let reason = ejection.evidence.rule.as_str().to_owned();
-                self.0.ejections.get_or_create(&Reason { reason }).inc();
+                self.metrics.ejections.get_or_create(&Reason { reason }).inc();
                 events::InstanceEjected { service, instance, ejection }.emit();
             }
             Change::Returned { early, .. } => {
                 events::InstanceReturned { service, instance, early: *early }.emit();
             }
             Change::Withheld { evidence, .. } => {
-                self.0.ejections_withheld.inc();
+                self.metrics.ejections_withheld.inc();
                 events::EjectionWithheld { service, instance, evidence }.emit();
             }
         }
@@ -101,7 +130,7 @@ impl Observer for Counting {
 
     fn panicking(&self, service: &str, active: bool) {
         let labels = ServiceLabel { service: service.to_owned() };
-        self.0.panic_active.get_or_create(&labels).set(i64::from(active));
+        self.metrics.panic_active.get_or_create(&labels).set(i64::from(active));
         events::PanicChanged { service, active }.emit();
     }
 }
