@@ -8,7 +8,7 @@ use axum::extract::{Path, State};
 use axum::http::HeaderMap;
 use mainstay_call::circuit::SharedCircuit;
 use mainstay_core::Instant;
-use mainstay_resilience::circuit::{Mode, Scope, State as Stands, View};
+use mainstay_resilience::circuit::{Mode, Scope, State as Stands, Transition, View};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -76,7 +76,7 @@ pub(super) async fn set_mode(
         }
     };
     let circuit = find(&shared, &id)?;
-    change(&circuit, "circuit.mode", Some(&why), |now| drop(circuit.set_mode(now, mode, until)))
+    change(&circuit, "circuit.mode", Some(&why), |now| circuit.set_mode(now, mode, until))
 }
 
 /// A month: whoever wants a circuit forced for longer wants another policy.
@@ -100,8 +100,8 @@ pub(super) async fn reset(
     let why = reason(asked.reason, &headers)?;
     let circuit = find(&shared, &id)?;
     change(&circuit, "circuit.reset", why.as_deref(), |now| {
-        drop(circuit.set_mode(now, Mode::Auto, Instant::MAX));
-        drop(circuit.reset(now));
+        let _released = circuit.set_mode(now, Mode::Auto, Instant::MAX);
+        circuit.reset(now)
     })
 }
 
@@ -109,12 +109,13 @@ fn change(
     circuit: &SharedCircuit,
     what: &'static str,
     reason: Option<&str>,
-    work: impl FnOnce(Instant),
+    work: impl FnOnce(Instant) -> Option<Transition>,
 ) -> Answer {
     let moment = Moment::now();
     let brief = |view: View| json!({ "state": view.state.as_str(), "mode": view.mode.as_str() });
     let before = brief(circuit.view(moment.now));
-    work(moment.now);
+    // What is reported is where it stands, also when nothing changed.
+    let _transition = work(moment.now);
     let after = brief(circuit.view(moment.now));
     Changed { what, subject: &id(circuit), before: &before, after: &after, reason }.emit();
     Ok(Json(document(circuit, moment)))
