@@ -372,6 +372,27 @@ fn a_circuit_is_forced_open_and_given_back() {
 }
 
 #[test]
+fn a_refused_request_is_explained_stage_by_stage() {
+    let node = Node::start();
+    let force = ["circuit", "force-open", "all", "--reason", "drill", "--yes"];
+    assert_eq!(node.run(&force).0, 0);
+    let heard = send(&node.gateway, "GET", "/", &[("x-request-id", "my-own-id")], "");
+    let problem: Json = serde_json::from_str(&heard.body).expect("a problem document");
+    let trace = problem["trace_id"].as_str().expect("a trace id");
+    for id in [trace, "my-own-id"] {
+        let (code, out, err) = node.run(&["explain", id]);
+        assert_eq!(code, 0, "{id}: {out}{err}");
+        assert!(out.starts_with("GET / → 503 circuit-open in "), "{out}");
+        let rejects = |line: &str| line.starts_with("circuit") && line.contains("reject");
+        assert!(out.lines().any(rejects), "{out}");
+    }
+    let (status, problem) = node.ask("GET", "/api/v1/explain/00000000000000000000", &Json::Null);
+    assert_eq!((status, &problem["code"]), (404, &json!("not-recorded")), "{problem}");
+    let (status, problem) = node.ask("GET", "/api/v1/explain/ordre", &Json::Null);
+    assert_eq!((status, &problem["code"]), (404, &json!("not-found")), "{problem}");
+}
+
+#[test]
 fn a_fault_is_set_listed_and_cleared() {
     let node = Node::start();
     let (code, _, err) = node.run(&["fault", "set", "abort=503", "--service", "order"]);

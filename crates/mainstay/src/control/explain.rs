@@ -1,4 +1,4 @@
-//! Why something is as it is: a code, a service, a rule.
+//! Why something is as it is: a code, a request, a service, a rule.
 
 use std::sync::Arc;
 
@@ -45,7 +45,23 @@ pub(super) async fn explain(
         let summary = format!("circuit {subject}: {closed} of {} let calls through", steps.len());
         return Ok(Json(document(&subject, "circuit", &summary, steps)));
     }
-    Err(Refused::new(Code::NotFound, format!("nothing is known of `{subject}`")))
+    request(&shared, &subject)
+}
+
+/// What was decided about the request of an id. Ids come from callers too and may look like
+/// anything, so this is asked last; what does not even look like one of ours was hardly meant so.
+fn request(shared: &Shared, id: &str) -> Answer {
+    let why_not = match shared.gateway.parts().records.find(Moment::now().now, id) {
+        Ok(record) => return Ok(Json(json!(*record))),
+        Err(why_not) => why_not,
+    };
+    let is_id = 16 <= id.len() && id.bytes().all(|b| b.is_ascii_hexdigit() || b == b'-');
+    Err(if is_id {
+        Refused::new(Code::NotRecorded, why_not.to_string())
+    } else {
+        let kinds = "no code, service, limit, circuit or recorded request";
+        Refused::new(Code::NotFound, format!("{kinds} is called `{id}`"))
+    })
 }
 
 fn document(subject: &str, kind: &str, summary: &str, steps: Vec<Value>) -> Value {
