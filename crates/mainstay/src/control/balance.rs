@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::{Path, State};
 use mainstay_call::instances::InstanceView;
+use mainstay_core::name::{PolicyName, ServiceName};
 use mainstay_proxy::gateway::UpstreamRuntime;
 use mainstay_resilience::balance::{Kind, LevelState, PanicReason};
 use serde_json::{Value, json};
@@ -18,8 +19,7 @@ use crate::role::Shared;
 pub(super) async fn upstreams(State(shared): State<Arc<Shared>>) -> Answer {
     let moment = Moment::now();
     let running = shared.gateway.running();
-    let upstream = |(name, upstream): (&mainstay_core::name::ServiceName, &Arc<_>)| {
-        let upstream: &UpstreamRuntime = upstream;
+    let upstream = |(name, upstream): (&ServiceName, &Arc<UpstreamRuntime>)| {
         let all = upstream.instances.view();
         let in_flight: u32 = all.iter().map(|row| row.endpoint.load().in_flight).sum();
         json!({
@@ -31,8 +31,8 @@ pub(super) async fn upstreams(State(shared): State<Arc<Shared>>) -> Answer {
             "balance": kind(upstream.config.balance.kind),
             "panic": panics(upstream),
             "attempts": upstream.config.retry.attempts,
-            "circuits": upstream.config.circuits.iter().map(|n| n.as_str()).collect::<Vec<_>>(),
-            "limits": upstream.config.limits.iter().map(|n| n.as_str()).collect::<Vec<_>>(),
+            "circuits": upstream.config.circuits.iter().map(PolicyName::as_str).collect::<Vec<_>>(),
+            "limits": upstream.config.limits.iter().map(PolicyName::as_str).collect::<Vec<_>>(),
         })
     };
     Ok(items(running.upstreams.iter().map(upstream).collect()))

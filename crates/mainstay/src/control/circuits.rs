@@ -76,7 +76,8 @@ pub(super) async fn set_mode(
         }
     };
     let circuit = find(&shared, &id)?;
-    change(&circuit, "circuit.mode", Some(&why), |now| circuit.set_mode(now, mode, until))
+    let force = |now| circuit.set_mode(now, mode, until);
+    Ok(change(&circuit, "circuit.mode", Some(&why), force))
 }
 
 /// A month: whoever wants a circuit forced for longer wants another policy.
@@ -99,10 +100,10 @@ pub(super) async fn reset(
 ) -> Answer {
     let why = reason(asked.reason, &headers)?;
     let circuit = find(&shared, &id)?;
-    change(&circuit, "circuit.reset", why.as_deref(), |now| {
+    Ok(change(&circuit, "circuit.reset", why.as_deref(), |now| {
         let _released = circuit.set_mode(now, Mode::Auto, Instant::MAX);
         circuit.reset(now)
-    })
+    }))
 }
 
 fn change(
@@ -110,7 +111,7 @@ fn change(
     what: &'static str,
     reason: Option<&str>,
     work: impl FnOnce(Instant) -> Option<Transition>,
-) -> Answer {
+) -> Json<Value> {
     let moment = Moment::now();
     let brief = |view: View| json!({ "state": view.state.as_str(), "mode": view.mode.as_str() });
     let before = brief(circuit.view(moment.now));
@@ -118,7 +119,7 @@ fn change(
     let _transition = work(moment.now);
     let after = brief(circuit.view(moment.now));
     Changed { what, subject: &id(circuit), before: &before, after: &after, reason }.emit();
-    Ok(Json(document(circuit, moment)))
+    Json(document(circuit, moment))
 }
 
 /// The circuit called `id`; the name of its policy or what it guards will do where only one

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::{Path, State};
 use mainstay_call::limit::{LimitUsage, SharedLimit};
-use mainstay_resilience::limit::{Kind, Usage};
+use mainstay_core::name::PolicyName;
+use mainstay_core::problem::Code;
+use mainstay_resilience::limit::{Kind, LimitPolicy, Usage};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -21,8 +23,7 @@ const TOP_MAX: usize = 1_000;
 /// `GET /limits`
 pub(super) async fn list(State(shared): State<Arc<Shared>>) -> Answer {
     let running = shared.gateway.running();
-    let limit = |(name, policy): (&mainstay_core::name::PolicyName, &Arc<_>)| {
-        let policy: &mainstay_resilience::limit::LimitPolicy = policy;
+    let limit = |(name, policy): (&PolicyName, &Arc<LimitPolicy>)| {
         json!({
             "namespace": NAMESPACE,
             "name": name.as_str(),
@@ -63,7 +64,7 @@ pub(super) async fn usage(
     }
     let Some(limit) = find(&shared, &name) else {
         let detail = format!("limit `{name}` is configured, but no route or upstream uses it");
-        return Err(Refused::new(mainstay_core::problem::Code::NotFound, detail));
+        return Err(Refused::new(Code::NotFound, detail));
     };
     Ok(Json(document(&limit, top)))
 }
@@ -89,7 +90,8 @@ fn document(limit: &SharedLimit, top: usize) -> Value {
         LimitUsage::InFlight { usage, waiting } => (Some(usage), None, Some(waiting)),
         LimitUsage::Keyed(keyed) => (None, Some(keyed), None),
     };
-    let tally = one.map(|usage| usage.tally).or(keyed.map(|keyed| keyed.tally)).unwrap_or_default();
+    let tally =
+        one.map(|usage| usage.tally).or_else(|| keyed.map(|keyed| keyed.tally)).unwrap_or_default();
     let top = limit.top(top).into_iter();
     json!({
         "namespace": NAMESPACE,

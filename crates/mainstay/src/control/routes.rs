@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
+use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header};
 use mainstay_core::name::{PolicyName, ServiceName};
 use mainstay_core::problem::Code;
@@ -53,7 +54,7 @@ pub(super) async fn test(
         headers.append(name, value);
     }
     let field = headers.get(header::HOST).and_then(|host| host.to_str().ok());
-    let host = uri.authority().map(|authority| authority.as_str()).or(field);
+    let host = uri.authority().map(Authority::as_str).or(field);
     let host = host.unwrap_or("localhost").to_owned();
     let running = shared.gateway.running();
     let judged = running.judge(uri.path()).map_err(refused)?;
