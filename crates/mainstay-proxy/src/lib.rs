@@ -25,6 +25,6 @@ pub mod route;
 pub mod server;
 pub mod snapshot;
 pub mod split;
-mod time;
+pub mod time;
 pub mod tls;
 pub mod upstream;

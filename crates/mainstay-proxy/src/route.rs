@@ -149,6 +149,12 @@ impl Route {
         captures.get(self.path.index(name)?, path)
     }
 
+    /// Everything that the path captured, by name, given the judged `path` it was captured from.
+    pub fn captured<'p>(&self, captures: &Captures, path: &'p str) -> Vec<(&str, &'p str)> {
+        let names = self.path.names.iter();
+        names.filter_map(|name| Some((&**name, self.capture(captures, path, name)?))).collect()
+    }
+
     /// Whether the request may take this route, its method aside; fills `captures` if so. The
     /// host is not looked at: the table has done that.
     pub(crate) fn accepts(&self, view: &View<'_>, captures: &mut Captures) -> bool {

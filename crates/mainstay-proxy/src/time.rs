@@ -34,8 +34,8 @@ fn civil(at: SystemTime) -> Civil {
     }
 }
 
-/// `2026-01-02T03:04:05.678Z`.
-pub(crate) fn rfc3339(at: SystemTime) -> String {
+/// `2026-01-02T03:04:05.678Z`. What is before 1970 is shown as its first moment.
+pub fn rfc3339(at: SystemTime) -> String {
     let Civil { year, month, day, second_of_day, millis } = civil(at);
     let (hour, minute, second) =
         (second_of_day / 3_600, second_of_day / 60 % 60, second_of_day % 60);

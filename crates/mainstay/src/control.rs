@@ -1,17 +1,48 @@
 //! The control plane of one process: HTTP on the control port.
+//!
+//! What a person or a program may see of the running gateway, and the few things they may change
+//! by hand: modes of circuits, faults, and when the configuration is read again. Everything else
+//! comes from the configuration. An answer is made from the machines themselves at the moment of
+//! the question; nothing is kept here, so the API never tells of another state than the gateway
+//! acts by.
+//!
+//! | question | module |
+//! |---|---|
+//! | who may ask | [`guard`] |
+//! | what an answer looks like | [`answer`] |
+//! | what is noted of a change | [`events`] |
+//! | the calls | the rest, one module a noun |
+
+mod answer;
+mod balance;
+mod checks;
+mod circuits;
+mod events;
+mod explain;
+mod faults;
+mod guard;
+mod limits;
+mod moment;
+mod routes;
+mod settings;
 
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{delete, get, post, put};
+use mainstay_core::problem::Code;
 use tokio_util::sync::CancellationToken;
 
 use crate::role::Shared;
+use answer::Refused;
+
+/// Largest document taken: the longest there is, a route test with its headers, is a tenth of it.
+const BODY_BYTES_MAX: usize = 64 << 10;
 
 /// Answers on `listener` until told to stop.
 ///
@@ -30,18 +61,41 @@ pub async fn serve(listener: TcpListener, shared: Arc<Shared>, stop: Cancellatio
 }
 
 fn router(shared: Arc<Shared>) -> Router {
+    let guard = axum::middleware::from_fn_with_state(Arc::clone(&shared), guard::guard);
     Router::new()
         .route("/api/v1/live", get(|| async { StatusCode::OK }))
         .route("/api/v1/ready", get(ready))
         .route("/metrics", get(metrics))
+        .nest("/api/v1", calls())
+        .fallback(|| async { Refused::new(Code::NotFound, "the API has no such path") })
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(guard)
         .with_state(shared)
 }
 
-async fn ready(State(shared): State<Arc<Shared>>) -> StatusCode {
+fn calls() -> Router<Arc<Shared>> {
+    Router::new()
+        .route("/circuit-states", get(circuits::list))
+        .route("/circuit-states/{id}/mode", put(circuits::set_mode))
+        .route("/circuit-states/{id}/reset", post(circuits::reset))
+        .route("/limits", get(limits::list))
+        .route("/limits/{namespace}/{name}/usage", get(limits::usage))
+        .route("/upstreams", get(balance::upstreams))
+        .route("/balance/{namespace}/{service}", get(balance::balance))
+        .route("/routes/test", post(routes::test))
+        .route("/faults", get(faults::list).post(faults::set))
+        .route("/faults/{id}", delete(faults::clear))
+        .route("/explain/{subject}", get(explain::explain))
+        .route("/checks", get(checks::list))
+        .route("/settings", get(settings::show))
+        .route("/settings/reload", post(settings::reload))
+}
+
+async fn ready(State(shared): State<Arc<Shared>>) -> Response {
     if shared.draining.load(Ordering::Relaxed) {
-        StatusCode::SERVICE_UNAVAILABLE
+        Refused::new(Code::GatewayDraining, "the process is about to end").into_response()
     } else {
-        StatusCode::OK
+        StatusCode::OK.into_response()
     }
 }
 
@@ -51,6 +105,8 @@ async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
             let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
             ([(header::CONTENT_TYPE, kind)], text).into_response()
         }
-        Err(_unwritable) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+        Err(_unwritable) => {
+            Refused::new(Code::Internal, "the metrics cannot be written").into_response()
+        }
     }
 }

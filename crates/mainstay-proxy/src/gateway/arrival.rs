@@ -122,7 +122,23 @@ impl Arrival {
     ///
     /// The problem the caller is told of, when servers could read it differently.
     pub(super) fn path(&self, running: &Running) -> Result<Judged<'_>, Problem> {
-        let config = &running.plane.gateway;
+        running.judge(self.uri.path())
+    }
+
+    /// Host asked for, as text.
+    pub(super) fn host(&self) -> &str {
+        self.host.to_str().unwrap_or_default()
+    }
+}
+
+impl Running {
+    /// `path` in the one form that is judged and the one that is sent on.
+    ///
+    /// # Errors
+    ///
+    /// `path-ambiguous` when servers would read it in different ways.
+    pub fn judge<'p>(&self, path: &'p str) -> Result<Judged<'p>, Problem> {
+        let config = &self.plane.gateway;
         let options = Options {
             parameters: match config.path_parameters {
                 PathParameters::Strip => Parameters::Strip,
@@ -131,13 +147,8 @@ impl Arrival {
             },
             keep_encoded_slash: config.encoded_slash == EncodedSlash::Keep,
         };
-        path::judge(self.uri.path(), options)
+        path::judge(path, options)
             .map_err(|ambiguous| Problem::new(Code::PathAmbiguous, ambiguous.to_string()))
-    }
-
-    /// Host asked for, as text.
-    pub(super) fn host(&self) -> &str {
-        self.host.to_str().unwrap_or_default()
     }
 }
 

@@ -90,7 +90,7 @@ pub(super) enum Command {
         verb: Limit,
     },
     /// Faults put in on purpose; every one ends by itself.
-    #[command(after_help = examples("fault list", "fault set abort=503 --service order --percent 20 --ttl 60s"))]
+    #[command(after_help = examples("fault list", "fault set abort=503 --service order --percent 20 --reason 'drill'"))]
     Fault {
         #[command(subcommand)]
         verb: Fault,
@@ -258,7 +258,7 @@ pub(super) enum Limit {
 #[derive(Debug, Subcommand)]
 pub(super) enum Fault {
     /// Puts a fault in.
-    #[command(after_help = examples("fault set delay=0.2 --service order --percent 50 --ttl 60s", "fault set reset --instance 10.0.0.7:8080"))]
+    #[command(after_help = examples("fault set delay=0.2 --service order --percent 50 --ttl 60s --reason 'drill'", "fault set reset --instance 10.0.0.7:8080 --reason 'INC-7'"))]
     Set(FaultSet),
     /// Ends a fault, or all.
     #[command(after_help = examples("fault clear f-17", "fault clear --all"))]

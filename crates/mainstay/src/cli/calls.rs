@@ -32,15 +32,11 @@ const CIRCUITS: Table<'static> = Table(&[
 const STAGES: Table<'static> = Table(&[
     Column::new("STAGE", "/stage"),
     Column::new("RULE", "/rule"),
+    Column::new("SERVICE", "/service").optional(),
     Column::new("ORIGIN", "/origin").optional(),
 ]);
 
-const KEYS: Table<'static> = Table(&[
-    Column::new("KEY", "/key"),
-    Column::new("USED", "/used"),
-    Column::new("REMAINING", "/remaining"),
-    Column::new("DENIED", "/denied"),
-]);
+const KEYS: Table<'static> = Table(&[Column::new("KEY", "/key"), Column::new("ASKED", "/asked")]);
 
 /// `text` as one path segment or query value.
 pub(super) fn encoded(text: &str) -> String {
@@ -80,7 +76,10 @@ pub(super) fn route(verb: Route, session: &mut Session<'_>) -> Ended {
     if !matches!(session.global.output, None | Some(Format::Table | Format::Wide)) {
         return session.show(&answer, &STAGES);
     }
-    let route = answer.get("route").and_then(Json::as_str).unwrap_or("none");
+    let text = |name: &str| answer.get(name).and_then(Json::as_str);
+    let Some(route) = text("route") else {
+        return session.print(&format!("route none: {}", text("problem").unwrap_or("no match")));
+    };
     session.print(&format!("route {route}"))?;
     let stages = answer.get("stages").cloned().unwrap_or_default();
     session.show(&stages, &STAGES)
@@ -111,7 +110,10 @@ pub(super) fn circuit(verb: Circuit, session: &mut Session<'_>) -> Ended {
         }
         Circuit::Reset { id, reason: why } => {
             let why = reason(why.as_deref(), false)?;
-            set_mode(&Force { id, reason: None, expires: None }, "auto", why, session)
+            let path = format!("/api/v1/circuit-states/{}/reset", encoded(&id));
+            let body = json!({ "reason": why });
+            let state = session.control()?.change("POST", &path, Some(&body), why.as_deref())?;
+            session.show(&json!({ "items": [state] }), &CIRCUITS)
         }
     }
 }
@@ -141,9 +143,7 @@ fn set_mode(force: &Force, mode: &str, why: Option<String>, session: &mut Sessio
     let path = format!("/api/v1/circuit-states/{}/mode", encoded(&force.id));
     let state = session.control()?.change("PUT", &path, Some(&body), why.as_deref())?;
     session.show(&json!({ "items": [state] }), &CIRCUITS)?;
-    if mode != "auto" {
-        session.note(&format!("undo: mainstay circuit reset {}", force.id));
-    }
+    session.note(&format!("undo: mainstay circuit reset {}", force.id));
     Ok(0)
 }
 

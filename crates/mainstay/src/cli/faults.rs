@@ -30,7 +30,7 @@ pub(super) fn run(verb: Fault, session: &mut Session<'_>) -> Ended {
         }
         Fault::Set(set) => {
             let body = body(&set)?;
-            let why = reason(set.reason.as_deref(), false)?;
+            let why = reason(set.reason.as_deref(), true)?;
             let fault =
                 session.control()?.change("POST", "/api/v1/faults", Some(&body), why.as_deref())?;
             session.show(&json!({ "items": [fault] }), &FAULTS)?;

@@ -128,7 +128,7 @@ fn nobody_listening_is_exit_6_with_the_next_step() {
         "circuit force-open x --reason why --yes",
         "circuit reset x",
         "limit usage x",
-        "fault set reset",
+        "fault set reset --reason why",
         "fault clear --all",
         "fault list",
         "explain 01JD3Q9F",

@@ -25,6 +25,7 @@ pub(crate) struct Gateway {
     home: Arc<TempDir>,
     addresses: Vec<SocketAddr>,
     control: SocketAddr,
+    token: String,
     /// From the start of the process until it said that it is ready.
     pub(crate) started_in: Duration,
 }
@@ -78,9 +79,12 @@ impl Gateway {
         let ready: serde_json::Value = serde_json::from_str(&ready).expect(&ready);
         let control = ready["control"].as_str().unwrap().trim_start_matches("http://");
         let control = control.parse().unwrap();
+        let context = fs::read_to_string(home.path().join("data/control.toml")).unwrap();
+        let context: toml::Table = context.parse().unwrap();
+        let token = context["token"].as_str().unwrap().to_owned();
         let addresses = ready["gateway_listeners"].as_array().unwrap();
         let addresses = addresses.iter().map(|a| a.as_str().unwrap().parse().unwrap()).collect();
-        Self { child, log, home, addresses, control, started_in }
+        Self { child, log, home, addresses, control, token, started_in }
     }
 
     /// Where it listens: plain listeners first, then those with TLS.
@@ -131,8 +135,10 @@ impl Gateway {
     pub(crate) fn control(&self, path: &str) -> (u16, String) {
         let mut stream = TcpStream::connect(self.control).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        let ask =
-            format!("GET {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n", self.control);
+        let ask = format!(
+            "GET {path} HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {}\r\nconnection: close\r\n\r\n",
+            self.control, self.token
+        );
         stream.write_all(ask.as_bytes()).unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();

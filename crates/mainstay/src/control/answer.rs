@@ -1,0 +1,151 @@
+//! Documents in and out.
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::{FromRequest, FromRequestParts, Query, Request};
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use mainstay_core::problem::Code;
+use mainstay_resilience::Invalid;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use crate::report::{self, Report};
+use crate::settings::Errors;
+
+/// A document, or why there is none.
+pub(super) type Answer = Result<Json<Value>, Refused>;
+
+/// A problem document (RFC 9457) and its status.
+#[derive(Debug)]
+pub(super) struct Refused {
+    status: StatusCode,
+    document: Box<Value>,
+}
+
+impl Refused {
+    /// A problem of kind `code`.
+    pub(super) fn new(code: Code, detail: impl Into<String>) -> Self {
+        let status = StatusCode::from_u16(code.http()).unwrap_or(StatusCode::UNPROCESSABLE_ENTITY);
+        let document = json!({
+            "type": format!("docs/problems/{code}.md"),
+            "code": code.as_str(),
+            "title": code.title(),
+            "status": status.as_u16(),
+            "detail": detail.into(),
+            "effect": "none",
+        });
+        Self { status, document: Box::new(document) }
+    }
+
+    /// The request document is wrong.
+    pub(super) fn invalid(detail: impl Into<String>) -> Self {
+        Self::new(Code::InvalidRequest, detail)
+    }
+
+    /// There is no such thing.
+    pub(super) fn missing(what: &str, name: &str) -> Self {
+        Self::new(Code::NotFound, format!("there is no {what} `{name}`"))
+    }
+
+    /// The faults of a configuration, all of them.
+    pub(super) fn configuration(errors: &Errors) -> Self {
+        let mut document = report::document(&errors.reports);
+        let first = errors.reports.first().map(|report| Code::parse(&report.code));
+        // Whatever its first fault is called: what was asked for cannot be done with this content.
+        let status = match first.flatten().map(Code::http) {
+            Some(status @ 400..) => StatusCode::from_u16(status).ok(),
+            _ => None,
+        };
+        let status = status.unwrap_or(StatusCode::UNPROCESSABLE_ENTITY);
+        if let Some(fields) = document.as_object_mut() {
+            fields.remove("exit");
+            fields.insert("status".to_owned(), status.as_u16().into());
+            fields.insert("effect".to_owned(), "none".into());
+        }
+        Self { status, document: Box::new(document) }
+    }
+
+    /// What a plain answer of the router comes to.
+    pub(super) fn of_status(status: StatusCode) -> Self {
+        let (code, detail) = match status {
+            StatusCode::NOT_FOUND => (Code::NotFound, "the API has no such path"),
+            StatusCode::METHOD_NOT_ALLOWED => {
+                (Code::MethodNotAllowed, "the path is there, for other methods")
+            }
+            StatusCode::PAYLOAD_TOO_LARGE => (Code::BodyTooLarge, "at most 64 KiB"),
+            _ => (Code::InvalidRequest, "the request cannot be read"),
+        };
+        Self::new(code, detail)
+    }
+}
+
+impl From<Invalid> for Refused {
+    fn from(invalid: Invalid) -> Self {
+        let Invalid { path, code, problem } = invalid;
+        let detail = format!("`{path}`: {problem}");
+        // Codes of the configuration are for files; this was a request.
+        Self::new(if code == Code::ReasonRequired { code } else { Code::InvalidRequest }, detail)
+    }
+}
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        let mut response = (self.status, Json(*self.document)).into_response();
+        let kind = HeaderValue::from_static(PROBLEM);
+        response.headers_mut().insert(header::CONTENT_TYPE, kind);
+        response
+    }
+}
+
+/// Media type of problem documents.
+pub(super) const PROBLEM: &str = "application/problem+json";
+
+/// A request's document; nothing at all stands for the empty one.
+#[derive(Debug)]
+pub(super) struct Document<T>(pub(super) T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Document<T> {
+    type Rejection = Refused;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Refused> {
+        let bytes = Bytes::from_request(request, state)
+            .await
+            .map_err(|rejection| Refused::of_status(rejection.status()))?;
+        let text = if bytes.is_empty() { &b"{}"[..] } else { &bytes[..] };
+        let mut reader = serde_json::Deserializer::from_slice(text);
+        let value = serde_path_to_error::deserialize(&mut reader)
+            .map_err(|error| Refused::invalid(error.to_string()))?;
+        reader.end().map_err(|error| Refused::invalid(error.to_string()))?;
+        Ok(Self(value))
+    }
+}
+
+/// A request's query.
+#[derive(Debug)]
+pub(super) struct Asked<T>(pub(super) T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Asked<T> {
+    type Rejection = Refused;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Refused> {
+        let query = Query::try_from_uri(&parts.uri);
+        let Query(value) = query.map_err(|rejection| Refused::invalid(rejection.body_text()))?;
+        Ok(Self(value))
+    }
+}
+
+/// `{"items": […]}`.
+pub(super) fn items(items: Vec<Value>) -> Json<Value> {
+    Json(json!({ "items": items }))
+}
+
+/// The first fault of `errors`, on one line.
+pub(super) fn first_of(errors: &Errors) -> String {
+    let line = |report: &Report| {
+        let place = report.place.as_ref().map(|place| format!("{place}: ")).unwrap_or_default();
+        format!("{place}{}", report.message)
+    };
+    errors.reports.first().map(line).unwrap_or_default()
+}

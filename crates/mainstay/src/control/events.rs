@@ -1,0 +1,74 @@
+//! What is noted of a change, and why it was made.
+
+use axum::http::HeaderMap;
+use mainstay_core::problem::Code;
+use percent_encoding::percent_decode_str;
+use serde_json::Value;
+
+use super::answer::Refused;
+
+/// Somebody changed something by hand.
+#[derive(Debug)]
+pub(super) struct Changed<'a> {
+    /// What was done: `circuit.mode`.
+    pub(super) what: &'static str,
+    /// To what.
+    pub(super) subject: &'a str,
+    /// How it was.
+    pub(super) before: &'a Value,
+    /// How it is.
+    pub(super) after: &'a Value,
+    /// Why, in the words of who did it.
+    pub(super) reason: Option<&'a str>,
+}
+
+impl Changed<'_> {
+    /// Reports it: one log line at `info`. Whoever bears the token did it; nobody else is known.
+    pub(super) fn emit(self) {
+        let Self { what, subject, before, after, reason } = self;
+        // Foreign words are quoted with their control characters escaped: one change, one line.
+        tracing::info!(
+            who = "token",
+            what,
+            ?subject,
+            %before,
+            %after,
+            reason = ?reason.unwrap_or_default(),
+            "administrative change"
+        );
+    }
+}
+
+/// The reason of a change, from its document or else the `Mainstay-Reason` field, which is
+/// percent-encoded since field values are ASCII.
+///
+/// # Errors
+///
+/// `reason-required` when it has fewer than 3 or more than 500 characters.
+pub(super) fn reason(
+    document: Option<String>,
+    headers: &HeaderMap,
+) -> Result<Option<String>, Refused> {
+    let field = || {
+        let field = headers.get("mainstay-reason")?.to_str().ok()?;
+        Some(percent_decode_str(field).decode_utf8_lossy().into_owned())
+    };
+    let given = document.or_else(field).map(|text| text.trim().to_owned());
+    let Some(text) = given.filter(|text| !text.is_empty()) else { return Ok(None) };
+    let length = text.chars().count();
+    if (3..=500).contains(&length) {
+        return Ok(Some(text));
+    }
+    let detail = format!("a reason has 3 to 500 characters, this one {length}");
+    Err(Refused::new(Code::ReasonRequired, detail))
+}
+
+/// The same where there must be one.
+pub(super) fn needed_reason(
+    document: Option<String>,
+    headers: &HeaderMap,
+) -> Result<String, Refused> {
+    reason(document, headers)?.ok_or_else(|| {
+        Refused::new(Code::ReasonRequired, "this change needs a reason of 3 to 500 characters")
+    })
+}

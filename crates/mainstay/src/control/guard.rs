@@ -1,0 +1,137 @@
+//! Who may ask.
+//!
+//! Two questions come before every call but `live` and `ready`. Is it meant for us? A page on the
+//! web can have its own name resolve to loopback and then send requests here with the browser of
+//! whoever reads it (DNS rebinding); such requests bear that name in `Host`, so only names that
+//! cannot be anybody else's pass. Does the caller know the token? It stands in a file that only
+//! the owner of the process can read.
+
+use std::hint::black_box;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use mainstay_core::problem::Code;
+
+use super::answer::{PROBLEM, Refused};
+use crate::role::Shared;
+
+/// Lets a request pass or refuses it, and completes the answer's header.
+pub(super) async fn guard(
+    State(shared): State<Arc<Shared>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    // Nobody learns anything from these two, and probes have neither token nor our name.
+    let open = matches!(request.uri().path(), "/api/v1/live" | "/api/v1/ready");
+    let mut response = match refusal(&request, &shared.token) {
+        Some(refused) if !open => refused.into_response(),
+        _ => explained(next.run(request).await),
+    };
+    let status = response.status();
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    if status == StatusCode::UNAUTHORIZED {
+        headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
+    response
+}
+
+fn refusal(request: &Request, token: &str) -> Option<Refused> {
+    let headers = request.headers();
+    let mut hosts = headers.get_all(header::HOST).iter().map(|host| host.to_str().unwrap_or(""));
+    let named = hosts.next().is_some_and(is_ours) && hosts.next().is_none();
+    let target = request.uri().authority().is_none_or(|authority| is_ours(authority.as_str()));
+    if !(named && target) {
+        let detail = "the `Host` of the request must be `localhost` or a loopback address";
+        return Some(Refused::new(Code::HostNotAllowed, detail));
+    }
+    if bearer(headers).is_some_and(|given| same(given, token)) {
+        return None;
+    }
+    let detail = "send the token of control.toml as `Authorization: Bearer TOKEN`";
+    Some(Refused::new(Code::CredentialMissing, detail))
+}
+
+/// The router refuses in plain text; that becomes a problem document.
+fn explained(response: Response) -> Response {
+    let status = response.status();
+    let is_problem = response.headers().get(header::CONTENT_TYPE).is_some_and(|k| k == PROBLEM);
+    if !status.is_client_error() || is_problem {
+        return response;
+    }
+    let mut refused = Refused::of_status(status).into_response();
+    if let Some(allow) = response.headers().get(header::ALLOW) {
+        refused.headers_mut().insert(header::ALLOW, allow.clone());
+    }
+    refused
+}
+
+/// Whether `host` is a name of this machine that no resolver can give to another.
+fn is_ours(host: &str) -> bool {
+    let name = match host.strip_prefix('[') {
+        Some(rest) => {
+            let Some((address, port)) = rest.split_once(']') else { return false };
+            if !is_port(port) {
+                return false;
+            }
+            address
+        }
+        None => match host.split_once(':') {
+            Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
+            Some(_) => return false,
+            None => host,
+        },
+    };
+    name.eq_ignore_ascii_case("localhost")
+        || name.parse().is_ok_and(|address: IpAddr| address.is_loopback())
+}
+
+fn is_port(text: &str) -> bool {
+    text.is_empty()
+        || text.strip_prefix(':').is_some_and(|port| port.bytes().all(|b| b.is_ascii_digit()))
+}
+
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let mut fields = headers.get_all(header::AUTHORIZATION).iter();
+    let (field, None) = (fields.next()?, fields.next()) else { return None };
+    let (scheme, token) = field.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+/// Whether two texts are equal, in a time that says nothing of where they differ.
+fn same(a: &str, b: &str) -> bool {
+    let differ = |seen, (x, y): (u8, u8)| black_box(seen | (x ^ y));
+    a.len() == b.len() && a.bytes().zip(b.bytes()).fold(0, differ) == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_names_of_this_machine_are_ours() {
+        let ours = ["localhost", "LocalHost:7400", "127.0.0.1", "127.9.9.9:80", "[::1]:7400"];
+        for host in ours.into_iter().chain(["[::1]", "127.0.0.1:"]) {
+            assert!(is_ours(host), "{host}");
+        }
+        let others = ["", "evil.example", "localhost.evil.example", "127.0.0.1.evil.example"];
+        let odd =
+            ["10.0.0.1", "localhost:80:80", "localhost:x", "[::1", "[::1]x", "::1", "0.0.0.0"];
+        for host in others.into_iter().chain(odd).chain(["a@localhost", "localhost "]) {
+            assert!(!is_ours(host), "{host}");
+        }
+    }
+
+    #[test]
+    fn tokens_are_equal_as_wholes() {
+        assert!(same("abc", "abc"));
+        for other in ["", "ab", "abd", "abcd", "ABC"] {
+            assert!(!same(other, "abc"), "{other}");
+        }
+    }
+}

@@ -1,0 +1,54 @@
+//! The configuration in force, and reading it again.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::HeaderMap;
+use mainstay_core::problem::Code;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::answer::{Answer, Document, Refused, first_of};
+use super::events::{Changed, reason};
+use crate::role::Shared;
+use crate::settings::origin;
+
+/// `GET /settings`
+pub(super) async fn show(State(shared): State<Arc<Shared>>) -> Json<Value> {
+    let (tree, last) = {
+        let live = shared.live.lock();
+        (live.tree().clone(), live.last().clone())
+    };
+    let failure = last.err().map(|errors| first_of(&errors));
+    Json(json!({ "items": origin::values(&tree), "last_reload_error": failure }))
+}
+
+/// A reload asked for.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Reload {
+    reason: Option<String>,
+}
+
+/// `POST /settings/reload`
+pub(super) async fn reload(
+    State(shared): State<Arc<Shared>>,
+    headers: HeaderMap,
+    Document(asked): Document<Reload>,
+) -> Answer {
+    let why = reason(asked.reason, &headers)?;
+    // Files may lie on a disk that hangs; the control plane answers others meanwhile.
+    let done = tokio::task::spawn_blocking(move || shared.reload())
+        .await
+        .map_err(|_panicked| Refused::new(Code::Internal, "the reload ended in the middle"))?;
+    let (after, answer) = match done {
+        Ok(reloaded) => (json!(reloaded), Ok(Json(json!(reloaded)))),
+        Err(errors) => {
+            (json!({ "refused": first_of(&errors) }), Err(Refused::configuration(&errors)))
+        }
+    };
+    let (subject, before, reason) = ("settings", Value::Null, why.as_deref());
+    Changed { what: "settings.reload", subject, before: &before, after: &after, reason }.emit();
+    answer
+}
