@@ -80,9 +80,7 @@ impl Shop {
     /// Waits until instance 0 has its share again.
     #[track_caller]
     fn comes_back(&self, before: f64) {
-        until("the share comes back", SECOND * 30, || {
-            self.share_of_first(SECOND) > before * 0.7
-        });
+        until("the share comes back", SECOND * 30, || self.share_of_first(SECOND) > before * 0.7);
     }
 
     /// Circuits that opened so far.
@@ -133,7 +131,7 @@ to = "item"
 limits = ["roomy"]
 [upstream.item]
 instances = [{}]
-retry = {{ attempts = 3, try_seconds = 0.3 }}
+retry = {{ attempts = 3, try_seconds = 0.5 }}
 balance = {{ kind = "{balance}" }}
 outlier = {{ interval_seconds = 2, base_seconds = 2, max_seconds = 4 }}
 [circuit.default]

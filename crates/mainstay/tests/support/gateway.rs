@@ -131,7 +131,8 @@ impl Gateway {
     pub(crate) fn control(&self, path: &str) -> (u16, String) {
         let mut stream = TcpStream::connect(self.control).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        let ask = format!("GET {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n", self.control);
+        let ask =
+            format!("GET {path} HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n", self.control);
         stream.write_all(ask.as_bytes()).unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
@@ -174,5 +175,9 @@ pub(crate) fn log_of(name: &str) -> PathBuf {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let logs = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("test-logs");
     fs::create_dir_all(&logs).unwrap();
-    logs.join(format!("{name}-{}-{}.log", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed)))
+    logs.join(format!(
+        "{name}-{}-{}.log",
+        std::process::id(),
+        COUNT.fetch_add(1, Ordering::Relaxed)
+    ))
 }
