@@ -131,7 +131,7 @@ to = "item"
 limits = ["roomy"]
 [upstream.item]
 instances = [{}]
-retry = {{ attempts = 3, try_seconds = 0.3 }}
+retry = {{ attempts = 3, try_seconds = 0.5 }}
 balance = {{ kind = "{balance}" }}
 outlier = {{ interval_seconds = 2, base_seconds = 2, max_seconds = 4 }}
 [circuit.default]

@@ -1,5 +1,6 @@
 //! Turns what the stages tell into metrics and log lines.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,8 +15,8 @@ use prometheus_client::metrics::counter::Counter;
 
 use crate::events;
 use crate::metrics::{
-    CircuitState, CircuitTransition, Degradation, LimitDecision, Metrics, Reason, ServiceLabel,
-    ServiceReason,
+    CircuitState, CircuitTransition, Degradation, InstanceMetrics, LimitDecision, Metrics, Reason,
+    ServiceLabel, ServiceReason,
 };
 
 /// Counts what happens, and logs what changes state.
@@ -80,10 +81,6 @@ impl Observer for Counting {
         events::CircuitChanged { circuit: &key.policy, subject: &key.subject, transition }.emit();
     }
 
-    fn attempt_ended(&self, endpoint: &Endpoint, failed: Option<bool>, took: Duration) {
-        let _unused = (endpoint, failed, took);
-    }
-
     fn retried(&self, service: &str, reason: &'static str) {
         let labels = ServiceReason { service: service.to_owned(), reason: reason.to_owned() };
         self.metrics.retries.get_or_create(&labels).inc();
@@ -132,5 +129,71 @@ impl Observer for Counting {
         let labels = ServiceLabel { service: service.to_owned() };
         self.metrics.panic_active.get_or_create(&labels).set(i64::from(active));
         events::PanicChanged { service, active }.emit();
+    }
+}
+
+/// Counts the attempts at the instances of one service, and passes everything else on.
+///
+/// Only here is it known which service an instance belongs to. Its counters are found once and
+/// kept by the number of the endpoint: an attempt costs one look-up under a shared lock.
+#[derive(Debug)]
+pub(super) struct Attempts {
+    service: Arc<str>,
+    metrics: Arc<Metrics>,
+    known: RwLock<BTreeMap<u32, InstanceMetrics>>,
+    rest: Arc<dyn Observer>,
+}
+
+/// Counters kept at hand; beyond this many the memory starts anew, which costs look-ups and
+/// nothing else.
+const KNOWN_MAX: usize = 16_384;
+
+impl Attempts {
+    pub(super) fn new(service: Arc<str>, metrics: Arc<Metrics>, rest: Arc<dyn Observer>) -> Self {
+        Self { service, metrics, known: RwLock::default(), rest }
+    }
+}
+
+impl Observer for Attempts {
+    fn circuit_changed(&self, circuit: &SharedCircuit, transition: &Transition) {
+        self.rest.circuit_changed(circuit, transition);
+    }
+
+    fn attempt_ended(&self, endpoint: &Endpoint, failed: Option<bool>, took: Duration) {
+        if let Some(counters) = self.known.read().get(&endpoint.id()) {
+            counters.ended(failed, took);
+            return;
+        }
+        let counters = self.metrics.instance(&self.service, endpoint.name());
+        counters.ended(failed, took);
+        let mut known = self.known.write();
+        if known.len() >= KNOWN_MAX {
+            known.clear();
+        }
+        known.insert(endpoint.id(), counters);
+    }
+
+    fn retried(&self, service: &str, reason: &'static str) {
+        self.rest.retried(service, reason);
+    }
+
+    fn retry_stopped(&self, why: &'static str) {
+        self.rest.retry_stopped(why);
+    }
+
+    fn limit_decided(&self, limit: &str, decision: &'static str) {
+        self.rest.limit_decided(limit, decision);
+    }
+
+    fn degraded(&self, degraded: Degraded) {
+        self.rest.degraded(degraded);
+    }
+
+    fn ejection(&self, service: &str, endpoint: Option<&Endpoint>, change: &Change) {
+        self.rest.ejection(service, endpoint, change);
+    }
+
+    fn panicking(&self, service: &str, active: bool) {
+        self.rest.panicking(service, active);
     }
 }

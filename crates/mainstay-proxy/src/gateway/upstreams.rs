@@ -18,6 +18,7 @@ use mainstay_resilience::circuit::{CircuitPolicy, Scope};
 use parking_lot::Mutex;
 
 use super::Parts;
+use super::observer::Attempts;
 use crate::config::upstream::Protocol;
 use crate::config::{Plane, UpstreamConfig};
 use crate::faults::{FaultBook, Place};
@@ -97,7 +98,11 @@ impl UpstreamRuntime {
             failure_penalty: config.balance.failure_penalty,
             consecutive: config.outlier.consecutive,
             wake: 0.into(),
-            observer: Arc::clone(&observer),
+            observer: Arc::new(Attempts::new(
+                Arc::clone(&service),
+                Arc::clone(&parts.metrics),
+                Arc::clone(&observer),
+            )),
         };
         let listed = !config.instances.is_empty() || parts.resolve.is_none();
         let policy = InstancesPolicy {

@@ -2,10 +2,9 @@
 
 use std::cell::{Cell, RefCell};
 use std::io;
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
@@ -147,33 +146,41 @@ async fn accept<H: Handler>(
 ) {
     let open = Open(Rc::clone(&floor));
     let Ok(listener) = tokio::net::TcpListener::from_std(door.socket) else { return };
+    let take_in = |tcp: tokio::net::TcpStream, peer: SocketAddr| {
+        let Some(counted) = caps.admit(peer.ip()) else { return };
+        let present = floor.enter(counted);
+        let tls = door.tls.as_ref().map(ServerTls::config);
+        let setting = Rc::clone(&setting);
+        tasks::spawn(async move {
+            setting.serve(tcp, peer, tls, Rc::clone(&present.pace)).await;
+        });
+    };
     loop {
         let accepted = tokio::select! {
             biased;
-            () = stop.cancelled() => {
-                match listener.poll_accept(&mut Context::from_waker(Waker::noop())) {
-                    Poll::Ready(accepted) => accepted,
-                    Poll::Pending => break,
-                }
-            }
+            () = stop.cancelled() => break,
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((tcp, peer)) => {
-                let Some(counted) = caps.admit(peer.ip()) else { continue };
-                let present = floor.enter(counted);
-                let tls = door.tls.as_ref().map(ServerTls::config);
-                let setting = Rc::clone(&setting);
-                tasks::spawn(async move {
-                    setting.serve(tcp, peer, tls, Rc::clone(&present.pace)).await;
-                });
-            }
+            Ok((tcp, peer)) => take_in(tcp, peer),
             Err(error) if gone(&error) => (),
-            Err(_exhausted) if stop.is_cancelled() => break,
             Err(_exhausted) => tokio::time::sleep(EXHAUSTED_PAUSE).await,
         }
     }
-    drop(listener);
+    // The runtime knows the queue as it was when it last looked, and hands out so many a turn. The
+    // socket itself knows who is there.
+    if let Ok(socket) = listener.into_std() {
+        loop {
+            match socket.accept().and_then(|(tcp, peer)| {
+                tcp.set_nonblocking(true)?;
+                Ok((tokio::net::TcpStream::from_std(tcp)?, peer))
+            }) {
+                Ok((tcp, peer)) => take_in(tcp, peer),
+                Err(error) if gone(&error) => (),
+                Err(_empty_or_exhausted) => break,
+            }
+        }
+    }
     drop(open);
 }
 

@@ -82,7 +82,7 @@ pub(crate) fn serve_if_asked() {
 }
 
 /// How long an answer takes when nothing is wrong.
-pub(crate) const USUAL_MILLISECONDS: u64 = 5;
+pub(crate) const USUAL_MILLISECONDS: u64 = 20;
 
 fn serve(mut stream: &TcpStream, (status, delay): &(AtomicU64, AtomicU64)) -> Option<()> {
     stream.set_nodelay(true).ok()?;
