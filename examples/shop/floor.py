@@ -44,6 +44,11 @@ def free_port():
         return probe.getsockname()[1]
 
 
+def address_of(subject):
+    """`price@127.0.0.1:9000` as `127.0.0.1:9000`."""
+    return subject.rpartition("@")[2]
+
+
 class Instance:
     """One process of a service. It keeps its port over restarts."""
 
@@ -130,7 +135,7 @@ class Gateway:
                 numbers = dict(re.findall(r"(\w+)=([\d.]+)", line))
                 with self.lock:
                     if "circuit opened" in line or "circuit changed" in line:
-                        subject, state = field.get("subject", "?"), field.get("to", "?")
+                        subject, state = address_of(field.get("subject", "?")), field.get("to", "?")
                         if state == "open" and self.states.get(subject) not in ("open", "half-open"):
                             self.opened[subject] = self.opened.get(subject, 0) + 1
                         self.states[subject] = state
@@ -154,7 +159,7 @@ class Gateway:
             with urllib.request.urlopen(request, timeout=0.5) as answer:
                 listed = json.load(answer)
             rows = listed if isinstance(listed, list) else listed.get("items", [])
-            states.update({row["instance"]: row["state"] for row in rows if row.get("instance")})
+            states.update({address_of(row["instance"]): row["state"] for row in rows if row.get("instance")})
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             pass
         return states

@@ -51,15 +51,24 @@ class Load:
         return self
 
     def stop(self):
+        """Sends no more, and waits for what is under way."""
         self.over.set()
         self._thread.join()
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        self._pool.shutdown(wait=True)
+
+    def abandon(self):
+        """Sends no more, and waits for nothing."""
+        self.over.set()
+        self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _send(self):
         due = time.monotonic()
         while not self.over.wait(max(0.0, due - time.monotonic())):
             path = self.paths[self.intended % len(self.paths)]
-            self._pool.submit(self._ask, path, path + self.random.choice(SKUS), due)
+            try:
+                self._pool.submit(self._ask, path, path + self.random.choice(SKUS), due)
+            except RuntimeError:
+                return      # abandoned
             self.intended += 1
             due += 1 / self.rate
 
@@ -90,7 +99,8 @@ class Load:
                 connection.request("GET", target, headers={"x-client": self.client})
                 response = connection.getresponse()
                 response.read()
-                return response.status, response.getheader("mainstay-outcome", "")
+                # "stale;cause=circuit;attempts=2": the first word is what became of it.
+                return response.status, response.getheader("mainstay-outcome", "").partition(";")[0]
             except (OSError, http.client.HTTPException) as error:
                 connection.close()
                 self._own.connection = None

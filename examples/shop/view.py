@@ -121,8 +121,8 @@ class View:
         for service in SERVICES:
             with self.load.lock:
                 seen = self.load.seen[service]
-                rate, p50, p95 = len(seen.recent) / 3, seen.quantile(0.5), seen.quantile(0.95)
-                rate = len(seen.recent) / 3
+                p50, p95 = seen.quantile(0.5), seen.quantile(0.95)
+                rate = len(seen.recent) / 3         # quantile() has dropped what is older
                 row = (f"{service:<10}{rate:>5.0f}    {seconds(p50):<8} {seconds(p95):<8} {again.get(service, 0) / 3:>7.1f}"
                        f"  {seen.degraded:>10}  {seen.limited:>4}")
                 out.append(row + "  " + colour(f"{seen.failed:>6}", "31" if seen.failed else "32"))
