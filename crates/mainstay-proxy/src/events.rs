@@ -5,6 +5,7 @@
 
 use mainstay_resilience::circuit::{State, Transition};
 use mainstay_resilience::outlier::{Ejection, Evidence};
+use mainstay_resilience::system::Change;
 
 /// A circuit changed its state, or would have.
 #[derive(Debug)]
@@ -35,6 +36,26 @@ impl CircuitChanged<'_> {
             );
         } else {
             tracing::info!(circuit, subject, from, to, reason, enforced, "circuit changed");
+        }
+    }
+}
+
+/// The machine became short of something, or has enough again.
+#[derive(Debug)]
+pub(crate) struct ShortageChanged(pub(crate) Change);
+
+impl ShortageChanged {
+    pub(crate) fn emit(self) {
+        match self.0 {
+            Change::Began(over) => tracing::warn!(
+                short = ?over.short,
+                observed = over.observed,
+                threshold = over.threshold,
+                "machine overloaded: calls beyond what it carries are shed"
+            ),
+            Change::Ended(over) => {
+                tracing::info!(short = ?over.short, "machine no longer overloaded");
+            }
         }
     }
 }

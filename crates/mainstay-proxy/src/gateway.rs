@@ -9,6 +9,7 @@ mod arrival;
 pub mod keys;
 mod lane;
 mod observer;
+pub mod protection;
 mod serve;
 pub mod substitutes;
 mod upstreams;
@@ -39,6 +40,7 @@ use crate::record::Records;
 use crate::server::{ConnInfo, Handler};
 use crate::tls::TlsError;
 use observer::Counting;
+use protection::Protection;
 
 /// A gateway that serves requests by its configuration.
 #[derive(Debug)]
@@ -64,6 +66,8 @@ pub struct Parts {
     pub records: Arc<Records>,
     /// Good answers, kept for bad times.
     pub stale: Arc<StaleStore>,
+    /// What sheds calls while the machine is short of something.
+    pub protection: Arc<Protection>,
     /// Who the instances of services without a list are; `None` knows none.
     pub resolve: Option<Arc<dyn ResolveAny>>,
 }
@@ -109,6 +113,7 @@ impl Parts {
             }),
             records: Arc::default(),
             stale: Arc::new(StaleStore::new(mainstay_call::stale::STALE_BYTES_MAX)),
+            protection: Arc::default(),
             log: None,
             resolve: None,
             metrics,
@@ -124,6 +129,7 @@ impl Gateway {
     /// When a file that the configuration names cannot be read or used.
     pub fn new(plane: Arc<Plane>, parts: Parts) -> Result<Arc<Self>, TlsError> {
         let running = Running::build(plane, &parts, None)?;
+        parts.protection.set_policy(running.plane.system);
         Ok(Arc::new(Self {
             running: ArcSwap::from_pointee(running),
             building: Mutex::new(()),
@@ -141,6 +147,7 @@ impl Gateway {
         let _one_at_a_time = self.building.lock();
         let before = self.running.load_full();
         let next = Running::build(plane, &self.parts, Some(&before))?;
+        self.parts.protection.set_policy(next.plane.system);
         self.running.store(Arc::new(next));
         Ok(())
     }

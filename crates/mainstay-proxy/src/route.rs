@@ -42,6 +42,7 @@ use crate::split::Split;
 
 pub use condition::{Condition, Test};
 pub use host::HostPattern;
+pub use mainstay_resilience::system::Priority;
 pub use mirror::Mirror;
 pub use path::{CAPTURES_MAX, Captures, PathPattern};
 pub use raw::RawRoute;
@@ -123,24 +124,6 @@ pub enum ForwardPath {
     Canonical,
     /// The bytes as they came, for signed addresses.
     Original,
-}
-
-/// Who is shed first when the process is overloaded: low before normal before high; critical
-/// never.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, JsonSchema,
-)]
-#[serde(rename_all = "snake_case")]
-pub enum Priority {
-    /// Shed first.
-    Low,
-    /// Shed next.
-    #[default]
-    Normal,
-    /// Shed last.
-    High,
-    /// Never shed.
-    Critical,
 }
 
 impl Route {

@@ -221,7 +221,7 @@ impl System {
         self.poll(now);
         if let Some(over) = self.over
             && priority < Priority::Critical
-            && let Err(shed) = self.fits(over, priority)
+            && let Err(shed) = self.fits(over, priority, &self.in_flight)
         {
             self.shed_total += 1;
             return Err(shed);
@@ -230,12 +230,40 @@ impl System {
         Ok(Admitted { priority })
     }
 
+    /// [`System::admit`] for a caller that counts calls itself, as one does whose workers share no
+    /// lock while there is no shortage: `in_flight` is by [`Priority`], without this call.
+    ///
+    /// # Errors
+    ///
+    /// As [`System::admit`].
+    pub fn weigh(
+        &mut self,
+        now: Instant,
+        priority: Priority,
+        in_flight: [u32; 4],
+    ) -> Result<(), Shed> {
+        self.poll(now);
+        let Some(over) = self.over.filter(|_| priority < Priority::Critical) else {
+            return Ok(());
+        };
+        let fits = self.fits(over, priority, &in_flight);
+        self.shed_total += u64::from(fits.is_err());
+        fits
+    }
+
+    /// Takes note of calls that came back since the last time, about once a second: what
+    /// [`System::record`] is for a caller that counts itself. `latency` is the sum of theirs.
+    pub fn learn(&mut self, now: Instant, calls: u64, latency: Duration) {
+        self.poll(now);
+        self.seconds.add(calls, latency);
+    }
+
     /// Records that a call came back after `latency`.
     #[inline]
     pub fn record(&mut self, now: Instant, call: Admitted, latency: Duration) {
         self.poll(now);
         self.leave(call);
-        self.seconds.add(latency);
+        self.seconds.add(1, latency);
     }
 
     /// Takes back a call that says nothing about the process.
@@ -288,8 +316,8 @@ impl System {
         self.shed_total
     }
 
-    fn fits(&self, over: Over, priority: Priority) -> Result<(), Shed> {
-        let in_flight = self.in_flight[priority as usize..].iter().sum();
+    fn fits(&self, over: Over, priority: Priority, in_flight: &[u32; 4]) -> Result<(), Shed> {
+        let in_flight = in_flight[priority as usize..].iter().sum();
         let carries = self.seconds.carries().unwrap_or(0.0).max(1.0);
         if f64::from(in_flight) <= carries {
             return Ok(());
@@ -374,9 +402,9 @@ impl Seconds {
     }
 
     #[inline]
-    fn add(&mut self, latency: Duration) {
+    fn add(&mut self, calls: u64, latency: Duration) {
         let cell = &mut self.cells[self.head];
-        cell.calls += 1;
+        cell.calls += calls;
         let nanos = u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX);
         cell.latency_nanos = cell.latency_nanos.saturating_add(nanos);
     }

@@ -8,6 +8,7 @@ mod data_dir;
 mod keeping;
 mod listeners;
 mod node;
+mod sampling;
 mod signals;
 mod takeover;
 

@@ -60,6 +60,10 @@ pub(super) async fn serve(
         }
         Match::MethodNotAllowed { allow } => return asked.not_allowed(allow),
     };
+    let admitted = match parts.protection.admit(started, route.priority) {
+        Ok(admitted) => admitted,
+        Err(problem) => return asked.problem(Some(&route), None, &problem),
+    };
     let longest = route.body_bytes_max.unwrap_or(running.plane.gateway.limits.body_bytes_max);
     if http_body::Body::size_hint(&body).lower() > longest {
         let problem = Problem::new(Code::BodyTooLarge, format!("at most {longest} bytes"));
@@ -101,6 +105,9 @@ pub(super) async fn serve(
             let mut pipeline = lane.pipeline.clone();
             // Every stage is always ready: what has to be waited for is waited for in the call.
             let result = pipeline.call(request).await;
+            if result.is_ok() {
+                admitted.answered(MonotonicClock.now().since(started));
+            }
             asked.answer(&route, lane, &captures, &judged, &context, result)
         }
     }

@@ -43,6 +43,27 @@ fn check(readings: &[f64], want: &str) {
 }
 
 #[test]
+fn a_caller_that_counts_itself_is_told_the_same() {
+    let mut own = System::new(SystemPolicy::default(), at(0));
+    for second in 0..3 {
+        own.learn(at(second), 100, Duration::from_secs(5));
+    }
+    assert_eq!(own.carries(), steady().carries());
+    assert_eq!(own.weigh(at(3), Priority::Low, [99; 4]), Ok(()), "there is no shortage");
+    own.observe(at(3), cpu(90.0));
+    let mut counted = steady();
+    counted.observe(at(3), cpu(90.0));
+    let got_in = room(&mut counted, Priority::Normal);
+    let mut in_flight = [9, 0, 0, 0];
+    while own.weigh(at(3), Priority::Normal, in_flight).is_ok() {
+        in_flight[Priority::Normal as usize] += 1;
+    }
+    assert_eq!(in_flight[Priority::Normal as usize] as usize, got_in);
+    assert_eq!(own.shed_total(), 1);
+    assert_eq!(own.weigh(at(3), Priority::Critical, [99; 4]), Ok(()));
+}
+
+#[test]
 fn a_shortage_begins_at_its_threshold_and_ends_five_points_below() {
     check(&[84.9, 85.0, 84.0, 80.1, 80.0, 84.9, 85.0], ".!!!..!");
     let mut system = System::new(SystemPolicy::default(), at(0));

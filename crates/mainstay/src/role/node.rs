@@ -27,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 use super::data_dir::DataDir;
 use super::keeping::{self, Keeping};
 use super::listeners::{self, Inherited};
+use super::sampling::Sampling;
 use super::signals::{Signals, Told};
 use super::{Ready, Role, Start, system, takeover};
 use crate::cli::Session;
@@ -89,6 +90,7 @@ pub struct Node {
     context_file: PathBuf,
     _watch: Option<Watch>,
     keeping: Keeping,
+    sampling: Option<Sampling>,
     data_dir: DataDir,
 }
 
@@ -151,6 +153,8 @@ impl Node {
             let _told_if_still_there = tell.send(Told::Terminate);
         })
         .map_err(|error| failed("control.sock", &error))?;
+        let sampling = Sampling::start(Arc::clone(&shared.gateway.parts().protection))
+            .map_err(|error| failed("the look at the machine", &error))?;
         let context_file = data_dir.path().join("control.toml");
         write_context(&shared, &context_file)?;
         let watch = watch(&shared, &start);
@@ -164,6 +168,7 @@ impl Node {
             context_file,
             _watch: watch,
             keeping,
+            sampling,
             data_dir,
         };
         Ok((node, warnings))
@@ -194,6 +199,9 @@ impl Node {
         self.stop.cancel();
         let _ended = self.control.join();
         self.keeping.end();
+        if let Some(sampling) = self.sampling {
+            sampling.end();
+        }
         drop(self.shared);
         // The writer ends when the last worker's handle to it is gone.
         if let Some(writer) = self.log_writer {
