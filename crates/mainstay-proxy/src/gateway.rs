@@ -4,6 +4,7 @@
 //! once and keep to their end. A reload builds the next one beside it, takes over what was learnt
 //! (circuits, limits, budgets, endpoints keep their state when their names stay), and swaps.
 
+mod affinity;
 mod answer;
 mod arrival;
 pub mod keys;

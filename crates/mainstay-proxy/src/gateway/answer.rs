@@ -21,6 +21,7 @@ use super::{Parts, Running};
 use crate::access_log::Entry;
 use crate::body::{OutBody, PipelineBody, tunnel_of};
 use crate::config::gateway::{Explain, OutcomeHeader};
+use crate::faults::FAULT_HEADER;
 use crate::header;
 use crate::metrics::RouteMetrics;
 use crate::path::Judged;
@@ -96,6 +97,10 @@ impl Asked<'_> {
                 captures,
             };
             rules.apply(headers, &values);
+        }
+        if let Some(fault) = context.fault() {
+            // Whoever answers in the end: people must not take a rehearsal for the real thing.
+            headers.insert(FAULT_HEADER, HeaderValue::from_static(fault));
         }
         let failed = outcome != "ok" || response.status().is_server_error();
         let told = Told {

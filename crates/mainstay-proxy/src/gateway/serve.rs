@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use http::header::{CONNECTION, HOST, UPGRADE};
+use http::header::{CONNECTION, HOST, SET_COOKIE, UPGRADE};
 use http::request::Parts as Head;
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Request, Response, Uri};
@@ -15,6 +15,7 @@ use mainstay_core::{Clock, Instant, Problem};
 use mainstay_resilience::deadline::{Covers, Deadline};
 use tower_service::Service;
 
+use super::affinity;
 use super::answer::{self, Asked};
 use super::arrival::Arrival;
 use super::keys::Found;
@@ -90,7 +91,8 @@ pub(super) async fn serve(
                 let problem = Problem::new(Code::NoInstance, "the service is not configured");
                 return asked.problem(Some(&route), None, &problem);
             };
-            let context = context(lane, &facts, &arrival, &route, started);
+            let (hash, cookie) = affinity::hash(&lane.upstream.config.balance, &facts);
+            let context = context(lane, hash, &arrival, &route, started);
             let target = match target(&arrival, &judged, &route, &captures) {
                 Ok(target) => target,
                 Err(problem) => return asked.problem(Some(&route), Some(lane), &problem),
@@ -108,7 +110,11 @@ pub(super) async fn serve(
             if result.is_ok() {
                 admitted.answered(MonotonicClock.now().since(started));
             }
-            asked.answer(&route, lane, &captures, &judged, &context, result)
+            let mut response = asked.answer(&route, lane, &captures, &judged, &context, result);
+            if let Some(cookie) = cookie {
+                response.headers_mut().append(SET_COOKIE, cookie);
+            }
+            response
         }
     }
 }
@@ -118,16 +124,11 @@ const NO_ROUTE: &str = "no route matches the host and path of the request";
 /// What the stages share about this call.
 fn context(
     lane: &Lane,
-    facts: &Facts<'_>,
+    hash: Option<u64>,
     arrival: &Arrival,
     route: &Arc<Route>,
     started: Instant,
 ) -> Arc<Context> {
-    let balance = &lane.upstream.config.balance;
-    let hash = match balance.layout {
-        Some(layout) if !balance.hash.is_empty() => facts.hash(&balance.hash, layout.function()),
-        _ => None,
-    };
     let context = Context::new(
         started,
         CallFacts {
