@@ -7,6 +7,7 @@
 mod affinity;
 mod answer;
 mod arrival;
+mod copies;
 pub mod keys;
 mod lane;
 mod observer;
@@ -37,6 +38,7 @@ use crate::config::Plane;
 use crate::faults::FaultBook;
 use crate::forwarded::TrustedProxies;
 use crate::metrics::{Metrics, RouteMetrics};
+use crate::mirror::Mirrors;
 use crate::record::Records;
 use crate::server::{ConnInfo, Handler};
 use crate::tls::TlsError;
@@ -67,6 +69,8 @@ pub struct Parts {
     pub records: Arc<Records>,
     /// Good answers, kept for bad times.
     pub stale: Arc<StaleStore>,
+    /// Copies of requests, under way to services that are only watched.
+    pub mirrors: Arc<Mirrors>,
     /// What sheds calls while the machine is short of something.
     pub protection: Arc<Protection>,
     /// Who the instances of services without a list are; `None` knows none.
@@ -114,6 +118,10 @@ impl Parts {
             }),
             records: Arc::default(),
             stale: Arc::new(StaleStore::new(mainstay_call::stale::STALE_BYTES_MAX)),
+            mirrors: Mirrors::new({
+                let metrics = Arc::clone(&metrics);
+                move |end| metrics.mirrored(end.as_str())
+            }),
             protection: Arc::default(),
             log: None,
             resolve: None,

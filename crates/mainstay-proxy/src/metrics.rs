@@ -294,6 +294,11 @@ impl Metrics {
         self.faults.get_or_create(&FaultLabel { fault: kind.to_owned() }).inc();
     }
 
+    /// Counts what became of a copy of a request.
+    pub(crate) fn mirrored(&self, result: &'static str) {
+        self.mirrored.get_or_create(&ResultLabel { result: result.to_owned() }).inc();
+    }
+
     /// The exposition, in the `OpenMetrics` text format.
     ///
     /// # Errors

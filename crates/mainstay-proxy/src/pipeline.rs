@@ -22,10 +22,14 @@ use crate::body::InBody;
 use crate::faults::{FaultBook, Faulty, Place};
 use crate::gateway::keys::Keys;
 use crate::gateway::substitutes::Substitutes;
+use crate::mirror::Tee;
 use crate::upstream::Upstream;
 
+/// A caller's body as the stages get it; what is mirrored is kept as it passes.
+pub type CallBody = Tee<InBody>;
+
 /// A caller's body as an attempt sends it: kept once for a substitute, once for a retry.
-pub type SentBody = Replay<Replay<InBody>>;
+pub type SentBody = Replay<Replay<CallBody>>;
 
 /// One attempt at one instance.
 pub type Attempt = Circuit<Timeout<Faulty<Upstream<SentBody>>>>;

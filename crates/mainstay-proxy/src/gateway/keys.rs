@@ -8,8 +8,8 @@ use http::Request;
 use mainstay_call::stage::limit::ReadKey;
 use mainstay_resilience::key::KeyPart;
 
-use crate::body::InBody;
 use crate::key::Facts;
+use crate::pipeline::CallBody;
 use crate::route::{Captures, Route, View};
 
 /// What the gateway found out about a request, for keys that need more than its headers.
@@ -35,8 +35,8 @@ pub(crate) struct Found {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Keys;
 
-impl ReadKey<InBody> for Keys {
-    fn read<'a>(&self, request: &'a Request<InBody>, part: &'a KeyPart) -> Option<Cow<'a, str>> {
+impl ReadKey<CallBody> for Keys {
+    fn read<'a>(&self, request: &'a Request<CallBody>, part: &'a KeyPart) -> Option<Cow<'a, str>> {
         let found = request.extensions().get::<Arc<Found>>()?;
         let view = View {
             host: &found.host,

@@ -11,6 +11,7 @@ use mainstay_core::name::{PolicyName, ServiceName};
 use mainstay_resilience::circuit::Scope;
 use mainstay_resilience::deadline::Patience;
 
+use super::copies::Copies;
 use super::substitutes::Substitutes;
 use super::{Parts, UpstreamRuntime};
 use crate::config::Plane;
@@ -35,6 +36,8 @@ pub struct Lane {
     pub patience: Patience,
     /// Whether limits need to know more of the request than its headers say.
     pub keyed: bool,
+    /// Sends copies, on a route that is mirrored.
+    pub(super) copies: Option<Copies>,
 }
 
 /// The lanes of `route`, one for each service it leads to.
@@ -78,6 +81,8 @@ fn lane(
         instances: Arc::clone(&upstream.instances),
         observer: parts.machines.observer(),
     };
+    let mirror = route.mirror.as_ref().map(|mirror| &mirror.service);
+    let copies = mirror.and_then(|name| Some(upstreams.get(name)?.copies(name, parts)));
     Lane {
         pipeline: pipeline(stages),
         metrics: parts.metrics.route(route.name.as_str(), service.as_str()),
@@ -86,6 +91,7 @@ fn lane(
         circuits: group(route, service, upstream, plane, parts),
         patience,
         keyed,
+        copies,
     }
 }
 

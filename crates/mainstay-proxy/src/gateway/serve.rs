@@ -23,6 +23,7 @@ use super::lane::Lane;
 use super::{Parts, Running};
 use crate::body::{InBody, OutBody};
 use crate::key::Facts;
+use crate::mirror::Mirrors;
 use crate::path::Judged;
 use crate::rewrite::headers::Values;
 use crate::route::{Action, Captures, ForwardPath, Match, Route, View};
@@ -104,6 +105,12 @@ pub(super) async fn serve(
             if let Some(found) = found {
                 request.extensions_mut().insert(Arc::new(found));
             }
+            let request = match (&route.mirror, &lane.copies) {
+                (Some(mirror), Some(copies)) if mirror.copies(&arrival.method, draw::next()) => {
+                    parts.mirrors.copy(request, copies.clone())
+                }
+                _ => Mirrors::pass(request),
+            };
             let mut pipeline = lane.pipeline.clone();
             // Every stage is always ready: what has to be waited for is waited for in the call.
             let result = pipeline.call(request).await;

@@ -13,8 +13,8 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::UpstreamRuntime;
-use crate::body::{AttemptBody, InBody};
-use crate::pipeline::Attempt;
+use crate::body::AttemptBody;
+use crate::pipeline::{Attempt, CallBody};
 
 /// A service asked in another's place: with its own retries, instances and circuits, and no
 /// fallback.
@@ -44,7 +44,7 @@ impl Substitutes {
     }
 }
 
-impl Substitute<InBody, AttemptBody> for Substitutes {
+impl Substitute<CallBody, AttemptBody> for Substitutes {
     type Service = StandIn;
 
     fn find(&self, name: &ServiceName) -> Option<StandIn> {
@@ -54,6 +54,6 @@ impl Substitute<InBody, AttemptBody> for Substitutes {
 
 /// That a stand-in takes what the fallback stage sends is checked here, where it is read.
 const _: fn() = || {
-    fn takes<S: Service<http::Request<Replay<InBody>>>>() {}
+    fn takes<S: Service<http::Request<Replay<CallBody>>>>() {}
     takes::<StandIn>();
 };

@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use mainstay_call::circuit::{CircuitKey, SharedCircuit};
 use mainstay_call::endpoint::Endpoint;
 use mainstay_call::instances::{Instances, InstancesPolicy, MakeEndpoint};
 use mainstay_call::machines::Machines;
-use mainstay_call::resolve::{Instance, Resolve, StaticList};
+use mainstay_call::resolve::{Instance, Resolve, StaticList, Watch};
 use mainstay_call::stage::balance::Learns;
 use mainstay_call::stage::retry::Retries;
 use mainstay_call::stage::timeout::TimeoutPolicy;
@@ -18,6 +18,7 @@ use mainstay_resilience::circuit::{CircuitPolicy, Scope};
 use parking_lot::Mutex;
 
 use super::Parts;
+use super::copies::{self, Copies};
 use super::observer::Attempts;
 use crate::config::upstream::Protocol;
 use crate::config::{Plane, UpstreamConfig};
@@ -41,6 +42,8 @@ pub struct UpstreamRuntime {
     pub retries: Arc<Retries>,
     /// Handles to endpoints, so that a new configuration keeps open connections.
     handles: Arc<Handles>,
+    /// Sends copies to it, once some route is mirrored to it.
+    copies: OnceLock<Copies>,
 }
 
 /// Handles by address, all made with the same settings.
@@ -104,16 +107,12 @@ impl UpstreamRuntime {
                 Arc::clone(&observer),
             )),
         };
-        let listed = !config.instances.is_empty() || parts.resolve.is_none();
+        let (listed, watch) = watch(name, config, parts);
         let policy = InstancesPolicy {
             balance: config.balance.clone(),
             outlier: config.outlier,
             zone: Arc::from(""),
             listed,
-        };
-        let watch = match &parts.resolve {
-            Some(resolve) if !listed => resolve.watch(name),
-            _ => list(name, config).watch(name),
         };
         let known = before.map(|before| before.instances.endpoints()).unwrap_or_default();
         for endpoint in &known {
@@ -131,7 +130,22 @@ impl UpstreamRuntime {
             instances: Arc::new(instances),
             retries: Arc::new(retries),
             handles,
+            copies: OnceLock::new(),
         })
+    }
+
+    /// What sends copies to this service, called `name`; all routes share it.
+    pub(super) fn copies(&self, name: &ServiceName, parts: &Parts) -> Copies {
+        let make = || copies::sender(name, &self.config, &self.handles.settings, parts);
+        self.copies.get_or_init(make).clone()
+    }
+}
+
+/// Whether the instances of a service are those of its list, and who they are.
+pub(super) fn watch(name: &ServiceName, config: &UpstreamConfig, parts: &Parts) -> (bool, Watch) {
+    match &parts.resolve {
+        Some(resolve) if config.instances.is_empty() => (false, resolve.watch(name)),
+        _ => (true, list(name, config).watch(name)),
     }
 }
 
