@@ -221,7 +221,7 @@ struct Doors {
     tls: Vec<Listener>,
 }
 
-fn open_data_dir(start: &Start) -> Result<DataDir, Report> {
+fn open_data_dir(start: &Start) -> Result<DataDir, Errors> {
     let of = |name: &str| std::env::var(name).ok();
     let path = if start.ephemeral {
         let unique =
@@ -261,7 +261,7 @@ fn open_all(
     let random = start.random_ports;
     let one = NonZeroUsize::MIN;
     let control = listeners::open("control", meant.control, random, one, inherited)?;
-    let mut open = |kind: &str, addresses: &[SocketAddr]| -> Result<Vec<Listener>, Report> {
+    let mut open = |kind: &str, addresses: &[SocketAddr]| -> Result<Vec<Listener>, Errors> {
         let each = addresses.iter().enumerate().map(|(n, address)| {
             listeners::open(&format!("{kind}-{n}"), *address, random, workers, inherited)
         });
@@ -278,7 +278,7 @@ fn open_all(
 /// What hands the sockets over, when asked.
 fn duplicates(
     doors: &Doors,
-) -> Result<impl Fn() -> io::Result<Vec<(String, Vec<OwnedFd>)>> + Send + use<>, Report> {
+) -> Result<impl Fn() -> io::Result<Vec<(String, Vec<OwnedFd>)>> + Send + use<>, Errors> {
     let mut kept: BTreeMap<String, Vec<OwnedFd>> = BTreeMap::new();
     let failed = |error: io::Error| failed("listening sockets", &error);
     let control = doors.control.try_clone().map_err(failed)?;
@@ -301,7 +301,7 @@ fn duplicates(
 fn parts(
     config: &GatewayConfig,
     metrics: Arc<Metrics>,
-) -> Result<(Parts, Option<std::thread::JoinHandle<()>>), Report> {
+) -> Result<(Parts, Option<std::thread::JoinHandle<()>>), Errors> {
     let mut parts = Parts::new(Arc::clone(&metrics));
     let format = config.access_log.format;
     if format == mainstay_proxy::access_log::Format::Off {
@@ -334,7 +334,7 @@ fn serve_gateway(
     doors: Doors,
     tls: Option<ServerTls>,
     workers: NonZeroUsize,
-) -> Result<Server, Report> {
+) -> Result<Server, Errors> {
     let running = gateway.running();
     let config = &running.plane.gateway;
     let plain = doors.plain.into_iter().map(|listener| Endpoint { listener, tls: None });
@@ -382,7 +382,7 @@ fn start_control(
     shared: &Arc<Shared>,
     stop: &CancellationToken,
     tell: tokio::sync::mpsc::UnboundedSender<Told>,
-) -> Result<std::thread::JoinHandle<()>, Report> {
+) -> Result<std::thread::JoinHandle<()>, Errors> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -435,7 +435,7 @@ fn ready(start: &Start, doors: &Doors, plane: &Plane, data_dir: PathBuf, began: 
     }
 }
 
-fn write_context(shared: &Shared, path: &std::path::Path) -> Result<(), Report> {
+fn write_context(shared: &Shared, path: &std::path::Path) -> Result<(), Errors> {
     let pid = std::process::id();
     let context = ContextFile {
         url: shared.ready.control.clone(),
@@ -479,15 +479,16 @@ fn report_reload(done: Result<Reloaded, Errors>) {
 fn token() -> io::Result<String> {
     let mut bytes = [0_u8; 32];
     File::open("/dev/urandom")?.read_exact(&mut bytes)?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    let digit = |half: u8| char::from_digit(u32::from(half), 16).unwrap_or('0');
+    Ok(bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect())
 }
 
-fn unreadable(error: &TlsError) -> Report {
+fn unreadable(error: &TlsError) -> Errors {
     let causes = std::iter::successors(Some(error as &dyn std::error::Error), |e| e.source());
     let text: Vec<String> = causes.map(ToString::to_string).collect();
-    Report::error(Code::ConfigContradiction, text.join(": "))
+    Report::error(Code::ConfigContradiction, text.join(": ")).into()
 }
 
-fn failed(what: &str, error: &io::Error) -> Report {
-    system(Code::Internal, format!("{what} cannot be set up"), error)
+fn failed(what: &str, error: &io::Error) -> Errors {
+    system(Code::Internal, format!("{what} cannot be set up"), error).into()
 }
