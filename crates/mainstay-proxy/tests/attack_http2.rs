@@ -92,10 +92,10 @@ async fn flood(
     };
     let closed = if deaf {
         sending.await;
-        timeout(Duration::from_secs(1), reading()).await.is_ok()
+        timeout(Duration::from_secs(1), Box::pin(reading())).await.is_ok()
     } else {
         let both = async { tokio::join!(reading(), sending) };
-        timeout(Duration::from_secs(3), both).await.is_ok()
+        timeout(Duration::from_secs(3), Box::pin(both)).await.is_ok()
     };
     let mut fate = Fate { sent_bytes, closed, ..Fate::default() };
     fate.read(&got);
@@ -221,7 +221,7 @@ fn a_head_that_is_a_bomb() {
     let mut bomb = block(REQUEST);
     bomb.extend_from_slice(&[0x40, 1, b'x', 127, 0xa1, 0x1e]); // 4,000 bytes of value.
     bomb.extend_from_slice(&[b'y'; 4_000]);
-    bomb.extend(std::iter::repeat_n(0x80 | 62, 12_000));
+    bomb.extend(std::iter::repeat_n(0x80 | 0x3e, 12_000));
     let open = move |number: u32| {
         let id = 2 * number + 1;
         (number < 50).then(|| frame(HEADERS, END_STREAM | END_HEADERS, id, &bomb))
@@ -256,7 +256,7 @@ fn settings_and_pings_that_are_read() {
 }
 
 /// A head of `REQUEST` and `fields`, and the body `data`, is answered by a reset of its stream
-/// (PROTOCOL_ERROR) or by the end of the connection, never by the upstream.
+/// (`PROTOCOL_ERROR`) or by the end of the connection, never by the upstream.
 #[test]
 fn heads_that_are_malformed() {
     const PATH: (&str, &str) = (":path", "/");
