@@ -5,6 +5,7 @@
 //! answers on one more, and the main thread waits for a signal.
 
 mod data_dir;
+mod keeping;
 mod listeners;
 mod node;
 mod signals;

@@ -25,6 +25,7 @@ use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use super::data_dir::DataDir;
+use super::keeping::{self, Keeping};
 use super::listeners::{self, Inherited};
 use super::signals::{Signals, Told};
 use super::{Ready, Role, Start, system, takeover};
@@ -87,6 +88,7 @@ pub struct Node {
     told: tokio::sync::mpsc::UnboundedReceiver<Told>,
     context_file: PathBuf,
     _watch: Option<Watch>,
+    keeping: Keeping,
     data_dir: DataDir,
 }
 
@@ -118,6 +120,7 @@ impl Node {
         let doors = open_all(&start, &meant, workers, &mut inherited)?;
         let metrics = Metrics::new();
         let (parts, log_writer) = parts(&meant.plane.gateway, metrics)?;
+        keeping::restore(data_dir.path(), &parts.machines);
         let gateway =
             Gateway::new(Arc::clone(&meant.plane), parts).map_err(|error| unreadable(&error))?;
         let tls = server_tls(&meant.plane.gateway).map_err(|error| unreadable(&error))?;
@@ -141,6 +144,9 @@ impl Node {
             takeover.serving().map_err(|error| failed("the takeover", &error))?;
             data_dir.hold(TAKEOVER_PATIENCE)?;
         }
+        // Only now: until here the process before this one may have written the file.
+        let keeping = Keeping::start(data_dir.path(), Arc::clone(&shared.gateway.parts().machines))
+            .map_err(|error| failed("the snapshot of circuits", &error))?;
         takeover::offer(data_dir.path(), offered, move || {
             let _told_if_still_there = tell.send(Told::Terminate);
         })
@@ -157,6 +163,7 @@ impl Node {
             told,
             context_file,
             _watch: watch,
+            keeping,
             data_dir,
         };
         Ok((node, warnings))
@@ -186,6 +193,7 @@ impl Node {
         self.shared.gateway.parts().metrics.connections_cut(drained.cut);
         self.stop.cancel();
         let _ended = self.control.join();
+        self.keeping.end();
         drop(self.shared);
         // The writer ends when the last worker's handle to it is gone.
         if let Some(writer) = self.log_writer {
