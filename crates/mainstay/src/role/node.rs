@@ -87,7 +87,7 @@ pub struct Node {
     stop: CancellationToken,
     told: tokio::sync::mpsc::UnboundedReceiver<Told>,
     context_file: PathBuf,
-    _watch: Option<Watch>,
+    watch: Option<Watch>,
     keeping: Keeping,
     data_dir: DataDir,
 }
@@ -162,7 +162,7 @@ impl Node {
             stop,
             told,
             context_file,
-            _watch: watch,
+            watch,
             keeping,
             data_dir,
         };
@@ -188,6 +188,8 @@ impl Node {
         if ended_by == Told::Terminate {
             self.wait_or_be_told_again(delay);
         }
+        // The watch holds on to what is shared, and with it to the log.
+        drop(self.watch);
         self.server.stop();
         let drained = self.server.join();
         self.shared.gateway.parts().metrics.connections_cut(drained.cut);
