@@ -89,6 +89,8 @@ pub struct Node {
     context_file: PathBuf,
     watch: Option<Watch>,
     keeping: Keeping,
+    /// Copies of the listening sockets, for a process that takes over.
+    kept: Arc<Mutex<Sockets>>,
     data_dir: DataDir,
 }
 
@@ -125,7 +127,11 @@ impl Node {
             Gateway::new(Arc::clone(&meant.plane), parts).map_err(|error| unreadable(&error))?;
         let tls = server_tls(&meant.plane.gateway).map_err(|error| unreadable(&error))?;
         let ready = ready(&start, &doors, &meant.plane, data_dir.path().into(), began);
-        let offered = duplicates(&doors)?;
+        let kept = Arc::new(Mutex::new(duplicates(&doors)?));
+        let offered = {
+            let kept = Arc::clone(&kept);
+            move || copies(&kept.lock())
+        };
         let control_listener = doors.control.try_clone().map_err(|e| failed("control port", &e))?;
         let server = serve_gateway(&gateway, doors, tls.clone(), workers)?;
         let shared = Arc::new(Shared {
@@ -164,6 +170,7 @@ impl Node {
             context_file,
             watch,
             keeping,
+            kept,
             data_dir,
         };
         Ok((node, warnings))
@@ -190,6 +197,8 @@ impl Node {
         }
         // The watch holds on to what is shared, and with it to the log.
         drop(self.watch);
+        // While a copy is open the kernel goes on taking connections that nobody will accept.
+        self.kept.lock().clear();
         self.server.stop();
         let drained = self.server.join();
         self.shared.gateway.parts().metrics.connections_cut(drained.cut);
@@ -285,11 +294,12 @@ fn open_all(
     Ok(Doors { control, plain, tls })
 }
 
-/// What hands the sockets over, when asked.
-fn duplicates(
-    doors: &Doors,
-) -> Result<impl Fn() -> io::Result<Vec<(String, Vec<OwnedFd>)>> + Send + use<>, Errors> {
-    let mut kept: BTreeMap<String, Vec<OwnedFd>> = BTreeMap::new();
+/// Listening sockets by name.
+type Sockets = BTreeMap<String, Vec<OwnedFd>>;
+
+/// Copies of everything that is listened on, kept for a process that takes over.
+fn duplicates(doors: &Doors) -> Result<Sockets, Errors> {
+    let mut kept = Sockets::new();
     let failed = |error: io::Error| failed("listening sockets", &error);
     let control = doors.control.try_clone().map_err(failed)?;
     kept.insert("control".to_owned(), vec![control.into()]);
@@ -298,14 +308,19 @@ fn duplicates(
             kept.insert(format!("{kind}-{n}"), listener.duplicate().map_err(failed)?);
         }
     }
-    Ok(move || {
-        let copy = |(name, sockets): (&String, &Vec<OwnedFd>)| {
-            let sockets: io::Result<Vec<OwnedFd>> =
-                sockets.iter().map(OwnedFd::try_clone).collect();
-            Ok((name.clone(), sockets?))
-        };
-        kept.iter().map(copy).collect()
-    })
+    Ok(kept)
+}
+
+/// What is handed over; there is nothing left to hand over once the process drains.
+fn copies(kept: &Sockets) -> io::Result<Vec<(String, Vec<OwnedFd>)>> {
+    if kept.is_empty() {
+        return Err(io::Error::other("the process drains"));
+    }
+    let copy = |(name, sockets): (&String, &Vec<OwnedFd>)| {
+        let sockets: io::Result<Vec<OwnedFd>> = sockets.iter().map(OwnedFd::try_clone).collect();
+        Ok((name.clone(), sockets?))
+    };
+    kept.iter().map(copy).collect()
 }
 
 fn parts(
