@@ -35,6 +35,6 @@ pub(crate) fn tokio_instant(moment: Instant) -> TokioInstant {
     let origin = origin();
     origin.checked_add(moment.since(Instant::ZERO)).unwrap_or_else(|| {
         // Further away than the timer can express: a year stands for never.
-        origin + std::time::Duration::from_secs(365 * 86_400)
+        origin + std::time::Duration::from_hours(365 * 24)
     })
 }

@@ -15,47 +15,32 @@ use crate::context::Degraded;
 use crate::endpoint::Endpoint;
 
 /// Is told of what the stages do.
+#[expect(unused_variables, reason = "the default of every method tells nobody")]
 pub trait Observer: Debug + Send + Sync {
     /// A circuit changed its state or mode, or would have while observing.
-    fn circuit_changed(&self, circuit: &SharedCircuit, transition: &Transition) {
-        let _unused = (circuit, transition);
-    }
+    fn circuit_changed(&self, circuit: &SharedCircuit, transition: &Transition) {}
 
     /// An attempt at `endpoint` ended; `failed` is `None` when nobody waited for it any more.
-    fn attempt_ended(&self, endpoint: &Endpoint, failed: Option<bool>, took: Duration) {
-        let _unused = (endpoint, failed, took);
-    }
+    fn attempt_ended(&self, endpoint: &Endpoint, failed: Option<bool>, took: Duration) {}
 
     /// A call to `service` is tried again because of `reason`.
-    fn retried(&self, service: &str, reason: &'static str) {
-        let _unused = (service, reason);
-    }
+    fn retried(&self, service: &str, reason: &'static str) {}
 
     /// A call that failed is not tried again, though it might have been.
-    fn retry_stopped(&self, why: &'static str) {
-        let _unused = why;
-    }
+    fn retry_stopped(&self, why: &'static str) {}
 
     /// A limit decided: `granted`, `denied`, `waited`, `would-reject`.
-    fn limit_decided(&self, limit: &str, decision: &'static str) {
-        let _unused = (limit, decision);
-    }
+    fn limit_decided(&self, limit: &str, decision: &'static str) {}
 
     /// An answer was given in place of the upstream's.
-    fn degraded(&self, degraded: Degraded) {
-        let _unused = degraded;
-    }
+    fn degraded(&self, degraded: Degraded) {}
 
     /// An instance was ejected, returned, or kept though it broke a rule. `endpoint` is `None`
     /// when it has left the set since.
-    fn ejection(&self, service: &str, endpoint: Option<&Endpoint>, change: &Change) {
-        let _unused = (service, endpoint, change);
-    }
+    fn ejection(&self, service: &str, endpoint: Option<&Endpoint>, change: &Change) {}
 
     /// A service's instances are now used whatever their health, or no longer.
-    fn panicking(&self, service: &str, active: bool) {
-        let _unused = (service, active);
-    }
+    fn panicking(&self, service: &str, active: bool) {}
 }
 
 /// Tells nobody.

@@ -29,6 +29,7 @@ use crate::upstream::UpstreamBody;
 
 /// The body of an answer on its way to the caller.
 #[derive(Debug, Default)]
+#[expect(clippy::large_enum_variant, reason = "the large one is what nearly every answer has")]
 pub enum OutBody {
     /// Nothing.
     #[default]

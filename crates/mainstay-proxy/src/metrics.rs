@@ -8,6 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64};
 use std::time::Duration;
 
+use mainstay_call::circuit::SharedCircuit;
+use mainstay_call::clock::MonotonicClock;
+use mainstay_core::Clock;
+use mainstay_resilience::circuit::{Scope, State};
 use parking_lot::{Mutex, RwLock};
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
@@ -184,7 +188,7 @@ impl Metrics {
 
     fn register_policies(&self) {
         let mut r = self.registry.lock();
-        r.register("circuit_state", "1 for the state a circuit is in", self.circuit_state.clone());
+        r.register("circuit_state", "Circuits in each state", self.circuit_state.clone());
         r.register(
             "circuit_transitions",
             "Changes of circuits' states",
@@ -282,6 +286,30 @@ impl Metrics {
     /// Counts a message refused for its framing.
     pub fn malformed(&self, rule: &'static str) {
         self.malformed.get_or_create(&Rule { rule: rule.to_owned() }).inc();
+    }
+
+    /// Takes the state of every circuit as it is now. Asked before the exposition is written, so
+    /// that a gauge is never a story about transitions.
+    pub fn circuits(&self, circuits: &[Arc<SharedCircuit>]) {
+        let now = MonotonicClock.now();
+        self.circuit_state.clear();
+        for circuit in circuits {
+            let is = circuit.view(now).state;
+            let scope = match circuit.scope() {
+                Scope::Instance => "instance",
+                Scope::Service => "service",
+                Scope::Route => "route",
+            };
+            for state in [State::Closed, State::Open, State::HalfOpen, State::Ramp] {
+                let labels = CircuitState {
+                    circuit: circuit.key().policy.as_ref().to_owned(),
+                    scope: scope.to_owned(),
+                    state: state.as_str().to_owned(),
+                };
+                let gauge = self.circuit_state.get_or_create(&labels);
+                gauge.inc_by(i64::from(state == is));
+            }
+        }
     }
 
     /// Counts connections cut at the end of a drain.

@@ -39,6 +39,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::Request;
 use http_body::Body;
+use mainstay_call::stage::timeout::is_grpc;
 use mainstay_call::{BoxError, CallError};
 use tower_service::Service;
 
@@ -59,7 +60,7 @@ impl<B> RequestBody for B where B: Body<Data = Bytes, Error: Into<BoxError>> + S
 /// Which protocol to speak.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Protocol {
-    /// HTTP/2 where TLS agrees on it by ALPN, else HTTP/1.1.
+    /// HTTP/2 where TLS agrees on it by ALPN, and for gRPC in the clear; else HTTP/1.1.
     #[default]
     Auto,
     /// HTTP/1.1.
@@ -110,6 +111,8 @@ impl Default for UpstreamSettings {
 /// The last handle to go takes the idle connections with it, on each thread at its next sweep.
 pub struct Upstream<B> {
     target: Arc<Target>,
+    /// For gRPC, where nothing else says that the endpoint speaks HTTP/2.
+    grpc: Option<Arc<Target>>,
     body: PhantomData<fn(B)>,
 }
 
@@ -126,11 +129,17 @@ impl<B> Upstream<B> {
     /// A handle to `address`, `host:port`. Nothing is connected yet.
     pub fn new(address: impl Into<Arc<str>>, settings: Arc<UpstreamSettings>) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        let id = NEXT.fetch_add(1, Ordering::Relaxed);
-        Self {
-            target: Arc::new(Target { id, address: address.into(), settings }),
-            body: PhantomData,
-        }
+        let address = address.into();
+        let target = |settings| {
+            let id = NEXT.fetch_add(1, Ordering::Relaxed);
+            Arc::new(Target { id, address: Arc::clone(&address), settings })
+        };
+        let unknown = settings.protocol == Protocol::Auto && settings.tls.is_none();
+        let grpc = unknown.then(|| {
+            let settings = UpstreamSettings { protocol: Protocol::Http2, ..(*settings).clone() };
+            target(Arc::new(settings))
+        });
+        Self { target: target(settings), grpc, body: PhantomData }
     }
 
     /// The endpoint, `host:port`.
@@ -142,12 +151,16 @@ impl<B> Upstream<B> {
 impl<B: RequestBody> Upstream<B> {
     /// Connections of this thread, idle and busy.
     pub fn connections(&self) -> usize {
-        pool::of::<B>(&self.target).open()
+        self.targets().map(|target| pool::of::<B>(target).open()).sum()
     }
 
     /// Connections of this thread that wait for a request.
     pub fn idle(&self) -> usize {
-        pool::of::<B>(&self.target).idle()
+        self.targets().map(|target| pool::of::<B>(target).idle()).sum()
+    }
+
+    fn targets(&self) -> impl Iterator<Item = &Arc<Target>> {
+        std::iter::once(&self.target).chain(&self.grpc)
     }
 }
 
@@ -166,13 +179,17 @@ impl<B: RequestBody> Service<Request<B>> for Upstream<B> {
     /// it, or the body of the answer, cancels the exchange: an HTTP/1 connection is closed, an
     /// HTTP/2 stream is reset.
     fn call(&mut self, request: Request<B>) -> Exchange<B> {
-        Exchange::new(pool::of(&self.target), request)
+        let target = match &self.grpc {
+            Some(grpc) if is_grpc(request.headers()) => grpc,
+            _ => &self.target,
+        };
+        Exchange::new(pool::of(target), request)
     }
 }
 
 impl<B> Clone for Upstream<B> {
     fn clone(&self) -> Self {
-        Self { target: Arc::clone(&self.target), body: PhantomData }
+        Self { target: Arc::clone(&self.target), grpc: self.grpc.clone(), body: PhantomData }
     }
 }
 

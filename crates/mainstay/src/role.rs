@@ -61,6 +61,7 @@ impl Role {
 
 /// What a role says of itself when it is ready; one JSON line with `-o json`.
 #[derive(Clone, Debug, Serialize)]
+#[expect(clippy::struct_field_names, reason = "the names are those of the document")]
 pub struct Ready {
     /// Version of the binary.
     pub version: &'static str,

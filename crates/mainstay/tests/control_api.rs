@@ -169,7 +169,7 @@ fn send(to: &str, method: &str, path: &str, fields: &[(&str, &str)], body: &str)
     for (name, value) in fields {
         head.extend([name, ": ", value, "\r\n"]);
     }
-    head.push_str(&format!("content-length: {}\r\n\r\n{body}", body.len()));
+    head.extend(["content-length: ", &body.len().to_string(), "\r\n\r\n", body]);
     stream.write_all(head.as_bytes()).expect("sent");
     let mut text = String::new();
     stream.read_to_string(&mut text).expect("heard");

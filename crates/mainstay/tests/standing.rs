@@ -72,9 +72,10 @@ impl Shop {
         let before = count();
         pause(span);
         let grown: Vec<u64> = count().iter().zip(before).map(|(now, then)| now - then).collect();
-        let sum: u64 = grown.iter().sum();
+        let grown: Vec<u32> = grown.into_iter().map(|each| each.try_into().unwrap()).collect();
+        let sum: u32 = grown.iter().sum();
         assert!(sum > 0, "no attempts; see the gateway's log");
-        grown[0] as f64 / sum as f64
+        f64::from(grown[0]) / f64::from(sum)
     }
 
     /// Waits until instance 0 has its share again.

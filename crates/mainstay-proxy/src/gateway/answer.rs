@@ -11,12 +11,13 @@ use mainstay_call::CallError;
 use mainstay_call::clock::MonotonicClock;
 use mainstay_call::context::Context;
 use mainstay_call::stage::timeout::is_grpc;
+use mainstay_core::name::PolicyName;
 use mainstay_core::problem::Code;
 use mainstay_core::{Clock, Instant, Problem};
 
 use super::arrival::Arrival;
 use super::lane::Lane;
-use super::serve::wall_clock;
+use super::serve::{Matched, wall_clock};
 use super::{Parts, Running};
 use crate::access_log::Entry;
 use crate::body::{OutBody, PipelineBody, tunnel_of};
@@ -24,7 +25,6 @@ use crate::config::gateway::{Explain, OutcomeHeader};
 use crate::faults::FAULT_HEADER;
 use crate::header;
 use crate::metrics::RouteMetrics;
-use crate::path::Judged;
 use crate::record::{Ended, Record, Stages, Step, steps};
 use crate::redirect::Redirect;
 use crate::respond::Respond;
@@ -62,15 +62,16 @@ impl Asked<'_> {
     /// The answer that came back through the stages, or the problem they ended in.
     pub(super) fn answer(
         &self,
-        route: &Route,
+        matched: &Matched<'_>,
         lane: &Lane,
-        captures: &Captures,
-        judged: &Judged<'_>,
         context: &Context,
         result: Result<Response<PipelineBody>, CallError>,
     ) -> Response<OutBody> {
+        let Matched { route, captures, path } = *matched;
         let error = result.as_ref().err().map(problem_of);
         let steps = self.steps(route, lane, context, &result);
+        let rule = error.as_ref().and_then(|problem| problem.rejection.as_ref());
+        let rule = rule.map(|rejection| rejection.rule.clone());
         let (mut response, outcome) = match result {
             Ok(response) => {
                 let outcome = context.degraded().map_or("ok", |degraded| degraded.kind);
@@ -85,7 +86,7 @@ impl Asked<'_> {
         if let Some(quota) = context.quota() {
             quota.write(headers);
         }
-        self.outcome_header(headers, outcome, context);
+        self.outcome_header(headers, outcome, rule.as_deref(), context);
         let rules = &route.header_rules.response;
         if !rules.is_empty() {
             let values = Values {
@@ -93,7 +94,7 @@ impl Asked<'_> {
                 host: self.arrival.host(),
                 route,
                 request_id: "",
-                path: judged.judged(),
+                path,
                 captures,
             };
             rules.apply(headers, &values);
@@ -227,25 +228,27 @@ impl Asked<'_> {
         if self.arrival.grpc { grpc(problem) } else { document(problem, full, Some(&trace)) }
     }
 
-    fn outcome_header(&self, headers: &mut HeaderMap, outcome: &'static str, context: &Context) {
+    fn outcome_header(
+        &self,
+        headers: &mut HeaderMap,
+        outcome: &'static str,
+        rule: Option<&str>,
+        context: &Context,
+    ) {
         let plain = outcome == "ok" && context.attempts() <= 1;
         match self.running.plane.gateway.outcome_header {
             OutcomeHeader::Off => return,
             OutcomeHeader::Degraded if plain => return,
             OutcomeHeader::Degraded | OutcomeHeader::All => (),
         }
-        let mut value = outcome.to_owned();
-        if let Some(degraded) = context.degraded() {
-            value.push_str(";cause=");
-            value.push_str(degraded.cause);
-        }
+        let mut parts = vec![outcome.to_owned()];
+        parts.extend(rule.map(|rule| format!("rule=\"{rule}\"")));
+        parts.extend(context.degraded().map(|degraded| format!("cause={}", degraded.cause)));
         if context.attempts() > 1 {
-            value.push_str(&format!(";attempts={}", context.attempts()));
+            parts.push(format!("attempts={}", context.attempts()));
         }
-        if let Some(why) = context.retry_stopped() {
-            value.push_str(&format!(";retry_stopped={why}"));
-        }
-        if let Ok(value) = HeaderValue::try_from(value) {
+        parts.extend(context.retry_stopped().map(|why| format!("retry_stopped={why}")));
+        if let Ok(value) = HeaderValue::try_from(parts.join(";")) {
             headers.insert(OUTCOME, value);
         }
     }
@@ -269,11 +272,11 @@ impl Asked<'_> {
             return Vec::new();
         }
         let retry = &lane.upstream.config.retry;
-        let limits: Vec<&str> = route.limits.iter().map(|name| name.as_str()).collect();
+        let limits: Vec<&str> = route.limits.iter().map(PolicyName::as_str).collect();
         let stages = Stages {
             service: lane.upstream.instances.service(),
             limits: &limits,
-            fallback: route.fallback.as_ref().map(|name| name.as_str()),
+            fallback: route.fallback.as_ref().map(PolicyName::as_str),
             attempts_max: retry.attempts.get(),
             attempt_timeout: retry.try_timeout,
         };

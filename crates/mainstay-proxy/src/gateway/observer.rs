@@ -8,15 +8,15 @@ use mainstay_call::circuit::SharedCircuit;
 use mainstay_call::context::Degraded;
 use mainstay_call::endpoint::Endpoint;
 use mainstay_call::observe::Observer;
-use mainstay_resilience::circuit::{Scope, State, Transition};
+use mainstay_resilience::circuit::Transition;
 use mainstay_resilience::outlier::Change;
 use parking_lot::RwLock;
 use prometheus_client::metrics::counter::Counter;
 
 use crate::events;
 use crate::metrics::{
-    CircuitState, CircuitTransition, Degradation, InstanceMetrics, LimitDecision, Metrics, Reason,
-    ServiceLabel, ServiceReason,
+    CircuitTransition, Degradation, InstanceMetrics, LimitDecision, Metrics, Reason, ServiceLabel,
+    ServiceReason,
 };
 
 /// Counts what happens, and logs what changes state.
@@ -54,24 +54,6 @@ impl Observer for Counting {
     fn circuit_changed(&self, circuit: &SharedCircuit, transition: &Transition) {
         let key = circuit.key();
         let name = key.policy.as_ref().to_owned();
-        let scope = match circuit.scope() {
-            Scope::Instance => "instance",
-            Scope::Service => "service",
-            Scope::Route => "route",
-        };
-        if transition.enforced {
-            for state in [State::Closed, State::Open, State::HalfOpen, State::Ramp] {
-                // The gauge counts circuits of a policy that are in each state.
-                let change =
-                    i64::from(state == transition.to) - i64::from(state == transition.from);
-                let labels = CircuitState {
-                    circuit: name.clone(),
-                    scope: scope.to_owned(),
-                    state: state.as_str().to_owned(),
-                };
-                self.metrics.circuit_state.get_or_create(&labels).inc_by(change);
-            }
-        }
         let labels = CircuitTransition {
             circuit: name,
             to: transition.to.as_str().to_owned(),

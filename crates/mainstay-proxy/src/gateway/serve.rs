@@ -71,59 +71,67 @@ pub(super) async fn serve(
         let problem = Problem::new(Code::BodyTooLarge, format!("at most {longest} bytes"));
         return asked.problem(Some(&route), None, &problem);
     }
-    match &route.action {
-        Action::Redirect(redirect) => asked.redirect(&route, redirect, &view, &captures),
-        Action::Respond(respond) => asked.respond(&route, respond),
-        Action::To(split) => {
-            let facts = Facts {
-                view: &view,
-                route: &route,
-                captures: &captures,
-                service: None,
-                principal: None,
-                tenant: None,
-            };
-            let key = route.split_key.as_ref().and_then(|part| facts.read(part));
-            let service = match key {
-                Some(key) => split.pick_for(&key),
-                None => split.pick(draw::next()),
-            };
-            let Some(lane) = running.lane(&route, service) else {
-                let problem = Problem::new(Code::NoInstance, "the service is not configured");
-                return asked.problem(Some(&route), None, &problem);
-            };
-            let (hash, cookie) = affinity::hash(&lane.upstream.config.balance, &facts);
-            let context = context(lane, hash, &arrival, &route, started);
-            let target = match target(&arrival, &judged, &route, &captures) {
-                Ok(target) => target,
-                Err(problem) => return asked.problem(Some(&route), Some(lane), &problem),
-            };
-            let found = lane.keyed.then(|| found(&view, &route, captures, service.as_str()));
-            let body = body.limited(longest);
-            let mut request = outgoing(head, body, target, &arrival, &route, &captures, &judged);
-            request.extensions_mut().insert(Arc::clone(&context));
-            if let Some(found) = found {
-                request.extensions_mut().insert(Arc::new(found));
-            }
-            let request = match (&route.mirror, &lane.copies) {
-                (Some(mirror), Some(copies)) if mirror.copies(&arrival.method, draw::next()) => {
-                    parts.mirrors.copy(request, copies.clone())
-                }
-                _ => Mirrors::pass(request),
-            };
-            let mut pipeline = lane.pipeline.clone();
-            // Every stage is always ready: what has to be waited for is waited for in the call.
-            let result = pipeline.call(request).await;
-            if result.is_ok() {
-                admitted.answered(MonotonicClock.now().since(started));
-            }
-            let mut response = asked.answer(&route, lane, &captures, &judged, &context, result);
-            if let Some(cookie) = cookie {
-                response.headers_mut().append(SET_COOKIE, cookie);
-            }
-            response
-        }
+    let split = match &route.action {
+        Action::Redirect(redirect) => return asked.redirect(&route, redirect, &view, &captures),
+        Action::Respond(respond) => return asked.respond(&route, respond),
+        Action::To(split) => split,
+    };
+    let facts = Facts {
+        view: &view,
+        route: &route,
+        captures: &captures,
+        service: None,
+        principal: None,
+        tenant: None,
+    };
+    let key = route.split_key.as_ref().and_then(|part| facts.read(part));
+    let service = match key {
+        Some(key) => split.pick_for(&key),
+        None => split.pick(draw::next()),
+    };
+    let Some(lane) = running.lane(&route, service) else {
+        let problem = Problem::new(Code::NoInstance, "the service is not configured");
+        return asked.problem(Some(&route), None, &problem);
+    };
+    let (hash, cookie) = affinity::hash(&lane.upstream.config.balance, &facts);
+    let context = context(lane, hash, &arrival, &route, started);
+    let matched = Matched { route: &route, captures: &captures, path: judged.judged() };
+    let target = match target(&arrival, &judged, &matched) {
+        Ok(target) => target,
+        Err(problem) => return asked.problem(Some(&route), Some(lane), &problem),
+    };
+    let found = lane.keyed.then(|| found(&view, &route, captures, service.as_str()));
+    let mut request = outgoing(head, body.limited(longest), target, &arrival, &matched);
+    request.extensions_mut().insert(Arc::clone(&context));
+    if let Some(found) = found {
+        request.extensions_mut().insert(Arc::new(found));
     }
+    let request = match (&route.mirror, &lane.copies) {
+        (Some(mirror), Some(copies)) if mirror.copies(&arrival.method, draw::next()) => {
+            parts.mirrors.copy(request, copies.clone())
+        }
+        _ => Mirrors::pass(request),
+    };
+    let mut pipeline = lane.pipeline.clone();
+    // Every stage is always ready: what has to be waited for is waited for in the call.
+    let result = pipeline.call(request).await;
+    if result.is_ok() {
+        admitted.answered(MonotonicClock.now().since(started));
+    }
+    let mut response = asked.answer(&matched, lane, &context, result);
+    if let Some(cookie) = cookie {
+        response.headers_mut().append(SET_COOKIE, cookie);
+    }
+    response
+}
+
+/// The route of a request, and what it found in the path.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Matched<'a> {
+    pub(super) route: &'a Route,
+    pub(super) captures: &'a Captures,
+    /// As judged.
+    pub(super) path: &'a str,
 }
 
 const NO_ROUTE: &str = "no route matches the host and path of the request";
@@ -158,12 +166,8 @@ fn context(
 }
 
 /// The target to ask the service for.
-fn target(
-    arrival: &Arrival,
-    judged: &Judged<'_>,
-    route: &Route,
-    captures: &Captures,
-) -> Result<Uri, Problem> {
+fn target(arrival: &Arrival, judged: &Judged<'_>, matched: &Matched<'_>) -> Result<Uri, Problem> {
+    let Matched { route, captures, .. } = *matched;
     let ambiguous = |what: &'static str| Problem::new(Code::PathAmbiguous, what);
     let path = match (&route.rewrite.path, route.forward_path) {
         (Some(rewrite), _) => Some(
@@ -208,10 +212,9 @@ fn outgoing(
     body: InBody,
     target: Uri,
     arrival: &Arrival,
-    route: &Route,
-    captures: &Captures,
-    judged: &Judged<'_>,
+    matched: &Matched<'_>,
 ) -> Request<InBody> {
+    let Matched { route, captures, path } = *matched;
     let mut request = Request::new(body);
     *request.method_mut() = head.method;
     *request.uri_mut() = target;
@@ -225,7 +228,7 @@ fn outgoing(
             host: arrival.host(),
             route,
             request_id: request_id.as_ref().and_then(|id| id.to_str().ok()).unwrap_or_default(),
-            path: judged.judged(),
+            path,
             captures,
         };
         rules.apply(headers, &values);

@@ -43,7 +43,7 @@ impl<H: Handler> Service<Request<Incoming>> for Entry<H> {
         let last = head.version == Version::HTTP_10;
         let request = Request::from_parts(head, body);
         let answer = self.handler.call(request, Rc::clone(&self.info));
-        Answer { answer, flight: Some(flight), last }
+        Answer { coming: answer, flight: Some(flight), last }
     }
 }
 
@@ -52,7 +52,7 @@ pin_project_lite::pin_project! {
     #[derive(Debug)]
     pub(super) struct Answer<F> {
         #[pin]
-        answer: F,
+        coming: F,
         flight: Option<Flight>,
         // HTTP/1.0 is served without keep-alive.
         last: bool,
@@ -64,7 +64,7 @@ impl<F: Future<Output = Response<OutBody>>> Future for Answer<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let (mut head, mut body) = ready!(this.answer.poll(cx)).into_parts();
+        let (mut head, mut body) = ready!(this.coming.poll(cx)).into_parts();
         let flight = this.flight.take();
         if let Some(Flight { pace, .. }) = &flight
             && !pace.http2.get()

@@ -134,6 +134,8 @@ pub(super) struct Watch {
     /// Start, streams and resets of the current ten seconds.
     resets: (u64, u64, u64),
     asked: bool,
+    /// It was told to finish because it reset too many streams.
+    abusive: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -201,6 +203,7 @@ impl Watch {
             written_since: now,
             resets: (now, 0, 0),
             asked: false,
+            abusive: false,
         }
     }
 
@@ -237,8 +240,13 @@ impl Watch {
         }
         let aged = late(self.opened, patience.connection_age) && self.phase.0 != Phase::Tunnel;
         let closing = pace.closing.get() && pace.http2.get();
-        let asks = aged || closing || self.resets_too_much();
-        (asks && !std::mem::replace(&mut self.asked, true)).then_some(Order::Finish)
+        if self.resets_too_much() {
+            // A client may ignore that it was told to go; it is counted anew, and not told again.
+            self.resets = (now, self.pace.requests.get(), self.pace.resets.get());
+            let told = std::mem::replace(&mut self.abusive, true);
+            return Some(if told { Order::Cut } else { Order::Finish });
+        }
+        ((aged || closing) && !std::mem::replace(&mut self.asked, true)).then_some(Order::Finish)
     }
 
     /// Writes down what changed since the last tick.
@@ -387,5 +395,7 @@ mod tests {
         assert_eq!(play(RESETS_WINDOW, 100, 0), None, "another window");
         assert_eq!(play(RESETS_WINDOW + 1, 100, 150), None, "not the greater part");
         assert_eq!(play(RESETS_WINDOW + 2, 100, 0), Some(Order::Finish));
+        assert_eq!(play(RESETS_WINDOW + 3, 100, 0), None, "it is going");
+        assert_eq!(play(RESETS_WINDOW + 4, 1, 0), Some(Order::Cut), "it is not");
     }
 }

@@ -89,9 +89,9 @@ impl<B: RequestBody> Live<B> {
     /// or new.
     pub(super) fn send(&mut self, request: Request<B>) {
         let Self { sender, reply, pulse, waker, .. } = self;
-        self.guard.begin(match request.method() {
-            &Method::HEAD => Asked::Head,
-            &Method::CONNECT => Asked::Connect,
+        self.guard.begin(match *request.method() {
+            Method::HEAD => Asked::Head,
+            Method::CONNECT => Asked::Connect,
             _ if request.headers().contains_key(UPGRADE) => Asked::Upgrade,
             _ => Asked::Plain,
         });

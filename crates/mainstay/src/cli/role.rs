@@ -1,5 +1,7 @@
 //! `dev` and `gateway`: starting a role, and what it says when it is ready.
 
+use std::io::IsTerminal as _;
+
 use super::arguments::Run;
 use super::settings::sources;
 use super::{Ended, Session};
@@ -20,7 +22,9 @@ pub(super) fn run(run: Run, role: Role, session: &mut Session<'_>) -> Ended {
 fn logs() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("MAINSTAY_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_target(false);
+    let plain = std::env::var_os("NO_COLOR").is_some() || !std::io::stderr().is_terminal();
+    let subscriber =
+        tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_ansi(!plain);
     // A second role in one process, as in tests, keeps the first one's.
     drop(subscriber.with_writer(std::io::stderr).try_init());
 }

@@ -11,6 +11,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use super::system;
 use crate::report::Report;
+use crate::settings::Errors;
 
 /// A data directory that this process holds.
 #[derive(Debug)]
@@ -27,7 +28,7 @@ impl DataDir {
     /// # Errors
     ///
     /// `data-dir-in-use` when another process holds it.
-    pub(super) fn open(path: PathBuf, ephemeral: bool) -> Result<Self, Report> {
+    pub(super) fn open(path: PathBuf, ephemeral: bool) -> Result<Self, Errors> {
         let unusable = |error: &std::io::Error| {
             system(
                 Code::Internal,
@@ -47,7 +48,7 @@ impl DataDir {
     /// # Errors
     ///
     /// `data-dir-in-use`, with the pid of the process that holds it.
-    pub(super) fn hold(&mut self, patience: Duration) -> Result<(), Report> {
+    pub(super) fn hold(&mut self, patience: Duration) -> Result<(), Errors> {
         let step = Duration::from_millis(20);
         let mut waited = Duration::ZERO;
         while flock(&self.lock, FlockOperation::NonBlockingLockExclusive).is_err() {
@@ -64,10 +65,11 @@ impl DataDir {
             .set_len(0)
             .and_then(|()| self.lock.rewind())
             .and_then(|()| self.lock.write_all(pid.as_bytes()));
-        written.map_err(|error| system(Code::Internal, "the lock cannot be written".into(), &error))
+        let unwritten = |error| system(Code::Internal, "the lock cannot be written".into(), &error);
+        Ok(written.map_err(unwritten)?)
     }
 
-    fn in_use(&mut self) -> Report {
+    fn in_use(&mut self) -> Errors {
         let mut pid = String::new();
         let read = self.lock.rewind().and_then(|()| self.lock.read_to_string(&mut pid));
         let holder = match read {
@@ -77,6 +79,7 @@ impl DataDir {
         let path = self.path.display();
         Report::error(Code::DataDirInUse, format!("`{path}` is in use by {holder}"))
             .next("give each process its own `--data-dir`, or use `--ephemeral`")
+            .into()
     }
 
     /// Where it is.

@@ -11,6 +11,7 @@ use mainstay_proxy::listener::Listener;
 
 use super::system;
 use crate::report::Report;
+use crate::settings::Errors;
 
 /// Listening sockets by name, as handed over between processes.
 pub(super) type Inherited = BTreeMap<String, Vec<OwnedFd>>;
@@ -26,10 +27,11 @@ pub(super) fn open(
     random: bool,
     workers: NonZeroUsize,
     inherited: &mut Inherited,
-) -> Result<Listener, Report> {
+) -> Result<Listener, Errors> {
     if let Some(sockets) = inherited.remove(name) {
         return Listener::inherit(sockets).map_err(|error| {
             system(Code::PortInUse, format!("the sockets of {name} cannot be taken over"), &error)
+                .into()
         });
     }
     let address = if random { SocketAddr::new(address.ip(), 0) } else { address };
@@ -39,18 +41,19 @@ pub(super) fn open(
     }
     Listener::bind(address, workers).map_err(|error| match error.kind() {
         io::ErrorKind::AddrInUse => in_use(name, address),
-        _ => system(Code::PortInUse, format!("{name} cannot listen on {address}"), &error),
+        _ => system(Code::PortInUse, format!("{name} cannot listen on {address}"), &error).into(),
     })
 }
 
 /// A listener on this machine answers a connection at once.
 const PROBE: std::time::Duration = std::time::Duration::from_millis(200);
 
-fn in_use(name: &str, address: SocketAddr) -> Report {
+fn in_use(name: &str, address: SocketAddr) -> Errors {
     let holder =
         holder(address.port()).map_or_else(String::new, |pid| format!(", by process {pid}"));
     Report::error(Code::PortInUse, format!("{name}: {address} is in use{holder}"))
         .next("end that process, choose another address, or use `--random-ports`")
+        .into()
 }
 
 /// The process that listens on `port`, as far as this user may see it.

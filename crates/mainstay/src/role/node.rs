@@ -88,9 +88,11 @@ pub struct Node {
     stop: CancellationToken,
     told: tokio::sync::mpsc::UnboundedReceiver<Told>,
     context_file: PathBuf,
-    _watch: Option<Watch>,
+    watch: Option<Watch>,
     keeping: Keeping,
     sampling: Option<Sampling>,
+    /// Copies of the listening sockets, for a process that takes over.
+    kept: Arc<Mutex<Sockets>>,
     data_dir: DataDir,
 }
 
@@ -127,7 +129,11 @@ impl Node {
             Gateway::new(Arc::clone(&meant.plane), parts).map_err(|error| unreadable(&error))?;
         let tls = server_tls(&meant.plane.gateway).map_err(|error| unreadable(&error))?;
         let ready = ready(&start, &doors, &meant.plane, data_dir.path().into(), began);
-        let offered = duplicates(&doors)?;
+        let kept = Arc::new(Mutex::new(duplicates(&doors)?));
+        let offered = {
+            let kept = Arc::clone(&kept);
+            move || copies(&kept.lock())
+        };
         let control_listener = doors.control.try_clone().map_err(|e| failed("control port", &e))?;
         let server = serve_gateway(&gateway, doors, tls.clone(), workers)?;
         let shared = Arc::new(Shared {
@@ -166,9 +172,10 @@ impl Node {
             stop,
             told,
             context_file,
-            _watch: watch,
+            watch,
             keeping,
             sampling,
+            kept,
             data_dir,
         };
         Ok((node, warnings))
@@ -193,6 +200,10 @@ impl Node {
         if ended_by == Told::Terminate {
             self.wait_or_be_told_again(delay);
         }
+        // The watch holds on to what is shared, and with it to the log.
+        drop(self.watch);
+        // While a copy is open the kernel goes on taking connections that nobody will accept.
+        self.kept.lock().clear();
         self.server.stop();
         let drained = self.server.join();
         self.shared.gateway.parts().metrics.connections_cut(drained.cut);
@@ -237,7 +248,7 @@ struct Doors {
     tls: Vec<Listener>,
 }
 
-fn open_data_dir(start: &Start) -> Result<DataDir, Report> {
+fn open_data_dir(start: &Start) -> Result<DataDir, Errors> {
     let of = |name: &str| std::env::var(name).ok();
     let path = if start.ephemeral {
         let unique =
@@ -277,7 +288,7 @@ fn open_all(
     let random = start.random_ports;
     let one = NonZeroUsize::MIN;
     let control = listeners::open("control", meant.control, random, one, inherited)?;
-    let mut open = |kind: &str, addresses: &[SocketAddr]| -> Result<Vec<Listener>, Report> {
+    let mut open = |kind: &str, addresses: &[SocketAddr]| -> Result<Vec<Listener>, Errors> {
         let each = addresses.iter().enumerate().map(|(n, address)| {
             listeners::open(&format!("{kind}-{n}"), *address, random, workers, inherited)
         });
@@ -291,11 +302,12 @@ fn open_all(
     Ok(Doors { control, plain, tls })
 }
 
-/// What hands the sockets over, when asked.
-fn duplicates(
-    doors: &Doors,
-) -> Result<impl Fn() -> io::Result<Vec<(String, Vec<OwnedFd>)>> + Send + use<>, Report> {
-    let mut kept: BTreeMap<String, Vec<OwnedFd>> = BTreeMap::new();
+/// Listening sockets by name.
+type Sockets = BTreeMap<String, Vec<OwnedFd>>;
+
+/// Copies of everything that is listened on, kept for a process that takes over.
+fn duplicates(doors: &Doors) -> Result<Sockets, Errors> {
+    let mut kept = Sockets::new();
     let failed = |error: io::Error| failed("listening sockets", &error);
     let control = doors.control.try_clone().map_err(failed)?;
     kept.insert("control".to_owned(), vec![control.into()]);
@@ -304,20 +316,25 @@ fn duplicates(
             kept.insert(format!("{kind}-{n}"), listener.duplicate().map_err(failed)?);
         }
     }
-    Ok(move || {
-        let copy = |(name, sockets): (&String, &Vec<OwnedFd>)| {
-            let sockets: io::Result<Vec<OwnedFd>> =
-                sockets.iter().map(OwnedFd::try_clone).collect();
-            Ok((name.clone(), sockets?))
-        };
-        kept.iter().map(copy).collect()
-    })
+    Ok(kept)
+}
+
+/// What is handed over; there is nothing left to hand over once the process drains.
+fn copies(kept: &Sockets) -> io::Result<Vec<(String, Vec<OwnedFd>)>> {
+    if kept.is_empty() {
+        return Err(io::Error::other("the process drains"));
+    }
+    let copy = |(name, sockets): (&String, &Vec<OwnedFd>)| {
+        let sockets: io::Result<Vec<OwnedFd>> = sockets.iter().map(OwnedFd::try_clone).collect();
+        Ok((name.clone(), sockets?))
+    };
+    kept.iter().map(copy).collect()
 }
 
 fn parts(
     config: &GatewayConfig,
     metrics: Arc<Metrics>,
-) -> Result<(Parts, Option<std::thread::JoinHandle<()>>), Report> {
+) -> Result<(Parts, Option<std::thread::JoinHandle<()>>), Errors> {
     let mut parts = Parts::new(Arc::clone(&metrics));
     let format = config.access_log.format;
     if format == mainstay_proxy::access_log::Format::Off {
@@ -350,7 +367,7 @@ fn serve_gateway(
     doors: Doors,
     tls: Option<ServerTls>,
     workers: NonZeroUsize,
-) -> Result<Server, Report> {
+) -> Result<Server, Errors> {
     let running = gateway.running();
     let config = &running.plane.gateway;
     let plain = doors.plain.into_iter().map(|listener| Endpoint { listener, tls: None });
@@ -398,7 +415,7 @@ fn start_control(
     shared: &Arc<Shared>,
     stop: &CancellationToken,
     tell: tokio::sync::mpsc::UnboundedSender<Told>,
-) -> Result<std::thread::JoinHandle<()>, Report> {
+) -> Result<std::thread::JoinHandle<()>, Errors> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -451,7 +468,7 @@ fn ready(start: &Start, doors: &Doors, plane: &Plane, data_dir: PathBuf, began: 
     }
 }
 
-fn write_context(shared: &Shared, path: &std::path::Path) -> Result<(), Report> {
+fn write_context(shared: &Shared, path: &std::path::Path) -> Result<(), Errors> {
     let pid = std::process::id();
     let context = ContextFile {
         url: shared.ready.control.clone(),
@@ -495,15 +512,16 @@ fn report_reload(done: Result<Reloaded, Errors>) {
 fn token() -> io::Result<String> {
     let mut bytes = [0_u8; 32];
     File::open("/dev/urandom")?.read_exact(&mut bytes)?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    let digit = |half: u8| char::from_digit(u32::from(half), 16).unwrap_or('0');
+    Ok(bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect())
 }
 
-fn unreadable(error: &TlsError) -> Report {
+fn unreadable(error: &TlsError) -> Errors {
     let causes = std::iter::successors(Some(error as &dyn std::error::Error), |e| e.source());
     let text: Vec<String> = causes.map(ToString::to_string).collect();
-    Report::error(Code::ConfigContradiction, text.join(": "))
+    Report::error(Code::ConfigContradiction, text.join(": ")).into()
 }
 
-fn failed(what: &str, error: &io::Error) -> Report {
-    system(Code::Internal, format!("{what} cannot be set up"), error)
+fn failed(what: &str, error: &io::Error) -> Errors {
+    system(Code::Internal, format!("{what} cannot be set up"), error).into()
 }

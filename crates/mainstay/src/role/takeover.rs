@@ -17,7 +17,7 @@ use mainstay_proxy::listener::handover;
 
 use super::listeners::Inherited;
 use super::system;
-use crate::report::Report;
+use crate::settings::Errors;
 
 const SOCKET: &str = "control.sock";
 
@@ -30,7 +30,7 @@ const SERVING: u8 = b'S';
 /// A takeover under way, on the side of the new process.
 #[derive(Debug)]
 pub(super) struct Takeover {
-    stream: UnixStream,
+    old: UnixStream,
 }
 
 /// Asks the process on `data_dir` for its sockets.
@@ -38,24 +38,25 @@ pub(super) struct Takeover {
 /// # Errors
 ///
 /// When nobody answers there.
-pub(super) fn ask(data_dir: &Path) -> Result<(Takeover, Inherited), Report> {
+pub(super) fn ask(data_dir: &Path) -> Result<(Takeover, Inherited), Errors> {
     let path = data_dir.join(SOCKET);
     let asked = UnixStream::connect(&path).and_then(|stream| {
         stream.set_read_timeout(Some(PATIENCE))?;
         let sockets = handover::receive(&stream)?;
-        Ok((Takeover { stream }, sockets.into_iter().collect()))
+        Ok((Takeover { old: stream }, sockets.into_iter().collect()))
     });
     asked.map_err(|error| {
         let what = format!("nobody on `{}` hands its sockets over", data_dir.display());
         system(Code::ControlUnreachable, what, &error)
             .next("start without `--takeover` when no process runs there")
+            .into()
     })
 }
 
 impl Takeover {
     /// Tells the old process that this one serves; it drains from here on.
     pub(super) fn serving(mut self) -> io::Result<()> {
-        self.stream.write_all(&[SERVING])
+        self.old.write_all(&[SERVING])
     }
 }
 

@@ -1,4 +1,5 @@
 //! A service that tells what reached it, and a client that sends bytes as they are written here.
+#![allow(dead_code, reason = "each test binary uses its own part")]
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
