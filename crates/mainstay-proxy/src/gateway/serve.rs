@@ -20,6 +20,7 @@ use super::answer::{self, Asked};
 use super::arrival::Arrival;
 use super::keys::Found;
 use super::lane::Lane;
+use super::protection::Admitted;
 use super::{Parts, Running};
 use crate::body::{InBody, OutBody};
 use crate::key::Facts;
@@ -28,6 +29,7 @@ use crate::path::Judged;
 use crate::rewrite::headers::Values;
 use crate::route::{Action, Captures, ForwardPath, Match, Route, View};
 use crate::server::ConnInfo;
+use crate::split::Split;
 
 /// Answers one request.
 pub(super) async fn serve(
@@ -76,39 +78,72 @@ pub(super) async fn serve(
         Action::Respond(respond) => return asked.respond(&route, respond),
         Action::To(split) => split,
     };
-    let facts = Facts {
-        view: &view,
-        route: &route,
-        captures: &captures,
-        service: None,
-        principal: None,
-        tenant: None,
+    let chosen = match choose(running, &route, captures, &view, split) {
+        Ok(chosen) => chosen,
+        Err(problem) => return asked.problem(Some(&route), None, &problem),
     };
+    let matched = Matched { route: &route, captures: &captures, path: judged.judged() };
+    let target = match target(&arrival, &judged, &matched) {
+        Ok(target) => target,
+        Err(problem) => return asked.problem(Some(&route), Some(chosen.lane), &problem),
+    };
+    let request = outgoing(head, body.limited(longest), target, &arrival, &matched);
+    let context = context(&chosen, &arrival, &route, started);
+    call(&asked, &matched, chosen, &context, admitted, request).await
+}
+
+/// Where a call goes, and what that takes.
+struct Chosen<'r> {
+    lane: &'r Lane,
+    /// Of the key for consistent hashing.
+    hash: Option<u64>,
+    /// Brings the caller back to the same instance.
+    cookie: Option<HeaderValue>,
+    /// For limits whose keys need more than the headers.
+    found: Option<Found>,
+}
+
+/// Chooses among the services that the route leads to.
+fn choose<'r>(
+    running: &'r Running,
+    route: &Arc<Route>,
+    captures: Captures,
+    view: &View<'_>,
+    split: &Split,
+) -> Result<Chosen<'r>, Problem> {
+    let facts =
+        Facts { view, route, captures: &captures, service: None, principal: None, tenant: None };
     let key = route.split_key.as_ref().and_then(|part| facts.read(part));
     let service = match key {
         Some(key) => split.pick_for(&key),
         None => split.pick(draw::next()),
     };
-    let Some(lane) = running.lane(&route, service) else {
-        let problem = Problem::new(Code::NoInstance, "the service is not configured");
-        return asked.problem(Some(&route), None, &problem);
-    };
+    let lane = running.lane(route, service);
+    let lane =
+        lane.ok_or_else(|| Problem::new(Code::NoInstance, "the service is not configured"))?;
     let (hash, cookie) = affinity::hash(&lane.upstream.config.balance, &facts);
-    let context = context(lane, hash, &arrival, &route, started);
-    let matched = Matched { route: &route, captures: &captures, path: judged.judged() };
-    let target = match target(&arrival, &judged, &matched) {
-        Ok(target) => target,
-        Err(problem) => return asked.problem(Some(&route), Some(lane), &problem),
-    };
-    let found = lane.keyed.then(|| found(&view, &route, captures, service.as_str()));
-    let mut request = outgoing(head, body.limited(longest), target, &arrival, &matched);
-    request.extensions_mut().insert(Arc::clone(&context));
+    let found = lane.keyed.then(|| found(view, route, captures, service.as_str()));
+    Ok(Chosen { lane, hash, cookie, found })
+}
+
+/// Sends a request through the stages; its answer.
+async fn call(
+    asked: &Asked<'_>,
+    matched: &Matched<'_>,
+    chosen: Chosen<'_>,
+    context: &Arc<Context>,
+    admitted: Admitted<'_>,
+    mut request: Request<InBody>,
+) -> Response<OutBody> {
+    let Chosen { lane, cookie, found, .. } = chosen;
+    request.extensions_mut().insert(Arc::clone(context));
     if let Some(found) = found {
         request.extensions_mut().insert(Arc::new(found));
     }
-    let request = match (&route.mirror, &lane.copies) {
-        (Some(mirror), Some(copies)) if mirror.copies(&arrival.method, draw::next()) => {
-            parts.mirrors.copy(request, copies.clone())
+    let method = &asked.arrival.method;
+    let request = match (&matched.route.mirror, &lane.copies) {
+        (Some(mirror), Some(copies)) if mirror.copies(method, draw::next()) => {
+            asked.parts.mirrors.copy(request, copies.clone())
         }
         _ => Mirrors::pass(request),
     };
@@ -116,9 +151,9 @@ pub(super) async fn serve(
     // Every stage is always ready: what has to be waited for is waited for in the call.
     let result = pipeline.call(request).await;
     if result.is_ok() {
-        admitted.answered(MonotonicClock.now().since(started));
+        admitted.answered(MonotonicClock.now().since(asked.started));
     }
-    let mut response = asked.answer(&matched, lane, &context, result);
+    let mut response = asked.answer(matched, lane, context, result);
     if let Some(cookie) = cookie {
         response.headers_mut().append(SET_COOKIE, cookie);
     }
@@ -138,12 +173,12 @@ const NO_ROUTE: &str = "no route matches the host and path of the request";
 
 /// What the stages share about this call.
 fn context(
-    lane: &Lane,
-    hash: Option<u64>,
+    chosen: &Chosen<'_>,
     arrival: &Arrival,
     route: &Arc<Route>,
     started: Instant,
 ) -> Arc<Context> {
+    let Chosen { lane, hash, .. } = *chosen;
     let context = Context::new(
         started,
         CallFacts {
