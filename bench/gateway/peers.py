@@ -205,6 +205,9 @@ balance = {{ kind = "round_robin" }}
     conf.write_text(f"""
 [server]
 listen = "127.0.0.1:{ports['control']}"
+[system]  # a benchmark saturates the machine on purpose, which is what this would shed for
+cpu_percent_max = 0
+memory_percent_max = 0
 [gateway]
 listen = ["127.0.0.1:{ports['http']}"]
 tls_listen = ["127.0.0.1:{ports['tls']}"]

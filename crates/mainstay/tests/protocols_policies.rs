@@ -17,6 +17,9 @@ fn gateway(name: &str, more: &str) -> Gateway {
     let config = format!(
         r#"
 server = {{ listen = "127.0.0.1:0" }}
+[system] # these tests saturate two cores, which is what this would shed for
+cpu_percent_max = 0
+memory_percent_max = 0
 [gateway]
 listen = ["127.0.0.1:0"]
 access_log = {{ format = "off" }}

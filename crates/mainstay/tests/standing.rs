@@ -121,6 +121,9 @@ fn config(port: u16, backends: &[Backend], balance: &str, limit: u32) -> String 
         r#"
 [server]
 listen = "127.0.0.1:0"
+[system] # these tests saturate two cores, which is what this would shed for
+cpu_percent_max = 0
+memory_percent_max = 0
 [gateway]
 listen = ["127.0.0.1:{port}"]
 drain_delay_seconds = 0.3
