@@ -94,6 +94,7 @@ pub struct Running {
     /// Counts what no route matched.
     unrouted: RouteMetrics,
     trusted: TrustedProxies,
+    framing: crate::framing::Limits,
 }
 
 /// What requests by one route pass through.
@@ -204,25 +205,30 @@ impl Running {
             })
             .collect();
         let unrouted = parts.metrics.route("", "");
+        let framing = framing(&plane);
         let trusted = TrustedProxies::new(plane.gateway.trusted_proxies.to_vec());
-        Ok(Self { plane, upstreams, lanes, unrouted, trusted })
+        Ok(Self { plane, upstreams, lanes, unrouted, trusted, framing })
     }
 
     /// What callers' messages are held to. The longest body is the longest that any route takes.
-    pub fn framing(&self) -> crate::framing::Limits {
-        let limits = &self.plane.gateway.limits;
-        let routes = self.plane.routes.iter().filter_map(|route| route.body_bytes_max);
-        crate::framing::Limits {
-            head_bytes_max: limits.head_bytes_max as usize,
-            headers_max: usize::from(limits.headers_max),
-            uri_bytes_max: limits.uri_bytes_max as usize,
-            body_bytes_max: routes.fold(limits.body_bytes_max, u64::max),
-            connect: false,
-        }
+    pub fn framing(&self) -> &crate::framing::Limits {
+        &self.framing
     }
 
     /// Whether what `peer` says of others counts.
     fn trusts(&self, peer: IpAddr) -> bool {
         self.trusted.contains(peer)
+    }
+}
+
+fn framing(plane: &Plane) -> crate::framing::Limits {
+    let limits = &plane.gateway.limits;
+    let routes = plane.routes.iter().filter_map(|route| route.body_bytes_max);
+    crate::framing::Limits {
+        head_bytes_max: limits.head_bytes_max as usize,
+        headers_max: usize::from(limits.headers_max),
+        uri_bytes_max: limits.uri_bytes_max as usize,
+        body_bytes_max: routes.fold(limits.body_bytes_max, u64::max),
+        connect: false,
     }
 }

@@ -153,7 +153,7 @@ impl Running {
 }
 
 fn check_http2(running: &Running, parts: &Parts) -> Result<(), Problem> {
-    check_h2(parts, &running.framing()).map_err(|rule| Problem::new(rule.problem(), rule.detail()))
+    check_h2(parts, running.framing()).map_err(|rule| Problem::new(rule.problem(), rule.detail()))
 }
 
 fn host(uri: &Uri, headers: &mut HeaderMap) -> Result<HeaderValue, Problem> {

@@ -392,7 +392,7 @@ fn limits(running: &Running) -> Limits {
     let config = &running.plane.gateway;
     let limits = &config.limits;
     Limits {
-        framing: running.framing(),
+        framing: *running.framing(),
         head: limits.head,
         body_gap: limits.body_gap,
         body_rate_min_bytes: u64::from(limits.body_rate_min_bytes),
