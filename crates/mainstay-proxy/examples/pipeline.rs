@@ -25,7 +25,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     let gateway = Gateway::new(Arc::new(plane), Parts::new(Metrics::new()))?;
     let plan = Plan {
         workers: NonZeroUsize::MIN,
-        endpoints: vec![Endpoint { listener: Listener::bind(listen, NonZeroUsize::MIN)?, tls: None }],
+        endpoints: vec![Endpoint {
+            listener: Listener::bind(listen, NonZeroUsize::MIN)?,
+            tls: None,
+        }],
         limits: Limits { requests_per_connection_max: u64::MAX, ..Limits::default() },
         caps: Caps::new(20_000, 0),
         drain: Duration::from_secs(30),

@@ -27,6 +27,10 @@ use parking_lot::Mutex;
 use crate::faults::FaultyBody;
 use crate::upstream::UpstreamBody;
 
+mod feed;
+
+pub(crate) use feed::Feed;
+
 /// The body of an answer on its way to the caller.
 #[derive(Debug, Default)]
 #[expect(clippy::large_enum_variant, reason = "the large one is what nearly every answer has")]
@@ -140,11 +144,22 @@ impl fmt::Debug for Other {
 /// [`BodyError::TooSlow`].
 #[derive(Debug)]
 pub struct InBody {
-    incoming: Incoming,
+    source: Source,
     /// Bytes that may still come.
     left: u64,
     /// `None` when there is nothing to wait for.
     meter: Option<Arc<Meter>>,
+}
+
+/// Where a caller's body comes from.
+#[derive(Debug)]
+enum Source {
+    /// There is none.
+    Nowhere,
+    /// An HTTP/1 connection.
+    Http1(Arc<Feed>),
+    /// A stream of HTTP/2.
+    Http2(Incoming),
 }
 
 /// Why a caller's body broke off.
@@ -152,7 +167,7 @@ pub struct InBody {
 pub enum BodyError {
     /// The connection broke, or what came was no body.
     #[error("request body broke off")]
-    Broken(#[source] hyper::Error),
+    Broken(#[source] BoxError),
     /// Too little came for too long: `body-timeout`.
     #[error("request body came too slowly")]
     TooSlow,
@@ -166,7 +181,7 @@ impl BodyError {
     /// something else.
     pub(crate) fn problem_of(error: &(dyn std::error::Error + 'static)) -> Option<Problem> {
         let code = match error.downcast_ref::<Self>()? {
-            Self::Broken(source) => match crate::framing::Refusal::of(source) {
+            Self::Broken(source) => match crate::framing::Refusal::of(&**source) {
                 Some(refusal) => {
                     return Some(Problem::new(refusal.problem, refusal.rule.detail()));
                 }
@@ -191,10 +206,22 @@ pub(crate) struct Meter {
 }
 
 impl InBody {
+    /// Nothing.
+    pub(crate) fn empty() -> Self {
+        Self { source: Source::Nowhere, left: u64::MAX, meter: None }
+    }
+
+    /// What `feed` is given, under watch.
+    pub(crate) fn fed(feed: Arc<Feed>) -> (Self, Arc<Meter>) {
+        let meter = Arc::<Meter>::default();
+        let known = Some(Arc::clone(&meter));
+        (Self { source: Source::Http1(feed), left: u64::MAX, meter: known }, meter)
+    }
+
     /// Puts `incoming` under watch, if there is anything to come.
-    pub(crate) fn new(incoming: Incoming) -> (Self, Option<Arc<Meter>>) {
+    pub(crate) fn http2(incoming: Incoming) -> (Self, Option<Arc<Meter>>) {
         let meter = (!incoming.is_end_stream()).then(Arc::<Meter>::default);
-        (Self { incoming, left: u64::MAX, meter: meter.clone() }, meter)
+        (Self { source: Source::Http2(incoming), left: u64::MAX, meter: meter.clone() }, meter)
     }
 
     /// The same body, which ends with [`BodyError::TooLarge`] once more than `bytes` have come.
@@ -243,7 +270,14 @@ impl Body for InBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let frame = Pin::new(&mut self.incoming).poll_frame(cx);
+        let frame = match &mut self.source {
+            Source::Nowhere => return Poll::Ready(None),
+            Source::Http1(feed) => feed.poll_frame(cx),
+            Source::Http2(incoming) => {
+                let frame = Pin::new(incoming).poll_frame(cx);
+                frame.map_err(|error| BodyError::Broken(error.into()))
+            }
+        };
         if let Some(meter) = &self.meter {
             meter.note(&frame, cx.waker());
             if frame.is_pending() && meter.expired.load(Ordering::Acquire) {
@@ -257,15 +291,23 @@ impl Body for InBody {
                 None => return Poll::Ready(Some(Err(BodyError::TooLarge))),
             }
         }
-        frame.map_err(BodyError::Broken)
+        frame
     }
 
     fn is_end_stream(&self) -> bool {
-        self.incoming.is_end_stream()
+        match &self.source {
+            Source::Nowhere => true,
+            Source::Http1(feed) => feed.is_over(),
+            Source::Http2(incoming) => incoming.is_end_stream(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        match &self.source {
+            Source::Nowhere => SizeHint::with_exact(0),
+            Source::Http1(feed) => feed.left().map_or_else(SizeHint::default, SizeHint::with_exact),
+            Source::Http2(incoming) => incoming.size_hint(),
+        }
     }
 }
 

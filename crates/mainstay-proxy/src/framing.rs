@@ -1,9 +1,9 @@
-//! The head guard: a byte machine that stands before hyper and follows message boundaries itself.
+//! The head guard: a byte machine that reads HTTP/1 and follows message boundaries itself.
 //!
 //! Two servers that disagree on where a message ends can be made to see different requests in the
-//! same bytes (request smuggling; Linhart et al. 2005, Kettle 2019). hyper forgives what an
-//! upstream may read differently: it drops a `Content-Length` beside `Transfer-Encoding`, keeps one
-//! of several equal lengths, and takes a bare LF for a line end. By the time a stage sees the
+//! same bytes (request smuggling; Linhart et al. 2005, Kettle 2019). Most parsers forgive what an
+//! upstream may read differently: they drop a `Content-Length` beside `Transfer-Encoding`, keep one
+//! of several equal lengths, and take a bare LF for a line end. By the time a stage sees the
 //! request, the evidence is gone. So these machines read the bytes first, let only messages through
 //! that can be read in one way, and refuse the rest with the name of the [`Rule`].
 //!
@@ -11,12 +11,12 @@
 //! pure: bytes go in, a [`Verdict`] comes out. An *element* (head, chunk line, end of a chunk,
 //! trailer section) is passed whole or not at all: the caller keeps what was not passed and
 //! presents it again with what came next. That costs a copy only when an element was cut by a read,
-//! and it means that hyper never parses half a head twice, however slowly the bytes come. A line is
+//! and it means that no line is read twice, however slowly the bytes come. A line is
 //! judged when its LF is there, so the verdict does not depend on how the bytes were cut.
 //!
 //! Over HTTP/2 the framing is h2's work, and [`check_h2`] looks at what it leaves to others.
 //!
-//! [`GuardedIo`] and [`UpstreamIo`] put the machines between a socket and hyper without copying.
+//! The machines are also the parsers: [`crate::http1`] takes heads and bodies from where they found them.
 //!
 //! What is refused stands in [`Rule`], one entry each; `security.md` 12.1 and `calls.md` 11.3 are
 //! the source. The form of HTTP/1.1 is RFC 9112.
@@ -25,16 +25,11 @@ mod body;
 mod field;
 mod h2;
 mod host;
-mod io;
 mod request;
 mod response;
 mod rule;
 mod scan;
-mod sieve;
-mod upstream_io;
 
-#[cfg(test)]
-mod io_tests;
 #[cfg(test)]
 mod properties;
 #[cfg(test)]
@@ -42,12 +37,13 @@ mod reference;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use field::{Line, Span, forbidden_trailer, line};
 pub use h2::check_h2;
-pub use io::{GuardedIo, Watch};
 pub use request::Guard;
+pub(crate) use request::Head as RequestHead;
+pub(crate) use response::Head as ResponseHead;
 pub use response::{Asked, ResponseGuard};
 pub use rule::{Refusal, Rule};
-pub use upstream_io::{Exchange, UpstreamIo};
 
 /// What a client may send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +52,7 @@ pub struct Limits {
     pub head_bytes_max: usize,
     /// Most fields of a head.
     pub headers_max: usize,
-    /// Longest request target, in bytes; from 65,535 on hyper refuses, without naming a rule.
+    /// Longest request target, in bytes; from 65,535 on `http` refuses, without naming a rule.
     pub uri_bytes_max: usize,
     /// Longest body, in bytes of content. Where routes differ, the largest of them: the guard
     /// does not know the route.
@@ -100,6 +96,35 @@ pub enum Verdict {
         /// Why, and whether the broken message had begun to pass.
         refusal: Refusal,
     },
+}
+
+/// What a stream of messages goes on with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Element {
+    /// A head of so many bytes.
+    Head(usize),
+    /// So many bytes of content.
+    Content(usize),
+    /// So many bytes between content: chunk lines and their ends.
+    Framing(usize),
+    /// A trailer section of so many bytes.
+    Trailers(usize),
+    /// Nothing that is whole: show it again with what comes next.
+    Partial,
+    /// A switch of protocols was asked for. What follows can only be read once that is answered: if
+    /// it was declined, call [`Guard::resume`], else the rest is not HTTP.
+    Held,
+}
+
+impl From<body::Piece> for Element {
+    fn from(piece: body::Piece) -> Self {
+        match piece {
+            body::Piece::Content(len) => Self::Content(len),
+            body::Piece::Framing(len) => Self::Framing(len),
+            body::Piece::Trailers(len) => Self::Trailers(len),
+            body::Piece::Partial => Self::Partial,
+        }
+    }
 }
 
 /// Where in the stream a machine stands.

@@ -167,7 +167,7 @@ pub fn ensure_request_id(headers: &mut HeaderMap, draws: [u64; 2]) {
 
 /// Takes `Expect` off a request; says whether the caller waits for a 100 before it sends the body.
 ///
-/// hyper writes the 100 when the body is first read, which is when it is wanted: by the upstream
+/// The server writes the 100 when the body is first read, which is when it is wanted: by the upstream
 /// that is about to be sent it. So the field goes no further. HTTP/1.0 has no 100.
 ///
 /// # Errors

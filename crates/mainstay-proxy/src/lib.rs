@@ -10,6 +10,7 @@ pub mod framing;
 pub mod gateway;
 mod gather;
 pub mod header;
+mod http1;
 pub mod key;
 pub mod listener;
 pub mod metrics;

@@ -1,7 +1,7 @@
 //! Accepts connections and hands requests to the application.
 //!
 //! One thread per worker, each with its own runtime, sockets and connections; nothing on the way
-//! of a request is shared between them, so nothing is locked. A connection is one task: hyper, the
+//! of a request is shared between them, so nothing is locked. A connection is one task: protocol, the
 //! application's future and the upstream exchange are polled by it, one inside the other.
 //!
 //! Time is watched by one ticker per worker and not by a timer per request: a connection notes
@@ -14,11 +14,12 @@
 //! for one more second, since its next request may be on its way already. What is left after the
 //! given time is cut and counted.
 //!
-//! **Framing.** Over HTTP/1 the [guard](crate::framing) stands between the socket and hyper, so that
-//! what it refuses reaches neither hyper nor the application.
+//! **Framing.** Over HTTP/1 the [guard](crate::framing) is the parser, so that what it refuses reaches
+//! nobody. HTTP/2 is hyper's.
 
 mod connection;
 mod entry;
+mod http1;
 mod pace;
 mod socket;
 pub(crate) mod tasks;
@@ -96,8 +97,7 @@ pub struct Endpoint {
 /// Limits of `[gateway.limits]` that the transport watches over.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// What HTTP/1 requests are held to before hyper sees them. More than 100 fields cost an
-    /// allocation per request.
+    /// What HTTP/1 requests are held to.
     pub framing: framing::Limits,
     /// Time for a request head from its first byte, and for the first byte of a connection.
     pub head: Duration,
@@ -174,6 +174,10 @@ impl OnMalformed {
     /// Calls `count` with the rule that was broken, on the worker's thread: it must not block.
     pub fn new(count: impl Fn(Rule) + Send + Sync + 'static) -> Self {
         Self(Arc::new(count))
+    }
+
+    fn call(&self, rule: Rule) {
+        (self.0)(rule);
     }
 }
 

@@ -2,6 +2,12 @@
 
 use std::time::SystemTime;
 
+/// The time of day.
+#[expect(clippy::disallowed_methods, reason = "log lines and `Date` bear the time of day")]
+pub(crate) fn wall_clock() -> SystemTime {
+    SystemTime::now()
+}
+
 /// A date of the proleptic Gregorian calendar and a time of day, in UTC.
 struct Civil {
     year: i64,

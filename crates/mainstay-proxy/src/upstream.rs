@@ -5,13 +5,10 @@
 //! cores. The price is that limits count per core, and that an idle connection of one core is of no
 //! use to another; with keep-alive on both sides that costs a few sockets and nothing else.
 //!
-//! **HTTP/1 without a task.** hyper wants its client `Connection` spawned, and wakes it through
-//! channels for every request. Here the request owns both ends while it runs: [`Exchange`] polls
-//! the connection and then the answer, in the task of the downstream connection, and
-//! [`UpstreamBody`] goes on with that while the body streams. No task is switched and nothing
-//! wakes anything; a small waker (see `pulse`) swallows the notes that the two ends of hyper's
-//! channels would send to the task that is polling them both. When the message is complete and the
-//! connection is ready again it goes back to the list of idle ones; dropped before that, it closes.
+//! **HTTP/1 without a task.** The request owns the connection while it runs: [`Exchange`] writes and
+//! reads it in the task of the downstream connection, and [`UpstreamBody`] goes on with that while
+//! the body streams. No task is switched and nothing wakes anything. When the message is complete
+//! the connection goes back to the list of idle ones; dropped before that, it closes.
 //!
 //! **HTTP/2** connections are shared by many requests and so do run as tasks of the thread.
 //!
@@ -26,7 +23,6 @@ mod fit;
 mod http1;
 mod http2;
 mod pool;
-mod pulse;
 mod wire;
 
 use std::fmt;

@@ -37,6 +37,71 @@ fn http1_passes_through_and_stays_open() {
     });
 }
 
+/// Plays `answer` to every request after its body is read; `¶` is a line end.
+async fn answering(answer: &'static str) -> Gateway {
+    let answer = answer.replace('¶', "\r\n");
+    let address = peer(move |_, mut tcp| {
+        let answer = answer.clone();
+        async move {
+            while let Some(head) = head(&mut tcp).await {
+                if head.contains("chunked") {
+                    let mut end = Vec::new();
+                    while !end.ends_with(b"\r\n\r\n") {
+                        end.push(tcp.read_u8().await.unwrap());
+                    }
+                }
+                tcp.write_all(answer.as_bytes()).await.unwrap();
+            }
+        }
+    });
+    Setup::default().in_front_of(address.await)
+}
+
+#[test]
+fn a_body_is_framed_as_the_client_can_read_it() {
+    local(async {
+        let gateway =
+            answering("HTTP/1.1 200 OK¶transfer-encoding: chunked¶¶2¶ok¶0¶etag: x¶¶").await;
+        let ask = async |text: &str| exchange(gateway.address, &text.replace('¶', "\r\n")).await;
+        let told = ask("GET / HTTP/1.1¶host: a¶te: trailers¶connection: te, close¶¶").await;
+        assert!(told.contains("transfer-encoding: chunked\r\n"), "{told}");
+        assert!(told.ends_with("\r\n\r\n2\r\nok\r\n0\r\netag: x\r\n\r\n"), "{told}");
+        let told = ask("GET / HTTP/1.1¶host: a¶connection: close¶¶").await;
+        assert!(told.ends_with("\r\n\r\n2\r\nok\r\n0\r\n\r\n"), "nobody asked: {told}");
+        let told = ask("GET / HTTP/1.0¶host: a¶¶").await;
+        assert!(told.starts_with("HTTP/1.0 200 OK\r\n"), "{told}");
+        assert!(told.ends_with("\r\n\r\nok") && !told.contains("chunked"), "{told}");
+    });
+}
+
+#[test]
+fn no_body_is_sent_where_none_may_be() {
+    local(async {
+        let gateway = answering("HTTP/1.1 204 No Content¶content-length: 0¶¶").await;
+        let request = "GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+        let told = exchange(gateway.address, request).await;
+        assert!(told.starts_with("HTTP/1.1 204 No Content\r\n"), "{told}");
+        assert!(!told.contains("content-length"), "{told}");
+        let gateway = answering("HTTP/1.1 200 OK¶content-length: 7¶¶").await;
+        let told = exchange(gateway.address, &request.replace("GET", "HEAD")).await;
+        assert!(told.contains("content-length: 7\r\n") && told.ends_with("\r\n\r\n"), "{told}");
+    });
+}
+
+#[test]
+fn the_go_ahead_is_given_when_the_body_is_wanted() {
+    local(async {
+        let gateway = answering("HTTP/1.1 200 OK¶content-length: 2¶¶ok").await;
+        let mut tcp = TcpStream::connect(gateway.address).await.unwrap();
+        let ask = "POST / HTTP/1.1\r\nhost: a\r\nexpect: 100-continue\r\n\
+                   transfer-encoding: chunked\r\n\r\n";
+        tcp.write_all(ask.as_bytes()).await.unwrap();
+        assert_eq!(head(&mut tcp).await.unwrap(), "HTTP/1.1 100 Continue\r\n\r\n");
+        tcp.write_all(b"3\r\nabc\r\n0\r\nx: y\r\n\r\n").await.unwrap();
+        assert!(head(&mut tcp).await.unwrap().starts_with("HTTP/1.1 200 OK\r\n"));
+    });
+}
+
 #[test]
 fn the_last_request_of_a_connection_is_told() {
     local(async {

@@ -38,21 +38,17 @@ enum Stage {
     Trailer,
 }
 
-/// How far a body came.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Advance {
-    /// Bytes that belong to the body and are well formed. What follows in the input is the next
-    /// message if the body is complete, else the beginning of a chunk line or a trailer section.
-    pub(crate) passed: usize,
-    /// The body is complete.
-    pub(crate) complete: bool,
-}
-
-/// The defect, and how many bytes before it were in order.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Defect {
-    pub(crate) passed: usize,
-    pub(crate) rule: Rule,
+/// What the next bytes of a body are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Piece {
+    /// So many bytes of content.
+    Content(usize),
+    /// So many bytes that say where content begins or ends.
+    Framing(usize),
+    /// The trailer section, with the empty line after it.
+    Trailers(usize),
+    /// The beginning of a chunk line or a trailer section: show it again with what comes next.
+    Partial,
 }
 
 impl Body {
@@ -74,65 +70,72 @@ impl Body {
         self.received
     }
 
-    /// Reads on. Elements of framing (a chunk line, the CRLF after a chunk, the trailer section)
-    /// are taken whole or not at all.
-    pub(crate) fn advance(&mut self, bytes: &[u8]) -> Result<Advance, Defect> {
-        match &mut self.kind {
-            Kind::ToTheEnd => {
-                self.received += bytes.len() as u64;
-                Ok(Advance { passed: bytes.len(), complete: false })
-            }
-            Kind::Length { left } => {
-                let passed = take(left, bytes.len());
-                self.received += passed as u64;
-                Ok(Advance { passed, complete: *left == 0 })
-            }
-            Kind::Chunked { .. } => self.advance_chunked(bytes),
+    /// Bytes of content still to come, where that is known.
+    pub(crate) fn left(&self) -> Option<u64> {
+        match self.kind {
+            Kind::Length { left } => Some(left),
+            Kind::Chunked { .. } | Kind::ToTheEnd => None,
         }
     }
 
-    fn advance_chunked(&mut self, bytes: &[u8]) -> Result<Advance, Defect> {
+    /// Whether only the end of the stream ends it.
+    pub(crate) fn is_to_the_end(&self) -> bool {
+        matches!(self.kind, Kind::ToTheEnd)
+    }
+
+    /// Reads on in `bytes`, of which there is at least one: the next piece, and whether the body
+    /// is complete with it. Framing (a chunk line, the CRLF after a chunk, the trailer section) is
+    /// taken whole or not at all.
+    pub(crate) fn next(&mut self, bytes: &[u8]) -> Result<(Piece, bool), Rule> {
+        match &mut self.kind {
+            Kind::ToTheEnd => {
+                self.received += bytes.len() as u64;
+                Ok((Piece::Content(bytes.len()), false))
+            }
+            Kind::Length { left } => {
+                let taken = take(left, bytes.len());
+                self.received += taken as u64;
+                Ok((Piece::Content(taken), *left == 0))
+            }
+            Kind::Chunked { .. } => self.next_chunked(bytes),
+        }
+    }
+
+    fn next_chunked(&mut self, bytes: &[u8]) -> Result<(Piece, bool), Rule> {
         let Kind::Chunked { stage, extensions } = &mut self.kind else {
-            return Ok(Advance { passed: 0, complete: false });
+            return Ok((Piece::Partial, false));
         };
-        let mut passed = 0;
-        loop {
-            let rest = bytes.get(passed..).unwrap_or_default();
-            let step = match stage {
-                Stage::Size => read_size(rest, stage, extensions),
-                Stage::Data { left } => {
-                    let taken = take(left, rest.len());
-                    self.received = self.received.saturating_add(taken as u64);
-                    if *left == 0 {
-                        *stage = Stage::DataEnd;
-                    }
-                    Ok((0 < taken).then_some(taken))
+        let framing = |len: Option<usize>| (len.map_or(Piece::Partial, Piece::Framing), false);
+        match stage {
+            Stage::Size => {
+                let len = read_size(bytes, stage, extensions)?;
+                if let Stage::Data { left } = *stage
+                    && self.bytes_max < self.received.saturating_add(left)
+                {
+                    return Err(Rule::BodyBytes);
                 }
-                Stage::DataEnd => match rest {
-                    [b'\r', b'\n', ..] => {
-                        *stage = Stage::Size;
-                        Ok(Some(2))
-                    }
-                    [] | [b'\r'] => Ok(None),
-                    _ => Err(Rule::ChunkEnd),
-                },
-                Stage::Trailer => match read_trailers(rest) {
-                    Ok(Some(len)) => {
-                        return Ok(Advance { passed: passed + len, complete: true });
-                    }
-                    other => other,
-                },
-            };
-            if let Stage::Data { left } = *stage
-                && self.bytes_max < self.received.saturating_add(left)
-            {
-                return Err(Defect { passed, rule: Rule::BodyBytes });
+                Ok(framing(len))
             }
-            match step {
-                Ok(Some(len)) => passed += len,
-                Ok(None) => return Ok(Advance { passed, complete: false }),
-                Err(rule) => return Err(Defect { passed, rule }),
+            Stage::Data { left } => {
+                let taken = take(left, bytes.len());
+                self.received = self.received.saturating_add(taken as u64);
+                if *left == 0 {
+                    *stage = Stage::DataEnd;
+                }
+                Ok((Piece::Content(taken), false))
             }
+            Stage::DataEnd => match bytes {
+                [b'\r', b'\n', ..] => {
+                    *stage = Stage::Size;
+                    Ok(framing(Some(2)))
+                }
+                [] | [b'\r'] => Ok(framing(None)),
+                _ => Err(Rule::ChunkEnd),
+            },
+            Stage::Trailer => Ok(match read_trailers(bytes)? {
+                Some(len) => (Piece::Trailers(len), true),
+                None => (Piece::Partial, false),
+            }),
         }
     }
 }

@@ -59,11 +59,19 @@ fn whole_line(bytes: &[u8], at: usize) -> Result<Line<'_>, Rule> {
     }
 }
 
+/// Where a field of a head stands, from the head's beginning; its value without the white space
+/// around it. Heads are limited far below 4 GiB.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Span {
+    pub(crate) name: (u32, u32),
+    pub(crate) value: (u32, u32),
+}
+
 /// What the fields of one head say about framing and routing.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Fields {
-    /// Fields so far.
-    pub(crate) count: usize,
+    /// The fields so far.
+    pub(crate) spans: Vec<Span>,
     /// `Content-Length`.
     pub(crate) length: Option<u64>,
     /// `Transfer-Encoding: chunked`.
@@ -74,26 +82,55 @@ pub(crate) struct Fields {
     pub(crate) close: bool,
     /// Any `Upgrade`.
     pub(crate) upgrade: bool,
+    /// `TE: trailers`.
+    pub(crate) takes_trailers: bool,
+    /// `Expect: 100-continue`.
+    pub(crate) expects_continue: bool,
     /// An `Expect` other than `100-continue`.
     pub(crate) expects_other: bool,
 }
 
 impl Fields {
-    /// Takes note of one field. `value_at` is where `value` begins in its head.
-    pub(crate) fn note(&mut self, name: &[u8], value: &[u8], value_at: usize) -> Result<(), Rule> {
-        self.count += 1;
+    /// Forgets all, and keeps the memory.
+    pub(crate) fn clear(&mut self) {
+        let mut spans = std::mem::take(&mut self.spans);
+        spans.clear();
+        *self = Self { spans, ..Self::default() };
+    }
+
+    /// Takes note of the field whose line ends at `next`, from the head's beginning.
+    pub(crate) fn note(&mut self, name: &[u8], value: &[u8], next: usize) -> Result<(), Rule> {
+        let value_at = next - 2 - value.len();
+        let name_at = value_at - 1 - name.len();
+        let front = value.len() - value.trim_ascii_start().len();
+        let value_from = value_at + front;
+        let value_to = value_from + value.trim_ascii().len();
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "positions in a head of limited length"
+        )]
+        let span = |from: usize, to: usize| (from as u32, to as u32);
+        self.spans.push(Span {
+            name: span(name_at, name_at + name.len()),
+            value: span(value_from, value_to),
+        });
         // Lengths tell nearly all fields apart; only the rest is compared.
         match name.len() {
+            2 if name.eq_ignore_ascii_case(b"te") => {
+                for coding in value.split(|&b| b == b',').map(<[u8]>::trim_ascii) {
+                    self.takes_trailers |= coding.eq_ignore_ascii_case(b"trailers");
+                }
+            }
             4 if name.eq_ignore_ascii_case(b"host") => {
                 if self.host.is_some() {
                     return Err(Rule::HostRepeated);
                 }
-                let front = value.len() - value.trim_ascii_start().len();
-                let len = value.trim_ascii().len();
-                self.host = Some((value_at + front, value_at + front + len));
+                self.host = Some((value_from, value_to));
             }
             6 if name.eq_ignore_ascii_case(b"expect") => {
-                self.expects_other |= !value.trim_ascii().eq_ignore_ascii_case(b"100-continue");
+                let known = value.trim_ascii().eq_ignore_ascii_case(b"100-continue");
+                self.expects_continue |= known;
+                self.expects_other |= !known;
             }
             7 if name.eq_ignore_ascii_case(b"upgrade") => self.upgrade = true,
             10 if name.eq_ignore_ascii_case(b"connection") => {

@@ -1,11 +1,11 @@
 //! The requests of one client connection.
 
 use super::body::Body;
-use super::field::{Fields, Line, line};
+use super::field::{Fields, Line, Span, line};
 use super::host::is_host;
 use super::rule::{Refusal, Rule};
 use super::scan::{find_lf, target_end, token_end};
-use super::{Limits, Phase, Verdict};
+use super::{Element, Limits, Phase, Verdict};
 
 /// Follows the requests on one connection and judges each before it passes.
 ///
@@ -53,7 +53,7 @@ enum Then {
     Close,
 }
 
-/// A head of which a part is here.
+/// The head being read, or the last that was.
 #[derive(Clone, Debug, Default)]
 struct Open {
     /// Bytes before the start line: nothing, or one empty line.
@@ -64,6 +64,27 @@ struct Open {
     seen: usize,
     start: Option<Start>,
     fields: Fields,
+    /// It is complete, and has passed.
+    passed: bool,
+}
+
+/// What a head says that has passed, and where it says it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Head<'g> {
+    /// Where the method stands.
+    pub(crate) method: (usize, usize),
+    /// Where the target stands.
+    pub(crate) target: (usize, usize),
+    /// HTTP/1.1, else HTTP/1.0.
+    pub(crate) is_1_1: bool,
+    /// Where the fields stand.
+    pub(crate) fields: &'g [Span],
+    /// It is the last of its connection.
+    pub(crate) closes: bool,
+    /// The caller takes trailers.
+    pub(crate) takes_trailers: bool,
+    /// The caller waits for a `100 Continue`.
+    pub(crate) expects_continue: bool,
 }
 
 /// What the start line says.
@@ -71,6 +92,8 @@ struct Open {
 struct Start {
     connect: bool,
     minor: u8,
+    method: (usize, usize),
+    target: (usize, usize),
     /// Where the authority of the target stands, if it has one, from the head's beginning.
     authority: Option<(usize, usize)>,
 }
@@ -87,38 +110,73 @@ impl Guard {
     pub fn feed(&mut self, bytes: &[u8]) -> Verdict {
         let mut passed = 0;
         loop {
-            let rest = bytes.get(passed..).unwrap_or_default();
-            let step = match &mut self.state {
-                State::Held { .. } => return Verdict::Hold { passed },
-                State::Refused(refusal) => return Verdict::Refuse { passed, refusal: *refusal },
-                _ if rest.is_empty() => return Verdict::Pass { passed },
-                State::Last => Err(Rule::BytesAfterClose),
-                State::Head => self.head(rest),
-                State::Body { body, then } => {
-                    let then = *then;
-                    match body.advance(rest) {
-                        Ok(advance) => {
-                            if advance.complete {
-                                self.state = then.state();
-                            }
-                            Ok(advance.passed)
-                        }
-                        Err(defect) => {
-                            passed += defect.passed;
-                            Err(defect.rule)
-                        }
-                    }
-                }
-            };
-            match step {
-                Ok(0) => return Verdict::Pass { passed },
-                Ok(len) => passed += len,
-                Err(rule) => {
-                    let begun = matches!(self.state, State::Body { .. });
-                    self.state = State::Refused(Refusal::of_request(rule, begun));
-                }
+            match self.next(bytes.get(passed..).unwrap_or_default()) {
+                Ok(Element::Partial) => return Verdict::Pass { passed },
+                Ok(Element::Held) => return Verdict::Hold { passed },
+                Ok(
+                    Element::Head(len)
+                    | Element::Content(len)
+                    | Element::Framing(len)
+                    | Element::Trailers(len),
+                ) => passed += len,
+                Err(refusal) => return Verdict::Refuse { passed, refusal },
             }
         }
+    }
+
+    /// The element that `bytes` begin with: what the last one left, then what came since.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it; from then on always the same.
+    pub fn next(&mut self, bytes: &[u8]) -> Result<Element, Refusal> {
+        let (step, begun) = match &mut self.state {
+            State::Held { .. } => return Ok(Element::Held),
+            State::Refused(refusal) => return Err(*refusal),
+            _ if bytes.is_empty() => return Ok(Element::Partial),
+            State::Last => (Err(Rule::BytesAfterClose), false),
+            State::Head => (self.head(bytes), false),
+            State::Body { body, then } => {
+                let then = *then;
+                let piece = body.next(bytes);
+                if let Ok((_, true)) = piece {
+                    self.state = then.state();
+                }
+                (piece.map(|(piece, _)| piece.into()), true)
+            }
+        };
+        step.map_err(|rule| {
+            let refusal = Refusal::of_request(rule, begun);
+            self.state = State::Refused(refusal);
+            refusal
+        })
+    }
+
+    /// The head that [`Guard::next`] gave last; `None` once the next one has begun.
+    pub(crate) fn last_head(&self) -> Option<Head<'_>> {
+        let Open { start: Some(start), fields, passed: true, .. } = &self.open else { return None };
+        Some(Head {
+            method: start.method,
+            target: start.target,
+            is_1_1: start.minor == 1,
+            fields: &fields.spans,
+            closes: fields.close || start.minor == 0,
+            takes_trailers: fields.takes_trailers,
+            expects_continue: fields.expects_continue && start.minor == 1,
+        })
+    }
+
+    /// Content of the present body still to come, where that is known; 0 between messages.
+    pub(crate) fn body_left(&self) -> Option<u64> {
+        match &self.state {
+            State::Body { body, .. } => body.left(),
+            _ => Some(0),
+        }
+    }
+
+    /// Whether the last message is complete.
+    pub(crate) fn is_between(&self) -> bool {
+        matches!(self.state, State::Head | State::Held { .. } | State::Last)
     }
 
     /// The switch of protocols was not agreed to: another request may follow. When it was, what
@@ -132,7 +190,7 @@ impl Guard {
     /// Where in the stream the machine stands.
     pub fn phase(&self) -> Phase {
         match &self.state {
-            State::Head if self.open.seen <= self.open.blank => Phase::Idle,
+            State::Head if self.open.passed || self.open.seen <= self.open.blank => Phase::Idle,
             State::Head => Phase::Head,
             State::Body { body, .. } => Phase::Body { received: body.received() },
             State::Held { .. } => Phase::Held,
@@ -145,25 +203,36 @@ impl Guard {
         self.heads
     }
 
-    /// Reads the head at the front of `bytes`; 0 while it is not complete.
-    fn head(&mut self, bytes: &[u8]) -> Result<usize, Rule> {
+    /// Reads the head at the front of `bytes`.
+    fn head(&mut self, bytes: &[u8]) -> Result<Element, Rule> {
+        if self.open.passed {
+            self.open.fields.clear();
+            let fields = std::mem::take(&mut self.open.fields);
+            self.open = Open { fields, ..Open::default() };
+        }
         let clip = bytes.get(..self.limits.head_bytes_max).unwrap_or(bytes);
         let grown = self.open.seen == 0 || find_lf(clip, self.open.seen).is_some();
         // A start line without end is too long before the head is.
         let grown = grown || self.open.start.is_none();
         if grown && let Some(end) = self.open.read(clip, &self.limits)? {
-            let open = std::mem::take(&mut self.open);
-            self.state = self.settle(bytes, open)?;
+            self.state = self.settle(bytes)?;
+            self.open.passed = true;
             self.heads += 1;
-            return Ok(end);
+            return Ok(Element::Head(end));
         }
         self.open.seen = clip.len();
-        if clip.len() == self.limits.head_bytes_max { Err(Rule::HeadBytes) } else { Ok(0) }
+        if clip.len() == self.limits.head_bytes_max {
+            Err(Rule::HeadBytes)
+        } else {
+            Ok(Element::Partial)
+        }
     }
 
     /// Judges what only a whole head can tell, and says what comes after it.
-    fn settle(&self, bytes: &[u8], open: Open) -> Result<State, Rule> {
-        let Open { start: Some(start), fields, .. } = open else { return Err(Rule::StartLine) };
+    fn settle(&self, bytes: &[u8]) -> Result<State, Rule> {
+        let Open { start: Some(start), fields, .. } = &self.open else {
+            return Err(Rule::StartLine);
+        };
         if fields.chunked && start.minor == 0 {
             return Err(Rule::CodingVersion);
         }
@@ -221,10 +290,10 @@ impl Open {
                 Line::End(end) => return Ok(Some(end)),
                 Line::Partial => return Ok(None),
                 Line::Field { name, value, next } => {
-                    if self.fields.count == limits.headers_max {
+                    if self.fields.spans.len() == limits.headers_max {
                         return Err(Rule::HeadFields);
                     }
-                    self.fields.note(name, value, next - 2 - value.len())?;
+                    self.fields.note(name, value, next)?;
                     self.judged = next;
                 }
             }
@@ -299,7 +368,8 @@ fn start_line(bytes: &[u8], at: usize, lf: usize, limits: &Limits) -> Result<Sta
     }
     let authority = authority(method, &line[target_at..target_to])?;
     let authority = authority.map(|(from, to)| (target_at + from, target_at + to));
-    Ok(Start { connect, minor, authority })
+    let (method, target) = ((at, method_end), (target_at, target_to));
+    Ok(Start { connect, minor, method, target, authority })
 }
 
 /// Method, two spaces, version and line end take far less beside the target of a start line.

@@ -1,10 +1,10 @@
 //! The answers of one upstream connection.
 
 use super::body::Body;
-use super::field::{Fields, Line, line};
+use super::field::{Fields, Line, Span, line};
 use super::rule::{Refusal, Rule};
 use super::scan::{find_lf, value_end};
-use super::{Phase, Verdict};
+use super::{Element, Phase, Verdict};
 
 /// Most fields of an answer.
 const HEADERS_MAX: usize = 100;
@@ -57,6 +57,7 @@ enum State {
     Refused(Refusal),
 }
 
+/// The head being read, or the last that was.
 #[derive(Clone, Debug, Default)]
 struct Open {
     judged: usize,
@@ -64,6 +65,18 @@ struct Open {
     /// Status and minor version.
     start: Option<(u16, u8)>,
     fields: Fields,
+    /// It is complete, and has passed.
+    passed: bool,
+}
+
+/// What a head says that has passed, and where it says it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Head<'g> {
+    pub(crate) status: u16,
+    /// Where the fields stand.
+    pub(crate) fields: &'g [Span],
+    /// The connection ends with this answer.
+    pub(crate) closes: bool,
 }
 
 impl ResponseGuard {
@@ -83,45 +96,81 @@ impl ResponseGuard {
     /// [`Verdict::Hold`].
     ///
     /// The end of the stream is told to nobody: a body up to the end is then complete, and any
-    /// other is cut short, which hyper reports.
+    /// other is cut short.
     pub fn feed(&mut self, bytes: &[u8]) -> Verdict {
         let mut passed = 0;
         loop {
-            let rest = bytes.get(passed..).unwrap_or_default();
-            let step = match &mut self.state {
-                State::Tunnel => return Verdict::Pass { passed: bytes.len() },
-                State::Refused(refusal) => return Verdict::Refuse { passed, refusal: *refusal },
-                _ if rest.is_empty() => return Verdict::Pass { passed },
-                State::Head if self.asked == Asked::Nothing => Err(Rule::BytesUnasked),
-                State::Head => self.head(rest),
-                State::Body(body) => match body.advance(rest) {
-                    Ok(advance) => {
-                        if advance.complete {
-                            (self.state, self.asked) = (State::Head, Asked::Nothing);
-                        }
-                        Ok(advance.passed)
-                    }
-                    Err(defect) => {
-                        passed += defect.passed;
-                        Err(defect.rule)
-                    }
-                },
-            };
-            match step {
-                Ok(0) => return Verdict::Pass { passed },
-                Ok(len) => passed += len,
-                Err(rule) => {
-                    let begun = matches!(self.state, State::Body(_));
-                    self.state = State::Refused(Refusal::of_response(rule, begun));
-                }
+            match self.next(bytes.get(passed..).unwrap_or_default()) {
+                Ok(Element::Partial) => return Verdict::Pass { passed },
+                Ok(Element::Held) => return Verdict::Pass { passed: bytes.len() },
+                Ok(
+                    Element::Head(len)
+                    | Element::Content(len)
+                    | Element::Framing(len)
+                    | Element::Trailers(len),
+                ) => passed += len,
+                Err(refusal) => return Verdict::Refuse { passed, refusal },
             }
         }
+    }
+
+    /// The element that `bytes` begin with: what the last one left, then what came since.
+    /// [`Element::Held`] once the protocol was switched, and everything passes.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong with it; from then on always the same.
+    pub fn next(&mut self, bytes: &[u8]) -> Result<Element, Refusal> {
+        let (step, begun) = match &mut self.state {
+            State::Tunnel => return Ok(Element::Held),
+            State::Refused(refusal) => return Err(*refusal),
+            _ if bytes.is_empty() => return Ok(Element::Partial),
+            State::Head if self.asked == Asked::Nothing => (Err(Rule::BytesUnasked), false),
+            State::Head => (self.head(bytes), false),
+            State::Body(body) => {
+                let piece = body.next(bytes);
+                if let Ok((_, true)) = piece {
+                    (self.state, self.asked) = (State::Head, Asked::Nothing);
+                }
+                (piece.map(|(piece, _)| piece.into()), true)
+            }
+        };
+        step.map_err(|rule| {
+            let refusal = Refusal::of_response(rule, begun);
+            self.state = State::Refused(refusal);
+            refusal
+        })
+    }
+
+    /// The head that [`ResponseGuard::next`] gave last; `None` once the next one has begun.
+    pub(crate) fn last_head(&self) -> Option<Head<'_>> {
+        let Open { start: Some((status, minor)), fields, passed: true, .. } = &self.open else {
+            return None;
+        };
+        let closes = fields.close || *minor == 0;
+        Some(Head { status: *status, fields: &fields.spans, closes })
+    }
+
+    /// Content of the present body still to come, where that is known; 0 between messages.
+    pub(crate) fn body_left(&self) -> Option<u64> {
+        match &self.state {
+            State::Body(body) => body.left(),
+            _ => Some(0),
+        }
+    }
+
+    /// The stream has ended; whether the answer is complete with that.
+    pub(crate) fn end(&mut self) -> bool {
+        if matches!(&self.state, State::Body(body) if body.is_to_the_end()) {
+            (self.state, self.asked) = (State::Head, Asked::Nothing);
+        }
+        self.is_free()
     }
 
     /// Where in the stream the machine stands.
     pub fn phase(&self) -> Phase {
         match &self.state {
-            State::Head if self.open.seen == 0 => Phase::Idle,
+            State::Head if self.open.passed || self.open.seen == 0 => Phase::Idle,
             State::Head => Phase::Head,
             State::Body(body) => Phase::Body { received: body.received() },
             State::Tunnel => Phase::Tunnel,
@@ -134,22 +183,27 @@ impl ResponseGuard {
         matches!(self.state, State::Head) && self.asked == Asked::Nothing
     }
 
-    fn head(&mut self, bytes: &[u8]) -> Result<usize, Rule> {
+    fn head(&mut self, bytes: &[u8]) -> Result<Element, Rule> {
+        if self.open.passed {
+            self.open.fields.clear();
+            let fields = std::mem::take(&mut self.open.fields);
+            self.open = Open { fields, ..Open::default() };
+        }
         let clip = bytes.get(..self.head_bytes_max).unwrap_or(bytes);
         let grown = self.open.seen == 0 || find_lf(clip, self.open.seen).is_some();
         if grown && let Some(end) = self.open.read(clip)? {
-            let open = std::mem::take(&mut self.open);
-            self.settle(&open)?;
-            return Ok(end);
+            self.settle()?;
+            self.open.passed = true;
+            return Ok(Element::Head(end));
         }
         self.open.seen = clip.len();
-        if clip.len() == self.head_bytes_max { Err(Rule::HeadBytes) } else { Ok(0) }
+        if clip.len() == self.head_bytes_max { Err(Rule::HeadBytes) } else { Ok(Element::Partial) }
     }
 
     /// Says what comes after a head (RFC 9112 section 6.3).
-    fn settle(&mut self, open: &Open) -> Result<(), Rule> {
-        let Some((status, minor)) = open.start else { return Err(Rule::StartLine) };
-        let fields = &open.fields;
+    fn settle(&mut self) -> Result<(), Rule> {
+        let Some((status, minor)) = self.open.start else { return Err(Rule::StartLine) };
+        let fields = &self.open.fields;
         if fields.chunked && minor == 0 {
             return Err(Rule::CodingVersion);
         }
@@ -199,10 +253,10 @@ impl Open {
                 Line::End(end) => return Ok(Some(end)),
                 Line::Partial => return Ok(None),
                 Line::Field { name, value, next } => {
-                    if self.fields.count == HEADERS_MAX {
+                    if self.fields.spans.len() == HEADERS_MAX {
                         return Err(Rule::HeadFields);
                     }
-                    match self.fields.note(name, value, 0) {
+                    match self.fields.note(name, value, next) {
                         // A `Host` in an answer means nothing, however often it stands there.
                         Ok(()) | Err(Rule::HostRepeated) => (),
                         Err(rule) => return Err(rule),

@@ -140,8 +140,8 @@ rules! {
 
 /// Why a connection ends here.
 ///
-/// Travels inside an [`std::io::Error`] when the message had begun; [`Refusal::of`] finds it again
-/// below the errors that hyper wraps around it.
+/// Once the message had begun to pass it travels inside an error of the body; [`Refusal::of`] finds
+/// it again below whatever is wrapped around it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}", rule.detail())]
 pub struct Refusal {
@@ -173,12 +173,7 @@ impl Refusal {
     /// The refusal at the bottom of `error`, if it is one.
     pub fn of(error: &(dyn std::error::Error + 'static)) -> Option<Self> {
         let causes = std::iter::successors(Some(error), |e| e.source());
-        causes.into_iter().find_map(|cause| {
-            // An `io::Error` hides what it carries from `source`.
-            let carried = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-            let refusal = cause.downcast_ref().or_else(|| carried?.downcast_ref());
-            refusal.copied()
-        })
+        causes.into_iter().find_map(|cause| cause.downcast_ref().copied())
     }
 
     /// A complete answer over HTTP/1.1 that ends the connection: a problem document (RFC 9457)
@@ -206,11 +201,5 @@ impl Refusal {
             body.len(),
         )
         .into_bytes()
-    }
-}
-
-impl From<Refusal> for std::io::Error {
-    fn from(refusal: Refusal) -> Self {
-        Self::new(std::io::ErrorKind::InvalidData, refusal)
     }
 }

@@ -3,13 +3,13 @@
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use hyper::server::conn::{http1, http2};
+use hyper::server::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use rustls::ServerConfig;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
@@ -18,11 +18,11 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::entry::Entry;
+use super::http1::{self, End, Outer};
 use super::pace::{Order, Pace};
 use super::socket::{Link, Socket};
 use super::tasks::LocalExecutor;
 use super::{ConnInfo, Handler, Limits, OnMalformed, TlsInfo};
-use crate::framing::GuardedIo;
 
 /// What all connections of a worker have in common.
 #[derive(Debug)]
@@ -30,21 +30,11 @@ pub(super) struct Setting<H> {
     pub(super) handler: Rc<H>,
     pub(super) limits: Limits,
     pub(super) on_malformed: OnMalformed,
-    pub(super) http1: http1::Builder,
     pub(super) http2: http2::Builder<LocalExecutor>,
 }
 
 impl<H> Setting<H> {
     pub(super) fn new(handler: H, limits: Limits, on_malformed: OnMalformed) -> Self {
-        let mut http1 = http1::Builder::new();
-        // Heads are timed by the ticker. A client that closes its side has gone away, as for nginx
-        // and Envoy: what is under way for it is cancelled, upstream too.
-        http1.header_read_timeout(None).half_close(false);
-        // The guard judges heads first; hyper only needs the room for them.
-        http1.max_buf_size(limits.framing.head_bytes_max.max(8_192));
-        if 100 < limits.framing.headers_max {
-            http1.max_headers(limits.framing.headers_max);
-        }
         let mut http2 = http2::Builder::new(LocalExecutor);
         http2
             .timer(TokioTimer::new())
@@ -54,7 +44,7 @@ impl<H> Setting<H> {
             .max_local_error_reset_streams(limits.h2_local_reset_max)
             .keep_alive_interval(limits.keepalive)
             .keep_alive_timeout(limits.head);
-        Self { handler: Rc::new(handler), limits, on_malformed, http1, http2 }
+        Self { handler: Rc::new(handler), limits, on_malformed, http2 }
     }
 }
 
@@ -100,55 +90,40 @@ impl<H: Handler> Setting<H> {
             },
         };
         pace.http2.set(http2);
-        let entry = Entry {
-            handler: Rc::clone(&self.handler),
-            info: Rc::new(info),
-            pace: Rc::clone(&pace),
-            requests_max: self.limits.requests_per_connection_max,
-        };
+        let (handler, info) = (Rc::clone(&self.handler), Rc::new(info));
         if http2 {
+            let entry = Entry { handler, info, pace: Rc::clone(&pace) };
             self.http2(TokioIo::new(socket), entry, &pace).await;
             return Ok(());
         }
-        self.http1(socket, entry, &pace).await
+        let outer = Outer {
+            handler,
+            info,
+            pace: Rc::clone(&pace),
+            on_malformed: self.on_malformed.clone(),
+            requests_max: self.limits.requests_per_connection_max,
+        };
+        self.http1(socket, outer, &pace).await
     }
 
-    async fn http1(&self, socket: Socket, entry: Entry<H>, pace: &Rc<Pace>) -> io::Result<()> {
-        let io = GuardedIo::new(socket, self.limits.framing, Vec::new());
-        let watch = Arc::clone(pace.guard.get_or_init(|| io.watch()));
-        let mut connection = self.http1.serve_connection(TokioIo::new(io), entry);
-        let cut = std::future::poll_fn(|cx| {
-            while let Poll::Ready(order) = pace.poll_order(cx) {
-                match order {
-                    Order::Finish => Pin::new(&mut connection).graceful_shutdown(),
-                    Order::HeadTimeout => watch.head_is_late(),
-                    Order::Cut => return Poll::Ready(true),
-                }
-            }
-            Pin::new(&mut connection).poll(cx).map(|_over| false)
-        })
-        .await;
-        if let Some(refusal) = watch.refusal() {
-            (self.on_malformed.0)(refusal.rule);
-        }
-        if cut {
-            return Ok(());
-        }
-        let parts = connection.into_parts();
-        let guarded = parts.io.into_inner();
-        let unread = guarded.is_unread();
-        let (mut socket, held) = guarded.into_parts();
-        let Some(mut tunnel) = pace.tunnel.take() else {
-            if unread {
+    async fn http1(&self, socket: Socket, outer: Outer<H>, pace: &Rc<Pace>) -> io::Result<()> {
+        let mut connection = http1::Connection::new(socket, &self.limits, outer);
+        let end = std::future::poll_fn(|cx| connection.poll(cx)).await?;
+        let mut socket = connection.into_socket();
+        match end {
+            End::Over => socket.shutdown().await,
+            End::Unread => {
                 linger(&mut socket, pace).await;
+                Ok(())
             }
-            return Ok(());
-        };
-        pace.tunnelling.set(true);
-        tunnel.write_all(&parts.read_buf).await?;
-        tunnel.write_all(&held).await?;
-        let copied = obey(pace, copy_bidirectional(&mut socket, &mut tunnel)).await;
-        copied.map_or(Ok(()), |copied| copied.map(drop))
+            End::Cut => Ok(()),
+            End::Tunnel(mut tunnel, early) => {
+                pace.tunnelling.set(true);
+                tunnel.write_all(&early).await?;
+                let copied = obey(pace, copy_bidirectional(&mut socket, &mut tunnel)).await;
+                copied.map_or(Ok(()), |copied| copied.map(drop))
+            }
+        }
     }
 
     async fn http2(&self, io: TokioIo<Socket>, entry: Entry<H>, pace: &Rc<Pace>) {

@@ -1,5 +1,4 @@
-//! Between hyper and the application: counts requests, marks the last answer of a connection,
-//! takes the tunnel out of a 101.
+//! Between hyper's HTTP/2 and the application; counts requests of either version.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -8,8 +7,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::header::{CONNECTION, HeaderValue};
-use http::{Request, Response, StatusCode, Version};
+use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::service::Service;
@@ -25,7 +23,6 @@ pub(super) struct Entry<H> {
     pub(super) handler: Rc<H>,
     pub(super) info: Rc<ConnInfo>,
     pub(super) pace: Rc<Pace>,
-    pub(super) requests_max: u64,
 }
 
 impl<H: Handler> Service<Request<Incoming>> for Entry<H> {
@@ -35,15 +32,11 @@ impl<H: Handler> Service<Request<Incoming>> for Entry<H> {
 
     fn call(&self, request: Request<Incoming>) -> Answer<H::Answer> {
         let (head, incoming) = request.into_parts();
-        let (body, meter) = InBody::new(incoming);
+        let (body, meter) = InBody::http2(incoming);
         let flight = self.pace.begin(meter);
-        if self.requests_max <= self.pace.requests.get() && !self.pace.http2.get() {
-            self.pace.closing.set(true);
-        }
-        let last = head.version == Version::HTTP_10;
         let request = Request::from_parts(head, body);
         let answer = self.handler.call(request, Rc::clone(&self.info));
-        Answer { coming: answer, flight: Some(flight), last }
+        Answer { coming: answer, flight: Some(flight) }
     }
 }
 
@@ -54,8 +47,6 @@ pin_project_lite::pin_project! {
         #[pin]
         coming: F,
         flight: Option<Flight>,
-        // HTTP/1.0 is served without keep-alive.
-        last: bool,
     }
 }
 
@@ -64,30 +55,9 @@ impl<F: Future<Output = Response<OutBody>>> Future for Answer<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let (mut head, mut body) = ready!(this.coming.poll(cx)).into_parts();
+        let response = ready!(this.coming.poll(cx));
         let flight = this.flight.take();
-        if let Some(Flight { pace, .. }) = &flight
-            && !pace.http2.get()
-        {
-            if head.status == StatusCode::SWITCHING_PROTOCOLS {
-                if let OutBody::Upstream(body) = &mut body {
-                    *pace.tunnel.borrow_mut() = body.take_tunnel();
-                }
-            } else {
-                let guard = pace.guard.get();
-                let broken = guard.and_then(|guard| guard.refusal()).is_some_and(|it| it.begun);
-                if *this.last {
-                    head.version = Version::HTTP_10; // Or else hyper says `keep-alive`, if asked.
-                }
-                if *this.last || broken || pace.closing.get() {
-                    head.headers.insert(CONNECTION, HeaderValue::from_static("close"));
-                }
-                if let Some(guard) = guard {
-                    guard.declined(pace.requests.get()); // One request at a time: it is the last.
-                }
-            }
-        }
-        Poll::Ready(Ok(Response::from_parts(head, Tracked::new(body, flight))))
+        Poll::Ready(Ok(response.map(|body| Tracked::new(body, flight))))
     }
 }
 
@@ -99,7 +69,7 @@ pub(super) struct Tracked {
 }
 
 impl Tracked {
-    fn new(body: OutBody, flight: Option<Flight>) -> Self {
+    pub(super) fn new(body: OutBody, flight: Option<Flight>) -> Self {
         let mut tracked = Self { body, flight };
         tracked.note_end();
         tracked

@@ -4,7 +4,7 @@
 //! that with what it saw before and gives an order. [`Watch::judge`] is the whole decision: it has
 //! no clock, the ticker's count is its time.
 
-use std::cell::{Cell, OnceCell, RefCell};
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -12,8 +12,6 @@ use std::time::Duration;
 
 use super::Limits;
 use crate::body::Meter;
-use crate::framing;
-use crate::upstream::Tunnel;
 
 /// The unit of time here.
 pub(super) const TICK: Duration = Duration::from_millis(250);
@@ -47,10 +45,6 @@ pub(super) struct Pace {
     /// The worker drains: answers say `Connection: close`.
     pub(super) closing: Cell<bool>,
     pub(super) http2: Cell<bool>,
-    /// The guard of an HTTP/1 connection.
-    pub(super) guard: OnceCell<Arc<framing::Watch>>,
-    /// The upstream's end, once a 101 is on its way.
-    pub(super) tunnel: RefCell<Option<Tunnel>>,
     pub(super) tunnelling: Cell<bool>,
     /// Request bodies that are not over.
     pub(super) bodies: RefCell<Vec<Body>>,

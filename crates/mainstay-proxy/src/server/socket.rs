@@ -1,4 +1,4 @@
-//! What hyper reads from and writes to on the client's side.
+//! What is read from and written to on the client's side.
 
 use std::io;
 use std::pin::Pin;

@@ -26,11 +26,7 @@ enum Kind {
     Empty,
     /// All of it came with the head.
     Whole(Bytes),
-    Http1 {
-        first: Option<Bytes>,
-        incoming: Incoming,
-        live: Box<dyn Drive>,
-    },
+    Http1(Box<dyn Drive>),
     Http2 {
         incoming: Incoming,
         /// Counts the stream until the body is gone.
@@ -41,23 +37,26 @@ enum Kind {
 
 /// An HTTP/1 connection of any body type, as its response body sees it.
 pub(super) trait Drive {
-    fn poll_frame(
-        &mut self,
-        task: &mut Context<'_>,
-        incoming: &mut Incoming,
-    ) -> Poll<Option<Result<Frame<Bytes>, CallError>>>;
+    fn poll_frame(&mut self, cx: &mut Context<'_>)
+    -> Poll<Option<Result<Frame<Bytes>, CallError>>>;
+
+    /// Bytes still to come, where that is known.
+    fn left(&self) -> Option<u64>;
+
+    /// Whether nothing more will come.
+    fn is_over(&self) -> bool;
 
     /// The body was read to its end.
     fn finish(self: Box<Self>);
 }
 
 impl UpstreamBody {
-    pub(super) fn whole(data: Option<Bytes>) -> Self {
-        Self(data.map_or(Kind::Empty, Kind::Whole))
+    pub(super) fn whole(data: Bytes) -> Self {
+        Self(if data.is_empty() { Kind::Empty } else { Kind::Whole(data) })
     }
 
-    pub(super) fn http1(first: Option<Bytes>, incoming: Incoming, live: Box<dyn Drive>) -> Self {
-        Self(Kind::Http1 { first, incoming, live })
+    pub(super) fn http1(live: Box<dyn Drive>) -> Self {
+        Self(Kind::Http1(live))
     }
 
     pub(super) fn http2(incoming: Incoming, stream: Occupied) -> Self {
@@ -81,7 +80,7 @@ impl UpstreamBody {
 
     /// Ends the body; gives its connection back.
     fn finish(&mut self) {
-        if let Kind::Http1 { live, .. } = std::mem::take(&mut self.0) {
+        if let Kind::Http1(live) = std::mem::take(&mut self.0) {
             live.finish();
         }
     }
@@ -102,14 +101,11 @@ impl Body for UpstreamBody {
                 self.0 = Kind::Empty;
                 Poll::Ready(Some(Ok(Frame::data(data))))
             }
-            Kind::Http1 { first, incoming, live } => {
-                if let Some(first) = first.take() {
-                    return Poll::Ready(Some(Ok(Frame::data(first))));
-                }
-                let frame = ready!(live.poll_frame(cx, incoming));
+            Kind::Http1(live) => {
+                let frame = ready!(live.poll_frame(cx));
                 match &frame {
                     None => self.finish(),
-                    Some(Ok(_)) if incoming.is_end_stream() => self.finish(),
+                    Some(Ok(_)) if live.is_over() => self.finish(),
                     Some(Ok(_)) => (),
                     Some(Err(_)) => self.0 = Kind::Empty,
                 }
@@ -129,7 +125,7 @@ impl Body for UpstreamBody {
         match &self.0 {
             Kind::Empty | Kind::Tunnel(_) => true,
             Kind::Whole(_) => false,
-            Kind::Http1 { first, incoming, .. } => first.is_none() && incoming.is_end_stream(),
+            Kind::Http1(live) => live.is_over(),
             Kind::Http2 { incoming, .. } => incoming.is_end_stream(),
         }
     }
@@ -138,16 +134,7 @@ impl Body for UpstreamBody {
         match &self.0 {
             Kind::Empty | Kind::Tunnel(_) => SizeHint::with_exact(0),
             Kind::Whole(data) => SizeHint::with_exact(data.len() as u64),
-            Kind::Http1 { first, incoming, .. } => {
-                let first = first.as_ref().map_or(0, |first| first.len() as u64);
-                let rest = incoming.size_hint();
-                let mut hint = SizeHint::new();
-                hint.set_lower(rest.lower() + first);
-                if let Some(upper) = rest.upper() {
-                    hint.set_upper(upper + first);
-                }
-                hint
-            }
+            Kind::Http1(live) => live.left().map_or_else(SizeHint::default, SizeHint::with_exact),
             Kind::Http2 { incoming, .. } => incoming.size_hint(),
         }
     }
@@ -158,7 +145,7 @@ impl fmt::Debug for Kind {
         f.write_str(match self {
             Self::Empty => "Empty",
             Self::Whole(_) => "Whole",
-            Self::Http1 { .. } => "Http1",
+            Self::Http1(_) => "Http1",
             Self::Http2 { .. } => "Http2",
             Self::Tunnel(_) => "Tunnel",
         })

@@ -184,6 +184,6 @@ async fn open<B: RequestBody>(slot: Slot<B>) -> Result<Opened<B>, CallError> {
     Ok(if http2 {
         Opened::Http2(Shared::open(link, slot).await?)
     } else {
-        Opened::Http1(Live::open(link, slot).await?)
+        Opened::Http1(Live::open(link, slot))
     })
 }

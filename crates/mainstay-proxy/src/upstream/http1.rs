@@ -1,30 +1,26 @@
 //! One HTTP/1 connection, driven by whoever uses it.
 
 use std::fmt;
-use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::header::UPGRADE;
-use http::{Method, Request, Response, StatusCode};
-use http_body::{Body, Frame};
-use hyper::body::Incoming;
-use hyper::client::conn::http1::{Builder, Connection, SendRequest};
-use hyper_util::rt::TokioIo;
-use mainstay_call::CallError;
+use http::{HeaderMap, Method, Request, Response, StatusCode};
+use http_body::Frame as BodyFrame;
+use mainstay_call::{BoxError, CallError};
 use mainstay_resilience::{Congestion, Failure};
+use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::{Sleep, sleep};
-use tokio_util::sync::ReusableBoxFuture;
+use tokio_util::io::poll_read_buf;
 
+use super::RequestBody;
 use super::body::{Drive, UpstreamBody};
 use super::pool::Slot;
-use super::pulse::Pulse;
 use super::wire::{Gauge, Link, Tunnel, Wire};
-use super::{RequestBody, failure};
-use crate::framing::{self, Asked, UpstreamIo};
+use crate::framing::{Asked, Element, Refusal, ResponseGuard, ResponseHead};
+use crate::http1::{self, BODY_READ_BYTES_MAX, Frame, Outgoing, READ_BYTES, SendError};
 
 /// Bodies up to this length are taken from the connection together with the head when they are
 /// already there, so that the connection is free again before the answer is written downstream.
@@ -32,19 +28,21 @@ const TOGETHER_MAX: u64 = 65_536;
 
 /// See the [module](self).
 pub(super) struct Live<B: RequestBody> {
-    connection: Connection<TokioIo<UpstreamIo<Wire>>, B>,
-    sender: SendRequest<B>,
-    /// The answer to the request that was sent; one allocation for the life of the connection.
-    reply: ReusableBoxFuture<'static, hyper::Result<Response<Incoming>>>,
-    pulse: Arc<Pulse>,
-    /// `pulse` as a waker.
-    waker: Waker,
+    wire: Wire,
     gauge: Rc<Gauge>,
-    /// The guard that reads the answers first.
-    guard: Arc<framing::Exchange>,
+    /// The request.
+    out: Outgoing<B>,
+    /// It could not be written. An answer that came all the same is given first.
+    unsent: Option<CallError>,
+    /// Reads the answers, and is the judge of them.
+    guard: ResponseGuard,
+    /// What came and was not taken yet.
+    input: BytesMut,
+    /// The beginning of a body in chunks that came with its head, and its trailers.
+    early: (Bytes, Option<HeaderMap>),
     stall: Option<Stall>,
-    /// The connection future is done.
-    ended: bool,
+    /// No further request goes out on this connection.
+    closing: bool,
     slot: Slot<B>,
 }
 
@@ -55,136 +53,245 @@ struct Stall {
 }
 
 impl<B: RequestBody> Live<B> {
-    /// Sets up HTTP/1 on a connected socket.
-    pub(super) async fn open(link: Link, mut slot: Slot<B>) -> Result<Box<Self>, CallError> {
+    /// HTTP/1 on a connected socket.
+    pub(super) fn open(link: Link, mut slot: Slot<B>) -> Box<Self> {
         slot.connected(false);
-        let settings = &slot.pool().target().settings;
         let (wire, gauge) = Wire::new(link);
-        let io = UpstreamIo::new(wire, settings.head_bytes_max);
-        let guard = io.exchange();
-        let opened = Builder::new()
-            .max_buf_size(settings.head_bytes_max.max(8_192)) // Room for what the guard passes.
-            .handshake(TokioIo::new(io))
-            .await;
-        let (sender, connection) = opened.map_err(|error| failure::before_head(error, false))?;
-        let pulse = Arc::new(Pulse::default());
-        let waker = Waker::from(Arc::clone(&pulse));
-        let reply = ReusableBoxFuture::new(std::future::pending());
-        let (stall, ended) = (None, false);
-        let live =
-            Self { connection, sender, reply, pulse, waker, gauge, guard, stall, ended, slot };
-        Ok(Box::new(live))
+        let guard = ResponseGuard::new(slot.pool().target().settings.head_bytes_max);
+        Box::new(Self {
+            wire,
+            gauge,
+            out: Outgoing::default(),
+            unsent: None,
+            guard,
+            input: BytesMut::new(),
+            early: Default::default(),
+            stall: None,
+            closing: false,
+            slot,
+        })
     }
 
     /// Whether the next request may go out: open, idle, and no byte has come in unasked.
     pub(super) fn is_reusable(&mut self) -> bool {
-        let Self { connection, pulse, waker, .. } = self;
-        if !self.ended {
-            self.ended = pulse.alone(waker, |cx| connection.poll_without_shutdown(cx)).is_ready();
-        }
-        !self.ended && self.sender.is_ready()
+        // A read that brings anything, the end of the stream included, is one too many. The
+        // runtime knows without asking the kernel that there is nothing.
+        let mut byte = [0];
+        let mut buf = ReadBuf::new(&mut byte);
+        let mut nobody = Context::from_waker(Waker::noop());
+        !self.closing && Pin::new(&mut self.wire).poll_read(&mut nobody, &mut buf).is_pending()
     }
 
-    /// Queues `request`; the next [`Live::poll_reply`] writes it. The connection must be reusable,
+    /// Takes `request`; the next [`Live::poll_reply`] writes it. The connection must be reusable,
     /// or new.
     pub(super) fn send(&mut self, request: Request<B>) {
-        let Self { sender, reply, pulse, waker, .. } = self;
-        self.guard.begin(match *request.method() {
+        let (head, body) = request.into_parts();
+        self.guard.ask(match head.method {
             Method::HEAD => Asked::Head,
             Method::CONNECT => Asked::Connect,
-            _ if request.headers().contains_key(UPGRADE) => Asked::Upgrade,
+            _ if head.headers.contains_key(UPGRADE) => Asked::Upgrade,
             _ => Asked::Plain,
         });
         self.gauge.written.set(0);
         self.stall = None;
-        pulse.alone(waker, |_cx| reply.set(sender.send_request(request)));
+        let frame = match (body.is_end_stream(), body.size_hint().exact()) {
+            (true, _) | (false, Some(0)) if expects_no_body(&head.method) => Frame::Nothing,
+            (true, _) => Frame::Length(0),
+            (false, Some(length)) => Frame::Length(length),
+            (false, None) => Frame::Chunked { trailers: true },
+        };
+        let body = (!body.is_end_stream()).then_some(body);
+        let out = self.out.begin(frame, body);
+        http1::write_request_head(out, &head.method, &head.uri, &head.headers, frame);
     }
 
     /// Drives the connection until the head of the answer is there.
     pub(super) fn poll_reply(
         &mut self,
-        task: &mut Context<'_>,
-    ) -> Poll<Result<Response<Incoming>, CallError>> {
-        let Self { connection, reply, pulse, waker, ended, gauge, guard, .. } = self;
-        let answer = pulse.poll(task, waker, |cx| {
-            let run = connection.poll_without_shutdown(cx);
-            *ended = run.is_ready();
-            let answer = Pin::new(&mut *reply).poll(cx);
-            if let Some(refusal) = guard.refusal() {
-                // Perhaps the head was in order; where the answer ends cannot be told.
-                return Poll::Ready(Err(CallError::failed(Failure::Malformed, refusal)));
-            }
-            match (answer, run) {
-                (Poll::Ready(answer), _) => {
-                    let sent = gauge.written.get() != 0;
-                    Poll::Ready(answer.map_err(|error| failure::before_head(error, sent)))
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Response<()>, CallError>> {
+        self.write(cx);
+        loop {
+            match self.guard.next(&self.input) {
+                Ok(Element::Head(len)) => {
+                    let head = self.input.split_to(len).freeze();
+                    let answer = self.head(&head)?;
+                    // Of heads before the answer nobody is told.
+                    if !answer.status().is_informational()
+                        || answer.status() == StatusCode::SWITCHING_PROTOCOLS
+                    {
+                        return Poll::Ready(Ok(answer));
+                    }
                 }
-                (Poll::Pending, Poll::Ready(_)) => Poll::Ready(Err(lost(gauge))),
-                (Poll::Pending, Poll::Pending) => Poll::Pending,
+                // Only a head can come here.
+                Ok(_partial) => match ready!(self.poll_fill(cx)) {
+                    Ok(true) => (),
+                    Ok(false) => return Poll::Ready(Err(self.lost(None))),
+                    Err(error) => return Poll::Ready(Err(error)),
+                },
+                Err(refusal) => return Poll::Ready(Err(malformed(refusal))),
             }
-        });
-        if answer.is_pending() {
-            ready!(self.poll_stalled(task));
-            return Poll::Ready(Err(Failure::Congestion(Congestion::WriteStalled).into()));
         }
-        answer
     }
 
     /// Joins the head with a body that goes on driving the connection.
     pub(super) fn answer(
-        self: Box<Self>,
-        response: Response<Incoming>,
+        mut self: Box<Self>,
+        answer: Response<()>,
     ) -> Result<Response<UpstreamBody>, CallError> {
-        let (parts, mut incoming) = response.into_parts();
+        let (parts, ()) = answer.into_parts();
         if parts.status == StatusCode::SWITCHING_PROTOCOLS {
-            let tunnel = self.switch()?;
-            return Ok(Response::from_parts(parts, UpstreamBody::tunnel(tunnel)));
+            return Ok(Response::from_parts(parts, UpstreamBody::tunnel(self.switch())));
         }
-        if incoming.is_end_stream() {
-            self.check_in();
-            return Ok(Response::from_parts(parts, UpstreamBody::default()));
+        let whole = match self.guard.body_left() {
+            Some(left) if left <= TOGETHER_MAX => self.whole_body(left)?,
+            Some(_) => None,
+            None => self.whole_chunks()?,
+        };
+        if let Some(whole) = whole {
+            self.check_in()?;
+            return Ok(Response::from_parts(parts, UpstreamBody::whole(whole)));
         }
-        let mut first = None;
-        if incoming.size_hint().exact().is_some_and(|length| length <= TOGETHER_MAX) {
-            let frame = self.pulse.alone(&self.waker, |cx| Pin::new(&mut incoming).poll_frame(cx));
-            if let Poll::Ready(Some(frame)) = frame {
-                let frame = frame.map_err(|error| broken(&self.guard, error))?;
-                first = frame.into_data().ok(); // Length-delimited bodies have no trailers.
-                if incoming.is_end_stream() {
-                    self.check_in();
-                    return Ok(Response::from_parts(parts, UpstreamBody::whole(first)));
-                }
+        Ok(Response::from_parts(parts, UpstreamBody::http1(self)))
+    }
+
+    /// The body of `length` bytes, if all of it is there.
+    fn whole_body(&mut self, length: u64) -> Result<Option<Bytes>, CallError> {
+        if length == 0 {
+            return Ok(Some(Bytes::new()));
+        }
+        if (self.input.len() as u64) < length {
+            let missing = usize::try_from(length).unwrap_or(usize::MAX) - self.input.len();
+            self.input.reserve(missing);
+            let mut nobody = Context::from_waker(Waker::noop());
+            // What goes wrong here is met again by whoever reads the body.
+            let read = poll_read_buf(Pin::new(&mut self.wire), &mut nobody, &mut self.input);
+            let came = matches!(read, Poll::Ready(Ok(read)) if 0 < read);
+            if !came || (self.input.len() as u64) < length {
+                return Ok(None);
             }
         }
-        Ok(Response::from_parts(parts, UpstreamBody::http1(first, incoming, self)))
+        match self.guard.next(&self.input) {
+            Ok(Element::Content(len)) if self.guard.is_free() => {
+                Ok(Some(self.input.split_to(len).freeze()))
+            }
+            Ok(_) => Ok(None),
+            Err(refusal) => Err(malformed(refusal)),
+        }
+    }
+
+    /// The body of unknown length, if all of it came with the head. Else what came of it is kept:
+    /// a defect in it is found before anything of the answer is passed on.
+    fn whole_chunks(&mut self) -> Result<Option<Bytes>, CallError> {
+        let mut all = BytesMut::new();
+        loop {
+            match self.guard.next(&self.input) {
+                Ok(Element::Content(len)) if all.is_empty() => all = self.input.split_to(len),
+                Ok(Element::Content(len)) => all.extend_from_slice(&self.input.split_to(len)),
+                Ok(Element::Framing(len)) => drop(self.input.split_to(len)),
+                Ok(Element::Trailers(len)) => {
+                    let trailers = http1::trailers(&self.input.split_to(len).freeze());
+                    self.early.1 = (!trailers.is_empty()).then_some(trailers);
+                }
+                Ok(_partial) => break,
+                Err(refusal) => return Err(malformed(refusal)),
+            }
+        }
+        if self.guard.is_free() && self.early.1.is_none() {
+            return Ok(Some(all.freeze()));
+        }
+        self.early.0 = all.freeze();
+        Ok(None)
     }
 
     /// Back to the pool if the exchange is complete both ways; else it closes.
-    fn check_in(self: Box<Self>) {
-        if !self.ended && self.sender.is_ready() && self.guard.is_free() {
-            self.pulse.forget();
+    fn check_in(mut self: Box<Self>) -> Result<(), CallError> {
+        // A byte after the end makes all of the answer doubtful.
+        if let Err(refusal) = self.guard.next(&self.input) {
+            return Err(malformed(refusal));
+        }
+        if self.out.is_over() && self.unsent.is_none() && !self.closing && self.guard.is_free() {
             let pool = Rc::clone(self.slot.pool());
             pool.put(self);
         }
+        Ok(())
+    }
+
+    /// Writes what there is of the request.
+    fn write(&mut self, cx: &mut Context<'_>) {
+        if self.out.is_over() || self.unsent.is_some() {
+            return;
+        }
+        let Poll::Ready(Err(error)) = self.out.poll(&mut self.wire, cx) else { return };
+        self.closing = true;
+        self.out.abandon();
+        self.unsent = Some(match error {
+            SendError::Socket(error) => {
+                CallError::failed(Failure::Congestion(self.congestion()), error)
+            }
+            // The caller went away, or what it sent was no body.
+            SendError::Body(error) => {
+                CallError::failed(Failure::Cancelled, Into::<BoxError>::into(error))
+            }
+            SendError::Length => CallError::failed(Failure::Cancelled, OtherLength),
+        });
+    }
+
+    /// Reads more; false at the end of the stream.
+    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<Result<bool, CallError>> {
+        if self.unsent.as_ref().is_some_and(|error| !is_about_the_peer(error)) {
+            // Nobody waits for what would answer half a request.
+            return Poll::Ready(Err(self.lost(None)));
+        }
+        let wanted = match self.guard.body_left() {
+            Some(left) => {
+                usize::try_from(left).unwrap_or(usize::MAX).clamp(READ_BYTES, BODY_READ_BYTES_MAX)
+            }
+            None => BODY_READ_BYTES_MAX / 4,
+        };
+        self.input.reserve(wanted);
+        match poll_read_buf(Pin::new(&mut self.wire), cx, &mut self.input) {
+            Poll::Ready(Ok(read)) => Poll::Ready(Ok(read != 0)),
+            Poll::Ready(Err(error)) => Poll::Ready(Err(self.lost(Some(error)))),
+            Poll::Pending => {
+                ready!(self.poll_stalled(cx));
+                Poll::Ready(Err(Failure::Congestion(Congestion::WriteStalled).into()))
+            }
+        }
+    }
+
+    fn head(&mut self, bytes: &Bytes) -> Result<Response<()>, CallError> {
+        let Some(ResponseHead { status, fields, closes }) = self.guard.last_head() else {
+            return Err(Failure::Malformed.into());
+        };
+        self.closing |= closes;
+        let headers = http1::fields(bytes, fields);
+        let headers = headers.map_err(|rule| malformed(Refusal::of_response(rule, false)))?;
+        let mut answer = Response::new(());
+        *answer.status_mut() = StatusCode::from_u16(status)
+            .map_err(|error| CallError::failed(Failure::Malformed, error))?;
+        *answer.headers_mut() = headers;
+        Ok(answer)
+    }
+
+    /// The connection ended and said nothing.
+    fn lost(&mut self, error: Option<std::io::Error>) -> CallError {
+        self.closing = true;
+        match (self.unsent.take(), error) {
+            (Some(unsent), _) => unsent,
+            (None, Some(error)) => CallError::failed(Failure::Congestion(self.congestion()), error),
+            (None, None) => Failure::Congestion(self.congestion()).into(),
+        }
+    }
+
+    fn congestion(&self) -> Congestion {
+        Congestion::Lost { sent: self.gauge.written.get() != 0 }
     }
 
     /// Takes the socket out from under HTTP.
-    fn switch(mut self: Box<Self>) -> Result<Tunnel, CallError> {
-        if !self.ended {
-            let Self { connection, pulse, waker, .. } = &mut *self;
-            self.ended = pulse.alone(waker, |cx| connection.poll_without_shutdown(cx)).is_ready();
-        }
-        if !self.ended {
-            return Err(Failure::Malformed.into()); // hyper does not call it a switch.
-        }
-        let Self { connection, slot, .. } = *self;
-        let parts = connection.into_parts();
-        let (wire, held) = parts.io.into_inner().into_parts();
-        let early = match (parts.read_buf, held) {
-            (early, held) if held.is_empty() => early,
-            (early, held) => [&early[..], &held].concat().into(),
-        };
-        Ok(Tunnel::new(wire, early, Box::new(slot)))
+    fn switch(self) -> Tunnel {
+        let Self { wire, input, slot, .. } = self;
+        Tunnel::new(wire, input.freeze(), Box::new(slot))
     }
 
     /// Ready when a write has made no progress for too long. Costs nothing while writes go through.
@@ -205,43 +312,96 @@ impl<B: RequestBody> Live<B> {
 impl<B: RequestBody> Drive for Live<B> {
     fn poll_frame(
         &mut self,
-        task: &mut Context<'_>,
-        incoming: &mut Incoming,
-    ) -> Poll<Option<Result<Frame<Bytes>, CallError>>> {
-        let Self { connection, pulse, waker, ended, .. } = self;
-        let frame = pulse.poll(task, waker, |cx| {
-            if !*ended {
-                *ended = connection.poll_without_shutdown(cx).is_ready();
-            }
-            Pin::new(&mut *incoming).poll_frame(cx)
-        });
-        if frame.is_pending() {
-            ready!(self.poll_stalled(task));
-            return Poll::Ready(Some(Err(Failure::Truncated.into())));
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<BodyFrame<Bytes>, CallError>>> {
+        self.write(cx);
+        if !self.early.0.is_empty() {
+            return Poll::Ready(Some(Ok(BodyFrame::data(std::mem::take(&mut self.early.0)))));
         }
-        frame.map_err(|error| broken(&self.guard, error))
+        if let Some(trailers) = self.early.1.take() {
+            return Poll::Ready(Some(Ok(BodyFrame::trailers(trailers))));
+        }
+        loop {
+            match self.guard.next(&self.input) {
+                Ok(Element::Content(len)) => {
+                    let data = self.input.split_to(len).freeze();
+                    return Poll::Ready(Some(Ok(BodyFrame::data(data))));
+                }
+                Ok(Element::Framing(len)) => drop(self.input.split_to(len)),
+                Ok(Element::Trailers(len)) => {
+                    let trailers = http1::trailers(&self.input.split_to(len).freeze());
+                    let frame = (!trailers.is_empty()).then(|| Ok(BodyFrame::trailers(trailers)));
+                    return Poll::Ready(frame);
+                }
+                Ok(_partial) if self.guard.is_free() => return Poll::Ready(None),
+                Ok(_partial) => match ready!(self.poll_fill(cx)) {
+                    Ok(true) => (),
+                    Ok(false) => {
+                        self.closing = true;
+                        let over = self.guard.end();
+                        return Poll::Ready((!over).then(|| Err(Failure::Truncated.into())));
+                    }
+                    Err(error) => return Poll::Ready(Some(Err(truncated(error)))),
+                },
+                Err(refusal) => return Poll::Ready(Some(Err(malformed(refusal)))),
+            }
+        }
+    }
+
+    fn left(&self) -> Option<u64> {
+        let early = !self.early.0.is_empty() || self.early.1.is_some();
+        if early { None } else { self.guard.body_left() }
+    }
+
+    fn is_over(&self) -> bool {
+        self.guard.is_free() && self.early.0.is_empty() && self.early.1.is_none()
     }
 
     fn finish(self: Box<Self>) {
-        self.check_in();
+        // The answer is delivered: bytes after it only end the connection.
+        drop(self.check_in());
     }
 }
 
 impl<B: RequestBody> fmt::Debug for Live<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Live").field("ended", &self.ended).finish_non_exhaustive()
+        f.debug_struct("Live").field("closing", &self.closing).finish_non_exhaustive()
     }
 }
 
-/// The connection ended and said nothing.
-fn lost(gauge: &Gauge) -> CallError {
-    Failure::Congestion(Congestion::Lost { sent: gauge.written.get() != 0 }).into()
+/// Requests with these methods have no body unless one is there (RFC 9110 section 8.6): nothing
+/// need be said about its length.
+fn expects_no_body(method: &Method) -> bool {
+    matches!(
+        *method,
+        Method::GET | Method::HEAD | Method::DELETE | Method::OPTIONS | Method::CONNECT
+    )
 }
 
-/// The body broke off, or is none.
-fn broken(guard: &framing::Exchange, error: hyper::Error) -> CallError {
-    match guard.refusal() {
-        Some(refusal) => CallError::failed(Failure::Malformed, refusal),
-        None => failure::truncated(error),
+/// The body of a request was longer or shorter than its length said.
+#[derive(Debug, thiserror::Error)]
+#[error("the request body is not as long as announced")]
+struct OtherLength;
+
+/// The answer is none. Perhaps its head was in order; where it ends cannot be told.
+fn malformed(refusal: Refusal) -> CallError {
+    CallError::failed(Failure::Malformed, refusal)
+}
+
+/// The same after the head of the answer.
+fn truncated(error: CallError) -> CallError {
+    match error {
+        CallError::Failed { failure: Failure::Congestion(Congestion::Lost { .. }), .. } => {
+            CallError::failed(Failure::Truncated, error)
+        }
+        CallError::Failed { failure: Failure::Congestion(Congestion::WriteStalled), .. } => {
+            Failure::Truncated.into()
+        }
+        other => other,
     }
+}
+
+/// Whether an error says that the peer, and not the caller, went away.
+fn is_about_the_peer(error: &CallError) -> bool {
+    matches!(error, CallError::Failed { failure: Failure::Congestion(_), .. })
 }

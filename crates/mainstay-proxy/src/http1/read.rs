@@ -1,0 +1,63 @@
+//! Heads and trailers, from bytes that the guard has judged.
+
+use bytes::Bytes;
+use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::{Method, Request, Uri, Version};
+
+use crate::framing::{Line, RequestHead, Rule, Span, line};
+
+/// Fields that are usually added on the way: room for them spares the map from growing.
+const ROOM: usize = 10;
+
+/// The fields at `spans` of `head`.
+///
+/// # Errors
+///
+/// When `http` does not take for a field what the guard took for one.
+pub(crate) fn fields(head: &Bytes, spans: &[Span]) -> Result<HeaderMap, Rule> {
+    let mut fields = HeaderMap::with_capacity(spans.len() + ROOM);
+    for span in spans {
+        let (from, to) = (span.name.0 as usize, span.name.1 as usize);
+        let name = HeaderName::from_bytes(head.get(from..to).unwrap_or_default());
+        let value = head.slice(span.value.0 as usize..span.value.1 as usize);
+        let value = HeaderValue::from_maybe_shared(value);
+        match (name, value) {
+            (Ok(name), Ok(value)) => drop(fields.append(name, value)),
+            (Err(_), _) => return Err(Rule::NameToken),
+            (_, Err(_)) => return Err(Rule::ValueControl),
+        }
+    }
+    Ok(fields)
+}
+
+/// The request that `bytes` begin with, of which the guard says `head`.
+///
+/// # Errors
+///
+/// When `http` does not take for a method, a target or a field what the guard took for one.
+pub(crate) fn request_head(bytes: &Bytes, head: &RequestHead<'_>) -> Result<Request<()>, Rule> {
+    let method = bytes.get(head.method.0..head.method.1).unwrap_or_default();
+    let method = Method::from_bytes(method).map_err(|_refused| Rule::Method)?;
+    let target = bytes.slice(head.target.0..head.target.1);
+    let target = Uri::from_maybe_shared(target).map_err(|_refused| Rule::Target)?;
+    let mut request = Request::new(());
+    *request.method_mut() = method;
+    *request.uri_mut() = target;
+    *request.version_mut() = if head.is_1_1 { Version::HTTP_11 } else { Version::HTTP_10 };
+    *request.headers_mut() = fields(bytes, head.fields)?;
+    Ok(request)
+}
+
+/// The fields of a trailer section that the guard has passed.
+pub(crate) fn trailers(section: &Bytes) -> HeaderMap {
+    let mut fields = HeaderMap::new();
+    let mut at = 0;
+    while let Ok(Line::Field { name, value, next }) = line(section, at) {
+        let name = HeaderName::from_bytes(name);
+        if let (Ok(name), Ok(value)) = (name, HeaderValue::from_bytes(value.trim_ascii())) {
+            fields.append(name, value);
+        }
+        at = next;
+    }
+    fields
+}
