@@ -1,8 +1,9 @@
 """Configurations of the peers, each as its experts would write it.
 
 Every peer has a bare form (forward, keep connections, nothing else) and a full one (limits, health,
-retries, circuit breaking where it has any). All run one worker, log nothing per request, and keep
-upstream connections open.
+retries, circuit breaking where it has any, who asked in `X-Forwarded-*`, a request id; what only we
+and Envoy send, `traceparent`, the two others are not asked for). All run one worker, log nothing
+per request, and keep upstream connections open.
 """
 
 import json
@@ -11,8 +12,8 @@ import pathlib
 WORKERS = 1
 
 
-def backend(directory: pathlib.Path, port: int) -> list[str]:
-    """nginx that answers 1 KiB and 64 KiB from memory, over HTTP/1.1."""
+def backend(directory: pathlib.Path, port: int, port_h2: int) -> list[str]:
+    """nginx that answers 1 KiB and 64 KiB from memory, over HTTP/1.1 and over HTTP/2 in the clear."""
     conf = directory / "backend.conf"
     files = directory / "www"
     files.mkdir(exist_ok=True)
@@ -23,9 +24,11 @@ daemon off; master_process off; worker_processes 1; pid {directory}/backend.pid;
 events {{ worker_connections 4096; }}
 http {{
   access_log off; keepalive_requests 100000000; keepalive_timeout 600s; sendfile on; tcp_nodelay on;
+  http2_max_concurrent_streams 1024;
   open_file_cache max=16 inactive=600s; open_file_cache_valid 600s;
   {temp_paths(directory)}
   server {{ listen 127.0.0.1:{port} backlog=4096; root {files}; default_type text/plain; }}
+  server {{ listen 127.0.0.1:{port_h2} http2 backlog=4096; root {files}; default_type text/plain; }}
 }}
 """)
     return ["nginx", "-c", str(conf), "-p", str(directory)]
@@ -43,6 +46,8 @@ def nginx(directory: pathlib.Path, ports: dict, upstreams: list[int], cert: dict
   limit_req_zone $server_name zone=rate:1m rate=1000000r/s;
   limit_conn_zone $server_name zone=conn:1m;""" if full else ""
     use = """
+      proxy_set_header X-Forwarded-Proto $scheme; proxy_set_header X-Forwarded-Host $host;
+      proxy_set_header X-Forwarded-Port $server_port; proxy_set_header X-Request-Id $request_id;
       limit_req zone=rate burst=100000 nodelay; limit_conn conn 10000;
       proxy_next_upstream error timeout http_502 http_503 http_504; proxy_next_upstream_tries 3;
       proxy_connect_timeout 1s; proxy_read_timeout 15s;""" if full else ""
@@ -78,20 +83,28 @@ http {{
     return ["nginx", "-c", str(conf), "-p", str(directory)]
 
 
-def haproxy(directory: pathlib.Path, ports: dict, upstreams: list[int], cert: dict, full: bool) -> list[str]:
+def haproxy(directory: pathlib.Path, ports: dict, upstreams: list[int], cert: dict, full: bool,
+            upstream_h2: bool = False) -> list[str]:
     name = "haproxy-full" if full else "haproxy-bare"
-    conf = directory / f"{name}.cfg"
+    conf = directory / f"{name}{'-h2' if upstream_h2 else ''}.cfg"
+    proto = " proto h2" if upstream_h2 else ""
     front = """
   maxconn 10000
-  http-request deny deny_status 429 if { fe_req_rate gt 1000000 }""" if full else ""
+  http-request deny deny_status 429 if { fe_req_rate gt 1000000 }
+  unique-id-format %{+X}o%ci:%cp_%fi:%fp_%Ts_%rt:%pid
+  unique-id-header X-Request-Id
+  http-request set-header X-Forwarded-Proto %[ssl_fc,iif(https,http)]
+  http-request set-header X-Forwarded-Host %[req.hdr(host)]
+  http-request set-header X-Forwarded-Port %[dst_port]""" if full else ""
     back = """
   option redispatch 1
   retries 2
   retry-on conn-failure empty-response response-timeout 502 503 504
   balance leastconn
-  option httpchk GET /1024
+  option httpchk
+  http-check send meth GET uri /1024 ver HTTP/1.1 hdr host bench
   default-server check inter 2s observe layer7 error-limit 50 on-error mark-down maxconn 2000""" if full else "\n  balance roundrobin"
-    servers = "\n  ".join(f"server s{i} 127.0.0.1:{p}" for i, p in enumerate(upstreams))
+    servers = "\n  ".join(f"server s{i} 127.0.0.1:{p}{proto}" for i, p in enumerate(upstreams))
     conf.write_text(f"""
 global
   nbthread 1

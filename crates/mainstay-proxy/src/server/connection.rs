@@ -111,7 +111,7 @@ impl<H: Handler> Setting<H> {
         let end = std::future::poll_fn(|cx| connection.poll(cx)).await?;
         let mut socket = connection.into_socket();
         match end {
-            End::Over => socket.shutdown().await,
+            End::Over => socket.close().await,
             End::Unread => {
                 linger(&mut socket, pace).await;
                 Ok(())

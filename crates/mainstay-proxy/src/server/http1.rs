@@ -105,11 +105,11 @@ pub(super) enum End {
 }
 
 impl<H: Handler> Connection<H> {
-    pub(super) fn new(socket: Socket, limits: &Limits, outer: Outer<H>) -> Self {
+    pub(super) fn new(mut socket: Socket, limits: &Limits, outer: Outer<H>) -> Self {
         Self {
-            socket,
             guard: Guard::new(limits.framing),
-            input: BytesMut::new(),
+            input: socket.take_early(),
+            socket,
             out: Outgoing::default(),
             step: Step::Head,
             asked: Asked::default(),

@@ -5,19 +5,22 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use bytes::BytesMut;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
+use tokio_util::io::poll_read_buf;
 
 use super::pace::Pace;
 use crate::gather;
+use crate::http1::READ_BYTES;
 
-/// A client's socket, its [`Pace`], and the bytes that were read to see which protocol it speaks.
+/// A client's socket, its [`Pace`], and what was read of it already.
 #[derive(Debug)]
 pub(super) struct Socket {
     link: Link,
     pace: Rc<Pace>,
-    early: Early,
+    early: BytesMut,
 }
 
 #[derive(Debug)]
@@ -27,38 +30,47 @@ pub(super) enum Link {
 }
 
 /// The connection preface of HTTP/2 (RFC 9113 section 3.4).
-pub(super) const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-
-#[derive(Debug, Default)]
-struct Early {
-    bytes: [u8; PREFACE.len()],
-    filled: usize,
-    taken: usize,
-}
+const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 impl Socket {
     pub(super) fn new(link: Link, pace: Rc<Pace>) -> Self {
-        Self { link, pace, early: Early::default() }
+        Self { link, pace, early: BytesMut::new() }
     }
 
-    /// Reads until the first bytes are, or can no longer be, the preface of HTTP/2, and keeps them.
+    /// Reads until the first bytes are, or can no longer be, the preface of HTTP/2, and keeps them:
+    /// the next read gives them first.
     pub(super) fn poll_sniff(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
         loop {
-            let filled = self.early.filled;
-            if self.early.bytes[..filled] != PREFACE[..filled] {
+            let filled = self.early.len().min(PREFACE.len());
+            if self.early[..filled] != PREFACE[..filled] {
                 return Poll::Ready(Ok(false));
             }
             if filled == PREFACE.len() {
                 return Poll::Ready(Ok(true));
             }
-            let mut buf = ReadBuf::new(&mut self.early.bytes[filled..]);
-            std::task::ready!(self.link.poll_read(cx, &mut buf))?;
-            let count = buf.filled().len();
+            self.early.reserve(READ_BYTES);
+            let read = match &mut self.link {
+                Link::Plain(tcp) => poll_read_buf(Pin::new(tcp), cx, &mut self.early),
+                Link::Tls(tls) => poll_read_buf(Pin::new(tls), cx, &mut self.early),
+            };
+            let count = std::task::ready!(read)?;
             if count == 0 {
                 return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
             }
-            self.early.filled += count;
             self.pace.read.set(self.pace.read.get() + count as u64);
+        }
+    }
+
+    /// What was read already, for a reader that has a buffer of its own.
+    pub(super) fn take_early(&mut self) -> BytesMut {
+        std::mem::take(&mut self.early)
+    }
+
+    /// Says goodbye where the protocol has a word for it. A plain socket is only closed.
+    pub(super) async fn close(mut self) -> io::Result<()> {
+        match &mut self.link {
+            Link::Plain(_) => Ok(()),
+            Link::Tls(tls) => tls.shutdown().await,
         }
     }
 
@@ -86,11 +98,9 @@ impl AsyncRead for Socket {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        if this.early.taken != this.early.filled {
-            let early = &this.early.bytes[this.early.taken..this.early.filled];
-            let count = early.len().min(buf.remaining());
-            buf.put_slice(&early[..count]);
-            this.early.taken += count;
+        if !this.early.is_empty() {
+            let count = this.early.len().min(buf.remaining());
+            buf.put_slice(&this.early.split_to(count));
             return Poll::Ready(Ok(()));
         }
         let before = buf.filled().len();
