@@ -1,5 +1,6 @@
 //! Truths about the guard for any bytes, cut in any way. The fuzz targets check the same.
 
+use bytes::Bytes;
 use proptest::prelude::*;
 
 use super::reference::{read_again, run};
@@ -93,6 +94,39 @@ proptest! {
         let mut guard = Guard::new(Limits::default());
         let (passed, _) = run(&bytes, &[], |bytes| guard.feed(bytes));
         prop_assert_eq!(read_again(&passed), guard.heads());
+    }
+
+    /// A head that passes is a request whose method, target and fields are those that another parser
+    /// finds in it.
+    #[test]
+    fn what_passes_is_what_is_passed_on(bytes in nearly_http()) {
+        let mut guard = Guard::new(Limits::default());
+        let mut at = 0;
+        while let Ok(element) = guard.next(&bytes[at..]) {
+            match element {
+                Element::Head(len) => {
+                    let head = Bytes::copy_from_slice(&bytes[at..at + len]);
+                    let found = guard.last_head().expect("a head has passed");
+                    let request = crate::http1::request_head(&head, &found).expect("a request");
+                    let mut fields = [httparse::EMPTY_HEADER; 128];
+                    let mut other = httparse::Request::new(&mut fields);
+                    let parsed = other.parse(&head).expect("what passed is a request");
+                    prop_assert!(parsed.is_complete());
+                    prop_assert_eq!(Some(request.method().as_str()), other.method);
+                    prop_assert_eq!(Some(request.uri().to_string()), other.path.map(str::to_owned));
+                    prop_assert_eq!(request.version() == http::Version::HTTP_11, other.version == Some(1));
+                    prop_assert_eq!(request.headers().len(), other.headers.len());
+                    for field in other.headers.iter() {
+                        let values = request.headers().get_all(field.name);
+                        prop_assert!(values.iter().any(|v| v.as_bytes() == field.value.trim_ascii()));
+                    }
+                    at += len;
+                }
+                Element::Content(len) | Element::Framing(len) | Element::Trailers(len) => at += len,
+                Element::Held => guard.resume(),
+                Element::Partial => break,
+            }
+        }
     }
 
     /// Nothing makes a machine panic, and a refusal is final.
