@@ -14,14 +14,20 @@
 //! | why it did not do as asked | [`error`] |
 //! | sizes, and why they are so | [`limits`] |
 //! | everything as of one revision | [`snapshot`] |
+//! | the backend of one node, durable | [`embedded`] |
 //! | the reference backend, for tests | [`memory`] |
+//! | the exam of every backend (feature `conformance`) | `conformance` |
 //!
 //! The port is object-safe, since only the product knows which backend runs: recipes hold an
 //! `Arc<dyn Store>`. The boxed future costs one allocation, next to nothing beside a commit.
 
 pub mod batch;
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
+pub mod embedded;
 pub mod entry;
 pub mod error;
+mod events;
 pub mod key;
 pub mod lease;
 mod leases;
@@ -34,6 +40,7 @@ mod stream;
 pub mod watch;
 
 pub use batch::{Answer, Applied, Attach, Batch, Compare, Op, Operator, Put, Target};
+pub use embedded::Embedded;
 pub use entry::{Entry, LeaseId, Revision};
 pub use error::{Error, Retry};
 pub use key::{Key, Range};
