@@ -10,7 +10,7 @@
 //! | what is in them | `record`, `index`, `view` (what everybody may see) |
 //! | how it changes | `queue`, `draft` (evaluates), `committer` |
 //! | how it is read | `reads`, `hub` and `watching` |
-//! | how it is opened and kept | `opening`, `high`, `retention` |
+//! | how it is opened and kept | `opening`, `high`, `retention`, `offline` (restore, shrink) |
 //!
 //! # Threads
 //!
@@ -26,6 +26,7 @@ mod high;
 mod hub;
 mod index;
 mod media;
+mod offline;
 mod opening;
 mod options;
 mod queue;
@@ -66,6 +67,7 @@ use watching::Watching;
 
 pub use engine::Check;
 pub use figures::Counted;
+pub use offline::{Existing, OfflineError, Restored, restore, shrink};
 pub use opening::OpenError;
 pub use options::{Options, Ticks};
 

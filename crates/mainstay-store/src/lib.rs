@@ -13,7 +13,7 @@
 //! | its words: keys and ranges, entries and revisions, batches, reads, leases, watches | [`key`], [`entry`], [`batch`], [`read`], [`lease`], [`watch`] |
 //! | why it did not do as asked | [`error`] |
 //! | sizes, and why they are so | [`limits`] |
-//! | everything as of one revision | [`snapshot`] |
+//! | everything as of one revision, as a stream, a file, one number | [`snapshot`], [`snapshot::file`], [`hash`](mod@hash) |
 //! | the backend of one node, durable | [`embedded`] |
 //! | the reference backend, for tests | [`memory`] |
 //! | the exam of every backend (feature `conformance`) | `conformance` |
@@ -28,6 +28,7 @@ pub mod embedded;
 pub mod entry;
 pub mod error;
 mod events;
+pub mod hash;
 pub mod key;
 pub mod lease;
 mod leases;

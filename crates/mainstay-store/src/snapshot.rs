@@ -1,5 +1,7 @@
 //! A snapshot: every live entry and lease as of one revision.
 
+pub mod file;
+
 use std::fmt;
 use std::future::poll_fn;
 use std::pin::Pin;

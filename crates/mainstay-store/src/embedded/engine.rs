@@ -44,6 +44,12 @@ pub(super) enum Meta {
     Scrubbed = 4,
 }
 
+impl Meta {
+    /// All of them.
+    pub(super) const ALL: [Self; 5] =
+        [Self::Format, Self::StoreId, Self::Revision, Self::Compacted, Self::Scrubbed];
+}
+
 /// What one commit writes.
 #[derive(Debug, Default)]
 pub(super) struct Changes {
@@ -90,18 +96,13 @@ impl Engine {
         Ok((Self { media, name, cache_bytes, open: RwLock::new(Some(open)) }, was_unclean))
     }
 
-    /// Creates `name` with `changes` as its first commit, and closes it.
-    pub(super) fn create(
+    /// Creates `name`, to be filled.
+    pub(super) fn build(
         media: &dyn Media,
         name: &str,
         cache_bytes: usize,
-        changes: &Changes,
-    ) -> Result<(), Fault> {
-        let (open, _) = open(media, name, true, cache_bytes, Check::Never)?;
-        commit(&open, changes).map_err(Fault::Halted)?;
-        let disk = Arc::clone(&open.disk);
-        open.database.close().map_err(Fault::engine)?;
-        disk.halt().map_or(Ok(()), |halt| Err(Fault::Halted(halt)))
+    ) -> Result<Building, Fault> {
+        open(media, name, true, cache_bytes, Check::Never).map(|(open, _)| Building(open))
     }
 
     /// Writes `changes`, durably, all or nothing.
@@ -137,9 +138,30 @@ impl Engine {
 
     /// Closes it; what is read meanwhile ends first.
     pub(super) fn close(&self) -> Result<(), Fault> {
-        let Some(open) = self.open.write().take() else { return Ok(()) };
-        open.database.close().map_err(Fault::engine)?;
-        open.disk.halt().map_or(Ok(()), |halt| Err(Fault::Halted(halt)))
+        self.open.write().take().map_or(Ok(()), Open::close)
+    }
+}
+
+/// A file that is being filled.
+pub(super) struct Building(Open);
+
+impl Building {
+    /// Writes `changes`.
+    pub(super) fn commit(&self, changes: &Changes) -> Result<(), Halt> {
+        commit(&self.0, changes)
+    }
+
+    /// Ends it, without the room it took to grow; all of it is durable then.
+    pub(super) fn close(mut self) -> Result<(), Fault> {
+        self.0.database.compact().map_err(Fault::engine)?;
+        self.0.close()
+    }
+}
+
+impl Open {
+    fn close(self) -> Result<(), Fault> {
+        self.database.close().map_err(Fault::engine)?;
+        self.disk.halt().map_or(Ok(()), |halt| Err(Fault::Halted(halt)))
     }
 }
 

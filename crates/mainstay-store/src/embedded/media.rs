@@ -34,6 +34,13 @@ pub(super) trait Media: Send + Sync + 'static {
     /// What the medium says.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
 
+    /// Gives the content of `from` the name `to` as well, in place of what had it, durably.
+    ///
+    /// # Errors
+    ///
+    /// What the medium says.
+    fn link(&self, from: &str, to: &str) -> io::Result<()>;
+
     /// Removes `name`, if it is there.
     ///
     /// # Errors
@@ -88,6 +95,12 @@ impl Media for Directory {
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
         fs::rename(self.path(from), self.path(to))?;
+        self.sync()
+    }
+
+    fn link(&self, from: &str, to: &str) -> io::Result<()> {
+        self.remove(to)?;
+        fs::hard_link(self.path(from), self.path(to))?;
         self.sync()
     }
 

@@ -177,7 +177,9 @@ impl Fresh {
 fn create(media: &dyn Media, options: &Options, fresh: &Fresh) -> Result<(), OpenError> {
     media.remove(NEW_FILE).map_err(OpenError::Io)?;
     let changes = Changes { meta: fresh.meta(), ..Changes::default() };
-    Engine::create(media, NEW_FILE, options.cache_bytes_max, &changes)?;
+    let building = Engine::build(media, NEW_FILE, options.cache_bytes_max)?;
+    building.commit(&changes).map_err(Fault::Halted)?;
+    building.close()?;
     media.rename(NEW_FILE, FILE).map_err(OpenError::Io)
 }
 

@@ -4,6 +4,7 @@ mod exam;
 mod faults;
 mod kill;
 mod media;
+mod offline;
 mod power;
 mod property;
 mod reopening;

@@ -182,6 +182,16 @@ impl Media for Simulated {
         Ok(())
     }
 
+    fn link(&self, from: &str, to: &str) -> io::Result<()> {
+        let mut files = self.0.lock();
+        if files.is_dark() {
+            return Ok(());
+        }
+        let content = files.engine.get(from).cloned().ok_or(io::ErrorKind::NotFound)?;
+        files.engine.insert(to.to_owned(), content);
+        Ok(())
+    }
+
     fn remove(&self, name: &str) -> io::Result<()> {
         self.0.lock().engine.remove(name);
         Ok(())

@@ -91,7 +91,7 @@ async fn look(store: &Embedded, acknowledged: Option<(Revision, u64)>) {
 #[tokio::test]
 async fn what_was_acknowledged_survives_power_failing_after_any_write() {
     let runs = std::env::var("MAINSTAY_STORE_POWER_CUTS").ok().and_then(|n| n.parse().ok());
-    let runs: u64 = runs.unwrap_or(150);
+    let runs: u64 = runs.unwrap_or(60);
     let clock = ManualClock::default();
     for run in 0..runs {
         let mut random = Random(run.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
