@@ -6,7 +6,7 @@ use mainstay_core::{Effect, ManualClock};
 
 use super::media::{Faults, Simulated};
 use super::*;
-use crate::batch::Op;
+use crate::batch::{Compare, Op};
 use crate::entry::Revision;
 use crate::key::Range;
 use crate::read::Get;
@@ -75,6 +75,36 @@ async fn everybody_in_a_failed_commit_is_told_that_the_outcome_is_unknown() {
     }
     assert!(0 < unknown && unknown + refused == 50);
     assert!(everything(&*store).await.is_empty());
+}
+
+/// Asks for an answer without waiting for it.
+async fn send<T>(pending: &mut crate::store::Pending<'_, T>) {
+    let sent = std::future::poll_fn(|context| {
+        std::task::Poll::Ready(pending.as_mut().poll(context).is_ready())
+    });
+    assert!(!sent.await, "answered at once");
+}
+
+#[tokio::test]
+async fn a_failed_compare_is_not_answered_before_what_it_rests_on_is_durable() {
+    let (media, clock) = (Simulated::default(), ManualClock::default());
+    let store = start(&media, &clock, by_hand());
+    media.fail(Faults { poison: Some(b"poison"), ..Faults::default() });
+    // While the first is committed the two others are queued, so they share a commit.
+    let mut first = store.apply(Batch::new().then(put("first", "1")));
+    let mut second = store.apply(Batch::new().then(put("a", "poison")));
+    let mut third = store.apply(Batch::new().when(Compare::missing(&key("a"))));
+    media.meanwhile(|| {
+        futures_util::FutureExt::now_or_never(send(&mut first)).expect("it is only sent");
+        while 0 < store.shared.queue.len() {
+            std::thread::yield_now();
+        }
+        futures_util::FutureExt::now_or_never(send(&mut second)).expect("it is only sent");
+        futures_util::FutureExt::now_or_never(send(&mut third)).expect("it is only sent");
+    });
+    assert!(first.await.is_ok());
+    assert_eq!(second.await, Err(Error::OutcomeUnknown));
+    assert_eq!(third.await, Err(Error::OutcomeUnknown), "`a` may be missing after all");
 }
 
 #[tokio::test]

@@ -32,6 +32,8 @@ pub(super) struct Faults {
     pub(super) no_room: bool,
     /// Syncs fail.
     pub(super) sync: bool,
+    /// Syncs fail once these bytes were written somewhere.
+    pub(super) poison: Option<&'static [u8]>,
     /// Writes fail.
     pub(super) write: bool,
     /// The power fails after so many more writes: they seem to work, and are lost.
@@ -57,6 +59,12 @@ enum Pending {
 impl Simulated {
     pub(super) fn fail(&self, faults: Faults) {
         self.0.lock().faults = faults;
+    }
+
+    /// Nothing is read or written until `act` is done.
+    pub(super) fn meanwhile<T>(&self, act: impl FnOnce() -> T) -> T {
+        let _files = self.0.lock();
+        act()
     }
 
     /// Whether the power has failed.
@@ -298,6 +306,10 @@ impl StorageBackend for Open {
                 return Err(io::Error::other("write fails"));
             }
             let is_on = files.count();
+            let poison = files.faults.poison.unwrap_or(data);
+            if poison != data && data.windows(poison.len()).any(|part| part == poison) {
+                files.faults.sync = true;
+            }
             let content = Self::content(files, name)?;
             write_at(&mut content.current, at(offset), data);
             if is_on {
