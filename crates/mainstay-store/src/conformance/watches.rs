@@ -1,6 +1,10 @@
 //! Watches.
 
+use std::pin::Pin;
+use std::task::Poll;
 use std::time::Duration;
+
+use futures_core::Stream as _;
 
 use super::validators::{self, Record};
 use super::{Doing, Exam, after, fail, key, put};
@@ -26,6 +30,15 @@ async fn up_to(watch: &mut Watch, last: Revision) -> Vec<WatchItem> {
         }
     }
     items
+}
+
+/// What a watch yields without waiting.
+async fn ready(watch: &mut Watch) -> Option<WatchItem> {
+    std::future::poll_fn(|context| {
+        let item = Pin::new(&mut *watch).poll_next(context);
+        Poll::Ready(if let Poll::Ready(item) = item { item } else { None })
+    })
+    .await
 }
 
 fn revisions(items: &[WatchItem]) -> Vec<Revision> {
@@ -202,6 +215,11 @@ pub(super) fn slow(exam: &Exam) -> Doing<'_, ()> {
         let base = exam.revision().await;
         let mut watch = exam.watch(WatchRequest::new(Range::prefix("slow/")).quiet());
         assert!(matches!(watch.next().await, Some(WatchItem::Created { .. })));
+        // It has heard something, and waits for more, before it is left alone.
+        let heard = exam.put("slow/000", "heard").await;
+        assert_eq!(revisions(&up_to(&mut watch, heard).await), [heard]);
+        assert_eq!(ready(&mut watch).await, None);
+        let base = base.next();
         let keys: Vec<Key> = (0..EVENTS).map(|number| key(&format!("slow/{number:03}"))).collect();
         for step in 0..REVISIONS {
             let puts = keys.iter().map(|key| Op::Put(Put::new(key.clone(), format!("{step}"))));
@@ -224,6 +242,7 @@ pub(super) fn compaction(exam: &Exam) -> Doing<'_, ()> {
         let base = exam.revision().await;
         let mut left = exam.watch(WatchRequest::new(Range::prefix("c/")).quiet());
         assert!(matches!(left.next().await, Some(WatchItem::Created { .. })));
+        assert_eq!(ready(&mut left).await, None);
         let mut last = base;
         for _ in 0..REVISIONS {
             last = exam.put("c/k", "v").await;

@@ -55,6 +55,20 @@ pub(super) struct Chores {
     pub(super) reminded_at: Instant,
 }
 
+impl Chores {
+    /// Whether the highest revision has grown enough, or is old enough, to be written down. Says so
+    /// once a while, whether it works or not.
+    fn is_to_remember(&mut self, now: Instant, revision: Revision) -> bool {
+        let grown = revision.get() - self.remembered.revision.get();
+        let is_old = REMEMBER_EVERY <= now.since(self.remembered_at) && 0 < grown;
+        let is_to = is_old || REMEMBER_REVISIONS <= grown;
+        if is_to {
+            self.remembered_at = now;
+        }
+        is_to
+    }
+}
+
 /// Everything a store begins with.
 pub(super) struct Parts {
     pub(super) store: StoreId,
@@ -177,7 +191,18 @@ impl Shared {
             // Whether it worked shows in the next look; a full queue just has to wait for it.
             drop(self.submit(Work::Compact(target)));
         }
-        self.remember(&mut chores, now, revision);
+        let answer = self.expire(&mut chores);
+        let is_to_remember = chores.is_to_remember(now, revision);
+        // The committer takes these too when it has ended leases; it does not wait for a file.
+        drop(chores);
+        if is_to_remember {
+            self.remember(revision);
+        }
+        answer
+    }
+
+    /// Hands the leases that are ending to the committer, unless some are on their way.
+    fn expire(&self, chores: &mut Chores) -> Option<oneshot::Receiver<Outcome>> {
         if chores.owed.is_empty() || chores.expiring {
             return None;
         }
@@ -194,17 +219,11 @@ impl Shared {
         }
     }
 
-    /// Writes the highest revision down when it has grown enough, or is old enough.
-    fn remember(&self, chores: &mut Chores, now: Instant, revision: Revision) {
-        let grown = revision.get() - chores.remembered.revision.get();
-        let is_old = REMEMBER_EVERY <= now.since(chores.remembered_at) && 0 < grown;
-        if !is_old && grown < REMEMBER_REVISIONS {
-            return;
-        }
+    /// Writes the highest revision down beside the store.
+    fn remember(&self, revision: Revision) {
         let high = High { store: self.store, revision };
-        chores.remembered_at = now;
         match high.write(&*self.media) {
-            Ok(()) => chores.remembered = high,
+            Ok(()) => self.chores.lock().remembered = high,
             Err(error) => events::NotRemembered { error: &error }.emit(),
         }
     }

@@ -37,15 +37,37 @@ impl Watching {
         let revision = shared.view.read().revision;
         let next = listener.request.from.unwrap_or_else(|| revision.next());
         let history = VecDeque::new();
-        Ok(Self { shared: Arc::clone(shared), listener, next, created: Some(revision), history })
+        let watching =
+            Self { shared: Arc::clone(shared), listener, next, created: Some(revision), history };
+        watching.listen_if_there(&mut watching.listener.inbox.lock());
+        Ok(watching)
+    }
+
+    /// Stops reading history once nothing published is left to read.
+    ///
+    /// The inbox is locked, so a revision that is handed over after this look finds it listening,
+    /// and one handed over before was published, so the look saw it.
+    fn listen_if_there(&self, inbox: &mut Inbox) {
+        if inbox.behind && self.shared.view.read().revision < self.next {
+            inbox.behind = false;
+        }
     }
 
     fn poll(&mut self, context: &Context<'_>) -> Poll<WatchItem> {
         let now = self.shared.clock.now();
+        let mut steps = 0;
         loop {
             let step = self.step(context);
             let item = match step {
-                Ok(Step::Again) => continue,
+                Ok(Step::Again) => {
+                    steps += 1;
+                    if steps < STEPS_MAX {
+                        continue;
+                    }
+                    // Much history and little in it for this watch: others want to run too.
+                    context.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
                 Ok(Step::Wait) => return Poll::Pending,
                 Ok(Step::Yield(item)) => item,
                 // The log could not be read. The watcher starts over elsewhere, or once the store
@@ -75,12 +97,7 @@ impl Watching {
         }
         let logged = {
             let mut inbox = self.listener.inbox.lock();
-            if inbox.behind {
-                let newest = self.shared.view.read().revision;
-                if newest < self.next {
-                    inbox.behind = false;
-                }
-            }
+            self.listen_if_there(&mut inbox);
             match (inbox.behind, inbox.pop()) {
                 (false, None) => return Ok(self.idle(&mut inbox, context)),
                 (_, logged) => logged,
@@ -193,6 +210,9 @@ impl Drop for Watching {
 /// Revisions read from history at once: a quarter of a queue, so that a reader that catches up
 /// holds less than one that waits.
 const HISTORY_REVISIONS: usize = 256;
+
+/// Revisions looked at in one poll: a few milliseconds of reading.
+const STEPS_MAX: usize = 1_024;
 
 /// Bytes read from history at once.
 const HISTORY_BYTES: usize = 1_048_576;
