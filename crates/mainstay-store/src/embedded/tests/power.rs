@@ -42,6 +42,7 @@ async fn until_dark(media: &Simulated, clock: &ManualClock, first: u64) -> Optio
     };
     let mut acknowledged = None;
     for step in first.. {
+        assert!(step < first + 1_000, "nothing was written to the disk");
         let applied = store.apply(batch(step, lease)).await;
         if media.is_dark() {
             // An answer after the power has gone would never have arrived.
