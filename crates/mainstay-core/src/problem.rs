@@ -126,6 +126,50 @@ codes! {
     InvalidRequest = "invalid-request", 422, 3, "Invalid request";
     /// The record was not kept.
     NotRecorded = "not-recorded", 404, 5, "Not recorded";
+    // The coordination store.
+    /// It could not be reached, or is not ready.
+    StoreUnavailable = "store-unavailable", 503, 14, "The coordination store is not available";
+    /// This handle is closed.
+    StoreClosed = "store-closed", 503, 14, "The coordination store is closed";
+    /// Too many batches are queued.
+    StoreBusy = "store-busy", 503, 14, "The coordination store is busy";
+    /// The batch may or may not have been applied.
+    OutcomeUnknown = "outcome-unknown", 504, 4, "The outcome is unknown";
+    /// History before that revision is gone.
+    Compacted = "compacted", 410, 11, "History is compacted";
+    /// A revision that does not exist yet.
+    FutureRevision = "future-revision", 400, 11, "Revision does not exist yet";
+    /// No such lease, or it has ended.
+    LeaseNotFound = "lease-not-found", 404, 5, "Lease not found";
+    /// The id asked for is taken.
+    LeaseExists = "lease-exists", 409, 6, "Lease exists already";
+    /// A lease with as many keys as one may have.
+    LeaseFull = "lease-full", 409, 8, "The lease has too many keys";
+    /// A ttl that is not granted.
+    TtlInvalid = "ttl-invalid", 400, 3, "Invalid ttl";
+    /// No key can be written like this.
+    KeyInvalid = "key-invalid", 400, 3, "Invalid key";
+    /// One branch of a batch changes a key twice.
+    DuplicateKey = "duplicate-key", 400, 3, "Key changed twice in one batch";
+    /// A value above the limit.
+    ValueTooLarge = "value-too-large", 413, 3, "Value too large";
+    /// A batch above a limit.
+    BatchTooLarge = "batch-too-large", 413, 3, "Batch too large";
+    /// Quota or disk is used up.
+    StoreFull = "store-full", 507, 8, "The coordination store is full";
+    /// A write to the disk failed.
+    StoreFailed = "store-failed", 503, 14, "The coordination store has failed";
+    /// The store is older than one already seen.
+    StoreRegressed = "store-regressed", 503, 14, "The coordination store went back";
+    /// Another process has the store open; at start only.
+    StoreLocked = "store-locked", 0, 14, "The coordination store is in use";
+    /// The store was written by a newer version; at start only.
+    StoreFormatNewer = "store-format-newer", 0, 9, "The coordination store is of a newer version";
+    /// The store's file is damaged; at start only.
+    StoreCorrupt = "store-corrupt", 0, 15, "The coordination store is damaged";
+    /// A snapshot or backup that cannot be used.
+    BackupInvalid = "backup-invalid", 422, 3, "The backup cannot be used";
+
     /// A fault in Mainstay itself.
     Internal = "internal", 500, 13, "Internal error";
 

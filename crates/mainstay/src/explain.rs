@@ -59,20 +59,23 @@ macro_rules! pages {
 }
 
 pages! { ENGLISH, "":
-    "body-timeout" "body-too-large" "cancelled" "check-clock-sane" "check-data-dir-writable"
-    "check-disk-free" "check-kernel" "check-memory" "check-open-files" "check-ports-free"
-    "check-settings-valid" "circuit-open" "config-contradiction" "config-duplicate-key"
-    "config-file-missing" "config-out-of-range" "config-syntax" "config-unknown-key"
-    "config-unknown-reference" "config-wrong-type" "connect-failed" "connect-timeout"
-    "context-file-open" "control-unreachable" "cost-exceeds-quota" "credential-missing"
-    "data-dir-in-use" "deadline-exceeded" "degraded" "delay-queue-full" "dev-not-loopback"
-    "expectation-failed" "gateway-draining" "head-timeout" "headers-too-large"
-    "host-not-allowed" "internal" "invalid-request" "limited" "malformed-request"
-    "method-not-allowed" "misdirected-host" "network-congestion" "no-instance" "not-found"
-    "not-recorded" "path-ambiguous" "port-in-use" "reason-required" "refused-by-upstream"
-    "refused-stream" "response-truncated" "route-ambiguous" "route-not-found" "shed"
-    "switched-off" "upgrade-refused" "upstream-malformed" "upstream-timeout" "uri-too-long"
-    "usage"
+    "backup-invalid" "batch-too-large" "body-timeout" "body-too-large" "cancelled"
+    "check-clock-sane" "check-data-dir-writable" "check-disk-free" "check-kernel" "check-memory"
+    "check-open-files" "check-ports-free" "check-settings-valid" "circuit-open" "compacted"
+    "config-contradiction" "config-duplicate-key" "config-file-missing" "config-out-of-range"
+    "config-syntax" "config-unknown-key" "config-unknown-reference" "config-wrong-type"
+    "connect-failed" "connect-timeout" "context-file-open" "control-unreachable"
+    "cost-exceeds-quota" "credential-missing" "data-dir-in-use" "deadline-exceeded" "degraded"
+    "delay-queue-full" "dev-not-loopback" "duplicate-key" "expectation-failed" "future-revision"
+    "gateway-draining" "head-timeout" "headers-too-large" "host-not-allowed" "internal"
+    "invalid-request" "key-invalid" "lease-exists" "lease-full" "lease-not-found" "limited"
+    "malformed-request" "method-not-allowed" "misdirected-host" "network-congestion" "no-instance"
+    "not-found" "not-recorded" "outcome-unknown" "path-ambiguous" "port-in-use" "reason-required"
+    "refused-by-upstream" "refused-stream" "response-truncated" "route-ambiguous" "route-not-found"
+    "shed" "store-busy" "store-closed" "store-corrupt" "store-failed" "store-format-newer"
+    "store-full" "store-locked" "store-regressed" "store-unavailable" "switched-off" "ttl-invalid"
+    "upgrade-refused" "upstream-malformed" "upstream-timeout" "uri-too-long" "usage"
+    "value-too-large"
 }
 
 pages! { CHINESE, "zh/":

@@ -1,0 +1,279 @@
+//! The embedded store does what the reference does, operation by operation.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use mainstay_core::ManualClock;
+use proptest::prelude::*;
+
+use super::media::Simulated;
+use super::*;
+use crate::batch::{Attach, Compare, Op, Operator, Target};
+use crate::entry::{LeaseId, Revision};
+use crate::limits::TICK_EVERY;
+use crate::memory::Memory;
+use crate::read::{Get, RangeRequest, Select};
+use crate::watch::{Watch, WatchItem, WatchRequest};
+
+/// One step of a script. Revisions and leases are small numbers, so that scripts meet.
+#[derive(Clone, Debug)]
+enum Step {
+    Apply(Batch),
+    Get { key: Key, at: Option<u64> },
+    Range { select: Select, at: Option<u64> },
+    Grant { seconds: u64, lease: u64 },
+    KeepAlive(u64),
+    Revoke(u64),
+    Lease(u64),
+    Compact(u64),
+    Watch { range: Range, from: Option<u64>, previous: bool },
+    Pass { ticks: u32 },
+    Reopen,
+}
+
+fn a_key() -> impl Strategy<Value = Key> {
+    prop::sample::select(vec!["a", "a/b", "a/c", "b", "c"]).prop_map(key)
+}
+
+fn a_range() -> impl Strategy<Value = Range> {
+    prop_oneof![
+        4 => a_key().prop_map(|key| Range::key(&key)),
+        2 => Just(Range::prefix("a")),
+        1 => Just(Range::all()),
+        1 => Just(Range::between("b", Some("a".into()))),
+    ]
+}
+
+fn a_lease() -> impl Strategy<Value = LeaseId> {
+    (1u64..4).prop_map(|number| LeaseId::new(number).unwrap())
+}
+
+fn a_select() -> impl Strategy<Value = Select> {
+    (a_range(), prop::option::of(1u32..4), any::<bool>(), prop::bool::weighted(0.2)).prop_map(
+        |(range, limit, keys_only, count_only)| Select {
+            range,
+            limit: limit.and_then(NonZeroU32::new),
+            keys_only,
+            count_only,
+        },
+    )
+}
+
+fn an_op() -> impl Strategy<Value = Op> {
+    let lease = prop_oneof![
+        3 => Just(Attach::Detach),
+        2 => a_lease().prop_map(Attach::To),
+        1 => Just(Attach::Keep),
+    ];
+    prop_oneof![
+        5 => (a_key(), "[xyz]{1,3}", lease, any::<bool>()).prop_map(
+            |(key, value, lease, previous)| Op::Put(Put { key, value: value.into(), lease, previous })
+        ),
+        2 => (a_range(), any::<bool>()).prop_map(|(range, previous)| Op::Delete { range, previous }),
+        1 => a_select().prop_map(Op::Range),
+    ]
+}
+
+fn a_compare() -> impl Strategy<Value = Compare> {
+    let target = prop_oneof![
+        "[xyz]{1,2}".prop_map(|value| Target::Value(value.into())),
+        (0u64..4).prop_map(Target::Version),
+        (0u64..12).prop_map(|number| Target::CreateRevision(Revision::new(number))),
+        (0u64..12).prop_map(|number| Target::ModRevision(Revision::new(number))),
+        prop::option::of(a_lease()).prop_map(Target::Lease),
+    ];
+    let operator = prop::sample::select(vec![
+        Operator::Equal,
+        Operator::NotEqual,
+        Operator::Less,
+        Operator::Greater,
+    ]);
+    (a_range(), target, operator).prop_map(|(range, target, operator)| Compare {
+        range,
+        target,
+        operator,
+    })
+}
+
+fn a_batch() -> impl Strategy<Value = Batch> {
+    let ops = || prop::collection::vec(an_op(), 0..4);
+    (prop::collection::vec(a_compare(), 0..3), ops(), ops())
+        .prop_map(|(compares, then, otherwise)| Batch { compares, then, otherwise })
+}
+
+fn a_step() -> impl Strategy<Value = Step> {
+    let at = || prop::option::of(0u64..25);
+    prop_oneof![
+        12 => a_batch().prop_map(Step::Apply),
+        2 => (a_key(), at()).prop_map(|(key, at)| Step::Get { key, at }),
+        2 => (a_select(), at()).prop_map(|(select, at)| Step::Range { select, at }),
+        2 => (1u64..6, 1u64..4).prop_map(|(seconds, lease)| Step::Grant { seconds, lease }),
+        1 => (1u64..4).prop_map(Step::KeepAlive),
+        1 => (1u64..4).prop_map(Step::Revoke),
+        1 => (1u64..4).prop_map(Step::Lease),
+        1 => (0u64..25).prop_map(Step::Compact),
+        1 => (a_range(), at(), any::<bool>())
+            .prop_map(|(range, from, previous)| Step::Watch { range, from, previous }),
+        1 => (1u32..20).prop_map(|ticks| Step::Pass { ticks }),
+        1 => Just(Step::Reopen),
+    ]
+}
+
+/// Both stores, under one clock.
+struct Both {
+    clock: ManualClock,
+    media: Simulated,
+    reference: Memory,
+    embedded: Option<Arc<Embedded>>,
+    watches: BTreeMap<usize, (Watch, Watch)>,
+}
+
+impl Both {
+    fn new() -> Self {
+        let (clock, media) = (ManualClock::default(), Simulated::default());
+        let reference = Memory::new(clock.clone());
+        let embedded = Some(start(&media, &clock, by_hand()));
+        let watches = BTreeMap::new();
+        Self { clock, media, reference, embedded, watches }
+    }
+
+    fn stores(&self) -> (&dyn Store, &dyn Store) {
+        (&self.reference, &**self.embedded.as_ref().expect("it is open"))
+    }
+
+    async fn step(&mut self, number: usize, step: Step) -> Result<(), TestCaseError> {
+        let lease = |number| LeaseId::new(number).unwrap();
+        let at = |at: Option<u64>| at.map(Revision::new);
+        let (one, two) = self.stores();
+        match step {
+            Step::Apply(batch) => {
+                prop_assert_eq!(one.apply(batch.clone()).await, two.apply(batch).await);
+            }
+            Step::Get { key, at: revision } => {
+                let get = Get { at: at(revision), ..Get::new(key) };
+                prop_assert_eq!(one.get(get.clone()).await, two.get(get).await);
+            }
+            Step::Range { select, at: revision } => {
+                let request = RangeRequest { at: at(revision), ..RangeRequest::new(select) };
+                prop_assert_eq!(one.range(request.clone()).await, two.range(request).await);
+            }
+            Step::Grant { seconds, lease: id } => {
+                let ttl = Duration::from_secs(seconds);
+                let granted = one.grant(ttl, Some(lease(id))).await;
+                prop_assert_eq!(granted, two.grant(ttl, Some(lease(id))).await);
+            }
+            Step::KeepAlive(id) => {
+                prop_assert_eq!(one.keep_alive(lease(id)).await, two.keep_alive(lease(id)).await);
+            }
+            Step::Revoke(id) => {
+                prop_assert_eq!(one.revoke(lease(id)).await, two.revoke(lease(id)).await);
+            }
+            Step::Lease(id) => {
+                prop_assert_eq!(one.lease(lease(id)).await, two.lease(lease(id)).await);
+            }
+            Step::Compact(revision) => self.compact(Revision::new(revision)).await?,
+            Step::Watch { range, from, previous } => {
+                let request =
+                    WatchRequest { from: at(from), previous, ..WatchRequest::new(range).quiet() };
+                let pair = (one.watch(request.clone()).unwrap(), two.watch(request).unwrap());
+                self.watches.insert(number, pair);
+            }
+            Step::Pass { ticks } => self.pass(ticks).await,
+            Step::Reopen => self.reopen().await?,
+        }
+        self.compare().await
+    }
+
+    /// What waits in a watch is delivered by the one and forgotten by the other; both may. So it
+    /// is read first.
+    async fn compact(&mut self, revision: Revision) -> Result<(), TestCaseError> {
+        self.drain().await?;
+        let (one, two) = self.stores();
+        prop_assert_eq!(one.compact(revision).await, two.compact(revision).await);
+        Ok(())
+    }
+
+    async fn pass(&self, ticks: u32) {
+        for _ in 0..ticks {
+            self.clock.advance(TICK_EVERY);
+            self.reference.tick();
+            self.embedded.as_ref().expect("it is open").tick().await;
+        }
+    }
+
+    /// The embedded store restarts; the reference gives its leases what a restart gives.
+    async fn reopen(&mut self) -> Result<(), TestCaseError> {
+        self.drain().await?;
+        self.watches.clear();
+        drop(self.embedded.take());
+        self.embedded = Some(start(&self.media, &self.clock, by_hand()));
+        for number in 1..4 {
+            // One that is not live is not brought back by this.
+            drop(self.reference.keep_alive(LeaseId::new(number).expect("a lease id")).await);
+        }
+        Ok(())
+    }
+
+    /// Reads from every pair of watches what is there.
+    async fn drain(&mut self) -> Result<(), TestCaseError> {
+        let mut ended = Vec::new();
+        for (number, (one, two)) in &mut self.watches {
+            let (one, two) = (ready(one).await, ready(two).await);
+            prop_assert_eq!(&one, &two, "watch {}", number);
+            if one.last().is_some_and(WatchItem::is_last) {
+                ended.push(*number);
+            }
+        }
+        for number in ended {
+            self.watches.remove(&number);
+        }
+        Ok(())
+    }
+
+    async fn compare(&mut self) -> Result<(), TestCaseError> {
+        let (one, two) = self.stores();
+        let (one, two) = (one.status().await.unwrap(), two.status().await.unwrap());
+        prop_assert_eq!(one.revision, two.revision);
+        prop_assert_eq!(one.compacted, two.compacted);
+        prop_assert_eq!(one.leases, two.leases);
+        let (one, two) = self.stores();
+        prop_assert_eq!(everything(one).await, everything(two).await);
+        self.drain().await
+    }
+}
+
+/// What a watch yields without waiting.
+async fn ready(watch: &mut Watch) -> Vec<WatchItem> {
+    let mut items = Vec::new();
+    loop {
+        let next = std::pin::pin!(watch.next());
+        let item = futures_util::future::select(next, std::future::ready(())).await;
+        match item {
+            futures_util::future::Either::Left((Some(item), _)) => items.push(item),
+            futures_util::future::Either::Left((None, _))
+            | futures_util::future::Either::Right(_) => return items,
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: std::env::var("MAINSTAY_STORE_SCRIPTS").ok().and_then(|n| n.parse().ok()).unwrap_or(300),
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn a_script_gives_the_same_answers_as_on_the_reference(
+        script in prop::collection::vec(a_step(), 1..40),
+    ) {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let mut both = Both::new();
+            for (number, step) in script.into_iter().enumerate() {
+                both.step(number, step).await?;
+            }
+            Ok::<_, TestCaseError>(())
+        })?;
+    }
+}
