@@ -10,6 +10,7 @@
 
 pub mod gateway;
 pub mod limits;
+mod names;
 pub mod plane;
 pub mod upstream;
 

@@ -4,17 +4,17 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use mainstay_core::name::{PolicyName, RouteName, ServiceName};
-use mainstay_core::problem::Code;
 use mainstay_resilience::Invalid;
 use mainstay_resilience::circuit::{CircuitPolicy, RawCircuit};
-use mainstay_resilience::fallback::{Action as FallbackAction, FallbackPolicy, RawFallback};
+use mainstay_resilience::fallback::{FallbackPolicy, RawFallback};
 use mainstay_resilience::limit::{LimitPolicy, RawLimit};
 use mainstay_resilience::system::{RawSystem, SystemPolicy};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::names::Written;
 use super::{GatewayConfig, RawGateway, RawUpstream, UpstreamConfig};
-use crate::route::{Action, RawRoute, Route, Routes};
+use crate::route::{RawRoute, Route, Routes};
 
 /// The data plane's tables as written.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
@@ -63,6 +63,7 @@ impl Plane {
     /// Every fault there is, with its path from the root of the document.
     pub fn resolve(raw: RawPlane) -> Result<Self, Vec<Invalid>> {
         let mut faults = Vec::new();
+        let written = Written::of(&raw);
         let gateway = single("gateway", raw.gateway, &mut faults);
         let system = single("system", raw.system, &mut faults);
         let upstreams = named("upstream", raw.upstream, &mut faults);
@@ -73,86 +74,28 @@ impl Plane {
         }
         let limits = named("limit", raw.limit, &mut faults);
         let fallbacks = named("fallback", raw.fallback, &mut faults);
+        let before = faults.len();
         let routes = routes(raw.route, &mut faults);
-        if let (Some(gateway), Some(system), Some(routes)) = (gateway, system, routes) {
-            let plane = Self { gateway, system, routes, upstreams, circuits, limits, fallbacks };
-            plane.check_names(&mut faults);
-            if faults.is_empty() {
-                return Ok(plane);
-            }
+        let all_routes = faults.len() == before;
+        for route in &routes {
+            written.check_route(route, &mut faults);
         }
-        Err(faults)
-    }
-
-    /// Reports every name that leads nowhere.
-    fn check_names(&self, faults: &mut Vec<Invalid>) {
-        for route in self.routes.iter() {
-            let at = format!("route.{}", route.name);
-            self.check_policies(&at, &route.limits, &route.circuits, faults);
-            if let Some(name) = &route.fallback
-                && !self.fallbacks.contains_key(name)
-            {
-                faults.push(unknown(format!("{at}.fallback"), "fallback", name.as_str()));
-            }
-            if let Action::To(split) = &route.action {
-                for (service, _) in split.shares() {
-                    self.check_service(format!("{at}.to"), service, faults);
-                }
-            }
-            if let Some(mirror) = &route.mirror {
-                self.check_service(format!("{at}.mirror.service"), &mirror.service, faults);
-            }
+        for (name, upstream) in &upstreams {
+            written.check_upstream(name, upstream, &mut faults);
         }
-        for (name, upstream) in &self.upstreams {
-            let at = format!("upstream.{name}");
-            self.check_policies(&at, &upstream.limits, &upstream.circuits, faults);
+        for (name, fallback) in &fallbacks {
+            written.check_fallback(name, fallback, &mut faults);
         }
-        for (name, fallback) in &self.fallbacks {
-            for (n, step) in fallback.steps().iter().enumerate() {
-                if let FallbackAction::Substitute { service } = &step.action {
-                    let at = format!("fallback.{name}.steps[{n}].substitute.service");
-                    self.check_service(at, service, faults);
-                }
+        // Which of two routes wins can only be said of all of them.
+        let routes = all_routes.then(|| Routes::new(routes));
+        let routes = routes.and_then(|made| made.map_err(|errors| faults.extend(errors)).ok());
+        match (gateway, system, routes) {
+            (Some(gateway), Some(system), Some(routes)) if faults.is_empty() => {
+                Ok(Self { gateway, system, routes, upstreams, circuits, limits, fallbacks })
             }
+            _ => Err(faults),
         }
     }
-
-    fn check_policies(
-        &self,
-        at: &str,
-        limits: &[PolicyName],
-        circuits: &[PolicyName],
-        faults: &mut Vec<Invalid>,
-    ) {
-        for (n, name) in limits.iter().enumerate().filter(|(_, n)| !self.limits.contains_key(*n)) {
-            faults.push(unknown(format!("{at}.limits[{n}]"), "limit", name.as_str()));
-        }
-        let lost = circuits.iter().enumerate().filter(|(_, n)| !self.circuits.contains_key(*n));
-        for (n, name) in lost {
-            faults.push(unknown(format!("{at}.circuits[{n}]"), "circuit", name.as_str()));
-        }
-        let (most_limits, most_circuits) =
-            (mainstay_call::stage::limit::LIMITS_MAX, mainstay_call::circuit::CIRCUITS_MAX);
-        for (key, found, most) in
-            [("limits", limits.len(), most_limits), ("circuits", circuits.len(), most_circuits)]
-        {
-            if found > most {
-                let problem = format!("must name at most {most}, found {found}");
-                faults.push(Invalid::range(format!("{at}.{key}"), problem));
-            }
-        }
-    }
-
-    fn check_service(&self, path: String, service: &ServiceName, faults: &mut Vec<Invalid>) {
-        if !self.upstreams.contains_key(service) {
-            faults.push(unknown(path, "upstream", service.as_str()));
-        }
-    }
-}
-
-fn unknown(path: String, table: &str, name: &str) -> Invalid {
-    let problem = format!("names `{name}`, but there is no `[{table}.{name}]`");
-    Invalid { path, code: Code::ConfigUnknownReference, problem }
 }
 
 fn single<R, P>(table: &str, raw: R, faults: &mut Vec<Invalid>) -> Option<P>
@@ -187,9 +130,9 @@ where
     resolved
 }
 
-fn routes(tables: BTreeMap<String, RawRoute>, faults: &mut Vec<Invalid>) -> Option<Routes> {
+/// Reads every route; the good ones, with the faults of the others noted.
+fn routes(tables: BTreeMap<String, RawRoute>, faults: &mut Vec<Invalid>) -> Vec<Route> {
     let mut routes = Vec::with_capacity(tables.len());
-    let before = faults.len();
     for (name, raw) in tables {
         let at = format!("route.{name}");
         match RouteName::try_from(name) {
@@ -200,10 +143,7 @@ fn routes(tables: BTreeMap<String, RawRoute>, faults: &mut Vec<Invalid>) -> Opti
             },
         }
     }
-    if faults.len() > before {
-        return Some(Routes::default());
-    }
-    Routes::new(routes).map_err(|errors| faults.extend(errors)).ok()
+    routes
 }
 
 #[cfg(test)]
@@ -264,6 +204,56 @@ mod tests {
             paths,
             ["system.cpu_percent_max", "upstream.x.retry.attempts", "circuit.b c", "limit.a.max"]
         );
+    }
+
+    /// The fault that matters is the broken table; names that lead to it lead somewhere.
+    #[test]
+    fn a_broken_table_is_reported_once() {
+        let found = check(
+            "[route.r]
+             prefix = '/'
+             to = 'order'
+             limits = ['api', 'none']
+             circuits = ['whole']
+             fallback = 'f'
+             mirror = { service = 'order', percent = 5 }
+             [upstream.order]
+             circuits = ['whole']
+             retry = { attempts = 99 }
+             [limit.api]
+             max = 0
+             [circuit.whole]
+             probes = 0
+             [fallback.f]
+             steps = [{ when = ['any'], silent = { status = 7 } }]",
+        );
+        let paths: Vec<&str> = found.iter().map(|(path, _)| path.as_str()).collect();
+        assert_eq!(
+            paths,
+            [
+                "upstream.order.retry.attempts",
+                "circuit.whole.probes",
+                "limit.api.max",
+                "fallback.f.steps[0].silent.status",
+                "route.r.limits[1]",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_broken_route_hides_no_fault_of_another() {
+        let found = check(
+            "[route.bad]
+             prefix = 'x'
+             to = 'order'
+             [route.good]
+             prefix = '/'
+             to = 'nobody'
+             [system]
+             cpu_percent_max = 101",
+        );
+        let paths: Vec<&str> = found.iter().map(|(path, _)| path.as_str()).collect();
+        assert_eq!(paths, ["system.cpu_percent_max", "route.bad.prefix", "route.good.to"]);
     }
 
     #[test]
