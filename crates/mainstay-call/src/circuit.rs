@@ -121,6 +121,13 @@ impl SharedCircuit {
         self.beside.quiet().is_some() || self.guarded.lock().machine.admits(now)
     }
 
+    /// Whether it waits for a call at `now` to find out how its peer is.
+    #[inline]
+    pub fn is_curious(&self, now: Instant) -> bool {
+        // A quiet circuit is a closed one.
+        self.beside.quiet().is_none() && self.guarded.lock().machine.is_curious(now)
+    }
+
     /// Notes that a call went elsewhere because this circuit would not admit it. A ramp counts
     /// those it turns away, and would stand still without them.
     pub fn pass_over(&self, now: Instant) {

@@ -52,6 +52,10 @@ pub struct Context {
     retry_stopped: OnceLock<&'static str>,
     /// Kind of the first fault done to an attempt on purpose.
     fault: OnceLock<&'static str>,
+    /// Nanoseconds that the call waited in the queues of limits.
+    queued: AtomicU64,
+    /// Nanoseconds of the last attempt, to its end or the answer's head.
+    upstream: AtomicU64,
 }
 
 /// What is known of a call before it enters the stages.
@@ -99,6 +103,8 @@ impl Context {
             degraded: OnceLock::new(),
             retry_stopped: OnceLock::new(),
             fault: OnceLock::new(),
+            queued: AtomicU64::new(0),
+            upstream: AtomicU64::new(0),
         })
     }
 
@@ -188,6 +194,28 @@ impl Context {
     /// Kind of the first fault done on purpose. The answer is marked with it, whoever gives it.
     pub fn fault(&self) -> Option<&'static str> {
         self.fault.get().copied()
+    }
+
+    /// Notes that the call waited for a limit.
+    pub(crate) fn note_queued(&self, wait: Duration) {
+        let nanos = u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX);
+        self.queued.fetch_add(nanos, Ordering::Relaxed);
+    }
+
+    /// How long the call waited in the queues of limits, all of them together.
+    pub fn queued(&self) -> Duration {
+        Duration::from_nanos(self.queued.load(Ordering::Relaxed))
+    }
+
+    /// Notes how long an attempt took.
+    pub(crate) fn note_upstream(&self, took: Duration) {
+        let nanos = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
+        self.upstream.store(nanos, Ordering::Relaxed);
+    }
+
+    /// How long the last attempt took, to its end or the answer's head.
+    pub fn upstream(&self) -> Duration {
+        Duration::from_nanos(self.upstream.load(Ordering::Relaxed))
     }
 
     /// Notes that a limit refused and the fallback is to answer.

@@ -12,13 +12,21 @@ use parking_lot::Mutex;
 
 use crate::circuit::SharedCircuit;
 
-/// What this process has learnt of one instance. It outlives changes of weight, zone and health,
-/// which belong to the set; it ends when the instance leaves.
+/// One instance, guarded by its circuits. It outlives changes of weight, zone and health, which
+/// belong to the set; it ends when the instance leaves.
 #[derive(Debug)]
 pub struct Endpoint {
-    id: u32,
     name: Arc<str>,
     address: Arc<str>,
+    circuits: Box<[Arc<SharedCircuit>]>,
+    learnt: Arc<Learnt>,
+}
+
+/// What this process has learnt of one instance. A new configuration that guards the instance by
+/// other circuits shares it with the one before, whose calls are still under way.
+#[derive(Debug)]
+struct Learnt {
+    id: u32,
     /// Registered, as far as this process knows.
     since: Instant,
     in_flight: AtomicU32,
@@ -28,7 +36,6 @@ pub struct Endpoint {
     tally: Mutex<Tally>,
     /// A run of failures is complete and nobody has looked yet.
     run: AtomicBool,
-    circuits: Box<[Arc<SharedCircuit>]>,
 }
 
 impl Endpoint {
@@ -40,22 +47,35 @@ impl Endpoint {
         circuits: Box<[Arc<SharedCircuit>]>,
     ) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        Self {
+        let learnt = Arc::new(Learnt {
             id: NEXT.fetch_add(1, Ordering::Relaxed),
-            name,
-            address,
             since,
             in_flight: AtomicU32::new(0),
             estimate: Estimate::default().to_words().map(AtomicU64::new),
             tally: Mutex::default(),
             run: AtomicBool::new(false),
-            circuits,
+        });
+        Self { name, address, circuits, learnt }
+    }
+
+    /// The same instance guarded by `circuits`, with all that was learnt of it.
+    pub fn guarded_by(self: &Arc<Self>, circuits: Box<[Arc<SharedCircuit>]>) -> Arc<Self> {
+        let same = self.circuits.len() == circuits.len()
+            && self.circuits.iter().zip(&circuits).all(|(a, b)| Arc::ptr_eq(a, b));
+        if same {
+            return Arc::clone(self);
         }
+        Arc::new(Self {
+            name: Arc::clone(&self.name),
+            address: Arc::clone(&self.address),
+            circuits,
+            learnt: Arc::clone(&self.learnt),
+        })
     }
 
     /// A number that no other endpoint of this process has.
     pub fn id(&self) -> u32 {
-        self.id
+        self.learnt.id
     }
 
     /// Name of the instance.
@@ -70,7 +90,7 @@ impl Endpoint {
 
     /// When this process first met it.
     pub fn since(&self) -> Instant {
-        self.since
+        self.learnt.since
     }
 
     /// Its own circuits.
@@ -78,9 +98,18 @@ impl Endpoint {
         &self.circuits
     }
 
-    /// Calls in flight and latency.
-    pub fn load(&self) -> Load {
-        Load { in_flight: self.in_flight.load(Ordering::Relaxed), estimate: self.estimate() }
+    /// Calls in flight and latency, and whether it should be asked for the sake of its circuits.
+    pub fn load(&self, now: Instant) -> Load {
+        Load {
+            in_flight: self.learnt.in_flight.load(Ordering::Relaxed),
+            estimate: self.estimate(),
+            curious: self.is_curious(now),
+        }
+    }
+
+    /// Whether one of its circuits waits for a call to find out how it is.
+    pub(crate) fn is_curious(&self, now: Instant) -> bool {
+        self.circuits.iter().any(|circuit| circuit.is_curious(now))
     }
 
     /// Whether all its circuits would let a call through.
@@ -97,7 +126,7 @@ impl Endpoint {
 
     /// Counts one call in flight for as long as the guard lives, however the call ends.
     pub(crate) fn enter(self: &Arc<Self>) -> InFlight {
-        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        self.learnt.in_flight.fetch_add(1, Ordering::Relaxed);
         InFlight(Arc::clone(self))
     }
 
@@ -106,37 +135,47 @@ impl Endpoint {
         self.put(self.estimate().observe(now, sample));
     }
 
+    /// Takes a call into the estimate that found it well again.
+    pub(crate) fn relearn(&self, now: Instant, sample: Duration) {
+        self.put(self.estimate().relearn(now, sample));
+    }
+
+    /// How much longer at `now` the instance wants to be left alone.
+    pub fn asked_to_wait(&self, now: Instant) -> Option<Duration> {
+        self.estimate().asked_to_wait(now)
+    }
+
     /// The instance asked to be left alone for `after`.
-    pub(crate) fn ask_later(&self, now: Instant, after: Duration) {
+    pub fn ask_later(&self, now: Instant, after: Duration) {
         self.put(self.estimate().retry_after(now, after));
     }
 
     /// Counts a result for outlier ejection; whether it completed a run of `consecutive`.
     pub(crate) fn count(&self, outcome: Outcome, latency: Duration, consecutive: u32) -> bool {
-        let complete = self.tally.lock().record(outcome, latency, consecutive);
+        let complete = self.learnt.tally.lock().record(outcome, latency, consecutive);
         if complete {
-            self.run.store(true, Ordering::Relaxed);
+            self.learnt.run.store(true, Ordering::Relaxed);
         }
         complete
     }
 
     /// Whether a run of failures was completed since the last time this was asked.
     pub(crate) fn take_run(&self) -> bool {
-        self.run.load(Ordering::Relaxed) && self.run.swap(false, Ordering::Relaxed)
+        self.learnt.run.load(Ordering::Relaxed) && self.learnt.run.swap(false, Ordering::Relaxed)
     }
 
     /// The results since the last look.
     pub(crate) fn take_tally(&self) -> Tally {
-        self.tally.lock().take()
+        self.learnt.tally.lock().take()
     }
 
     fn estimate(&self) -> Estimate {
-        let word = |n: usize| self.estimate[n].load(Ordering::Relaxed);
+        let word = |n: usize| self.learnt.estimate[n].load(Ordering::Relaxed);
         Estimate::from_words([word(0), word(1), word(2)])
     }
 
     fn put(&self, estimate: Estimate) {
-        for (slot, word) in self.estimate.iter().zip(estimate.to_words()) {
+        for (slot, word) in self.learnt.estimate.iter().zip(estimate.to_words()) {
             slot.store(word, Ordering::Relaxed);
         }
     }
@@ -155,6 +194,6 @@ impl InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.0.learnt.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -48,6 +48,7 @@ use crate::error::CallError;
 use crate::limit::{Fared, SharedLimit};
 use crate::machines::Machines;
 use crate::observe::{Observer, Silent};
+use crate::pause;
 use crate::policy::Policy;
 
 /// Runs work under limits, circuits, a deadline and retries; see the [module](self). Clones share
@@ -273,8 +274,11 @@ impl<C> Guard<C> {
         let running = work(Attempt { number, until });
         let ended = tokio::time::timeout_at(tokio_instant(until), running).await;
         let now = MonotonicClock.now();
-        let took = now.since(started);
+        let took = pause::awake(started, now);
         let Ok(result) = ended else {
+            if pause::excuses(started, until, now) {
+                return Err(Failure::Overslept { connecting: false }.into());
+            }
             permits.record(now, Outcome::RequestTimeout, took);
             return Err(Failure::RequestTimeout.into());
         };

@@ -23,6 +23,11 @@ pub trait MakeEndpoint<S>: Send + Sync {
     /// The endpoint for an instance that was not there before; `now` is when it was met.
     fn endpoint(&self, instance: &resolve::Instance, now: Instant) -> Arc<Endpoint>;
 
+    /// The endpoint for an instance that was there before, which keeps what was learnt of it.
+    fn keep(&self, endpoint: &Arc<Endpoint>) -> Arc<Endpoint> {
+        Arc::clone(endpoint)
+    }
+
     /// The service that sends attempts to `endpoint`.
     fn service(&self, endpoint: &Arc<Endpoint>) -> S;
 }
@@ -237,7 +242,7 @@ fn members<S>(
     let of = |instance: &resolve::Instance| {
         let same =
             |e: &&Arc<Endpoint>| *e.name() == instance.name && *e.address() == instance.address;
-        let found = known.iter().find(same).map(Arc::clone);
+        let found = known.iter().find(same).map(|known| make.keep(known));
         let endpoint = found.unwrap_or_else(|| make.endpoint(instance, now));
         let service = make.service(&endpoint);
         (endpoint, service)
@@ -321,7 +326,7 @@ impl<S> Set<S> {
         if self.picker.kind() == Kind::RoundRobin {
             return self.turn.lock().pick(&self.picker, ask, admits);
         }
-        self.picker.pick(ask, |index| self.members[index].0.load(), admits)
+        self.picker.pick(ask, |index| self.members[index].0.load(ask.now), admits)
     }
 
     /// How long until the first open circuit lets a probe through.

@@ -14,6 +14,7 @@ pub mod instances;
 pub mod limit;
 pub mod machines;
 pub mod observe;
+pub mod pause;
 pub mod policy;
 pub mod replay;
 pub mod resolve;

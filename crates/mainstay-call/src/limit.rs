@@ -6,10 +6,10 @@
 
 mod bucket;
 mod in_flight;
+mod snapshot;
 mod taken;
 
 use std::fmt::Write;
-use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,6 +24,7 @@ use parking_lot::Mutex;
 
 use self::bucket::{Bucket, Verdict};
 use self::in_flight::InFlight;
+pub use self::snapshot::{KeySecret, LimitSnapshot};
 use self::taken::What;
 pub(crate) use self::taken::{Fared, Place, Taken};
 use crate::clock::MonotonicClock;
@@ -34,7 +35,7 @@ use crate::error::{Figures, Refusal};
 pub struct SharedLimit {
     name: Arc<str>,
     gate: Gate,
-    hashers: [RandomState; 2],
+    secret: KeySecret,
     policy: ArcSwap<LimitPolicy>,
 }
 
@@ -71,9 +72,13 @@ pub(crate) struct Left {
 impl SharedLimit {
     /// A limit nobody has asked yet.
     pub fn new(name: Arc<str>, policy: Arc<LimitPolicy>) -> Self {
-        let hashers = [RandomState::new(), RandomState::new()];
-        let gate = Gate::new(&policy, &hashers, MonotonicClock.now());
-        Self { name, gate, hashers, policy: ArcSwap::new(policy) }
+        Self::with_secret(name, policy, KeySecret::new())
+    }
+
+    /// The same with keys hashed by `secret`, so that it can take over what another counted.
+    pub fn with_secret(name: Arc<str>, policy: Arc<LimitPolicy>, secret: KeySecret) -> Self {
+        let gate = Gate::new(&policy, secret, MonotonicClock.now());
+        Self { name, gate, secret, policy: ArcSwap::new(policy) }
     }
 
     /// Name, as configured.
@@ -103,7 +108,7 @@ impl SharedLimit {
             Gate::Bucket(machine) => bucket && machine.set_policy(now, policy),
             Gate::Lone(machine) => !keyed && !bucket && machine.lock().set_policy(now, policy),
             Gate::Keyed(machine) => {
-                keyed && machine.lock().set_policy(now, policy, |key| hash(&self.hashers, key))
+                keyed && machine.lock().set_policy(now, policy, |key| self.secret.hash(key))
             }
             Gate::InFlight(gate) => {
                 let same = matches!(policy.kind, Kind::Concurrency { .. } | Kind::Adaptive { .. });
@@ -120,10 +125,9 @@ impl SharedLimit {
         kept
     }
 
-    /// The hash of a key's values, one for each part; two keyed hashes with secrets of this
-    /// process, so that nobody outside can make two keys meet.
+    /// The hash of a key's values, one for each part.
     pub(crate) fn hash<T: AsRef<str>>(&self, values: &[T]) -> u128 {
-        hash(&self.hashers, values)
+        self.secret.hash(values)
     }
 
     /// Asks for one call's units. `key` is ignored by a limit without keys.
@@ -290,12 +294,12 @@ impl SharedLimit {
 }
 
 impl Gate {
-    fn new(policy: &LimitPolicy, hashers: &[RandomState; 2], now: Instant) -> Self {
+    fn new(policy: &LimitPolicy, secret: KeySecret, now: Instant) -> Self {
         if let Some(in_flight) = InFlight::new(policy, now) {
             return Self::InFlight(Mutex::new(in_flight));
         }
         if !policy.key.is_empty()
-            && let Some(keyed) = Keyed::new(policy, now, |values| hash(hashers, values))
+            && let Some(keyed) = Keyed::new(policy, now, |values| secret.hash(values))
         {
             return Self::Keyed(Mutex::new(keyed));
         }
@@ -305,17 +309,6 @@ impl Gate {
         let limiter = Limiter::new(policy, now);
         Self::Lone(Mutex::new(limiter.expect("a limit that is no semaphore tells time")))
     }
-}
-
-fn hash<T: AsRef<str>>(hashers: &[RandomState; 2], values: &[T]) -> u128 {
-    let [a, b] = hashers.each_ref().map(|hasher| {
-        let mut hasher = hasher.build_hasher();
-        for value in values {
-            value.as_ref().hash(&mut hasher);
-        }
-        hasher.finish()
-    });
-    u128::from(a) << 64 | u128::from(b)
 }
 
 /// The key of one call, for limits that have keys.

@@ -23,7 +23,7 @@ use crate::budget::SharedBudget;
 use crate::circuit::{CircuitKey, SharedCircuit};
 use crate::clock::MonotonicClock;
 use crate::draw;
-use crate::limit::SharedLimit;
+use crate::limit::{KeySecret, LimitSnapshot, SharedLimit};
 use crate::observe::Observer;
 
 /// Circuits, limits and budgets by name; see the [module](self). One for a process.
@@ -34,6 +34,21 @@ pub struct Machines {
     limits: Mutex<Book<Arc<str>, SharedLimit>>,
     budgets: Mutex<Book<Arc<str>, SharedBudget>>,
     restored: Mutex<Restored>,
+    /// What keys of limits are hashed with.
+    secret: Mutex<KeySecret>,
+}
+
+/// What of the machines outlives a restart.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Saved {
+    /// Circuits by key.
+    pub circuits: Vec<(CircuitKey, Snapshot)>,
+    /// Limits by name.
+    pub limits: Vec<(Arc<str>, LimitSnapshot)>,
+    /// How much longer an instance, `service@name`, wants to be left alone.
+    pub bans: Vec<(Arc<str>, Duration)>,
+    /// What keys of limits were hashed with.
+    pub secret: Option<KeySecret>,
 }
 
 impl Machines {
@@ -45,6 +60,7 @@ impl Machines {
             limits: Mutex::default(),
             budgets: Mutex::default(),
             restored: Mutex::default(),
+            secret: Mutex::default(),
         }
     }
 
@@ -68,7 +84,9 @@ impl Machines {
         // With the books closed: both tell the observer, who may want to look something up.
         if !new {
             circuit.set_policy(now, Arc::clone(policy));
-        } else if let Some((snapshot, elapsed)) = self.restored.lock().take(now, &key) {
+        } else if let Some((snapshot, elapsed)) =
+            self.restored.lock().take(now, |left| left.circuits.remove(&key))
+        {
             circuit.restore(now, &snapshot, elapsed);
         }
         circuit
@@ -77,12 +95,32 @@ impl Machines {
     /// The limit called `name`, under `policy` from now on. A policy of a kind that cannot go on
     /// from what the old one counted begins anew.
     pub fn limit(&self, name: &Arc<str>, policy: &Arc<LimitPolicy>) -> Arc<SharedLimit> {
-        let known = self.limits.lock().get_or(
+        let (limit, new) = self.limits.lock().get_or(
             name,
             |known| *known.policy() == **policy || known.set_policy(policy),
-            || SharedLimit::new(Arc::clone(name), Arc::clone(policy)),
+            || {
+                let secret = *self.secret.lock();
+                SharedLimit::with_secret(Arc::clone(name), Arc::clone(policy), secret)
+            },
         );
-        known.0
+        if new {
+            let now = MonotonicClock.now();
+            if let Some((kept, elapsed)) =
+                self.restored.lock().take(now, |left| left.limits.remove(name))
+            {
+                limit.restore(&kept, elapsed);
+            }
+        }
+        limit
+    }
+
+    /// How much longer the instance `subject`, `service@name`, wants to be left alone, as a
+    /// process before this one was told.
+    pub fn ban(&self, subject: &str) -> Option<Duration> {
+        let now = MonotonicClock.now();
+        let taken = self.restored.lock().take(now, |left| left.bans.remove(subject))?;
+        let (left, elapsed) = taken;
+        left.checked_sub(elapsed).filter(|left| !left.is_zero())
     }
 
     /// The retry budget of `upstream`, under `policy` from now on.
@@ -115,6 +153,11 @@ impl Machines {
         self.limits.lock().find(name)
     }
 
+    /// Every retry budget in use, by upstream.
+    pub fn budgets(&self) -> Vec<(Arc<str>, Arc<SharedBudget>)> {
+        self.budgets.lock().entries()
+    }
+
     /// Sweeps out the entries of machines that nobody uses any more. Nothing depends on it; after
     /// a change of configuration it is a good time.
     pub fn retain_used(&self) {
@@ -123,38 +166,63 @@ impl Machines {
         self.budgets.lock().sweep();
     }
 
-    /// What the circuits know, by key, to be written down over a restart.
-    pub fn snapshot(&self) -> Vec<(CircuitKey, Snapshot)> {
+    /// What circuits and limits know, to be written down over a restart. Of instances that want to
+    /// be left alone nothing is known here.
+    pub fn snapshot(&self) -> Saved {
         let now = MonotonicClock.now();
-        let all = self.circuits().into_iter();
-        all.map(|circuit| (circuit.key().clone(), circuit.snapshot(now))).collect()
+        let circuits = self.circuits().into_iter();
+        let limits = self.limits().into_iter();
+        Saved {
+            circuits: circuits.map(|it| (it.key().clone(), it.snapshot(now))).collect(),
+            limits: limits.filter_map(|it| Some((Arc::clone(it.name()), it.snapshot()?))).collect(),
+            bans: Vec::new(),
+            secret: Some(*self.secret.lock()),
+        }
     }
 
     /// Takes over what a process before this one wrote down `elapsed` ago.
     ///
-    /// Circuits in use take their part at once. The rest is kept for circuits that are yet to be
+    /// Circuits in use take their part at once. The rest is kept for machines that are yet to be
     /// made, since instances become known one after the other, until it is 300 s old in all; what
-    /// is older than that is not taken at all.
-    pub fn restore(&self, saved: Vec<(CircuitKey, Snapshot)>, elapsed: Duration) {
+    /// is older than that is not taken at all. Limits take theirs when they are made, so this
+    /// comes before them.
+    pub fn restore(&self, saved: Saved, elapsed: Duration) {
         if AGE_MAX < elapsed {
             return;
         }
         let now = MonotonicClock.now();
+        let Saved { circuits, limits, bans, secret } = saved;
         let mut later = BTreeMap::new();
-        for (key, snapshot) in saved {
+        for (key, snapshot) in circuits {
             match self.find_circuit(&key) {
                 Some(known) => known.restore(now, &snapshot, elapsed),
                 None => drop(later.insert(key, snapshot)),
             }
         }
-        *self.restored.lock() = Restored { circuits: later, at: now, elapsed };
+        // What was counted under one secret means nothing under another.
+        let limits = match secret {
+            Some(secret) => {
+                *self.secret.lock() = secret;
+                limits.into_iter().collect()
+            }
+            None => BTreeMap::new(),
+        };
+        let left = Left { circuits: later, limits, bans: bans.into_iter().collect() };
+        *self.restored.lock() = Restored { left, at: now, elapsed };
     }
 }
 
-/// Snapshots whose circuits have not been made yet.
+/// What was written down of machines that have not been made yet.
+#[derive(Debug, Default)]
+struct Left {
+    circuits: BTreeMap<CircuitKey, Snapshot>,
+    limits: BTreeMap<Arc<str>, LimitSnapshot>,
+    bans: BTreeMap<Arc<str>, Duration>,
+}
+
 #[derive(Debug, Default)]
 struct Restored {
-    circuits: BTreeMap<CircuitKey, Snapshot>,
+    left: Left,
     /// When they were read.
     at: Instant,
     /// How old they were then.
@@ -162,15 +230,17 @@ struct Restored {
 }
 
 impl Restored {
-    fn take(&mut self, now: Instant, key: &CircuitKey) -> Option<(Snapshot, Duration)> {
-        if self.circuits.is_empty() {
-            return None;
-        }
+    /// What `of` finds, and how old it is now.
+    fn take<T>(
+        &mut self,
+        now: Instant,
+        of: impl FnOnce(&mut Left) -> Option<T>,
+    ) -> Option<(T, Duration)> {
         let elapsed = self.elapsed.saturating_add(now.since(self.at));
         if AGE_MAX < elapsed {
-            self.circuits = BTreeMap::new();
+            self.left = Left::default();
         }
-        self.circuits.remove(key).map(|snapshot| (snapshot, elapsed))
+        of(&mut self.left).map(|found| (found, elapsed))
     }
 }
 
@@ -211,6 +281,11 @@ impl<K: Ord + Clone, M> Book<K, M> {
 
     fn find(&self, key: &K) -> Option<Arc<M>> {
         self.entries.get(key)?.upgrade()
+    }
+
+    fn entries(&self) -> Vec<(K, Arc<M>)> {
+        let alive = |(key, machine): (&K, &Weak<M>)| Some((key.clone(), machine.upgrade()?));
+        self.entries.iter().filter_map(alive).collect()
     }
 
     fn all(&self) -> Vec<Arc<M>> {

@@ -32,6 +32,12 @@ pub trait Observer: Debug + Send + Sync {
     /// A limit decided: `granted`, `denied`, `waited`, `would-reject`.
     fn limit_decided(&self, limit: &str, decision: &'static str) {}
 
+    /// A call waited `wait` for what a limit then gave it.
+    fn limit_waited(&self, limit: &str, wait: Duration) {}
+
+    /// A hedge was `sent`, `withheld` for want of a credit, or its answer `won`.
+    fn hedged(&self, result: &'static str) {}
+
     /// An answer was given in place of the upstream's.
     fn degraded(&self, degraded: Degraded) {}
 

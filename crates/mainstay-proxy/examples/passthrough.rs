@@ -5,12 +5,11 @@ use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::{Request, Response, StatusCode};
 use mainstay_proxy::body::{InBody, OutBody};
 use mainstay_proxy::listener::{Caps, Listener};
-use mainstay_proxy::server::{self, ConnInfo, Endpoint, Limits, OnMalformed, Plan};
+use mainstay_proxy::server::{self, ConnInfo, Endpoint, Limits, OnIncident, Plan};
 use mainstay_proxy::upstream::{Upstream, UpstreamSettings};
 use tower_service::Service;
 
@@ -27,10 +26,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let plan = Plan {
         workers,
         endpoints: vec![Endpoint { listener, tls: None }],
-        limits: Limits { requests_per_connection_max: u64::MAX, ..Limits::default() },
+        limits: Limits { requests_per_connection_max: u64::MAX, ..Limits::default() }.into(),
         caps: Caps::new(20_000, 0),
-        drain: Duration::from_secs(30),
-        on_malformed: OnMalformed::default(),
+        on_incident: OnIncident::default(),
     };
     let server = server::serve(plan, move |_worker| {
         let upstream = upstream.clone();

@@ -5,13 +5,12 @@ use std::error::Error;
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
-use std::time::Duration;
 
 use mainstay_proxy::config::{Plane, RawPlane};
 use mainstay_proxy::gateway::{Gateway, Parts};
 use mainstay_proxy::listener::{Caps, Listener};
 use mainstay_proxy::metrics::Metrics;
-use mainstay_proxy::server::{self, Endpoint, Limits, OnMalformed, Plan};
+use mainstay_proxy::server::{self, Endpoint, Limits, Plan};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -29,10 +28,9 @@ fn main() -> Result<(), Box<dyn Error>> {
             listener: Listener::bind(listen, NonZeroUsize::MIN)?,
             tls: None,
         }],
-        limits: Limits { requests_per_connection_max: u64::MAX, ..Limits::default() },
+        limits: Limits { requests_per_connection_max: u64::MAX, ..Limits::default() }.into(),
         caps: Caps::new(20_000, 0),
-        drain: Duration::from_secs(30),
-        on_malformed: OnMalformed::default(),
+        on_incident: gateway.on_incident(),
     };
     let server = server::serve(plan, move |_worker| gateway.handler())?;
     server.join();

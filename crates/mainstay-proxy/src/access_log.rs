@@ -6,6 +6,7 @@
 
 use std::io::Write;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime};
@@ -69,6 +70,10 @@ pub struct Entry<'a> {
     pub cause: Option<&'a str>,
     /// From the request's head to the answer's head.
     pub duration: Duration,
+    /// Time of the last attempt, to the answer's head; `None` when none was made.
+    pub upstream: Option<Duration>,
+    /// Time in the queues of limits; `None` when the call met none.
+    pub queued: Option<Duration>,
     /// Bytes of the request body announced.
     pub received_bytes: Option<u64>,
     /// Bytes of the answer body announced.
@@ -112,6 +117,10 @@ struct Json<'a> {
     cause: Option<&'a str>,
     duration_seconds: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
+    upstream_seconds: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    queue_seconds: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     received_bytes: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     sent_bytes: Option<u64>,
@@ -145,6 +154,8 @@ impl Entry<'_> {
                     outcome: self.outcome,
                     cause: self.cause,
                     duration_seconds: self.duration.as_secs_f64(),
+                    upstream_seconds: self.upstream.map(|span| span.as_secs_f64()),
+                    queue_seconds: self.queued.map(|span| span.as_secs_f64()),
                     received_bytes: self.received_bytes,
                     sent_bytes: self.sent_bytes,
                     trace_id: self.trace_id,
@@ -218,9 +229,8 @@ fn escaped(text: &str) -> String {
 /// Takes lines from workers.
 #[derive(Clone, Debug)]
 pub struct AccessLog {
-    format: Format,
-    /// Successes written, in basis points.
-    sample: u32,
+    /// [`Settings`] in one word, so that a reload changes both at once.
+    settings: Arc<AtomicU32>,
     lines: SyncSender<Vec<u8>>,
     metrics: Arc<Metrics>,
 }
@@ -242,25 +252,64 @@ impl AccessLog {
         let writer = std::thread::Builder::new()
             .name("access-log".to_owned())
             .spawn(move || write_all(&queue, out))?;
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 10,000")]
-        let sample = (sample_percent.clamp(0.0, 100.0) * 100.0).round() as u32;
-        Ok((Self { format, sample, lines, metrics }, writer))
+        let settings = Arc::new(Settings::new(format, sample_percent).to_word().into());
+        Ok((Self { settings, lines, metrics }, writer))
+    }
+
+    /// Writes in `format` from now on, and of successes `sample_percent`.
+    pub fn set(&self, format: Format, sample_percent: f64) {
+        let word = Settings::new(format, sample_percent).to_word();
+        self.settings.store(word, Ordering::Relaxed);
+    }
+
+    fn settings(&self) -> Settings {
+        Settings::from_word(self.settings.load(Ordering::Relaxed))
     }
 
     /// Whether a request that ended so is written: every failure, and of successes the share that
     /// `draw` picks.
     pub fn wants(&self, failed: bool, draw: u64) -> bool {
-        self.format != Format::Off && (failed || draw % 10_000 < u64::from(self.sample))
+        let Settings { format, sample } = self.settings();
+        format != Format::Off && (failed || draw % 10_000 < u64::from(sample))
     }
 
     /// Hands a line to the writer, or counts it as dropped.
     pub fn write(&self, entry: &Entry<'_>) {
-        match self.lines.try_send(entry.line(self.format)) {
+        match self.lines.try_send(entry.line(self.settings().format)) {
             Ok(()) => (),
             Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => {
                 self.metrics.log_dropped.inc();
             }
         }
+    }
+}
+
+/// How lines are written, and how many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Settings {
+    format: Format,
+    /// Successes written, in basis points; below 2^16.
+    sample: u32,
+}
+
+impl Settings {
+    fn new(format: Format, sample_percent: f64) -> Self {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0 to 10,000")]
+        let sample = (sample_percent.clamp(0.0, 100.0) * 100.0).round() as u32;
+        Self { format, sample }
+    }
+
+    const fn to_word(self) -> u32 {
+        (self.format as u32) << 16 | self.sample
+    }
+
+    const fn from_word(word: u32) -> Self {
+        let format = match word >> 16 {
+            0 => Format::Json,
+            1 => Format::Combined,
+            _ => Format::Off,
+        };
+        Self { format, sample: word & 0xffff }
     }
 }
 
@@ -306,6 +355,8 @@ mod tests {
             outcome: "circuit-open",
             cause: None,
             duration: Duration::from_micros(1_200),
+            upstream: Some(Duration::from_micros(900)),
+            queued: None,
             received_bytes: None,
             sent_bytes: Some(12),
             trace_id: "0af7651916cd43dd8448eb211c80319c",

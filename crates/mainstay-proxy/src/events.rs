@@ -3,9 +3,18 @@
 //! What happens for each request is counted (see [`metrics`](crate::metrics)); only what changes a
 //! state is logged.
 
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use mainstay_call::clock::MonotonicClock;
+use mainstay_core::{Clock as _, Instant};
 use mainstay_resilience::circuit::{State, Transition};
 use mainstay_resilience::outlier::{Ejection, Evidence};
 use mainstay_resilience::system::Change;
+
+use crate::metrics::Metrics;
+use crate::server::Abuse;
 
 /// A circuit changed its state, or would have.
 #[derive(Debug)]
@@ -56,6 +65,49 @@ impl ShortageChanged {
             Change::Ended(over) => {
                 tracing::info!(short = ?over.short, "machine no longer overloaded");
             }
+        }
+    }
+}
+
+/// A worker stood still: this machine, or this process, did not get to run.
+#[derive(Debug)]
+pub(crate) struct StoodStill {
+    /// For how long.
+    pub(crate) span: Duration,
+}
+
+impl StoodStill {
+    /// Reports it: one log line at `warn`, and its time in `mainstay_stood_still_seconds_total`.
+    pub(crate) fn emit(self, metrics: &Metrics) {
+        metrics.stood_still(self.span);
+        tracing::warn!(
+            seconds = self.span.as_secs_f64(),
+            "this process stood still: timeouts of that time count against no instance"
+        );
+    }
+}
+
+/// `h2-abuse`: a client wore an HTTP/2 connection out, and was told to go.
+#[derive(Debug)]
+pub(crate) struct Http2Abused {
+    /// The client.
+    pub(crate) peer: SocketAddr,
+    /// What it did.
+    pub(crate) abuse: Abuse,
+}
+
+impl Http2Abused {
+    /// Reports it: one in `mainstay_http2_abuse_total`, and a log line at `warn`, at most one a
+    /// second: how often there is something to tell is for the attacker to say.
+    pub(crate) fn emit(self, metrics: &Metrics) {
+        static TOLD_AT: AtomicU64 = AtomicU64::new(0);
+        let Self { peer, abuse } = self;
+        metrics.http2_abused(abuse.as_str());
+        let now = MonotonicClock.now();
+        let last = Instant::from_nanos(TOLD_AT.load(Ordering::Relaxed));
+        if now.since(last) >= Duration::from_secs(1) {
+            TOLD_AT.store(now.as_nanos(), Ordering::Relaxed);
+            tracing::warn!(event = "h2-abuse", %peer, abuse = abuse.as_str(), "client told to go");
         }
     }
 }

@@ -23,24 +23,28 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use http::{Request, Response};
-use mainstay_call::machines::Machines;
+use mainstay_call::clock::MonotonicClock;
+use mainstay_call::machines::{Machines, Saved};
 use mainstay_call::resolve::Resolve;
 use mainstay_call::stale::StaleStore;
+use mainstay_core::Clock as _;
 use mainstay_core::name::{RouteName, ServiceName};
 use parking_lot::Mutex;
 
 pub use lane::Lane;
 pub use upstreams::UpstreamRuntime;
+use upstreams::subject;
 
 use crate::access_log::AccessLog;
 use crate::body::{InBody, OutBody};
 use crate::config::Plane;
+use crate::events;
 use crate::faults::FaultBook;
 use crate::forwarded::TrustedProxies;
 use crate::metrics::{Metrics, RouteMetrics};
 use crate::mirror::Mirrors;
 use crate::record::Records;
-use crate::server::{ConnInfo, Handler};
+use crate::server::{ConnInfo, Handler, Incident, OnIncident};
 use crate::tls::TlsError;
 use observer::Counting;
 use protection::Protection;
@@ -162,6 +166,20 @@ impl Gateway {
         Ok(())
     }
 
+    /// What was learnt of calls, to be written down over a restart.
+    pub fn learnt(&self) -> Saved {
+        let now = MonotonicClock.now();
+        let running = self.running();
+        let endpoints = running.upstreams.values().flat_map(|upstream| {
+            let service = Arc::clone(upstream.instances.service());
+            let all = upstream.instances.endpoints().into_iter();
+            all.map(move |endpoint| (subject(&service, endpoint.name()), endpoint))
+        });
+        let bans = endpoints
+            .filter_map(|(subject, endpoint)| Some((subject, endpoint.asked_to_wait(now)?)));
+        Saved { bans: bans.collect(), ..self.parts.machines.snapshot() }
+    }
+
     /// The configuration that is served by.
     pub fn running(&self) -> Arc<Running> {
         self.running.load_full()
@@ -170,6 +188,18 @@ impl Gateway {
     /// What outlives every configuration.
     pub fn parts(&self) -> &Parts {
         &self.parts
+    }
+
+    /// Counts and logs what the transport tells of.
+    pub fn on_incident(&self) -> OnIncident {
+        let metrics = Arc::clone(&self.parts.metrics);
+        OnIncident::new(move |incident| match incident {
+            Incident::Malformed(rule) => metrics.malformed(rule.as_str()),
+            Incident::Http2Abuse { peer, abuse } => {
+                events::Http2Abused { peer, abuse }.emit(&metrics);
+            }
+            Incident::StoodStill(span) => events::StoodStill { span }.emit(&metrics),
+        })
     }
 
     /// Answers requests of one worker.
@@ -189,10 +219,17 @@ impl Gateway {
 
 impl Running {
     fn build(plane: Arc<Plane>, parts: &Parts, before: Option<&Self>) -> Result<Self, TlsError> {
-        let mut upstreams = BTreeMap::new();
+        // All that can fail comes first: machines are shared with the configuration in force, and
+        // must not hear of one that will not be.
+        let mut ways = Vec::with_capacity(plane.upstreams.len());
         for (name, config) in &plane.upstreams {
             let known = before.and_then(|before| before.upstreams.get(name));
-            let runtime = UpstreamRuntime::build(name, config, &plane, parts, known.map(|k| &**k))?;
+            ways.push((name, config, known, upstreams::handles(config, known.map(|k| &**k))?));
+        }
+        let mut upstreams = BTreeMap::new();
+        for (name, config, known, handles) in ways {
+            let known = known.map(|known| &**known);
+            let runtime = UpstreamRuntime::build(name, config, &plane, parts, (known, handles));
             upstreams.insert(name.clone(), Arc::new(runtime));
         }
         let lanes = plane

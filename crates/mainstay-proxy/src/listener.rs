@@ -123,9 +123,9 @@ fn open(address: SocketAddr) -> io::Result<TcpListener> {
 pub struct Caps {
     open: AtomicUsize,
     refused: AtomicUsize,
-    connections_max: usize,
+    connections_max: AtomicUsize,
     /// 0: no limit, and nothing is counted per address.
-    per_address_max: usize,
+    per_address_max: AtomicUsize,
     per_address: Mutex<HashMap<IpAddr, usize>>,
 }
 
@@ -140,8 +140,20 @@ impl Caps {
     /// At most `connections_max` in all, and `per_address_max` of one address (0: no limit).
     pub fn new(connections_max: usize, per_address_max: usize) -> Arc<Self> {
         let (open, refused) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        let per_address = Mutex::default();
-        Arc::new(Self { open, refused, connections_max, per_address_max, per_address })
+        Arc::new(Self {
+            open,
+            refused,
+            connections_max: connections_max.into(),
+            per_address_max: per_address_max.into(),
+            per_address: Mutex::default(),
+        })
+    }
+
+    /// Other limits, for connections from now on. Of one address only those are counted that came
+    /// while there was a limit.
+    pub fn set(&self, connections_max: usize, per_address_max: usize) {
+        self.connections_max.store(connections_max, Ordering::Relaxed);
+        self.per_address_max.store(per_address_max, Ordering::Relaxed);
     }
 
     /// Connections now.
@@ -156,16 +168,18 @@ impl Caps {
 
     /// Counts a connection from `address`, or refuses it.
     pub fn admit(self: &Arc<Self>, address: IpAddr) -> Option<Counted> {
-        let below = |open: usize| (open < self.connections_max).then(|| open + 1);
+        let connections_max = self.connections_max.load(Ordering::Relaxed);
+        let below = |open: usize| (open < connections_max).then(|| open + 1);
         if self.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, below).is_err() {
             self.refused.fetch_add(1, Ordering::Relaxed);
             return None;
         }
         let mut counted = Counted { caps: Arc::clone(self), address: None };
-        if self.per_address_max != 0 {
+        let per_address_max = self.per_address_max.load(Ordering::Relaxed);
+        if per_address_max != 0 {
             let mut all = self.per_address.lock();
             let own = all.entry(address).or_default();
-            if self.per_address_max <= *own {
+            if per_address_max <= *own {
                 drop(all);
                 self.refused.fetch_add(1, Ordering::Relaxed);
                 return None;
@@ -208,6 +222,9 @@ mod tests {
         drop((first, second, third));
         assert_eq!((caps.open(), caps.refused()), (0, 2));
         assert!(caps.per_address.lock().is_empty());
+        caps.set(1, 0);
+        let only = caps.admit(a);
+        assert!(only.is_some() && caps.admit(b).is_none(), "one in all");
     }
 
     #[test]

@@ -2,16 +2,15 @@
 //!
 //! Names, units and sentences of every metric stand in [`Metrics::new`], and nowhere else. What is
 //! counted for each request is looked up once for each route and kept ([`RouteMetrics`]), so that
-//! counting costs an atomic addition and no hashing.
+//! counting costs an atomic addition and no hashing. What machines count themselves is read off
+//! them when somebody asks ([`looked`]).
+
+mod looked;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64};
 use std::time::Duration;
 
-use mainstay_call::circuit::SharedCircuit;
-use mainstay_call::clock::MonotonicClock;
-use mainstay_core::Clock;
-use mainstay_resilience::circuit::{Scope, State};
 use parking_lot::{Mutex, RwLock};
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
@@ -19,6 +18,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
+
+use self::looked::Looked;
 
 /// Upper bounds in seconds: from a cached answer to the default deadline.
 const DURATION_BUCKETS: [f64; 14] =
@@ -79,6 +80,10 @@ labels! {
     CircuitTransition { circuit, to, reason }
     /// A circuit in a scope and state.
     CircuitState { circuit, scope, state }
+    /// A circuit.
+    CircuitLabel { circuit }
+    /// A file.
+    FileLabel { file }
     /// A rule of message framing.
     Rule { rule }
     /// A state of a connection.
@@ -98,23 +103,23 @@ pub struct Metrics {
     instances: Mutex<std::collections::BTreeSet<String>>,
     pub(crate) retries: Family<ServiceReason, Counter>,
     pub(crate) retries_stopped: Family<Reason, Counter>,
-    pub(crate) circuit_state: Family<CircuitState, Gauge<i64, AtomicI64>>,
+    pub(crate) hedges: Family<ResultLabel, Counter>,
     pub(crate) circuit_transitions: Family<CircuitTransition, Counter>,
     pub(crate) limit_decisions: Family<LimitDecision, Counter>,
-    pub(crate) limit_keys: Family<LimitLabel, Gauge<i64, AtomicI64>>,
-    pub(crate) limit_evictions: Family<LimitLabel, Gauge<i64, AtomicI64>>,
-    pub(crate) limit_would_reject: Family<LimitLabel, Gauge<i64, AtomicI64>>,
+    pub(crate) limit_waits: Family<LimitLabel, Histogram, fn() -> Histogram>,
     pub(crate) degraded: Family<Degradation, Counter>,
     pub(crate) ejections: Family<Reason, Counter>,
     pub(crate) ejections_withheld: Counter,
     pub(crate) panic_active: Family<ServiceLabel, Gauge<i64, AtomicI64>>,
     pub(crate) mirrored: Family<ResultLabel, Counter>,
     pub(crate) faults: Family<FaultLabel, Counter>,
-    pub(crate) connections: Family<StateLabel, Gauge<i64, AtomicI64>>,
     pub(crate) malformed: Family<Rule, Counter>,
+    pub(crate) http2_abuse: Family<Rule, Counter>,
+    pub(crate) stood_still: Counter<f64, AtomicU64>,
     pub(crate) drain_cut: Counter,
     pub(crate) log_dropped: Counter,
     pub(crate) records_dropped: Counter,
+    looked: Looked,
 }
 
 fn duration_histogram() -> Histogram {
@@ -133,27 +138,28 @@ impl Metrics {
             instances: Mutex::default(),
             retries: Family::default(),
             retries_stopped: Family::default(),
-            circuit_state: Family::default(),
+            hedges: Family::default(),
             circuit_transitions: Family::default(),
             limit_decisions: Family::default(),
-            limit_keys: Family::default(),
-            limit_evictions: Family::default(),
-            limit_would_reject: Family::default(),
+            limit_waits: Family::new_with_constructor(duration_histogram),
             degraded: Family::default(),
             ejections: Family::default(),
             ejections_withheld: Counter::default(),
             panic_active: Family::default(),
             mirrored: Family::default(),
             faults: Family::default(),
-            connections: Family::default(),
             malformed: Family::default(),
+            http2_abuse: Family::default(),
+            stood_still: Counter::default(),
             drain_cut: Counter::default(),
             log_dropped: Counter::default(),
             records_dropped: Counter::default(),
+            looked: Looked::default(),
         };
         this.register_calls();
         this.register_policies();
         this.register_plane();
+        this.looked.register(&mut this.registry.lock());
         Arc::new(this)
     }
 
@@ -184,23 +190,26 @@ impl Metrics {
             "Calls that were not repeated though they failed, by why",
             self.retries_stopped.clone(),
         );
+        r.register(
+            "hedges",
+            "Attempts beside the first, by what became of them",
+            self.hedges.clone(),
+        );
     }
 
     fn register_policies(&self) {
         let mut r = self.registry.lock();
-        r.register("circuit_state", "Circuits in each state", self.circuit_state.clone());
         r.register(
             "circuit_transitions",
             "Changes of circuits' states",
             self.circuit_transitions.clone(),
         );
         r.register("limit_decisions", "Decisions of limits", self.limit_decisions.clone());
-        r.register("limit_keys", "Keys a keyed limit holds", self.limit_keys.clone());
-        r.register("limit_evictions", "Keys a full limit forgot", self.limit_evictions.clone());
-        r.register(
-            "limit_would_reject",
-            "Calls a limit in observe mode would have refused",
-            self.limit_would_reject.clone(),
+        r.register_with_unit(
+            "limit_wait",
+            "Time that calls waited for a limit to let them through",
+            Unit::Seconds,
+            self.limit_waits.clone(),
         );
         r.register("degraded", "Answers given in place of the upstream's", self.degraded.clone());
         r.register(
@@ -224,11 +233,21 @@ impl Metrics {
         let mut r = self.registry.lock();
         r.register("mirror", "Mirrored requests", self.mirrored.clone());
         r.register("faults_injected", "Faults injected on demand", self.faults.clone());
-        r.register("connections", "Open downstream connections", self.connections.clone());
         r.register(
             "requests_malformed",
             "Messages refused for their framing",
             self.malformed.clone(),
+        );
+        r.register(
+            "http2_abuse",
+            "HTTP/2 connections ended because of what their clients did on them, by what",
+            self.http2_abuse.clone(),
+        );
+        r.register_with_unit(
+            "stood_still",
+            "Time in which workers did not get to run for half a second or more",
+            Unit::Seconds,
+            self.stood_still.clone(),
         );
         r.register("drain_cut", "Connections cut at the end of a drain", self.drain_cut.clone());
         r.register(
@@ -288,28 +307,14 @@ impl Metrics {
         self.malformed.get_or_create(&Rule { rule: rule.to_owned() }).inc();
     }
 
-    /// Takes the state of every circuit as it is now. Asked before the exposition is written, so
-    /// that a gauge is never a story about transitions.
-    pub fn circuits(&self, circuits: &[Arc<SharedCircuit>]) {
-        let now = MonotonicClock.now();
-        self.circuit_state.clear();
-        for circuit in circuits {
-            let is = circuit.view(now).state;
-            let scope = match circuit.scope() {
-                Scope::Instance => "instance",
-                Scope::Service => "service",
-                Scope::Route => "route",
-            };
-            for state in [State::Closed, State::Open, State::HalfOpen, State::Ramp] {
-                let labels = CircuitState {
-                    circuit: circuit.key().policy.as_ref().to_owned(),
-                    scope: scope.to_owned(),
-                    state: state.as_str().to_owned(),
-                };
-                let gauge = self.circuit_state.get_or_create(&labels);
-                gauge.inc_by(i64::from(state == is));
-            }
-        }
+    /// Counts a connection ended because of what its client did on it.
+    pub fn http2_abused(&self, abuse: &'static str) {
+        self.http2_abuse.get_or_create(&Rule { rule: abuse.to_owned() }).inc();
+    }
+
+    /// Counts time in which a worker did not get to run.
+    pub fn stood_still(&self, span: Duration) {
+        self.stood_still.inc_by(span.as_secs_f64());
     }
 
     /// Counts connections cut at the end of a drain.

@@ -10,7 +10,7 @@
 //! making and unmaking of a timer.
 //!
 //! **Drain.** The accept queue is emptied, then the sockets close; answers say
-//! `Connection: close`, HTTP/2 connections get their `GOAWAY`; an idle HTTP/1 connection may send
+//! `Connection: close`, HTTP/2 connections get their `GOAWAY`, WebSocket clients a close frame; an idle HTTP/1 connection may send
 //! for one more second, since its next request may be on its way already. What is left after the
 //! given time is cut and counted.
 //!
@@ -19,7 +19,9 @@
 
 mod connection;
 mod entry;
+mod farewell;
 mod http1;
+mod incident;
 mod pace;
 mod socket;
 pub(crate) mod tasks;
@@ -35,14 +37,17 @@ use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use http::{Request, Response};
 use rustls_pki_types::CertificateDer;
 use tokio_util::sync::CancellationToken;
 
 use crate::body::{InBody, OutBody};
-use crate::framing::{self, Rule};
+use crate::framing;
 use crate::listener::{Caps, Listener};
 use crate::tls::ServerTls;
+
+pub use incident::{Abuse, Incident, OnIncident};
 
 /// What answers requests. Each worker has its own, so neither it nor its futures need be `Send`.
 pub trait Handler: 'static {
@@ -125,6 +130,8 @@ pub struct Limits {
     pub h2_pending_reset_max: usize,
     /// Streams we had to reset for the peer's errors.
     pub h2_local_reset_max: usize,
+    /// How long [`Server::stop`] waits for what is under way.
+    pub drain: Duration,
 }
 
 impl Default for Limits {
@@ -145,7 +152,31 @@ impl Default for Limits {
             h2_header_list_bytes_max: 32_768,
             h2_pending_reset_max: 20,
             h2_local_reset_max: 20,
+            drain: seconds(30),
         }
+    }
+}
+
+/// Limits that may be replaced while workers serve. A connection has those that were in force when
+/// it came; who watches over its time goes by the present ones.
+#[derive(Clone, Debug)]
+pub struct LiveLimits(Arc<ArcSwap<Limits>>);
+
+impl LiveLimits {
+    /// Replaces them.
+    pub fn set(&self, limits: Limits) {
+        self.0.store(Arc::new(limits));
+    }
+
+    /// Those in force.
+    pub fn load(&self) -> Arc<Limits> {
+        self.0.load_full()
+    }
+}
+
+impl From<Limits> for LiveLimits {
+    fn from(limits: Limits) -> Self {
+        Self(Arc::new(ArcSwap::from_pointee(limits)))
     }
 }
 
@@ -156,41 +187,12 @@ pub struct Plan {
     pub workers: NonZeroUsize,
     /// What is served.
     pub endpoints: Vec<Endpoint>,
-    /// Limits of each connection.
-    pub limits: Limits,
+    /// Limits of each connection, and of the drain.
+    pub limits: LiveLimits,
     /// Limits of all connections together.
     pub caps: Arc<Caps>,
-    /// How long [`Server::stop`] waits for what is under way.
-    pub drain: Duration,
-    /// Told of each connection that ended because its client broke a rule of framing.
-    pub on_malformed: OnMalformed,
-}
-
-/// What is done when a client's connection is refused for its framing; by default nothing.
-#[derive(Clone)]
-pub struct OnMalformed(Arc<dyn Fn(Rule) + Send + Sync>);
-
-impl OnMalformed {
-    /// Calls `count` with the rule that was broken, on the worker's thread: it must not block.
-    pub fn new(count: impl Fn(Rule) + Send + Sync + 'static) -> Self {
-        Self(Arc::new(count))
-    }
-
-    fn call(&self, rule: Rule) {
-        (self.0)(rule);
-    }
-}
-
-impl Default for OnMalformed {
-    fn default() -> Self {
-        Self::new(|_rule| ())
-    }
-}
-
-impl fmt::Debug for OnMalformed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("OnMalformed")
-    }
+    /// Told of what clients do that they should not, and of what befalls workers.
+    pub on_incident: OnIncident,
 }
 
 /// Starts the workers of `plan`; each makes its handler with `factory`, given its number.
@@ -203,7 +205,7 @@ where
     H: Handler,
     F: Fn(usize) -> H + Send + Sync + 'static,
 {
-    let Plan { workers, endpoints, limits, caps, drain, on_malformed } = plan;
+    let Plan { workers, endpoints, limits, caps, on_incident } = plan;
     let mut hands: Vec<Vec<worker::Door>> = (0..workers.get()).map(|_| Vec::new()).collect();
     for Endpoint { listener, tls } in endpoints {
         for (hand, sockets) in hands.iter_mut().zip(listener.deal(workers.get())?) {
@@ -222,8 +224,7 @@ where
             limits: limits.clone(),
             caps: Arc::clone(&caps),
             stop: stop.clone(),
-            drain,
-            on_malformed: on_malformed.clone(),
+            on_incident: on_incident.clone(),
         };
         let up = up.clone();
         let run = move || match worker::runtime() {

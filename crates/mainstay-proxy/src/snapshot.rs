@@ -1,12 +1,14 @@
 //! What the calls taught, over a restart: `<data_dir>/calls.snapshot`.
 //!
 //! A process that comes back without its circuits sends its full load to a service that an hour of
-//! failures had taught it to spare. So circuits that know something are written down within a
-//! second of a change, and read at the next start. They say how long a state lasts and not until
+//! failures had taught it to spare; one without its counters gives every caller a quota anew; one
+//! that forgot a `Retry-After` calls an instance that asked not to be. So circuits that know
+//! something, what was used of limits with windows of ten seconds or more, and bans are written
+//! down within a second of a change, and read at the next start. They say how long a state lasts and not until
 //! when, since the next process counts its own time; the wall clock is stamped on the whole, and
 //! what is older than [`AGE_MAX`] is ignored: by then the world has moved on.
 //!
-//! The file is two lines of JSON, a head with version, stamp and checksum, and the circuits. It is
+//! The file is two lines of JSON, a head with version, stamp and checksum, and what was learnt. It is
 //! replaced and never changed: written beside, flushed to the disk, renamed, and the folder
 //! flushed. A process killed between any two of these leaves the old file or the new one. A file
 //! that is damaged all the same is ignored with a warning; nothing here may keep a gateway from
@@ -21,6 +23,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use mainstay_call::circuit::CircuitKey;
+use mainstay_call::limit::{KeySecret, LimitSnapshot};
+use mainstay_call::machines::Saved;
 use mainstay_resilience::circuit::{Mode, Snapshot};
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh64::xxh64;
@@ -30,8 +34,8 @@ pub use keeper::Keeper;
 /// Older files are ignored.
 pub const AGE_MAX: Duration = Duration::from_mins(5);
 
-/// Largest file that is read, in bytes: 10,000 instances with three circuits of 700 bytes, three
-/// times over.
+/// Largest file that is read, in bytes: 10,000 instances with three circuits of 700 bytes and 100
+/// keyed limits of 400 KB each.
 pub const FILE_BYTES_MAX: u64 = 64 << 20;
 
 /// What there is to keep, and when it was so.
@@ -39,8 +43,8 @@ pub const FILE_BYTES_MAX: u64 = 64 << 20;
 pub struct Calls {
     /// Moment of the wall clock at which the snapshots were taken.
     pub at: SystemTime,
-    /// Circuits that know something, in the order of their keys.
-    pub circuits: Vec<(CircuitKey, Snapshot)>,
+    /// Circuits that know something, limits and bans, each in the order of their keys.
+    pub saved: Saved,
 }
 
 /// Why a file was ignored. The process starts without it; this is for its log.
@@ -77,7 +81,18 @@ struct Head {
     checksum: String,
 }
 
-/// A circuit, as the second line lists it.
+/// The second line.
+#[derive(Serialize, Deserialize)]
+struct Body {
+    circuits: Vec<Row>,
+    limits: Vec<(String, LimitSnapshot)>,
+    /// Instances that want to be left alone, and for how many milliseconds.
+    bans: Vec<(String, u64)>,
+    /// What keys of limits are hashed with.
+    secret: Option<KeySecret>,
+}
+
+/// A circuit.
 #[derive(Serialize, Deserialize)]
 struct Row {
     policy: String,
@@ -86,12 +101,19 @@ struct Row {
 }
 
 impl Calls {
-    /// What of `circuits` is worth keeping, in the order of their keys.
-    pub fn new(at: SystemTime, circuits: impl IntoIterator<Item = (CircuitKey, Snapshot)>) -> Self {
-        let known = circuits.into_iter().filter(|(_, snapshot)| knows_something(snapshot));
-        let mut circuits: Vec<_> = known.collect();
-        circuits.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
-        Self { at, circuits }
+    /// What of `saved` is worth keeping, each kind in the order of its keys.
+    pub fn new(at: SystemTime, mut saved: Saved) -> Self {
+        saved.circuits.retain(|(_, snapshot)| knows_something(snapshot));
+        saved.circuits.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+        saved.limits.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+        saved.bans.sort_unstable();
+        Self { at, saved }
+    }
+
+    /// Whether there is nothing to keep.
+    fn is_empty(&self) -> bool {
+        let Saved { circuits, limits, bans, secret: _ } = &self.saved;
+        circuits.is_empty() && limits.is_empty() && bans.is_empty()
     }
 
     /// The file.
@@ -105,8 +127,15 @@ impl Calls {
             subject: key.subject.to_string(),
             snapshot: writable(snapshot.clone()),
         };
-        let rows: Vec<Row> = self.circuits.iter().map(row).collect();
-        let rows = serde_json::to_vec(&rows).expect("strings and numbers can be written");
+        let Saved { circuits, limits, bans, secret } = &self.saved;
+        let left = |left: &Duration| u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+        let body = Body {
+            circuits: circuits.iter().map(row).collect(),
+            limits: limits.iter().map(|(name, it)| (name.to_string(), it.clone())).collect(),
+            bans: bans.iter().map(|(subject, it)| (subject.to_string(), left(it))).collect(),
+            secret: *secret,
+        };
+        let rows = serde_json::to_vec(&body).expect("strings and numbers can be written");
         let head = Head {
             format: FORMAT.to_owned(),
             version: VERSION,
@@ -139,13 +168,20 @@ impl Calls {
         if head.checksum != format!("{:016x}", xxh64(rows, 0)) {
             return Err(Ignored::Damaged("checksum differs"));
         }
-        let rows: Vec<Row> = serde_json::from_slice(rows)
-            .map_err(|_unread| Ignored::Damaged("no list of circuits"))?;
+        let body: Body = serde_json::from_slice(rows)
+            .map_err(|_unread| Ignored::Damaged("not what is kept of calls"))?;
         let at = UNIX_EPOCH + Duration::from_millis(head.written_unix_milliseconds);
-        let key = |row: Row| {
+        let circuit = |row: Row| {
             (CircuitKey { policy: row.policy.into(), subject: row.subject.into() }, row.snapshot)
         };
-        Ok(Self { at, circuits: rows.into_iter().map(key).collect() })
+        let ban = |(subject, left): (String, u64)| (subject.into(), Duration::from_millis(left));
+        let saved = Saved {
+            circuits: body.circuits.into_iter().map(circuit).collect(),
+            limits: body.limits.into_iter().map(|(name, it)| (name.into(), it)).collect(),
+            bans: body.bans.into_iter().map(ban).collect(),
+            secret: body.secret,
+        };
+        Ok(Self { at, saved })
     }
 
     /// How long ago this was so, at `now`; zero when the clock was set back a little since.
@@ -256,7 +292,7 @@ fn milliseconds(at: SystemTime) -> u64 {
 }
 
 const FORMAT: &str = "mainstay-calls";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 #[cfg(test)]
 mod tests;

@@ -149,14 +149,33 @@ impl ServerTls {
     /// # Errors
     ///
     /// [`TlsError`]; then the old certificates stay.
-    pub fn reload(&self, pairs: &[Pair]) -> Result<(), TlsError> {
-        let strict_sni = self.certificates.0.load().strict_sni;
-        self.certificates.0.store(Arc::new(Table { pairs: load(pairs)?, strict_sni }));
+    pub fn reload(&self, pairs: &[Pair], strict_sni: bool) -> Result<(), TlsError> {
+        self.install(NewCertificates::read(pairs, strict_sni)?);
         Ok(())
+    }
+
+    /// Swaps in what was read, as [`ServerTls::reload`] does.
+    pub fn install(&self, new: NewCertificates) {
+        self.certificates.0.store(Arc::new(new.0));
     }
 
     pub(crate) fn config(&self) -> Arc<ServerConfig> {
         Arc::clone(&self.config)
+    }
+}
+
+/// Certificates that were read and can be used, to be installed when all else is ready as well.
+#[derive(Debug)]
+pub struct NewCertificates(Table);
+
+impl NewCertificates {
+    /// Reads `pairs`.
+    ///
+    /// # Errors
+    ///
+    /// [`TlsError`], naming the file.
+    pub fn read(pairs: &[Pair], strict_sni: bool) -> Result<Self, TlsError> {
+        Ok(Self(Table { pairs: load(pairs)?, strict_sni }))
     }
 }
 

@@ -16,6 +16,7 @@
 //! `sent` unset, and every `ConnectFailed`, mean that no byte of the request reached a socket.
 
 mod body;
+mod census;
 mod connect;
 mod exchange;
 mod failure;
@@ -40,6 +41,7 @@ use mainstay_call::{BoxError, CallError};
 use tower_service::Service;
 
 pub use body::UpstreamBody;
+pub use census::Census;
 pub use exchange::Exchange;
 pub use wire::Tunnel;
 

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use mainstay_proxy::framing;
-use mainstay_proxy::server::{Limits, OnMalformed};
+use mainstay_proxy::server::{Incident, Limits, OnIncident};
 use support::{Gateway, Load, OK, Setup, exchange, head, local, peer, repeat};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -42,10 +42,12 @@ impl Scene {
         });
         let broken = Arc::<Mutex<Vec<_>>>::default();
         let counting = Arc::clone(&broken);
-        let on_malformed = OnMalformed::new(move |rule| {
-            counting.lock().unwrap().push(rule.as_str());
+        let on_incident = OnIncident::new(move |incident| {
+            if let Incident::Malformed(rule) = incident {
+                counting.lock().unwrap().push(rule.as_str());
+            }
         });
-        let setup = Setup { limits, on_malformed, ..Setup::default() };
+        let setup = Setup { limits, on_incident, ..Setup::default() };
         Self { gateway: setup.in_front_of(address.await), seen, broken }
     }
 

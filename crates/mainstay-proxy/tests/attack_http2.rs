@@ -5,9 +5,10 @@
 mod support;
 
 use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use mainstay_proxy::server::Limits;
+use mainstay_proxy::server::{Abuse, Incident, Limits, OnIncident};
 use support::{Load, OK, Setup, frame, head, local, peer, repeat};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -129,14 +130,21 @@ fn resident() -> usize {
 }
 
 /// Plays one flood next to honest clients, who must be served all the while, and checks that the
-/// process did not grow with it. `judge` looks at the attacker's fate.
-fn check<W>(opening: Vec<u8>, deaf: bool, wave: W, judge: impl FnOnce(&Fate) -> bool + 'static)
-where
+/// process did not grow with it. `judge` looks at the attacker's fate, and `abuse` is what it is
+/// counted as.
+fn check<W>(
+    opening: Vec<u8>,
+    deaf: bool,
+    wave: W,
+    abuse: Option<Abuse>,
+    judge: impl FnOnce(&Fate) -> bool + 'static,
+) where
     W: FnMut(u32) -> Option<Vec<u8>> + 'static,
 {
     local(async move {
         let address = peer(|_, tcp| repeat(tcp, OK)).await;
-        let gateway = Setup::default().in_front_of(address);
+        let (on_incident, counted) = counting();
+        let gateway = Setup { on_incident, ..Setup::default() }.in_front_of(address);
         let honest = Load::on(gateway.address, 2);
         honest.answered(20).await;
         let before = resident();
@@ -148,7 +156,34 @@ where
         assert!(judge(&fate), "{fate:?}");
         let grown = resident().saturating_sub(before);
         assert!(grown < 24 << 20, "grew by {grown} bytes: {fate:?}");
+        let counted = until_counted(&counted, usize::from(abuse.is_some())).await;
+        assert_eq!(counted, abuse.into_iter().collect::<Vec<_>>());
     });
+}
+
+type Counted = Arc<Mutex<Vec<Abuse>>>;
+
+/// Notes every abuse it is told of.
+fn counting() -> (OnIncident, Counted) {
+    let counted = Counted::default();
+    let noting = Arc::clone(&counted);
+    let note = move |incident| {
+        if let Incident::Http2Abuse { abuse, .. } = incident {
+            noting.lock().unwrap().push(abuse);
+        }
+    };
+    (OnIncident::new(note), counted)
+}
+
+/// What was counted, once there are `count` of it: the connection ends just after its `GOAWAY`.
+async fn until_counted(counted: &Counted, count: usize) -> Vec<Abuse> {
+    for _ in 0..400 {
+        if count <= counted.lock().unwrap().len() {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    counted.lock().unwrap().clone()
 }
 
 fn stopped(fate: &Fate) -> bool {
@@ -164,7 +199,7 @@ fn streams_that_are_reset_at_once() {
         let open = frame(HEADERS, END_STREAM | END_HEADERS, id, &request);
         Some([open, frame(RESET, 0, id, &8_u32.to_be_bytes())].concat())
     };
-    check(Vec::new(), false, wave, stopped);
+    check(Vec::new(), false, wave, Some(Abuse::Flood), stopped);
 }
 
 /// Resets that wait until the request has gone up: no limit of h2's, so one of ours. The attacker
@@ -176,7 +211,9 @@ fn streams_that_are_reset_at_leisure() {
             while head(&mut tcp).await.is_some() {} // Never answers.
         });
         let limits = Limits { h2_streams_max: 10, ..Limits::default() };
-        let gateway = Setup { limits, ..Setup::default() }.in_front_of(silent.await);
+        let (on_incident, counted) = counting();
+        let setup = Setup { limits, on_incident, ..Setup::default() };
+        let gateway = setup.in_front_of(silent.await);
         let mut tcp = TcpStream::connect(gateway.address).await.unwrap();
         tcp.write_all(&[PREFACE, &frame(SETTINGS, 0, 0, &[])].concat()).await.unwrap();
         let (mut read, mut write) = tcp.split();
@@ -200,6 +237,7 @@ fn streams_that_are_reset_at_leisure() {
         let mut fate = Fate::default();
         fate.read(&got);
         assert!(fate.goaways.contains(&NO_ERROR), "{fate:?}");
+        assert_eq!(until_counted(&counted, 1).await, [Abuse::RapidReset]);
     });
 }
 
@@ -208,10 +246,10 @@ fn streams_that_are_reset_at_leisure() {
 fn a_head_that_never_ends() {
     let first = frame(HEADERS, END_STREAM, 1, &block(REQUEST));
     let more = frame(CONTINUATION, 0, 1, &block(&[("x", "y")]).repeat(1_000));
-    check(first, false, move |_| Some(more.clone()), stopped);
+    check(first, false, move |_| Some(more.clone()), Some(Abuse::Flood), stopped);
     let first = frame(HEADERS, END_STREAM, 1, &block(REQUEST));
     let empty = frame(CONTINUATION, 0, 1, &[]).repeat(100);
-    check(first, false, move |_| Some(empty.clone()), stopped);
+    check(first, false, move |_| Some(empty.clone()), Some(Abuse::Flood), stopped);
 }
 
 /// A few bytes that name a long field again and again.
@@ -226,7 +264,7 @@ fn a_head_that_is_a_bomb() {
         let id = 2 * number + 1;
         (number < 50).then(|| frame(HEADERS, END_STREAM | END_HEADERS, id, &bomb))
     };
-    check(Vec::new(), false, open, |_fate| true);
+    check(Vec::new(), false, open, Some(Abuse::Flood), |_fate| true);
 }
 
 #[test]
@@ -234,25 +272,37 @@ fn data_without_data() {
     let post = [(":method", "POST"), (":scheme", "http"), (":path", "/"), (":authority", "a")];
     let open = frame(HEADERS, END_HEADERS, 1, &block(&post));
     let empty = frame(DATA, 0, 1, &[]).repeat(100);
-    check(open, false, move |_| Some(empty.clone()), stopped);
+    check(open, false, move |_| Some(empty.clone()), Some(Abuse::Flood), stopped);
 }
 
 /// Who asks for acknowledgements and does not read them is not read from.
 #[test]
 fn settings_and_pings_that_are_never_read() {
     let settings = frame(SETTINGS, 0, 0, &[]).repeat(1_000);
-    check(Vec::new(), true, move |_| Some(settings.clone()), |fate| fate.sent_bytes < FLOOD_BYTES);
+    check(
+        Vec::new(),
+        true,
+        move |_| Some(settings.clone()),
+        None,
+        |fate| fate.sent_bytes < FLOOD_BYTES,
+    );
     let pings = frame(PING, 0, 0, &[7; 8]).repeat(1_000);
-    check(Vec::new(), true, move |_| Some(pings.clone()), |fate| fate.sent_bytes < FLOOD_BYTES);
+    check(
+        Vec::new(),
+        true,
+        move |_| Some(pings.clone()),
+        None,
+        |fate| fate.sent_bytes < FLOOD_BYTES,
+    );
 }
 
 /// Who reads them gets no more of the server than an honest client that asks as much.
 #[test]
 fn settings_and_pings_that_are_read() {
     let settings = frame(SETTINGS, 0, 0, &[]).repeat(100);
-    check(Vec::new(), false, move |_| Some(settings.clone()), |_fate| true);
+    check(Vec::new(), false, move |_| Some(settings.clone()), None, |_fate| true);
     let pings = frame(PING, 0, 0, &[7; 8]).repeat(100);
-    check(Vec::new(), false, move |_| Some(pings.clone()), |_fate| true);
+    check(Vec::new(), false, move |_| Some(pings.clone()), None, |_fate| true);
 }
 
 /// A head of `REQUEST` and `fields`, and the body `data`, is answered by a reset of its stream

@@ -4,14 +4,17 @@
 #[path = "transport_support/support.rs"]
 mod support;
 
+use std::cell::RefCell;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::rc::Rc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request};
+use mainstay_proxy::framing;
 use mainstay_proxy::listener::{Listener, handover};
 use mainstay_proxy::server::Limits;
 use mainstay_proxy::tls::{ClientCertificates, ClientTls, ClientTlsFiles, Pair, ServerTls};
@@ -225,6 +228,52 @@ fn http2_goes_out_over_http1() {
     });
 }
 
+/// Interim answers reach HTTP/1.1 clients in front of the answer they belong to, and no others.
+#[test]
+fn interim_answers_are_passed_on() {
+    local(async {
+        let address = peer(|_, mut tcp| async move {
+            while let Some(asked) = head(&mut tcp).await {
+                let hint = "HTTP/1.1 103 Early Hints\r\nlink: </a.css>\r\nkeep-alive: x\r\n\r\n";
+                let processing = "HTTP/1.1 102 Processing\r\n\r\n";
+                if asked.contains("/apart") {
+                    tcp.write_all(processing.as_bytes()).await.unwrap();
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                    tcp.write_all(hint.as_bytes()).await.unwrap();
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                    tcp.write_all(OK).await.unwrap();
+                } else {
+                    tcp.write_all(&[processing.as_bytes(), hint.as_bytes(), OK].concat())
+                        .await
+                        .unwrap();
+                }
+            }
+        });
+        let gateway = Setup::default().in_front_of(address.await);
+        let hints =
+            "HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: </a.css>\r\n\r\n";
+        let mut tcp = TcpStream::connect(gateway.address).await.unwrap();
+        // Several on one connection, also sent ahead, so that answers follow each other closely.
+        for paths in [&["/apart"][..], &["/together"], &["/apart", "/together", "/apart"]] {
+            let ask = |path: &&str| format!("GET {path} HTTP/1.1\r\nhost: a\r\n\r\n");
+            let asked: String = paths.iter().map(ask).collect();
+            tcp.write_all(asked.as_bytes()).await.unwrap();
+            for path in paths {
+                for want in hints.split_inclusive("\r\n\r\n") {
+                    assert_eq!(head(&mut tcp).await.unwrap(), want, "{path}");
+                }
+                let answer = head(&mut tcp).await.unwrap();
+                assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{path}: {answer}");
+                let mut body = [0; 2];
+                tcp.read_exact(&mut body).await.unwrap();
+                assert_eq!(&body, b"ok");
+            }
+        }
+        let old = exchange(gateway.address, "GET /apart HTTP/1.0\r\nhost: a\r\n\r\n").await;
+        assert!(old.starts_with("HTTP/1.0 200 "), "HTTP/1.0 knows no interim answers: {old}");
+    });
+}
+
 /// Upgrades, then sends back what it gets, the first bytes together with its head.
 async fn websocket(mut tcp: TcpStream) {
     let asked = head(&mut tcp).await.unwrap();
@@ -269,6 +318,91 @@ fn a_silent_tunnel_is_closed() {
         let gateway = setup.in_front_of(peer(|_, tcp| websocket(tcp)).await);
         let answer = exchange(gateway.address, UPGRADE).await;
         assert!(answer.ends_with("\r\n\r\nfirst"), "{answer}");
+    });
+}
+
+/// A client of a worker that drains hears of it between two frames, and its answer reaches the
+/// service; nobody has to be cut.
+#[test]
+fn a_websocket_client_is_told_that_the_worker_drains() {
+    local(async {
+        let heard = Rc::new(RefCell::new(Vec::new()));
+        let hearing = Rc::clone(&heard);
+        let service = peer(move |_, mut tcp| {
+            let hearing = Rc::clone(&hearing);
+            async move {
+                head(&mut tcp).await.unwrap();
+                let switch = "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\n\
+                    upgrade: websocket\r\n\r\n";
+                tcp.write_all(switch.as_bytes()).await.unwrap();
+                tcp.write_all(b"\x81\x05hello").await.unwrap();
+                let mut bytes = Vec::new();
+                tcp.read_to_end(&mut bytes).await.unwrap();
+                *hearing.borrow_mut() = bytes;
+            }
+        });
+        let gateway = Setup::default().in_front_of(service.await);
+        let mut tcp = TcpStream::connect(gateway.address).await.unwrap();
+        tcp.write_all(UPGRADE.as_bytes()).await.unwrap();
+        head(&mut tcp).await.unwrap();
+        let mut hello = [0; 7];
+        tcp.read_exact(&mut hello).await.unwrap();
+        gateway.server.stop();
+        let mut farewell = Vec::new();
+        tcp.read_to_end(&mut farewell).await.unwrap();
+        assert_eq!(farewell, b"\x88\x02\x03\xe9", "closed with 1001, going away");
+        let answer = b"\x88\x82\0\0\0\0\x03\xe9";
+        tcp.write_all(answer).await.unwrap();
+        drop(tcp);
+        let server = gateway.server;
+        let drained = tokio::task::spawn_blocking(move || server.join()).await.unwrap();
+        assert_eq!(drained.cut, 0);
+        for _ in 0..400 {
+            if !heard.borrow().is_empty() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert_eq!(*heard.borrow(), answer);
+    });
+}
+
+/// Limits that are replaced hold for every connection that comes from then on, to the byte.
+#[test]
+fn new_connections_have_the_new_limits() {
+    local(async {
+        let address = peer(|_, mut tcp| async move {
+            while let Some(asked) = head(&mut tcp).await {
+                let mut body = vec![0; asked.matches("content-length: 50").count() * 50];
+                tcp.read_exact(&mut body).await.unwrap();
+                tcp.write_all(OK).await.unwrap();
+            }
+        });
+        let small = |body_bytes_max| Limits {
+            framing: framing::Limits { body_bytes_max, headers_max: 5, ..Default::default() },
+            ..Limits::default()
+        };
+        let setup = Setup { limits: small(10), ..Setup::default() };
+        let gateway = setup.in_front_of(address.await);
+        let body = "x".repeat(50);
+        let post = format!(
+            "POST / HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: 50\r\n\r\n{body}"
+        );
+        let many = format!(
+            "GET / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n{}\r\n",
+            "x: y\r\n".repeat(120)
+        );
+        let status = async |request: &str| {
+            let answer = exchange(gateway.address, request).await;
+            answer.get(9..12).unwrap_or_default().to_owned()
+        };
+        assert_eq!((status(&post).await, status(&many).await), ("413".into(), "431".into()));
+        let limits = small(100);
+        let framing = framing::Limits { headers_max: 200, ..limits.framing };
+        gateway.limits.set(Limits { framing, ..limits });
+        assert_eq!((status(&post).await, status(&many).await), ("200".into(), "200".into()));
+        gateway.limits.set(small(10));
+        assert_eq!((status(&post).await, status(&many).await), ("413".into(), "431".into()));
     });
 }
 
@@ -333,13 +467,13 @@ fn certificates_are_reloaded_under_load_and_nobody_notices() {
         for round in 0..20 {
             let file = format!("a{round}");
             let fresh = certificate(folder.path(), &file, &["a.example"]);
-            tls.reload(&[fresh.clone(), pairs[1].clone()]).unwrap();
+            tls.reload(&[fresh.clone(), pairs[1].clone()], false).unwrap();
             assert_eq!(text(get(&kept).await.unwrap()).await, "ok", "an open connection stays");
             let new = upstream(gateway.address, trusting(&fresh, "a.example", Protocol::Auto));
             assert_eq!(text(get(&new).await.unwrap()).await, "ok", "the new one is shown");
         }
         std::fs::write(&pairs[0].key, "no key").unwrap();
-        assert!(tls.reload(&pairs).is_err());
+        assert!(tls.reload(&pairs, false).is_err());
         assert_eq!(text(get(&kept).await.unwrap()).await, "ok");
         assert_eq!(kept.connections(), 1);
     });

@@ -258,6 +258,18 @@ impl Budget {
 }
 
 impl View {
+    /// Retries that count against it now: under `tokens` as many as would earn back what is
+    /// missing.
+    pub fn spent(self) -> u64 {
+        match self {
+            Self::Window { retries, .. } => retries,
+            Self::Concurrent { outstanding, .. } => u64::from(outstanding),
+            Self::Tokens { balance_thousandths, max_thousandths } => {
+                u64::from(max_thousandths.saturating_sub(balance_thousandths).div_ceil(TOKEN))
+            }
+        }
+    }
+
     /// Retries that would be granted now, one after the other, were nothing else to happen: under
     /// `tokens` as many as the balance can lose before it is down to half.
     pub fn credits(self) -> u64 {

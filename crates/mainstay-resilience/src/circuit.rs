@@ -35,12 +35,14 @@ use crate::window::{CountWindow, Sample, TimeWindow, Window};
 mod changes;
 mod control;
 mod judge;
+mod learn;
 mod policy;
 mod probes;
 mod quiet;
 mod report;
 mod snapshot;
 mod state;
+mod step;
 #[cfg(test)]
 mod tests;
 mod view;
@@ -144,6 +146,25 @@ impl Circuit {
         let mut core = self.core;
         core.run(self.context(), now, drop);
         self.lets(&core, now)
+    }
+
+    /// Whether the circuit waits for a call at `now` to find out how its peer is: a probe, or the
+    /// success without which a step of its ramp does not end. A balancer that goes by what an
+    /// instance once did to a call would leave such an instance alone, and never learn that it is
+    /// well again. Changes nothing.
+    pub fn is_curious(&self, now: Instant) -> bool {
+        let now = now.max(self.now);
+        let mut core = self.core;
+        if self.wake <= now {
+            core.run(self.context(), now, drop);
+        }
+        match core.phase {
+            _ if core.observes(&self.policy) => false,
+            Phase::Closed => false,
+            Phase::Open { until, .. } => until <= now,
+            Phase::HalfOpen { .. } => self.probes.has_free(now),
+            Phase::Ramp(step) => step.lacks_success() && step.lets_next(&self.policy),
+        }
     }
 
     /// Asks to send one call.
@@ -319,86 +340,6 @@ impl Circuit {
         }
         self.refused_total += 1;
         Err(self.refusal(now))
-    }
-
-    /// Takes one result of a closed circuit, or of one on its ramp.
-    #[inline]
-    fn learn(&mut self, now: Instant, outcome: Outcome, sample: Sample) {
-        self.window.add(now, sample);
-        self.run = match outcome {
-            Outcome::Success => 0,
-            Outcome::Refused => self.run,
-            _ => self.run + 1,
-        };
-        let ramp = matches!(self.core.phase, Phase::Ramp(_));
-        if self.core.judges()
-            && let Some(cause) = self.judge.verdict(&self.window, self.run, ramp)
-        {
-            self.trip(now, cause);
-        }
-    }
-
-    #[cold]
-    fn trip(&mut self, now: Instant, cause: Cause) {
-        let evidence = match cause.reason {
-            Reason::Unavailable => {
-                let sub = self.window.current();
-                Evidence { start: sub.start, tally: sub.tally }
-            }
-            _ => Evidence { start: self.window_start(), tally: *self.window.total() },
-        };
-        self.change(now, |core, context| core.open(context, now, cause, evidence));
-    }
-
-    #[cold]
-    fn learn_guarded(&mut self, now: Instant, lease: Lease, outcome: Outcome, sample: Sample) {
-        match &mut self.core.phase {
-            Phase::Closed | Phase::Open { .. } => (),
-            Phase::Ramp(step) => {
-                if outcome == Outcome::Success {
-                    step.succeeded(now);
-                }
-                self.learn(now, outcome, sample);
-                self.settle(now);
-            }
-            Phase::HalfOpen { .. } => {
-                if self.probes.report(now, lease, sample) {
-                    self.judge_probes(now);
-                }
-            }
-        }
-    }
-
-    fn judge_probes(&mut self, now: Instant) {
-        let tally = *self.probes.results();
-        let evidence = Evidence { start: self.core.since, tally };
-        let all_in = self.probes.all_reported();
-        match self.judge.probes(&tally, all_in) {
-            Some(cause) => {
-                self.change(now, |core, context| core.open(context, now, cause, evidence));
-            }
-            None if all_in => {
-                self.change(now, |core, context| core.pass(context.policy, now, evidence));
-            }
-            None => (),
-        }
-    }
-
-    /// Makes one change and does what follows from it.
-    fn change(&mut self, now: Instant, make: impl FnOnce(&mut Core, &Context<'_>) -> Transition) {
-        let fresh = self.core.fresh;
-        let mut core = self.core;
-        let transition = make(&mut core, &self.context());
-        self.core = core;
-        self.note(fresh, transition);
-        self.settle(now);
-    }
-
-    fn note(&mut self, fresh_before: u64, transition: Transition) {
-        self.changes.push(transition);
-        if self.core.fresh != fresh_before {
-            self.begin_anew(self.core.fresh_at);
-        }
     }
 
     fn begin_anew(&mut self, at: Instant) {

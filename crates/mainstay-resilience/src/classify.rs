@@ -103,6 +103,8 @@ impl Classifier {
     /// A deadline that passed says how patient the caller was, and nothing of the instance: it is
     /// ignored, or a few hurried callers could open a circuit for all. Whoever cuts an attempt off
     /// at a deadline after a time in which an answer was due calls that a request timeout instead.
+    /// A timeout that this process slept through says nothing of it either.
+    ///
     /// A truncated or malformed answer always fails; no word can make it anything else.
     pub fn judge_failure(&self, failure: Failure) -> Verdict {
         let (word, outcome) = match failure {
@@ -112,7 +114,9 @@ impl Classifier {
             Failure::Congestion(_) => (Word::Congestion, Outcome::Failure),
             Failure::Unprocessed => (Word::RefusedStream, Outcome::Failure),
             Failure::Truncated | Failure::Malformed => return Verdict::Record(Outcome::Failure),
-            Failure::Deadline { .. } | Failure::Cancelled => return Verdict::Ignore,
+            Failure::Deadline { .. } | Failure::Overslept { .. } | Failure::Cancelled => {
+                return Verdict::Ignore;
+            }
         };
         if self.failure.has(word) && !self.ignore.has(word) {
             Verdict::Record(outcome)
@@ -284,8 +288,12 @@ impl Word {
     /// none: sending again could not help, so no list can ask for it.
     const fn of(failure: Failure) -> Option<Self> {
         match failure {
-            Failure::RequestTimeout => Some(Self::Timeout),
-            Failure::ConnectTimeout | Failure::ConnectFailed { .. } => Some(Self::Connect),
+            Failure::RequestTimeout | Failure::Overslept { connecting: false } => {
+                Some(Self::Timeout)
+            }
+            Failure::ConnectTimeout
+            | Failure::Overslept { connecting: true }
+            | Failure::ConnectFailed { .. } => Some(Self::Connect),
             Failure::Congestion(_) => Some(Self::Congestion),
             Failure::Unprocessed => Some(Self::RefusedStream),
             Failure::Truncated

@@ -13,6 +13,12 @@ pub enum Failure {
     RequestTimeout,
     /// TCP or TLS was not up in time.
     ConnectTimeout,
+    /// One of these two, but this process itself stood still for most of the time
+    /// ([`pause`](crate::pause)): nobody learns from it.
+    Overslept {
+        /// There was no connection yet.
+        connecting: bool,
+    },
     /// The connection broke, stalled, or none was free.
     Congestion(Congestion),
     /// Refused, unreachable, TLS or name failure.
@@ -55,11 +61,13 @@ impl Failure {
     pub const fn effect(self) -> Effect {
         match self {
             Self::ConnectTimeout
+            | Self::Overslept { connecting: true }
             | Self::ConnectFailed { .. }
             | Self::Unprocessed
             | Self::Congestion(Congestion::PoolExhausted | Congestion::Lost { sent: false })
             | Self::Deadline { sent: false } => Effect::None,
             Self::RequestTimeout
+            | Self::Overslept { connecting: false }
             | Self::Congestion(Congestion::WriteStalled | Congestion::Lost { sent: true })
             | Self::Truncated
             | Self::Malformed
@@ -77,6 +85,7 @@ impl Failure {
         match self {
             Self::RequestTimeout
             | Self::ConnectTimeout
+            | Self::Overslept { .. }
             | Self::Congestion(_)
             | Self::ConnectFailed { identity: false }
             | Self::Unprocessed => true,
@@ -91,8 +100,8 @@ impl Failure {
     /// The problem a caller is told of.
     pub const fn code(self) -> Code {
         match self {
-            Self::RequestTimeout => Code::UpstreamTimeout,
-            Self::ConnectTimeout => Code::ConnectTimeout,
+            Self::RequestTimeout | Self::Overslept { connecting: false } => Code::UpstreamTimeout,
+            Self::ConnectTimeout | Self::Overslept { connecting: true } => Code::ConnectTimeout,
             Self::Congestion(_) => Code::NetworkCongestion,
             Self::ConnectFailed { .. } => Code::ConnectFailed,
             Self::Unprocessed => Code::RefusedStream,

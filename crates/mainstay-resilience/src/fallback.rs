@@ -172,6 +172,15 @@ impl FallbackPolicy {
     }
 }
 
+impl Step {
+    /// Its conditions, as they are written in configuration.
+    pub fn when(&self) -> Vec<String> {
+        let words = config::WORDS.iter().filter(|(_, word)| self.when.has(*word));
+        let switches = self.when.switches.iter().map(|name| format!("switch:{name}"));
+        words.map(|(name, _)| (*name).to_owned()).chain(switches).collect()
+    }
+}
+
 impl Action {
     /// The word for it in configuration, headers and metrics.
     pub const fn as_str(&self) -> &'static str {
@@ -205,8 +214,12 @@ impl Cause {
     /// answer: the caller has gone, or has part of an answer already.
     pub const fn of(failure: Failure) -> Option<Self> {
         match failure {
-            Failure::RequestTimeout | Failure::Deadline { .. } => Some(Self::Timeout),
-            Failure::ConnectTimeout | Failure::ConnectFailed { .. } => Some(Self::Connect),
+            Failure::RequestTimeout
+            | Failure::Overslept { connecting: false }
+            | Failure::Deadline { .. } => Some(Self::Timeout),
+            Failure::ConnectTimeout
+            | Failure::Overslept { connecting: true }
+            | Failure::ConnectFailed { .. } => Some(Self::Connect),
             Failure::Congestion(_) => Some(Self::Congestion),
             Failure::Unprocessed | Failure::Malformed => Some(Self::Other),
             Failure::Truncated | Failure::Cancelled => None,

@@ -29,6 +29,7 @@ pub mod key;
 pub mod limit;
 pub mod outcome;
 pub mod outlier;
+pub mod pause;
 pub mod retry;
 pub mod system;
 pub mod window;

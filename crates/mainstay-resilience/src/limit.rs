@@ -21,6 +21,7 @@
 mod decision;
 mod machine;
 mod policy;
+mod snapshot;
 
 pub mod bucket;
 pub mod concurrency;
@@ -41,4 +42,5 @@ pub use policy::{
     Algorithm, Edge, Kind, LimitPolicy, Mode, OnDeny, Order, Override, Quota, RawKind, RawLimit,
     RawOverride, Waiting,
 };
+pub use snapshot::QuotaLeft;
 pub use top::{KeyText, TopKey};

@@ -7,6 +7,12 @@
 //! More than that only wait. (The idea is that of TCP BBR, Cardwell et al. 2016, as Sentinel and
 //! Kratos apply it to servers.)
 //!
+//! Two things keep the rule from feeding on itself. What is shed is not answered, so the best of
+//! the last ten seconds would fall with every ten seconds of shedding, until one call at a time
+//! were left: while a shortage lasts, what was carried before it and since is not forgotten. And
+//! a process that has answered nothing yet has shown nothing, so it sheds nothing: a second later
+//! it has (see decision 0040).
+//!
 //! Low priority goes first: a call is measured against calls of its own and higher priority only,
 //! so a flood of low ones cannot push out a normal one, while normal calls leave no room for low
 //! ones. Critical calls, health and control traffic among them, are never shed.
@@ -15,94 +21,15 @@ use std::time::Duration;
 
 use mainstay_core::Instant;
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
-use crate::invalid::{Invalid, within};
-
+mod policy;
+mod seconds;
 #[cfg(test)]
 mod tests;
 
-/// How much a call matters while there is not room for all.
-#[derive(
-    Clone,
-    Copy,
-    Debug,
-    Default,
-    PartialEq,
-    Eq,
-    PartialOrd,
-    Ord,
-    Hash,
-    Serialize,
-    Deserialize,
-    JsonSchema,
-)]
-#[serde(rename_all = "snake_case")]
-pub enum Priority {
-    /// Shed first.
-    Low,
-    /// What a call is unless its route says otherwise.
-    #[default]
-    Normal,
-    /// Shed last.
-    High,
-    /// Never shed.
-    Critical,
-}
-
-/// The `[system]` table as written.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-#[expect(clippy::struct_field_names, reason = "these are the keys of the table")]
-pub struct RawSystem {
-    /// Processor use, in percent of what the process may use, from which on calls are shed; 0 to
-    /// 100, 0 is off. Default 85.
-    pub cpu_percent_max: Option<f64>,
-    /// Memory use, in percent of what the process may use, from which on calls are shed; 0 to 100,
-    /// 0 is off. Default 90.
-    pub memory_percent_max: Option<f64>,
-    /// Load average per processor from which on calls are shed; 0 to 1000, 0 is off. Default 0.
-    pub load_per_core_max: Option<f64>,
-}
-
-/// The `[system]` table, resolved. None turns a condition off.
-#[derive(Clone, Copy, Debug, PartialEq)]
-#[expect(clippy::struct_field_names, reason = "these are the keys of the table")]
-pub struct SystemPolicy {
-    /// Percent of the processor time there is.
-    pub cpu_percent_max: Option<f64>,
-    /// Percent of the memory there is.
-    pub memory_percent_max: Option<f64>,
-    /// Load average per processor.
-    pub load_per_core_max: Option<f64>,
-}
-
-impl Default for SystemPolicy {
-    fn default() -> Self {
-        Self::try_from(RawSystem::default()).expect("every default lies in its range")
-    }
-}
-
-impl TryFrom<RawSystem> for SystemPolicy {
-    type Error = Invalid;
-
-    fn try_from(raw: RawSystem) -> Result<Self, Invalid> {
-        let threshold = |path, written: Option<f64>, default, max| {
-            let value = within(path, written.unwrap_or(default), 0.0, max)?;
-            Ok::<_, Invalid>((value > 0.0).then_some(value))
-        };
-        Ok(Self {
-            cpu_percent_max: threshold("cpu_percent_max", raw.cpu_percent_max, 85.0, 100.0)?,
-            memory_percent_max: threshold(
-                "memory_percent_max",
-                raw.memory_percent_max,
-                90.0,
-                100.0,
-            )?,
-            load_per_core_max: threshold("load_per_core_max", raw.load_per_core_max, 0.0, 1000.0)?,
-        })
-    }
-}
+pub use self::policy::{Priority, RawSystem, SystemPolicy};
+use self::seconds::Seconds;
 
 /// The machine as the caller found it. In a container, of what the container may use.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -179,6 +106,10 @@ pub struct System {
     read_at: Instant,
     in_flight: [u32; 4],
     seconds: Seconds,
+    /// When calls were last taken note of in bulk.
+    learnt_at: Option<Instant>,
+    /// The most that was carried since ten seconds before the shortage, while one lasts.
+    held: Option<f64>,
     shed_total: u64,
 }
 
@@ -192,6 +123,8 @@ impl System {
             read_at: now,
             in_flight: [0; 4],
             seconds: Seconds::new(now),
+            learnt_at: None,
+            held: None,
             shed_total: 0,
         }
     }
@@ -203,6 +136,7 @@ impl System {
         self.read_at = self.now;
         let before = self.over;
         self.over = self.judge(reading);
+        self.held = self.over.and_then(|_| self.carries());
         match (before, self.over) {
             (None, Some(over)) => Some(Change::Began(over)),
             (Some(over), None) => Some(Change::Ended(over)),
@@ -214,8 +148,9 @@ impl System {
     ///
     /// # Errors
     ///
-    /// [`Shed`], during a shortage, when more calls are in flight than the process can carry. One
-    /// call may always be in flight: without any there would be nothing to learn from.
+    /// [`Shed`], during a shortage, when more calls are in flight than the process has shown it
+    /// can carry. One call may always be in flight: without any there would be nothing to learn
+    /// from.
     #[inline]
     pub fn admit(&mut self, now: Instant, priority: Priority) -> Result<Admitted, Shed> {
         self.poll(now);
@@ -252,10 +187,15 @@ impl System {
     }
 
     /// Takes note of calls that came back since the last time, about once a second: what
-    /// [`System::record`] is for a caller that counts itself. `latency` is the sum of theirs.
+    /// [`System::record`] is for a caller that counts itself. `latency` is the sum of theirs. On a
+    /// machine without a processor to spare the second may have been a long one: rates are of the
+    /// time that has really passed.
     pub fn learn(&mut self, now: Instant, calls: u64, latency: Duration) {
         self.poll(now);
-        self.seconds.add(calls, latency);
+        // Before the first time there is no telling; it is one second then.
+        let span = self.learnt_at.map_or(Duration::ZERO, |at| self.now.since(at));
+        self.seconds.add_span(calls, latency, span);
+        self.learnt_at = Some(self.now);
     }
 
     /// Records that a call came back after `latency`.
@@ -277,12 +217,15 @@ impl System {
     #[inline]
     pub fn poll(&mut self, now: Instant) -> Option<Change> {
         self.now = self.now.max(now);
-        self.seconds.advance(self.now);
+        if self.seconds.is_over(self.now) {
+            self.held = self.over.and_then(|_| self.carries());
+            self.seconds.roll(self.now);
+        }
         let over = self.over?;
         if self.now < self.read_at.plus(READING_HOLDS) {
             return None;
         }
-        self.over = None;
+        (self.over, self.held) = (None, None);
         Some(Change::Ended(over))
     }
 
@@ -308,7 +251,8 @@ impl System {
 
     /// Calls the process has shown it can carry at once; none before it has answered any.
     pub fn carries(&self) -> Option<f64> {
-        self.seconds.carries()
+        let held = self.held.into_iter();
+        held.chain(self.seconds.carries()).reduce(f64::max)
     }
 
     /// Calls shed.
@@ -318,7 +262,7 @@ impl System {
 
     fn fits(&self, over: Over, priority: Priority, in_flight: &[u32; 4]) -> Result<(), Shed> {
         let in_flight = in_flight[priority as usize..].iter().sum();
-        let carries = self.seconds.carries().unwrap_or(0.0).max(1.0);
+        let Some(carries) = self.carries().map(|carries| carries.max(1.0)) else { return Ok(()) };
         if f64::from(in_flight) <= carries {
             return Ok(());
         }
@@ -361,61 +305,3 @@ const POINTS: f64 = 5.0;
 
 /// Five times the interval at which the machine is looked at.
 const READING_HOLDS: Duration = Duration::from_secs(5);
-
-/// Answered calls and their latencies, by the second.
-#[derive(Clone, Debug)]
-struct Seconds {
-    cells: [Cell; SECONDS],
-    head: usize,
-    end: Instant,
-}
-
-#[derive(Clone, Copy, Debug, Default)]
-struct Cell {
-    calls: u64,
-    latency_nanos: u64,
-}
-
-const SECONDS: usize = 10;
-const SECOND: Duration = Duration::from_secs(1);
-
-impl Seconds {
-    fn new(now: Instant) -> Self {
-        Self { cells: [Cell::default(); SECONDS], head: 0, end: now.plus(SECOND) }
-    }
-
-    #[inline]
-    fn advance(&mut self, now: Instant) {
-        if now >= self.end {
-            self.roll(now);
-        }
-    }
-
-    #[cold]
-    fn roll(&mut self, now: Instant) {
-        let passed = now.since(self.end).as_secs() + 1;
-        for _ in 0..passed.min(SECONDS as u64) {
-            self.head = (self.head + 1) % SECONDS;
-            self.cells[self.head] = Cell::default();
-        }
-        self.end = self.end.plus(Duration::from_secs(passed));
-    }
-
-    #[inline]
-    fn add(&mut self, calls: u64, latency: Duration) {
-        let cell = &mut self.cells[self.head];
-        cell.calls += calls;
-        let nanos = u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX);
-        cell.latency_nanos = cell.latency_nanos.saturating_add(nanos);
-    }
-
-    /// Most calls in one second times the least mean latency of one, in calls.
-    #[expect(clippy::cast_precision_loss, reason = "an estimate")]
-    fn carries(&self) -> Option<f64> {
-        let used = || self.cells.iter().filter(|cell| cell.calls > 0);
-        let most = used().map(|cell| cell.calls).max()?;
-        let means = used().map(|cell| cell.latency_nanos as f64 / cell.calls as f64);
-        let least = means.fold(f64::INFINITY, f64::min);
-        Some(most as f64 * least / 1e9)
-    }
-}

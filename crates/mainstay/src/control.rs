@@ -100,9 +100,7 @@ async fn ready(State(shared): State<Arc<Shared>>) -> Response {
 }
 
 async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
-    let parts = shared.gateway.parts();
-    parts.metrics.circuits(&parts.machines.circuits());
-    match parts.metrics.encode() {
+    match shared.metrics() {
         Ok(text) => {
             let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
             ([(header::CONTENT_TYPE, kind)], text).into_response()

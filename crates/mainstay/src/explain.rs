@@ -60,22 +60,24 @@ macro_rules! pages {
 
 pages! { ENGLISH, "":
     "backup-invalid" "batch-too-large" "body-timeout" "body-too-large" "cancelled"
-    "check-clock-sane" "check-data-dir-writable" "check-disk-free" "check-kernel" "check-memory"
-    "check-open-files" "check-ports-free" "check-settings-valid" "circuit-open" "compacted"
-    "config-contradiction" "config-duplicate-key" "config-file-missing" "config-out-of-range"
-    "config-syntax" "config-unknown-key" "config-unknown-reference" "config-wrong-type"
-    "connect-failed" "connect-timeout" "context-file-open" "control-unreachable"
-    "cost-exceeds-quota" "credential-missing" "data-dir-in-use" "deadline-exceeded" "degraded"
-    "delay-queue-full" "dev-not-loopback" "duplicate-key" "expectation-failed" "future-revision"
-    "gateway-draining" "head-timeout" "headers-too-large" "host-not-allowed" "internal"
-    "invalid-request" "key-invalid" "lease-exists" "lease-full" "lease-not-found" "limited"
-    "malformed-request" "method-not-allowed" "misdirected-host" "network-congestion" "no-instance"
-    "not-found" "not-recorded" "outcome-unknown" "path-ambiguous" "port-in-use" "reason-required"
-    "refused-by-upstream" "refused-stream" "response-truncated" "route-ambiguous" "route-not-found"
-    "shed" "store-busy" "store-closed" "store-corrupt" "store-failed" "store-format-newer"
-    "store-full" "store-locked" "store-regressed" "store-unavailable" "switched-off" "ttl-invalid"
-    "upgrade-refused" "upstream-malformed" "upstream-timeout" "uri-too-long" "usage"
-    "value-too-large"
+    "check-circuits-open" "check-clock-sane" "check-data-dir-writable" "check-disk-free"
+    "check-gateway-state-age" "check-instances" "check-kernel" "check-limits-saturated"
+    "check-memory" "check-open-files" "check-panic-active" "check-ports-free"
+    "check-retry-budget-spent" "check-settings-loaded" "check-settings-valid" "circuit-open"
+    "compacted" "config-contradiction" "config-duplicate-key" "config-file-missing"
+    "config-out-of-range" "config-syntax" "config-unknown-key" "config-unknown-reference"
+    "config-wrong-type" "connect-failed" "connect-timeout" "context-file-open"
+    "control-unreachable" "cost-exceeds-quota" "credential-missing" "data-dir-in-use"
+    "deadline-exceeded" "degraded" "delay-queue-full" "dev-not-loopback" "duplicate-key"
+    "expectation-failed" "future-revision" "gateway-draining" "head-timeout" "headers-too-large"
+    "host-not-allowed" "internal" "invalid-request" "key-invalid" "lease-exists" "lease-full"
+    "lease-not-found" "limited" "malformed-request" "method-not-allowed" "misdirected-host"
+    "network-congestion" "no-instance" "not-found" "not-recorded" "outcome-unknown"
+    "path-ambiguous" "port-in-use" "reason-required" "refused-by-upstream" "refused-stream"
+    "response-truncated" "route-ambiguous" "route-not-found" "shed" "store-busy" "store-closed"
+    "store-corrupt" "store-failed" "store-format-newer" "store-full" "store-locked"
+    "store-regressed" "store-unavailable" "switched-off" "ttl-invalid" "upgrade-refused"
+    "upstream-malformed" "upstream-timeout" "uri-too-long" "usage" "value-too-large"
 }
 
 pages! { CHINESE, "zh/":
@@ -114,8 +116,13 @@ mod tests {
         let checks = crate::check::PRE.iter().map(|check| format!("check-{}", check.id));
         let codes = Code::ALL.iter().map(|code| code.as_str().to_owned());
         let own = OWN.iter().map(|code| (*code).to_owned());
-        let want: BTreeSet<String> =
-            codes.chain(own).chain(checks).chain(["check-settings-valid".to_owned()]).collect();
+        let live = crate::check::LIVE.iter().map(|id| format!("check-{id}"));
+        let want: BTreeSet<String> = codes
+            .chain(own)
+            .chain(checks)
+            .chain(live)
+            .chain(["check-settings-valid".to_owned()])
+            .collect();
         assert_eq!(folder(""), want, "left: pages there are; right: codes there are");
         assert_eq!(names(ENGLISH), want);
         assert_eq!(names(CHINESE), folder("zh"));

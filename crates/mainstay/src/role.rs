@@ -5,10 +5,12 @@
 //! answers on one more, and the main thread waits for a signal.
 
 mod data_dir;
+mod doors;
 mod keeping;
 mod listeners;
 mod node;
 mod sampling;
+mod shared;
 mod signals;
 mod takeover;
 
@@ -17,7 +19,8 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-pub use node::{Node, Shared};
+pub use node::Node;
+pub use shared::Shared;
 
 use crate::cli::Session;
 use crate::report::Report;
@@ -99,4 +102,10 @@ pub fn run(start: Start, session: &mut Session<'_>) -> Result<u8, Errors> {
 /// The report for something the system refused.
 fn system(code: mainstay_core::problem::Code, what: String, error: &std::io::Error) -> Report {
     Report::error(code, format!("{what}: {error}"))
+}
+
+/// The report for something that could not be set up.
+fn failed(what: &str, error: &std::io::Error) -> Errors {
+    let what = format!("{what} cannot be set up");
+    system(mainstay_core::problem::Code::Internal, what, error).into()
 }

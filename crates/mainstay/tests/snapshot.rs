@@ -9,7 +9,7 @@ mod support;
 
 use std::fs;
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use backend::Backend;
@@ -89,6 +89,56 @@ fn an_orderly_end_writes_what_was_learnt_last() {
     let again = gateway.again("snapshot-ended-2", &[]);
     let answer = ask(&again);
     assert!(answer.contains("circuit-open"), "{answer}\n{}", again.log());
+}
+
+/// A service that wants to be left alone for a minute.
+fn refuser() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let mut head = [0; 1024];
+            drop(stream.read(&mut head));
+            let answer = "HTTP/1.1 429 X\r\nretry-after: 60\r\nconnection: close\r\n\
+                content-length: 0\r\n\r\n";
+            drop(stream.write_all(answer.as_bytes()));
+        }
+    });
+    address
+}
+
+#[test]
+fn what_was_used_and_who_wants_to_be_left_alone_is_known_after_a_kill() {
+    let backend = refuser();
+    let limit = "
+[limit.hourly]
+kind = \"counter\"
+max = 2
+window_seconds = 3600
+key = [\"client_address\"]
+";
+    let limited = "circuits = [\"whole\"]\nlimits = [\"hourly\"]";
+    let config = config(backend).replacen("circuits = [\"whole\"]", limited, 1) + limit;
+    let mut gateway = Gateway::start("snapshot-quota", &config);
+    for _ in 0..2 {
+        let answer = ask(&gateway);
+        assert!(answer.starts_with("HTTP/1.1 429 ") && !answer.contains("limited"), "{answer}");
+    }
+    assert!(ask(&gateway).contains("\"limited\""), "a third in an hour");
+    pause(Duration::from_secs(1)); // What is promised to be on the disk by then.
+    gateway.signal(Signal::KILL);
+    gateway.ended();
+    let again = gateway.again("snapshot-quota-2", &[]);
+    assert!(ask(&again).contains("\"limited\""), "{}", again.log());
+    let (_, balance) = again.control("/api/v1/balance/default/item");
+    let balance: serde_json::Value = serde_json::from_str(&balance).unwrap();
+    let estimate = balance.to_string();
+    let estimate = estimate.split_once("\"estimate_seconds\":").map_or("", |(_, rest)| rest);
+    let seconds: f64 = estimate.split(',').next().unwrap().parse().expect(estimate);
+    assert!((40.0..=60.0).contains(&seconds), "asked to wait for a minute: {balance}");
+    until("its own snapshot is written", PATIENCE, || {
+        again.control("/metrics").1.contains("\nmainstay_calls_snapshot_age_seconds 0")
+    });
 }
 
 #[test]

@@ -13,7 +13,8 @@ mod load;
 #[path = "support/support.rs"]
 mod support;
 
-use std::net::SocketAddr;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
 use backend::{Backend, USUAL_MILLISECONDS};
@@ -170,6 +171,50 @@ fn an_instance_is_stopped_and_loses_its_share_until_it_goes_on() {
     assert!(during <= before * 0.1, "{before} before, {during} while stopped");
     shop.comes_back(before);
     shop.closes(1);
+}
+
+/// The machine stands still for two seconds, and then the services are a moment later than the
+/// gateway: every call under way times out at every instance, and no circuit opens for it.
+#[test]
+fn a_pause_of_the_machine_opens_no_circuit() {
+    let _turn = turn();
+    let backends: Vec<Backend> = (0..3).map(|_| Backend::start()).collect();
+    let gateway = Gateway::start("pause", &config(0, &backends, "round_robin", 100_000));
+    for backend in &backends {
+        backend.behave(200, Duration::from_millis(300));
+    }
+    let address = gateway.address(0);
+    // Ten at each instance, twice what opens a circuit.
+    let call = move || {
+        let mut stream = TcpStream::connect(address).unwrap();
+        stream.set_read_timeout(Some(SECOND * 20)).unwrap();
+        let ask = "GET /item/1 HTTP/1.1\r\nhost: shop\r\nconnection: close\r\n\r\n";
+        stream.write_all(ask.as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    let calls: Vec<_> = (0..30).map(|_| std::thread::spawn(call)).collect();
+    pause(SECOND / 6);
+    for backend in &backends {
+        backend.signal(Signal::STOP);
+    }
+    gateway.signal(Signal::STOP);
+    pause(SECOND * 2);
+    gateway.signal(Signal::CONT);
+    pause(SECOND / 20);
+    for backend in &backends {
+        backend.signal(Signal::CONT);
+    }
+    for call in calls {
+        let answer = call.join().unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 "), "tried again: {answer}");
+    }
+    assert!(gateway.logged("stood still") > 0, "{}", gateway.log());
+    let retried = gateway.counted("mainstay_retries_total", "reason=\"timeout\"");
+    assert!(retried > 0, "no call timed out, so nothing was shown");
+    let opened = gateway.counted("mainstay_circuit_transitions_total", "to=\"open\"");
+    assert_eq!(opened, 0, "{}", gateway.log());
 }
 
 #[test]

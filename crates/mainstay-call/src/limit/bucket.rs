@@ -14,7 +14,9 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use mainstay_core::Instant;
-use mainstay_resilience::limit::{Cost, Denied, Kind, LimitPolicy, Mode, Rate, Tally, Usage, gcra};
+use mainstay_resilience::limit::{
+    Cost, Denied, Kind, LimitPolicy, Mode, QuotaLeft, Rate, Tally, Usage, gcra,
+};
 use parking_lot::Mutex;
 
 /// A bucket that any number of threads ask.
@@ -190,17 +192,34 @@ impl Bucket {
         true
     }
 
-    /// How much is in use, and the answers so far.
-    pub(super) fn usage(&self, now: Instant) -> Usage {
-        let state = loop {
+    /// What is worth keeping over a restart, if anything.
+    pub(super) fn snapshot(&self, now: Instant) -> Option<QuotaLeft> {
+        let (rate, tat) = self.present();
+        rate.snapshot(tat, now)
+    }
+
+    /// Begins with what was written down `elapsed` ago.
+    pub(super) fn restore(&self, now: Instant, kept: &QuotaLeft, elapsed: Duration) {
+        let _changing = self.changing.lock();
+        let state = self.state.load();
+        state.tat.store(state.rate.restored(kept, now, elapsed), Ordering::Relaxed);
+    }
+
+    /// The rate in force, and the word as it is.
+    fn present(&self) -> (Rate, u64) {
+        loop {
             let state = self.state.load();
             let tat = state.tat.load(Ordering::Relaxed);
             if tat != SEALED {
-                break (state.rate, tat);
+                return (state.rate, tat);
             }
             drop(self.changing.lock());
-        };
-        let (rate, tat) = state;
+        }
+    }
+
+    /// How much is in use, and the answers so far.
+    pub(super) fn usage(&self, now: Instant) -> Usage {
+        let (rate, tat) = self.present();
         let capacity = u64::from(rate.capacity());
         let tally = Tally {
             granted: self.granted.load(Ordering::Relaxed),

@@ -108,7 +108,7 @@ async fn an_open_circuit_is_open_after_a_restart() {
     open(&a);
     open(&b);
     let saved = before.snapshot();
-    let keys: Vec<_> = saved.iter().map(|(key, _)| &*key.subject).collect();
+    let keys: Vec<_> = saved.circuits.iter().map(|(key, _)| &*key.subject).collect();
     assert_eq!(keys, ["a", "b"]);
 
     let after = machines();
@@ -129,5 +129,16 @@ async fn an_open_circuit_is_open_after_a_restart() {
     idle.restore(saved, Duration::from_secs(10));
     tokio::time::advance(Duration::from_secs(291)).await;
     drop(idle.circuit(key("x"), &plain()));
-    assert!(idle.restored.lock().circuits.is_empty(), "forgotten once too old");
+    assert!(idle.restored.lock().left.circuits.is_empty(), "forgotten once too old");
+}
+
+#[tokio::test(start_paused = true)]
+async fn bans_run_on_while_nobody_looks() {
+    let after = machines();
+    let ban = ("order@a".into(), Duration::from_mins(1));
+    after.restore(Saved { bans: vec![ban], ..Saved::default() }, Duration::from_secs(10));
+    tokio::time::advance(Duration::from_secs(5)).await;
+    assert_eq!(after.ban("order@b"), None);
+    assert_eq!(after.ban("order@a"), Some(Duration::from_secs(45)));
+    assert_eq!(after.ban("order@a"), None, "whoever took it has it");
 }

@@ -29,6 +29,7 @@ use crate::draw;
 use crate::endpoint::InFlight;
 use crate::error::{CallError, Figures, Refusal};
 use crate::instances::{Instances, Set};
+use crate::pause;
 use crate::watched::{OnEnd, Watched};
 
 /// Chooses an instance for each attempt; see the [module](self). Clones share everything.
@@ -77,6 +78,7 @@ where
                     in_flight: endpoint.enter(),
                     learns: self.instances.learns(),
                     started: now,
+                    curious: endpoint.is_curious(now),
                     head: None,
                     told: false,
                 };
@@ -211,7 +213,7 @@ fn ended<R: Body>(
         return result.map(|response| response.map(|body| Watched::new(body, None)));
     };
     let now = MonotonicClock.now();
-    attempt.head = Some(now.since(attempt.started));
+    attempt.head = Some(pause::awake(attempt.started, now));
     match result {
         Err(error) => {
             if let CallError::Failed { failure, .. } = &error {
@@ -265,6 +267,8 @@ pub struct Attempt {
     in_flight: InFlight,
     learns: Arc<Learns>,
     started: Instant,
+    /// Sent to find out how the instance is.
+    curious: bool,
     /// Time to the answer's head; `None` before it.
     head: Option<Duration>,
     /// The result is known and was passed on.
@@ -286,7 +290,11 @@ impl Attempt {
         } else {
             latency
         };
-        endpoint.learn(now, sample);
+        if self.curious && !failed {
+            endpoint.relearn(now, sample);
+        } else {
+            endpoint.learn(now, sample);
+        }
         if endpoint.count(outcome, latency, self.learns.consecutive) {
             self.learns.wake.store(0, Ordering::Relaxed);
         }

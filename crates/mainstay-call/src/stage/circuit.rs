@@ -19,6 +19,7 @@ use crate::circuit::{Permits, SharedCircuit};
 use crate::clock::MonotonicClock;
 use crate::context::Context;
 use crate::error::{CallError, Refusal};
+use crate::pause;
 use crate::watched::{OnEnd, Watched};
 
 /// Makes [`Circuit`] services.
@@ -123,7 +124,7 @@ where
                     return Poll::Ready(result.map(|r| r.map(|body| Watched::new(body, None))));
                 };
                 let now = MonotonicClock.now();
-                pending.head = now.since(pending.started);
+                pending.head = pause::awake(pending.started, now);
                 Poll::Ready(match result {
                     Err(error) => {
                         pending.failed(now, &error);

@@ -25,6 +25,7 @@ use tower_service::Service;
 use crate::clock::MonotonicClock;
 use crate::context::Context;
 use crate::error::CallError;
+use crate::pause;
 use crate::timer::Timer;
 
 /// Header that tells the next hop how many milliseconds it has.
@@ -106,7 +107,8 @@ where
         let failure =
             if hurried { Failure::Deadline { sent: true } } else { Failure::RequestTimeout };
         let inner = self.inner.call(request);
-        TimeoutFuture { state: State::Running { inner, timer: Timer::until(at), failure } }
+        let (timer, times) = (Timer::until(at), Times { began: now, due: at });
+        TimeoutFuture { state: State::Running { inner, timer, times, failure } }
     }
 }
 
@@ -160,10 +162,32 @@ pin_project! {
             inner: F,
             #[pin]
             timer: Timer,
+            times: Times,
             failure: Failure,
         },
         // The deadline had passed before this attempt was sent.
         Late,
+    }
+}
+
+/// When an attempt began, and when it should end at the latest.
+#[derive(Clone, Copy, Debug)]
+struct Times {
+    began: Instant,
+    due: Instant,
+}
+
+impl Times {
+    /// What it is that an attempt which was to end in `failure` is told of.
+    #[cold]
+    fn over(self, failure: Failure) -> Failure {
+        let now = MonotonicClock.now();
+        match failure {
+            Failure::RequestTimeout if pause::excuses(self.began, self.due, now) => {
+                Failure::Overslept { connecting: false }
+            }
+            failure => failure,
+        }
     }
 }
 
@@ -176,10 +200,10 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Task<'_>) -> Poll<Self::Output> {
         match self.project().state.project() {
             Projected::Late => Poll::Ready(Err(Failure::Deadline { sent: false }.into())),
-            Projected::Running { inner, timer, failure } => match inner.poll(cx) {
+            Projected::Running { inner, timer, times, failure } => match inner.poll(cx) {
                 Poll::Ready(answer) => Poll::Ready(answer),
                 Poll::Pending => match timer.poll_elapsed(cx) {
-                    Poll::Ready(()) => Poll::Ready(Err((*failure).into())),
+                    Poll::Ready(()) => Poll::Ready(Err(times.over(*failure).into())),
                     Poll::Pending => Poll::Pending,
                 },
             },

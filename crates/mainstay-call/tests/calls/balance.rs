@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use http::Method;
+use mainstay_call::clock::MonotonicClock;
 use mainstay_call::resolve::{Instance, StaticList};
 use mainstay_call::{Calls, Policy};
+use mainstay_core::Clock;
 use mainstay_core::name::ServiceName;
 
 use crate::peers::{Peers, Reply, call, request, word};
@@ -87,7 +89,8 @@ async fn a_key_finds_its_instance() {
 async fn a_caller_that_gives_up_is_not_in_flight_for_ever() {
     let peers = Peers::all(Reply::Hang);
     let client = peers.client(&["a:1"], PLAIN);
-    let in_flight = || client.instances().endpoints()[0].load().in_flight;
+    let now = || MonotonicClock.now();
+    let in_flight = || client.instances().endpoints()[0].load(now()).in_flight;
     let mut gone = Box::pin(client.call(request(Method::GET)));
     assert!(gone.as_mut().now_or_never().is_none());
     assert_eq!(in_flight(), 1);

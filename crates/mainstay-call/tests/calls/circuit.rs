@@ -118,7 +118,10 @@ async fn a_probe_that_is_given_up_or_panics_is_not_lost() {
     let probe = std::panic::AssertUnwindSafe(client.call(request(Method::GET)));
     assert!(probe.catch_unwind().await.is_err());
     assert_eq!(of(&client, "a:1").0, State::HalfOpen);
-    assert_eq!((peers.under_way(), client.instances().endpoints()[0].load().in_flight), (0, 0));
+    assert_eq!(
+        (peers.under_way(), client.instances().endpoints()[0].load(MonotonicClock.now()).in_flight),
+        (0, 0)
+    );
     peers.set(|_, _| Reply::Status(200));
     assert_eq!(word(&call(&client, request(Method::GET)).await), "200");
     assert_eq!(of(&client, "a:1").0, State::Closed);

@@ -151,7 +151,7 @@ async fn a_hedge_wins_and_the_other_is_cancelled_and_counts_nowhere() {
     for endpoint in client.instances().endpoints() {
         let calls = endpoint.circuits()[0].view(now).total.calls;
         assert_eq!(calls, u64::from(*endpoint.address().as_ref() == *seen[1].at));
-        assert_eq!(endpoint.load().in_flight, 0);
+        assert_eq!(endpoint.load(now).in_flight, 0);
     }
 }
 

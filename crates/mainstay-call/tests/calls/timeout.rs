@@ -5,6 +5,7 @@ use std::time::Duration;
 use http::Method;
 use mainstay_call::calls::Within;
 use mainstay_call::clock::MonotonicClock;
+use mainstay_call::pause::Heart;
 use mainstay_core::{Clock, Effect};
 use mainstay_resilience::circuit::State;
 
@@ -115,4 +116,58 @@ async fn an_attempt_has_its_own_time() {
     assert_eq!((word(&done), done.attempts), ("200".into(), 2));
     assert!((2_000..2_100).contains(&done.latency.as_millis()), "{:?}", done.latency);
     assert_eq!(peers.seen()[0].header("mainstay-timeout-ms"), Some("1995"));
+}
+
+/// A machine that stands still for longer than the attempts may last ends all of them at once, at
+/// every instance. Their callers are told; nobody else is.
+#[tokio::test(start_paused = true)]
+async fn a_pause_of_our_own_opens_no_circuit() {
+    let peers = Peers::all(Reply::Hang);
+    let text = "retry = { attempts = 1, try_seconds = 1 }\ncircuit = { unavailable_calls = 0 }";
+    let client = peers.client(&["a:1"], text);
+    let ask = |pause: bool| {
+        let client = client.clone();
+        async move {
+            let calls: Vec<_> = (0..8).map(|_| call(&client, request(Method::GET))).collect();
+            let all = futures_util::future::join_all(calls);
+            if !pause {
+                return all.await;
+            }
+            let stand_still = async {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                tokio::time::advance(Duration::from_secs(30)).await;
+            };
+            futures_util::future::join(all, stand_still).await.0
+        }
+    };
+    for done in ask(true).await {
+        assert_eq!(word(&done), "upstream-timeout");
+        assert_eq!(done.result.unwrap_err().effect(), Effect::Unknown);
+    }
+    assert_eq!(state(&client), State::Closed);
+    // A pause long past excuses nobody.
+    for done in ask(false).await {
+        assert_eq!(word(&done), "upstream-timeout");
+    }
+    assert_eq!(state(&client), State::Open);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_waited_for_us_was_not_slow() {
+    let peers = Peers::all(Reply::After(Duration::from_millis(5), 200));
+    let text = "circuit = { slow_call_seconds = 1, min_calls = 1 }";
+    for (interval, want) in [(true, State::Closed), (false, State::Open)] {
+        let client = peers.client(&["a:1"], text);
+        // With a ticker the pause is noticed; without one an answer that came is only late.
+        let heart = interval.then(|| Heart::start(Duration::from_millis(250)));
+        let stand_still = async {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            tokio::time::advance(Duration::from_secs(3)).await;
+        };
+        let asked = call(&client, request(Method::GET));
+        let (done, ()) = futures_util::future::join(asked, stand_still).await;
+        assert_eq!(word(&done), "200");
+        assert_eq!(state(&client), want, "ticker: {interval}");
+        drop(heart);
+    }
 }

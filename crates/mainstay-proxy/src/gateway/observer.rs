@@ -15,8 +15,8 @@ use prometheus_client::metrics::counter::Counter;
 
 use crate::events;
 use crate::metrics::{
-    CircuitTransition, Degradation, InstanceMetrics, LimitDecision, Metrics, Reason, ServiceLabel,
-    ServiceReason,
+    CircuitTransition, Degradation, InstanceMetrics, LimitDecision, LimitLabel, Metrics, Reason,
+    ResultLabel, ServiceLabel, ServiceReason,
 };
 
 /// Counts what happens, and logs what changes state.
@@ -81,6 +81,15 @@ impl Observer for Counting {
                 self.first_decision(limit, decision);
             }
         }
+    }
+
+    fn limit_waited(&self, limit: &str, wait: Duration) {
+        let label = LimitLabel { limit: limit.to_owned() };
+        self.metrics.limit_waits.get_or_create(&label).observe(wait.as_secs_f64());
+    }
+
+    fn hedged(&self, result: &'static str) {
+        self.metrics.hedges.get_or_create(&ResultLabel { result: result.to_owned() }).inc();
     }
 
     fn degraded(&self, degraded: Degraded) {
@@ -165,6 +174,14 @@ impl Observer for Attempts {
 
     fn limit_decided(&self, limit: &str, decision: &'static str) {
         self.rest.limit_decided(limit, decision);
+    }
+
+    fn limit_waited(&self, limit: &str, wait: Duration) {
+        self.rest.limit_waited(limit, wait);
+    }
+
+    fn hedged(&self, result: &'static str) {
+        self.rest.hedged(result);
     }
 
     fn degraded(&self, degraded: Degraded) {

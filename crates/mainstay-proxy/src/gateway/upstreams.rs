@@ -46,9 +46,24 @@ pub struct UpstreamRuntime {
     copies: OnceLock<Copies>,
 }
 
+/// How a service is connected to: in the way of `before` while that serves, so that open
+/// connections are kept. The one part of setting up a service that can fail.
+pub(super) fn handles(
+    config: &UpstreamConfig,
+    before: Option<&UpstreamRuntime>,
+) -> Result<Arc<Handles>, TlsError> {
+    match before.filter(|before| same_way(&before.config, config)) {
+        Some(before) => Ok(Arc::clone(&before.handles)),
+        None => Ok(Arc::new(Handles {
+            settings: Arc::new(settings(config)?),
+            by_address: Mutex::default(),
+        })),
+    }
+}
+
 /// Handles by address, all made with the same settings.
 #[derive(Debug)]
-struct Handles {
+pub(super) struct Handles {
     settings: Arc<UpstreamSettings>,
     by_address: Mutex<BTreeMap<Arc<str>, Upstream<SentBody>>>,
 }
@@ -65,24 +80,16 @@ impl Handles {
 }
 
 impl UpstreamRuntime {
-    /// The service `name`; what `before` had learnt and opened is taken over.
+    /// The service `name`; what `before` had learnt is taken over. `handles` come from [`handles`].
     pub(super) fn build(
         name: &ServiceName,
         config: &Arc<UpstreamConfig>,
         plane: &Plane,
         parts: &Parts,
-        before: Option<&Self>,
-    ) -> Result<Self, TlsError> {
+        (before, handles): (Option<&Self>, Arc<Handles>),
+    ) -> Self {
         let observer = parts.machines.observer();
         let service: Arc<str> = Arc::from(name.as_str());
-        let reusable = before.filter(|before| same_way(&before.config, config));
-        let handles = match reusable {
-            Some(before) => Arc::clone(&before.handles),
-            None => Arc::new(Handles {
-                settings: Arc::new(settings(config)?),
-                by_address: Mutex::default(),
-            }),
-        };
         let circuits = config.circuits.iter().filter_map(|circuit| {
             let policy = plane.circuits.get(circuit)?;
             (policy.scope == Scope::Instance).then(|| (circuit.clone(), Arc::clone(policy)))
@@ -115,9 +122,6 @@ impl UpstreamRuntime {
             listed,
         };
         let known = before.map(|before| before.instances.endpoints()).unwrap_or_default();
-        for endpoint in &known {
-            make.refresh(endpoint);
-        }
         let instances = Instances::new(policy, Arc::new(learns), watch, Box::new(make), &known);
         let retries = Retries {
             budget: parts.machines.budget(&service, config.retry.budget),
@@ -125,13 +129,13 @@ impl UpstreamRuntime {
             policy: config.retry.clone(),
             observer,
         };
-        Ok(Self {
+        Self {
             config: Arc::clone(config),
             instances: Arc::new(instances),
             retries: Arc::new(retries),
             handles,
             copies: OnceLock::new(),
-        })
+        }
     }
 
     /// What sends copies to this service, called `name`; all routes share it.
@@ -139,6 +143,11 @@ impl UpstreamRuntime {
         let make = || copies::sender(name, &self.config, &self.handles.settings, parts);
         self.copies.get_or_init(make).clone()
     }
+}
+
+/// What an instance of `service` is called where services are not told apart otherwise.
+pub(super) fn subject(service: &str, instance: &str) -> Arc<str> {
+    format!("{service}@{instance}").into()
 }
 
 /// Whether the instances of a service are those of its list, and who they are.
@@ -214,16 +223,11 @@ struct Maker {
 impl Maker {
     fn circuits(&self, instance: &str) -> Box<[Arc<SharedCircuit>]> {
         let of = |(name, policy): &(PolicyName, Arc<CircuitPolicy>)| {
-            let subject = format!("{}@{instance}", self.service);
-            let key = CircuitKey { policy: Arc::from(name.as_str()), subject: subject.into() };
+            let subject = subject(&self.service, instance);
+            let key = CircuitKey { policy: Arc::from(name.as_str()), subject };
             self.machines.circuit(key, policy)
         };
         self.circuits.iter().map(of).collect()
-    }
-
-    /// Gives the circuits of an endpoint that is taken over their present policies.
-    fn refresh(&self, endpoint: &Endpoint) {
-        drop(self.circuits(endpoint.name()));
     }
 }
 
@@ -231,7 +235,16 @@ impl MakeEndpoint<Attempt> for Maker {
     fn endpoint(&self, instance: &Instance, now: Instant) -> Arc<Endpoint> {
         let circuits = self.circuits(&instance.name);
         let (name, address) = (Arc::clone(&instance.name), Arc::clone(&instance.address));
-        Arc::new(Endpoint::new(name, address, now, circuits))
+        let endpoint = Endpoint::new(name, address, now, circuits);
+        if let Some(left) = self.machines.ban(&subject(&self.service, endpoint.name())) {
+            endpoint.ask_later(now, left);
+        }
+        Arc::new(endpoint)
+    }
+
+    fn keep(&self, endpoint: &Arc<Endpoint>) -> Arc<Endpoint> {
+        // By this its circuits get their present policies, too.
+        endpoint.guarded_by(self.circuits(endpoint.name()))
     }
 
     fn service(&self, endpoint: &Arc<Endpoint>) -> Attempt {

@@ -199,7 +199,11 @@ impl Teller<'_> {
         if !self.was_sent() {
             return step("timeout", "not-reached");
         }
-        let cut = self.failure() == Some(Failure::RequestTimeout) || self.degraded_by("timeout");
+        let timed_out = matches!(
+            self.failure(),
+            Some(Failure::RequestTimeout | Failure::Overslept { connecting: false })
+        );
+        let cut = timed_out || self.degraded_by("timeout");
         let threshold = match self.stages.attempt_timeout {
             Some(span) => seconds(span),
             None => "what remains of the deadline".to_owned(),

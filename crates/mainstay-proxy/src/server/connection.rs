@@ -1,5 +1,6 @@
 //! The life of one connection: handshake, protocol, requests, perhaps a tunnel.
 
+use std::cell::RefCell;
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -18,23 +19,54 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::entry::Entry;
+use super::farewell::Farewell;
 use super::http1::{self, End, Outer};
 use super::pace::{Order, Pace};
 use super::socket::{Link, Socket};
 use super::tasks::LocalExecutor;
-use super::{ConnInfo, Handler, Limits, OnMalformed, TlsInfo};
+use super::{Abuse, ConnInfo, Handler, Incident, Limits, LiveLimits, OnIncident, TlsInfo};
 
-/// What all connections of a worker have in common.
+/// What connections of a worker have in common, made anew when the limits are replaced.
+#[derive(Debug)]
+pub(super) struct Settings<H> {
+    handler: Rc<H>,
+    limits: LiveLimits,
+    on_incident: OnIncident,
+    made: RefCell<Option<(Arc<Limits>, Rc<Setting<H>>)>>,
+}
+
+impl<H> Settings<H> {
+    pub(super) fn new(handler: H, limits: LiveLimits, on_incident: OnIncident) -> Self {
+        Self { handler: Rc::new(handler), limits, on_incident, made: RefCell::default() }
+    }
+
+    /// What a connection that comes now has in common with others.
+    pub(super) fn current(&self) -> Rc<Setting<H>> {
+        let limits = self.limits.load();
+        let mut made = self.made.borrow_mut();
+        match &*made {
+            Some((of, setting)) if Arc::ptr_eq(of, &limits) => Rc::clone(setting),
+            _ => {
+                let (handler, tell) = (Rc::clone(&self.handler), self.on_incident.clone());
+                let setting = Rc::new(Setting::new(handler, (*limits).clone(), tell));
+                *made = Some((limits, Rc::clone(&setting)));
+                setting
+            }
+        }
+    }
+}
+
+/// What all connections of a worker have in common that came under the same limits.
 #[derive(Debug)]
 pub(super) struct Setting<H> {
     pub(super) handler: Rc<H>,
     pub(super) limits: Limits,
-    pub(super) on_malformed: OnMalformed,
+    pub(super) on_incident: OnIncident,
     pub(super) http2: http2::Builder<LocalExecutor>,
 }
 
 impl<H> Setting<H> {
-    pub(super) fn new(handler: H, limits: Limits, on_malformed: OnMalformed) -> Self {
+    fn new(handler: Rc<H>, limits: Limits, on_incident: OnIncident) -> Self {
         let mut http2 = http2::Builder::new(LocalExecutor);
         http2
             .timer(TokioTimer::new())
@@ -44,7 +76,7 @@ impl<H> Setting<H> {
             .max_local_error_reset_streams(limits.h2_local_reset_max)
             .keep_alive_interval(limits.keepalive)
             .keep_alive_timeout(limits.head);
-        Self { handler: Rc::new(handler), limits, on_malformed, http2 }
+        Self { handler, limits, on_incident, http2 }
     }
 }
 
@@ -93,14 +125,14 @@ impl<H: Handler> Setting<H> {
         let (handler, info) = (Rc::clone(&self.handler), Rc::new(info));
         if http2 {
             let entry = Entry { handler, info, pace: Rc::clone(&pace) };
-            self.http2(TokioIo::new(socket), entry, &pace).await;
+            self.http2(TokioIo::new(socket), entry, &pace, peer).await;
             return Ok(());
         }
         let outer = Outer {
             handler,
             info,
             pace: Rc::clone(&pace),
-            on_malformed: self.on_malformed.clone(),
+            on_incident: self.on_incident.clone(),
             requests_max: self.limits.requests_per_connection_max,
         };
         self.http1(socket, outer, &pace).await
@@ -120,24 +152,33 @@ impl<H: Handler> Setting<H> {
             End::Tunnel(mut tunnel, early) => {
                 pace.tunnelling.set(true);
                 tunnel.write_all(&early).await?;
+                let mut tunnel = Farewell::new(*tunnel, Rc::clone(pace));
                 let copied = obey(pace, copy_bidirectional(&mut socket, &mut tunnel)).await;
                 copied.map_or(Ok(()), |copied| copied.map(drop))
             }
         }
     }
 
-    async fn http2(&self, io: TokioIo<Socket>, entry: Entry<H>, pace: &Rc<Pace>) {
+    async fn http2(&self, io: TokioIo<Socket>, entry: Entry<H>, pace: &Rc<Pace>, peer: SocketAddr) {
         let mut connection = pin!(self.http2.serve_connection(io, entry));
-        std::future::poll_fn(|cx| {
+        let ended = std::future::poll_fn(|cx| {
             while let Poll::Ready(order) = pace.poll_order(cx) {
                 if order != Order::Finish {
-                    return Poll::Ready(());
+                    return Poll::Ready(Ok(()));
                 }
                 connection.as_mut().graceful_shutdown();
             }
-            connection.as_mut().poll(cx).map(drop)
+            connection.as_mut().poll(cx)
         })
         .await;
+        let abuse = match ended {
+            _ if pace.abusive.get() => Some(Abuse::RapidReset),
+            Ok(()) => None,
+            Err(error) => Abuse::of(&error),
+        };
+        if let Some(abuse) = abuse {
+            self.on_incident.tell(Incident::Http2Abuse { peer, abuse });
+        }
     }
 }
 

@@ -21,10 +21,11 @@ use tokio_util::io::poll_read_buf;
 use super::entry::Tracked;
 use super::pace::{Flight, Order, Pace};
 use super::socket::Socket;
-use super::{ConnInfo, Handler, Limits, OnMalformed};
+use super::{ConnInfo, Handler, Incident, Limits, OnIncident};
 use crate::body::{BodyError, Feed, InBody, OutBody};
 use crate::framing::{Element, Guard, Refusal, Rule};
 use crate::http1::{self, BODY_READ_BYTES_MAX, DateText, Frame, Outgoing, READ_BYTES};
+use crate::interim::{self, Interim};
 use crate::time::wall_clock;
 use crate::upstream::Tunnel;
 
@@ -41,6 +42,8 @@ pub(super) struct Connection<H: Handler> {
     answer: Pin<Box<Option<H::Answer>>>,
     /// The body of the request, until it is over.
     feed: Option<Lifeline>,
+    /// Interim answers on their way to the client.
+    interim: Rc<Interim>,
     /// The upstream's end, once a 101 is on its way.
     tunnel: Option<Tunnel>,
     /// No further request is taken.
@@ -63,7 +66,7 @@ pub(super) struct Outer<H> {
     pub(super) handler: Rc<H>,
     pub(super) info: Rc<ConnInfo>,
     pub(super) pace: Rc<Pace>,
-    pub(super) on_malformed: OnMalformed,
+    pub(super) on_incident: OnIncident,
     pub(super) requests_max: u64,
 }
 
@@ -115,6 +118,7 @@ impl<H: Handler> Connection<H> {
             asked: Asked::default(),
             answer: Box::pin(None),
             feed: None,
+            interim: Rc::default(),
             tunnel: None,
             last: false,
             date: DateText::default(),
@@ -142,16 +146,14 @@ impl<H: Handler> Connection<H> {
         loop {
             let end = match self.step {
                 Step::Head => ready!(self.poll_head(cx))?,
-                Step::Work => {
-                    let answer = self.answer.as_mut().as_pin_mut();
-                    match answer.map_or(Poll::Pending, |answer| answer.poll(cx)) {
-                        Poll::Ready(response) => {
-                            self.begin_answer(response);
-                            None
-                        }
-                        Poll::Pending => ready!(self.poll_client(cx))?,
+                Step::Work => match self.poll_answer(cx) {
+                    Poll::Ready(response) => {
+                        self.begin_answer(response);
+                        None
                     }
-                }
+                    Poll::Pending if self.is_gone(cx) => Some(End::Over),
+                    Poll::Pending => ready!(self.poll_client(cx))?,
+                },
                 Step::Answer => match self.out.poll(&mut self.socket, cx) {
                     Poll::Ready(Ok(())) => self.finish(),
                     // The client is told by a connection that breaks off: the head is gone.
@@ -167,6 +169,23 @@ impl<H: Handler> Connection<H> {
                 return Poll::Ready(Ok(end));
             }
         }
+    }
+
+    /// The application's answer. Interim ones that came meanwhile go before it.
+    fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Response<OutBody>> {
+        let answer = self.answer.as_mut().as_pin_mut();
+        let poll = || answer.map_or(Poll::Pending, |answer| answer.poll(cx));
+        if self.asked.http10 {
+            return poll(); // It knows no interim answers.
+        }
+        let polled = interim::listening(&self.interim, poll);
+        self.interim.move_to(self.out.between());
+        polled
+    }
+
+    /// Writes what goes before the answer; whether that showed that the client is gone.
+    fn is_gone(&mut self, cx: &mut Context<'_>) -> bool {
+        !self.out.is_over() && matches!(self.out.poll(&mut self.socket, cx), Poll::Ready(Err(_)))
     }
 
     /// Reads the next head, and sets the application to work on it.
@@ -251,7 +270,7 @@ impl<H: Handler> Connection<H> {
                 Ok(_) if self.guard.is_between() => (None, true),
                 Ok(_partial) => return false,
                 Err(refusal) => {
-                    self.outer.on_malformed.call(refusal.rule);
+                    self.outer.on_incident.tell(Incident::Malformed(refusal.rule));
                     self.last = true;
                     (Some(Err(BodyError::Broken(refusal.into()))), true)
                 }
@@ -275,10 +294,7 @@ impl<H: Handler> Connection<H> {
                 if std::mem::take(&mut self.asked.waits) && self.step == Step::Work {
                     self.out.between().extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
                 }
-                if self.step == Step::Work
-                    && !self.out.is_over()
-                    && let Poll::Ready(Err(_gone)) = self.out.poll(&mut self.socket, cx)
-                {
+                if self.step == Step::Work && self.is_gone(cx) {
                     return Poll::Ready(Ok(Some(End::Over)));
                 }
                 if self.feed_from_input() {
@@ -358,7 +374,7 @@ impl<H: Handler> Connection<H> {
 
     /// Says what was wrong, and ends.
     fn refuse(&mut self, refusal: Refusal) {
-        self.outer.on_malformed.call(refusal.rule);
+        self.outer.on_incident.tell(Incident::Malformed(refusal.rule));
         self.out.begin(Frame::Nothing, None).extend_from_slice(&refusal.response_bytes());
         self.step = Step::Farewell;
     }

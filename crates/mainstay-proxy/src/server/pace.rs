@@ -42,10 +42,14 @@ pub(super) struct Pace {
     pub(super) read_mark: Cell<u64>,
     /// HTTP/2 streams given up by the peer before their answer was over.
     pub(super) resets: Cell<u64>,
+    /// It reset so many streams that it was told to go.
+    pub(super) abusive: Cell<bool>,
     /// The worker drains: answers say `Connection: close`.
     pub(super) closing: Cell<bool>,
     pub(super) http2: Cell<bool>,
     pub(super) tunnelling: Cell<bool>,
+    /// The client of the tunnel is to be told that we go.
+    pub(super) leaving: Cell<bool>,
     /// Request bodies that are not over.
     pub(super) bodies: RefCell<Vec<Body>>,
     order: Cell<Option<Order>>,
@@ -128,8 +132,6 @@ pub(super) struct Watch {
     /// Start, streams and resets of the current ten seconds.
     resets: (u64, u64, u64),
     asked: bool,
-    /// It was told to finish because it reset too many streams.
-    abusive: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -197,7 +199,6 @@ impl Watch {
             written_since: now,
             resets: (now, 0, 0),
             asked: false,
-            abusive: false,
         }
     }
 
@@ -227,6 +228,9 @@ impl Watch {
                 Some(Order::Finish)
             }
             Phase::Tunnel if late(self.phase_since, patience.tunnel_idle) => Some(Order::Cut),
+            Phase::Tunnel if pace.closing.get() && !pace.leaving.replace(true) => {
+                Some(Order::Finish)
+            }
             _ => None,
         };
         if order.is_some() {
@@ -237,7 +241,7 @@ impl Watch {
         if self.resets_too_much() {
             // A client may ignore that it was told to go; it is counted anew, and not told again.
             self.resets = (now, self.pace.requests.get(), self.pace.resets.get());
-            let told = std::mem::replace(&mut self.abusive, true);
+            let told = self.pace.abusive.replace(true);
             return Some(if told { Order::Cut } else { Order::Finish });
         }
         ((aged || closing) && !std::mem::replace(&mut self.asked, true)).then_some(Order::Finish)
@@ -357,6 +361,11 @@ mod tests {
         check("r()........", &[(10, Order::Finish)]);
         check("r()..c.", &[(6, Order::Finish)]);
         check("r(................", &[]);
+    }
+
+    #[test]
+    fn a_tunnel_is_told_once_that_the_worker_drains() {
+        check("r(tr.cr.r", &[(5, Order::Finish)]);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::BytesMut;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
@@ -12,7 +12,6 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::io::poll_read_buf;
 
 use super::pace::Pace;
-use crate::gather;
 use crate::http1::READ_BYTES;
 
 /// A client's socket, its [`Pace`], and what was read of it already.
@@ -23,11 +22,8 @@ pub(super) struct Socket {
     early: BytesMut,
 }
 
-#[derive(Debug)]
-pub(super) enum Link {
-    Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
-}
+/// The client's end.
+pub(super) type Link = crate::link::Link<TlsStream<TcpStream>>;
 
 /// The connection preface of HTTP/2 (RFC 9113 section 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -53,7 +49,7 @@ impl Socket {
                 Link::Plain(tcp) => poll_read_buf(Pin::new(tcp), cx, &mut self.early),
                 Link::Tls(tls) => poll_read_buf(Pin::new(tls), cx, &mut self.early),
             };
-            let count = std::task::ready!(read)?;
+            let count = ready!(read)?;
             if count == 0 {
                 return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
             }
@@ -78,15 +74,6 @@ impl Socket {
         self.pace.blocked.set(taken.is_pending());
         if let Poll::Ready(Ok(bytes)) = taken {
             self.pace.written.set(self.pace.written.get().wrapping_add(*bytes as u64));
-        }
-    }
-}
-
-impl Link {
-    fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match self {
-            Self::Plain(tcp) => Pin::new(tcp).poll_read(cx, buf),
-            Self::Tls(tls) => Pin::new(tls).poll_read(cx, buf),
         }
     }
 }
@@ -117,10 +104,7 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let taken = match &mut self.link {
-            Link::Plain(tcp) => Pin::new(tcp).poll_write(cx, buf),
-            Link::Tls(tls) => Pin::new(tls).poll_write(cx, buf),
-        };
+        let taken = self.link.poll_write(cx, buf);
         self.note(&taken);
         taken
     }
@@ -130,36 +114,22 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let taken = match &mut self.link {
-            Link::Plain(tcp) => gather::poll_write(tcp, cx, bufs),
-            Link::Tls(tls) => Pin::new(tls).poll_write_vectored(cx, bufs),
-        };
+        let taken = self.link.poll_write_vectored(cx, bufs);
         self.note(&taken);
         taken
     }
 
     fn is_write_vectored(&self) -> bool {
-        match &self.link {
-            Link::Plain(tcp) => tcp.is_write_vectored(),
-            Link::Tls(tls) => tls.is_write_vectored(),
-        }
+        self.link.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.link {
-            Link::Plain(_) => Poll::Ready(Ok(())), // TCP keeps nothing back.
-            Link::Tls(tls) => {
-                let flushed = Pin::new(tls).poll_flush(cx);
-                self.pace.blocked.set(flushed.is_pending());
-                flushed
-            }
-        }
+        let Some(flushed) = self.link.poll_flush(cx) else { return Poll::Ready(Ok(())) };
+        self.pace.blocked.set(flushed.is_pending());
+        flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.link {
-            Link::Plain(tcp) => Pin::new(tcp).poll_shutdown(cx),
-            Link::Tls(tls) => Pin::new(tls).poll_shutdown(cx),
-        }
+        self.link.poll_shutdown(cx)
     }
 }

@@ -7,13 +7,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use mainstay_call::pause::Heart;
 use tokio::runtime::{Builder, LocalOptions, LocalRuntime};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use super::connection::Setting;
+use super::connection::Settings;
 use super::pace::{Order, Pace, Patience, TICK, Watch};
-use super::{Handler, Limits, OnMalformed, tasks};
+use super::{Handler, Incident, LiveLimits, OnIncident, tasks};
 use crate::listener::{Caps, Counted};
 use crate::tls::ServerTls;
 
@@ -31,11 +32,10 @@ pub(super) struct Door {
 #[derive(Debug)]
 pub(super) struct Worker {
     pub(super) doors: Vec<Door>,
-    pub(super) limits: Limits,
+    pub(super) limits: LiveLimits,
     pub(super) caps: Arc<Caps>,
     pub(super) stop: CancellationToken,
-    pub(super) drain: Duration,
-    pub(super) on_malformed: OnMalformed,
+    pub(super) on_incident: OnIncident,
 }
 
 impl Worker {
@@ -46,17 +46,18 @@ impl Worker {
         handler: impl FnOnce() -> H,
     ) -> usize {
         runtime.block_on(async move {
-            let setting = Rc::new(Setting::new(handler(), self.limits.clone(), self.on_malformed));
             let floor = Rc::new(Floor::default());
-            tasks::spawn(tick(Rc::clone(&floor), Patience::from(&self.limits)));
+            tasks::spawn(tick(Rc::clone(&floor), self.limits.clone(), self.on_incident.clone()));
+            let settings = Settings::new(handler(), self.limits.clone(), self.on_incident);
+            let settings = Rc::new(settings);
             for door in self.doors {
                 let (caps, stop) = (Arc::clone(&self.caps), self.stop.clone());
-                let accepting = accept(door, caps, stop, Rc::clone(&setting), Rc::clone(&floor));
+                let accepting = accept(door, caps, stop, Rc::clone(&settings), Rc::clone(&floor));
                 floor.doors.set(floor.doors.get() + 1);
                 tasks::spawn(accepting);
             }
             self.stop.cancelled().await;
-            floor.drain(self.drain).await
+            floor.drain(self.limits.load().drain).await
         })
     }
 }
@@ -123,11 +124,16 @@ impl Drop for Present {
 }
 
 /// Judges all connections at each tick.
-async fn tick(floor: Rc<Floor>, patience: Patience) {
+async fn tick(floor: Rc<Floor>, limits: LiveLimits, on_incident: OnIncident) {
+    let heart = Heart::start(TICK);
     loop {
         tokio::time::sleep(TICK).await;
+        if let Some(paused) = heart.beat() {
+            on_incident.tell(Incident::StoodStill(paused));
+        }
         let now = floor.now.get() + 1;
         floor.now.set(now);
+        let patience = Patience::from(&*limits.load());
         for watch in floor.watches.borrow_mut().iter_mut() {
             if let Some(order) = watch.judge(now, &patience) {
                 watch.pace.order(order);
@@ -141,7 +147,7 @@ async fn accept<H: Handler>(
     door: Door,
     caps: Arc<Caps>,
     stop: CancellationToken,
-    setting: Rc<Setting<H>>,
+    settings: Rc<Settings<H>>,
     floor: Rc<Floor>,
 ) {
     let open = Open(Rc::clone(&floor));
@@ -150,7 +156,7 @@ async fn accept<H: Handler>(
         let Some(counted) = caps.admit(peer.ip()) else { return };
         let present = floor.enter(counted);
         let tls = door.tls.as_ref().map(ServerTls::config);
-        let setting = Rc::clone(&setting);
+        let setting = settings.current();
         tasks::spawn(async move {
             setting.serve(tcp, peer, tls, Rc::clone(&present.pace)).await;
         });

@@ -4,13 +4,14 @@ use std::hash::{Hash, Hasher};
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use mainstay_call::limit::LimitSnapshot;
 use mainstay_resilience::circuit::Snapshot;
 use parking_lot::Mutex;
 use xxhash_rust::xxh64::Xxh64;
 
-use super::{Calls, SnapshotFile};
+use super::{AGE_MAX, Calls, SnapshotFile};
 
 /// Keeps the file of a running process up to date.
 ///
@@ -31,8 +32,8 @@ struct Written {
     at: Option<SystemTime>,
     /// What it says, apart from ages.
     content: u64,
-    /// Circuits in it.
-    circuits: usize,
+    /// There is something in it.
+    something: bool,
 }
 
 impl Keeper {
@@ -53,6 +54,13 @@ impl Keeper {
         Some(now.duration_since(at).unwrap_or_default())
     }
 
+    /// Whether what is in the file is too old to be believed by the next process, though there is
+    /// something to be believed.
+    pub fn is_overdue(&self, now: SystemTime) -> bool {
+        let something = self.written.lock().something;
+        something && self.age(now).is_some_and(|age| AGE_MAX <= age)
+    }
+
     /// Writes `calls` if it is news, or if the file would grow too old to be believed; whether it
     /// did.
     ///
@@ -64,7 +72,7 @@ impl Keeper {
         let before = *self.written.lock();
         let content = content(calls);
         let news = changed || before.content != content;
-        let empty = calls.circuits.is_empty() && before.circuits == 0;
+        let empty = calls.is_empty() && !before.something;
         let old = !empty && before.at.is_none_or(|at| is_old(at, calls.at));
         if before.at.is_some() && !news && !old {
             return Ok(false);
@@ -73,8 +81,8 @@ impl Keeper {
             self.changed.store(true, Ordering::Relaxed);
             return Err(error);
         }
-        let circuits = calls.circuits.len();
-        *self.written.lock() = Written { at: Some(calls.at), content, circuits };
+        let something = !calls.is_empty();
+        *self.written.lock() = Written { at: Some(calls.at), content, something };
         Ok(true)
     }
 
@@ -106,7 +114,7 @@ fn is_old(written: SystemTime, now: SystemTime) -> bool {
 /// A hash of what `calls` says, apart from what time alone changes.
 fn content(calls: &Calls) -> u64 {
     let mut hasher = Xxh64::new(0);
-    for (key, snapshot) in &calls.circuits {
+    for (key, snapshot) in &calls.saved.circuits {
         let Snapshot { mode, mode_left, open, openings, opened_total, window } = snapshot;
         (key, mode, mode_left.is_some(), openings, opened_total).hash(&mut hasher);
         if let Some(open) = open {
@@ -116,6 +124,23 @@ fn content(calls: &Calls) -> u64 {
             let tally = &aged.tally;
             (tally.calls, tally.failures, tally.slow, tally.latency_nanos).hash(&mut hasher);
         }
+    }
+    for (name, limit) in &calls.saved.limits {
+        name.hash(&mut hasher);
+        match limit {
+            LimitSnapshot::Lone(quota) => quota.used.hash(&mut hasher),
+            LimitSnapshot::Keyed { keys, omitted } => {
+                omitted.hash(&mut hasher);
+                for (key, quota) in keys {
+                    (key, quota.used).hash(&mut hasher);
+                }
+            }
+        }
+    }
+    for (subject, left) in &calls.saved.bans {
+        // The end, to the second: it stays where it is while what is left shrinks.
+        let end = calls.at.duration_since(UNIX_EPOCH).unwrap_or_default() + *left;
+        (subject, end.as_secs()).hash(&mut hasher);
     }
     hasher.finish()
 }

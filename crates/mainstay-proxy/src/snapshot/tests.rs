@@ -40,7 +40,7 @@ fn opened(opened_total: u64) -> Snapshot {
 
 fn calls(seconds: u64, circuits: &[(&str, Snapshot)]) -> Calls {
     let circuits = circuits.iter().map(|(subject, snapshot)| (key(subject), snapshot.clone()));
-    Calls::new(at(seconds), circuits)
+    Calls::new(at(seconds), Saved { circuits: circuits.collect(), ..Saved::default() })
 }
 
 fn folder() -> tempfile::TempDir {
@@ -62,12 +62,18 @@ fn a_circuit_opens_again_after_a_restart_for_what_is_left_of_its_cooldown() {
     let file = SnapshotFile::new(folder.path());
     assert!(file.read(at(0)).expect("no file is no fault").is_none());
     let taken = (key("order@10.0.0.7:8080"), circuit.snapshot(now));
-    file.write(&Calls::new(at(0), [taken, (key("quiet"), blank())])).expect("written");
+    let circuits = vec![taken, (key("quiet"), blank())];
+    let saved = Saved { circuits, ..Saved::default() };
+    file.write(&Calls::new(at(0), saved)).expect("written");
 
     let (kept, age) = file.read(at(2)).expect("a good file").expect("a file");
-    assert_eq!((kept.circuits.len(), age), (1, SECOND * 2), "one that knows nothing is not kept");
+    assert_eq!(
+        (kept.saved.circuits.len(), age),
+        (1, SECOND * 2),
+        "one that knows nothing is not kept"
+    );
     let mut again = Circuit::new(policy, 1, Instant::ZERO);
-    let _opened = again.restore(Instant::ZERO, &kept.circuits[0].1, age);
+    let _opened = again.restore(Instant::ZERO, &kept.saved.circuits[0].1, age);
     assert_eq!(again.view(Instant::ZERO).state, State::Open);
     let was = circuit.view(now).next_change.expect("it is open").since(now);
     let is = again.view(Instant::ZERO).next_change.expect("it is open").since(Instant::ZERO);
@@ -128,8 +134,8 @@ fn what_is_old_or_damaged_is_ignored_and_says_why() {
     );
     check(
         1_000,
-        |text| text.replace("\"version\":1", "\"version\":9"),
-        "calls snapshot is of version 9, not 1",
+        |text| text.replace("\"version\":2", "\"version\":9"),
+        "calls snapshot is of version 9, not 2",
     );
     check(
         1_000,
@@ -151,7 +157,7 @@ fn what_is_old_or_damaged_is_ignored_and_says_why() {
             let sum = head.split('"').rev().nth(1).expect("a checksum");
             format!("{}\n{{}}\n", head.replace(sum, &format!("{:016x}", xxh64(b"{}", 0))))
         },
-        "calls snapshot is damaged: no list of circuits",
+        "calls snapshot is damaged: not what is kept of calls",
     );
 }
 
@@ -160,7 +166,7 @@ fn a_figure_json_cannot_write_costs_the_figure_only() {
     let mut odd = opened(1);
     odd.open.as_mut().expect("open").cause.observed = f64::INFINITY;
     let read = Calls::decode(&calls(0, &[("a", odd)]).encode()).expect("readable");
-    let cause = read.circuits[0].1.open.expect("open").cause;
+    let cause = read.saved.circuits[0].1.open.expect("open").cause;
     assert_eq!((cause.observed.to_bits(), cause.threshold.to_bits()), (0, 50.0f64.to_bits()));
 }
 
@@ -252,7 +258,8 @@ proptest! {
         flip in 1u8..=255,
     ) {
         let circuits = circuits.into_iter().map(|(subject, snapshot)| (key(&subject), snapshot));
-        let meant = Calls::new(at(7), circuits);
+        let saved = Saved { circuits: circuits.collect(), ..Saved::default() };
+        let meant = Calls::new(at(7), saved);
         let mut bytes = meant.encode();
         prop_assert_eq!(&Calls::decode(&bytes).unwrap(), &meant);
         let rows = bytes.iter().position(|&byte| byte == b'\n').unwrap() + 1;

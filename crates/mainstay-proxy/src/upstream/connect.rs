@@ -3,7 +3,9 @@
 use std::io;
 use std::net::SocketAddr;
 
-use mainstay_call::CallError;
+use mainstay_call::clock::MonotonicClock;
+use mainstay_call::{CallError, pause};
+use mainstay_core::Clock as _;
 use mainstay_resilience::Failure;
 use tokio::net::TcpStream;
 
@@ -27,9 +29,18 @@ pub(super) struct Dialed {
 ///
 /// Safe: a dropped call closes the socket.
 pub(super) async fn dial(target: &Target) -> Result<Dialed, CallError> {
+    let began = MonotonicClock.now();
     match tokio::time::timeout(target.settings.connect_timeout, reach(target)).await {
         Ok(dialed) => dialed,
-        Err(elapsed) => Err(CallError::failed(Failure::ConnectTimeout, elapsed)),
+        Err(elapsed) => {
+            let due = began.plus(target.settings.connect_timeout);
+            let failure = if pause::excuses(began, due, MonotonicClock.now()) {
+                Failure::Overslept { connecting: true }
+            } else {
+                Failure::ConnectTimeout
+            };
+            Err(CallError::failed(failure, elapsed))
+        }
     }
 }
 

@@ -21,6 +21,7 @@ use super::pool::Slot;
 use super::wire::{Gauge, Link, Tunnel, Wire};
 use crate::framing::{Asked, Element, Refusal, ResponseGuard, ResponseHead};
 use crate::http1::{self, BODY_READ_BYTES_MAX, Frame, Outgoing, READ_BYTES, SendError};
+use crate::interim;
 
 /// Bodies up to this length are taken from the connection together with the head when they are
 /// already there, so that the connection is free again before the answer is written downstream.
@@ -116,12 +117,12 @@ impl<B: RequestBody> Live<B> {
                 Ok(Element::Head(len)) => {
                     let head = self.input.split_to(len).freeze();
                     let answer = self.head(&head)?;
-                    // Of heads before the answer nobody is told.
                     if !answer.status().is_informational()
                         || answer.status() == StatusCode::SWITCHING_PROTOCOLS
                     {
                         return Poll::Ready(Ok(answer));
                     }
+                    interim::pass(&head);
                 }
                 // Only a head can come here.
                 Ok(_partial) => match ready!(self.poll_fill(cx)) {

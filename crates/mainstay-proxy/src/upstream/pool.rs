@@ -18,6 +18,7 @@ use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use super::census::Census;
 use super::http1::Live;
 use super::http2::{Shared, Stream};
 use super::{Protocol, RequestBody, Target};
@@ -322,12 +323,12 @@ struct Entry {
 
 /// What the sweep needs of a pool of any body type.
 trait Sweep: Any {
-    /// Closes what was idle too long, and with `closing` everything that is idle.
-    fn sweep(&self, closing: bool);
+    /// Closes what was idle too long, and with `closing` everything that is idle; counts the rest.
+    fn sweep(&self, closing: bool) -> Census;
 }
 
 impl<B: RequestBody> Sweep for Pool<B> {
-    fn sweep(&self, closing: bool) {
+    fn sweep(&self, closing: bool) -> Census {
         let mut inner = self.inner.borrow_mut();
         inner.tick += 1;
         inner.closed |= closing;
@@ -351,6 +352,11 @@ impl<B: RequestBody> Sweep for Pool<B> {
         for shared in shared {
             shared.sweep(if closing { 0 } else { kept });
         }
+        let inner = self.inner.borrow();
+        let count = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
+        let (idle, connecting) = (count(inner.idle.len()), count(inner.dialing));
+        let busy = count(inner.open) - idle - connecting;
+        Census { busy, idle, connecting, awaited: count(inner.waiting.len()) }
     }
 }
 
@@ -360,6 +366,7 @@ async fn sweep() {
     impl Drop for Sweeping {
         fn drop(&mut self) {
             REGISTRY.with(|registry| registry.sweeping.set(false));
+            Census::default().tell();
         }
     }
     let _sweeping = Sweeping;
@@ -377,9 +384,11 @@ async fn sweep() {
         if pools.is_empty() {
             return;
         }
+        let mut census = Census::default();
         for (pool, closing) in pools {
-            pool.sweep(closing);
+            census += pool.sweep(closing);
         }
+        census.tell();
     }
 }
 

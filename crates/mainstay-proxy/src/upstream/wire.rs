@@ -13,8 +13,6 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
-use crate::gather;
-
 /// A connected socket with its [`Gauge`].
 #[derive(Debug)]
 pub(super) struct Wire {
@@ -22,11 +20,8 @@ pub(super) struct Wire {
     gauge: Rc<Gauge>,
 }
 
-#[derive(Debug)]
-pub(super) enum Link {
-    Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
-}
+/// The upstream's end.
+pub(super) type Link = crate::link::Link<TlsStream<TcpStream>>;
 
 /// What has been handed to the socket. The wire writes it, the exchange reads it.
 #[derive(Debug, Default)]
@@ -60,10 +55,7 @@ impl AsyncRead for Wire {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match &mut self.link {
-            Link::Plain(tcp) => Pin::new(tcp).poll_read(cx, buf),
-            Link::Tls(tls) => Pin::new(tls).poll_read(cx, buf),
-        }
+        self.link.poll_read(cx, buf)
     }
 }
 
@@ -73,10 +65,7 @@ impl AsyncWrite for Wire {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let taken = match &mut self.link {
-            Link::Plain(tcp) => Pin::new(tcp).poll_write(cx, buf),
-            Link::Tls(tls) => Pin::new(tls).poll_write(cx, buf),
-        };
+        let taken = self.link.poll_write(cx, buf);
         self.gauge.note(&taken);
         taken
     }
@@ -86,37 +75,23 @@ impl AsyncWrite for Wire {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let taken = match &mut self.link {
-            Link::Plain(tcp) => gather::poll_write(tcp, cx, bufs),
-            Link::Tls(tls) => Pin::new(tls).poll_write_vectored(cx, bufs),
-        };
+        let taken = self.link.poll_write_vectored(cx, bufs);
         self.gauge.note(&taken);
         taken
     }
 
     fn is_write_vectored(&self) -> bool {
-        match &self.link {
-            Link::Plain(tcp) => tcp.is_write_vectored(),
-            Link::Tls(tls) => tls.is_write_vectored(),
-        }
+        self.link.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.link {
-            Link::Plain(_) => Poll::Ready(Ok(())), // TCP keeps nothing back.
-            Link::Tls(tls) => {
-                let flushed = Pin::new(tls).poll_flush(cx);
-                self.gauge.blocked.set(flushed.is_pending());
-                flushed
-            }
-        }
+        let Some(flushed) = self.link.poll_flush(cx) else { return Poll::Ready(Ok(())) };
+        self.gauge.blocked.set(flushed.is_pending());
+        flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.link {
-            Link::Plain(tcp) => Pin::new(tcp).poll_shutdown(cx),
-            Link::Tls(tls) => Pin::new(tls).poll_shutdown(cx),
-        }
+        self.link.poll_shutdown(cx)
     }
 }
 

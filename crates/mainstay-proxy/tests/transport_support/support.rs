@@ -17,7 +17,9 @@ use mainstay_core::problem::Code;
 use mainstay_proxy::body::{BodyError, InBody, OutBody};
 use mainstay_proxy::framing::Refusal;
 use mainstay_proxy::listener::{Caps, Listener};
-use mainstay_proxy::server::{self, ConnInfo, Endpoint, Limits, OnMalformed, Plan, Server};
+use mainstay_proxy::server::{
+    self, ConnInfo, Endpoint, Limits, LiveLimits, OnIncident, Plan, Server,
+};
 use mainstay_proxy::tls::ServerTls;
 use mainstay_proxy::upstream::{Upstream, UpstreamBody, UpstreamSettings};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -95,6 +97,7 @@ pub async fn text(response: Response<UpstreamBody>) -> String {
 pub struct Gateway {
     pub address: SocketAddr,
     pub server: Server,
+    pub limits: LiveLimits,
 }
 
 pub struct Setup {
@@ -104,7 +107,7 @@ pub struct Setup {
     pub drain: Duration,
     pub settings: UpstreamSettings,
     pub listener: Option<Listener>,
-    pub on_malformed: OnMalformed,
+    pub on_incident: OnIncident,
 }
 
 impl Default for Setup {
@@ -116,7 +119,7 @@ impl Default for Setup {
             drain: Duration::from_secs(5),
             settings: UpstreamSettings::default(),
             listener: None,
-            on_malformed: OnMalformed::default(),
+            on_incident: OnIncident::default(),
         }
     }
 }
@@ -128,13 +131,13 @@ impl Setup {
         let listener = self.listener.unwrap_or_else(|| Listener::bind(any, workers).unwrap());
         let bound = listener.address();
         let upstream = Upstream::new(address.to_string(), Arc::new(self.settings));
+        let limits = LiveLimits::from(Limits { drain: self.drain, ..self.limits });
         let plan = Plan {
             workers,
             endpoints: vec![Endpoint { listener, tls: self.tls }],
-            limits: self.limits,
+            limits: limits.clone(),
             caps: Caps::new(1_000, 0),
-            drain: self.drain,
-            on_malformed: self.on_malformed,
+            on_incident: self.on_incident,
         };
         let server = server::serve(plan, move |_worker| {
             let upstream = upstream.clone();
@@ -143,7 +146,7 @@ impl Setup {
                 async move { sent.await.map_or_else(refuse, |answer| answer.map(OutBody::from)) }
             }
         });
-        Gateway { address: bound, server: server.unwrap() }
+        Gateway { address: bound, server: server.unwrap(), limits }
     }
 }
 

@@ -56,12 +56,27 @@ impl Estimate {
         Self { nanos, at: now, hint: self.hint }
     }
 
+    /// The estimate after a call whose circuit had sent it to find out how the instance is, and
+    /// which succeeded: what it took is what is known now. The failures before it have been judged
+    /// by the circuit; were they remembered here as well, an instance that is well again would
+    /// idle until they have faded, about a minute and a half later.
+    #[must_use]
+    pub fn relearn(self, now: Instant, sample: Duration) -> Self {
+        Self { nanos: 0.0, ..self }.observe(now, sample)
+    }
+
     /// The estimate after the instance asked at `now` to be left alone for `after`, of which at
     /// most [`RETRY_AFTER_MAX`] is believed. A hint that ends later than this one stays.
     #[must_use]
     pub fn retry_after(self, now: Instant, after: Duration) -> Self {
         let hint = Hint::new(now.max(self.at), after.min(RETRY_AFTER_MAX));
         Self { hint: if self.hint.until_ms < hint.until_ms { hint } else { self.hint }, ..self }
+    }
+
+    /// How much longer at `now` the instance wants to be left alone.
+    pub fn asked_to_wait(self, now: Instant) -> Option<Duration> {
+        let until = Instant::from_nanos(self.hint.until_ms.saturating_mul(1_000_000));
+        (now < until).then(|| until.since(now))
     }
 
     /// What a failed call counts as: `latency`, but at least `penalty`.

@@ -1,7 +1,10 @@
 //! The picker.
 
+mod among;
+
 use mainstay_core::Instant;
 
+use self::among::{cheapest, mix, rotated, weighted};
 use super::snapshot::{Level, Member, levels};
 use super::{BalancePolicy, Estimate, Kind, LevelState, SlowStart, Snapshot, below};
 
@@ -45,6 +48,11 @@ pub struct Load {
     pub in_flight: u32,
     /// Latency; only `peak_ewma` looks at it.
     pub estimate: Estimate,
+    /// Its circuit admits, and waits for a call to find out how it is. Such an instance is picked
+    /// whenever it is drawn: an estimate that remembers the failures would keep it from the very
+    /// call that could show that they are over. How many calls that are is for its circuit to say,
+    /// and how soon for the draw, which is as fair to it as to any other.
+    pub curious: bool,
 }
 
 /// Why no instance was picked.
@@ -232,11 +240,12 @@ impl<L: Fn(usize) -> Load> Rule for Drawn<'_, L> {
         let weight = |member: &Member| f64::from(member.weight) * picker.factor(member, ask.now);
         match picker.kind {
             Kind::LeastRequest => this.by_cost(level, can, |member| {
-                (f64::from(load(member.index).in_flight) + 1.0) / weight(member)
+                let Load { in_flight, curious, .. } = load(member.index);
+                if curious { CURIOUS } else { (f64::from(in_flight) + 1.0) / weight(member) }
             }),
             Kind::PeakEwma => this.by_cost(level, can, |member| {
-                let Load { in_flight, estimate } = load(member.index);
-                estimate.cost(ask.now, in_flight) / weight(member)
+                let Load { in_flight, estimate, curious } = load(member.index);
+                if curious { CURIOUS } else { estimate.cost(ask.now, in_flight) / weight(member) }
             }),
             Kind::Random | Kind::RoundRobin => this.by_weight(level, can),
             Kind::RingHash | Kind::Maglev => match ask.hash {
@@ -246,6 +255,9 @@ impl<L: Fn(usize) -> Load> Rule for Drawn<'_, L> {
         }
     }
 }
+
+/// Less than any cost there is.
+const CURIOUS: f64 = -1.0;
 
 /// Instances that can be drawn for comparison at most.
 const CHOICES_MAX: usize = 16;
@@ -350,49 +362,4 @@ impl<L> Drawn<'_, L> {
         // More instances than slots: some have no entry, but can answer.
         level.members.iter().map(|member| member.index).find(|&index| can(index))
     }
-}
-
-/// The member drawn by weight; `None` if there is none.
-fn weighted<'a>(
-    members: impl Iterator<Item = &'a Member> + Clone,
-    draw: u64,
-    weight: impl Fn(&Member) -> u64,
-) -> Option<usize> {
-    let total: u64 = members.clone().map(&weight).sum();
-    let mut place = draw.checked_rem(total)?;
-    members.into_iter().find_map(|member| match place.checked_sub(weight(member)) {
-        Some(rest) => {
-            place = rest;
-            None
-        }
-        None => Some(member.index),
-    })
-}
-
-/// The first of the cheapest.
-fn cheapest<'a>(
-    members: impl Iterator<Item = &'a Member>,
-    can: impl Fn(usize) -> bool,
-    cost: impl Fn(&Member) -> f64,
-) -> Option<usize> {
-    let mut best = None;
-    for member in members.filter(|member| can(member.index)) {
-        let cost = cost(member);
-        if best.is_none_or(|(least, _)| cost < least) {
-            best = Some((cost, member.index));
-        }
-    }
-    best.map(|(_, index)| index)
-}
-
-fn rotated(members: &[Member], start: usize) -> impl Iterator<Item = &Member> {
-    members[start..].iter().chain(&members[..start])
-}
-
-/// One more draw out of another: the finalizer of `SplitMix64` (Steele, Lea and Flood, 2014).
-const fn mix(draw: u64) -> u64 {
-    let z = draw.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
 }

@@ -298,7 +298,7 @@ fn body(status: u16, body: String) -> Result<Arc<str>, Invalid> {
     Ok(Arc::from(body))
 }
 
-const WORDS: [(&str, u16); 12] = [
+pub(super) const WORDS: [(&str, u16); 12] = [
     ("circuit", CIRCUIT),
     ("timeout", TIMEOUT),
     ("connect", CONNECT),

@@ -19,6 +19,7 @@ use mainstay_core::Instant;
 use super::decision::Cost;
 use super::machine::{Level, Request, Rule, Spent, Verdict, nanos};
 use super::policy::Quota;
+use super::snapshot::{Left, QuotaLeft};
 
 /// An emission interval and a burst, worked out so that asking needs no division.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +68,16 @@ impl Rate {
     /// How long until a bucket whose theoretical arrival time is `tat` is full.
     pub fn reset(&self, tat: u64, now: Instant) -> Duration {
         self.span(tat.saturating_sub(self.grains(now)))
+    }
+
+    /// What is worth keeping of a bucket whose theoretical arrival time is `tat`.
+    pub fn snapshot(&self, tat: u64, now: Instant) -> Option<QuotaLeft> {
+        QuotaLeft::of(self, &tat, now)
+    }
+
+    /// The theoretical arrival time of a bucket that was written down `elapsed` ago.
+    pub fn restored(&self, kept: &QuotaLeft, now: Instant, elapsed: Duration) -> u64 {
+        kept.state(self, now, elapsed)
     }
 
     /// The theoretical arrival time after giving back a cost that was granted at `at`.
@@ -182,6 +193,20 @@ impl Rule for Rate {
         let capacity = u64::from(self.burst);
         let used = capacity - self.remaining(*tat, now).min(capacity);
         Level { used, capacity, reset: self.reset(*tat, now) }
+    }
+
+    fn measure(&self) -> [u64; 3] {
+        [self.interval.by, self.grain.by, u64::from(self.burst)]
+    }
+
+    fn save(&self, tat: &u64, now: Instant) -> Option<Left> {
+        Some(Left::Full { in_nanoseconds: nanos(self.reset(*tat, now)) })
+    }
+
+    fn load(&self, left: &Left, now: Instant, elapsed: Duration) -> Option<u64> {
+        let Left::Full { in_nanoseconds } = left else { return None };
+        let full_in = Duration::from_nanos(*in_nanoseconds).saturating_sub(elapsed);
+        Some(self.grains(now.plus(full_in)).min(self.grains(now).saturating_add(self.tolerance)))
     }
 
     fn age(&self, tat: &u64) -> u64 {

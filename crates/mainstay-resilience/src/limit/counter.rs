@@ -16,6 +16,7 @@ use mainstay_core::Instant;
 
 use super::machine::{Level, Request, Rule, Spent, Verdict, carried, nanos};
 use super::policy::Quota;
+use super::snapshot::Left;
 
 /// How many windows ahead a call may reserve. The counts are part of every key's state, which must
 /// stay below 96 bytes with all that belongs to a key.
@@ -135,6 +136,23 @@ impl Rule for Counter {
         self.advance(&mut state, now);
         let reset = self.reset(&state, now);
         Level { used: u64::from(state.used[0]), capacity: u64::from(self.max), reset }
+    }
+
+    fn measure(&self) -> [u64; 3] {
+        [self.window, 0, 0]
+    }
+
+    fn save(&self, state: &Windows, now: Instant) -> Option<Left> {
+        let mut state = *state;
+        self.advance(&mut state, now);
+        Some(Left::windows(&state.used, state.start, now))
+    }
+
+    fn load(&self, left: &Left, now: Instant, elapsed: Duration) -> Option<Windows> {
+        let (start, used) = left.to_windows(now, elapsed)?;
+        let mut state = Windows { start, used };
+        self.advance(&mut state, now);
+        Some(state)
     }
 
     fn age(&self, state: &Windows) -> u64 {

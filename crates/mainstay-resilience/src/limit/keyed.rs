@@ -12,6 +12,7 @@
 mod table;
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use mainstay_core::Instant;
 
@@ -23,6 +24,7 @@ use super::machine::{Clerk, Level, Request, Spent};
 use super::pacing::Pacing;
 use super::policy::{Kind, LimitPolicy, Mode};
 use super::sliding::Sliding;
+use super::snapshot::QuotaLeft;
 use super::top::{KeyText, TopKey};
 use super::warm_up::WarmUp;
 
@@ -118,6 +120,24 @@ impl Keyed {
             self.percent = percent;
             self.tables.become_like(tables, now);
         }
+    }
+
+    /// What is worth keeping of the keys in slots from `from` on, at most `most` slots, and the
+    /// slot to go on from. Whoever shares the table lets others at it in between.
+    pub fn snapshot(
+        &self,
+        now: Instant,
+        from: usize,
+        most: usize,
+    ) -> (Vec<(u128, QuotaLeft)>, Option<usize>) {
+        let now = now.max(self.last);
+        each!(&self.tables, table => table.snapshot(now, from, most))
+    }
+
+    /// Begins with what was written down of keys `elapsed` ago. For a limit no key has asked yet.
+    pub fn restore(&mut self, now: Instant, kept: &[(u128, QuotaLeft)], elapsed: Duration) {
+        let now = self.see(now);
+        each!(&mut self.tables, table => table.restore(now, kept, elapsed));
     }
 
     /// The table and the answers so far.

@@ -1,5 +1,7 @@
 //! One time-based limit, whatever its kind.
 
+use std::time::Duration;
+
 use mainstay_core::Instant;
 
 use super::bucket::Rate;
@@ -9,6 +11,7 @@ use super::machine::{Clerk, Level, Refusing, Request, Rule, Spent, Verdict};
 use super::pacing::Pacing;
 use super::policy::{Kind, LimitPolicy, Mode};
 use super::sliding::Sliding;
+use super::snapshot::QuotaLeft;
 use super::warm_up::WarmUp;
 
 /// A counter, sliding window, bucket, pacer or warm-up.
@@ -109,6 +112,18 @@ impl Limiter {
             self.machine.become_like(machine, now);
             self.life = self.life.wrapping_add(1).max(1);
         }
+    }
+
+    /// What is worth keeping over a restart, if anything.
+    pub fn snapshot(&self, now: Instant) -> Option<QuotaLeft> {
+        self.machine.snapshot(now.max(self.last))
+    }
+
+    /// Begins with what was written down `elapsed` ago. For a limit nobody has asked yet.
+    pub fn restore(&mut self, now: Instant, kept: &QuotaLeft, elapsed: Duration) {
+        let now = self.see(now);
+        self.machine.restore(now, kept, elapsed);
+        self.life = self.life.wrapping_add(1).max(1);
     }
 
     /// How much is in use at `now`, and the answers so far.
@@ -216,6 +231,14 @@ impl Machine {
 
     fn refund(&mut self, now: Instant, spent: Spent) {
         each!(self, lone => lone.rule.refund(&mut lone.state, now, spent));
+    }
+
+    fn restore(&mut self, now: Instant, kept: &QuotaLeft, elapsed: Duration) {
+        each!(self, lone => lone.state = kept.state(&lone.rule, now, elapsed));
+    }
+
+    fn snapshot(&self, now: Instant) -> Option<QuotaLeft> {
+        each!(self, lone => QuotaLeft::of(&lone.rule, &lone.state, now))
     }
 
     fn level(&self, now: Instant) -> Level {

@@ -7,6 +7,7 @@ use mainstay_core::Instant;
 
 use super::decision::{Decision, Denied, Receipt, Tally};
 use super::policy::Mode;
+use super::snapshot::Left;
 
 /// A rule with every number worked out in advance, applied to states of a few words.
 ///
@@ -34,6 +35,21 @@ pub(super) trait Rule: Copy + Debug {
 
     /// How much of the limit is in use.
     fn level(&self, state: &Self::State, now: Instant) -> Level;
+
+    /// How it counts, in three numbers: a state kept under others means something else.
+    fn measure(&self) -> [u64; 3] {
+        [0; 3]
+    }
+
+    /// `state` in spans before and after `now`; none for a rule that is about the moment only.
+    fn save(&self, _state: &Self::State, _now: Instant) -> Option<Left> {
+        None
+    }
+
+    /// The state that [`Rule::save`] wrote down `elapsed` ago, under a rule of the same measure.
+    fn load(&self, _left: &Left, _now: Instant, _elapsed: Duration) -> Option<Self::State> {
+        None
+    }
 
     /// Grows with the last use of the state; of two equally used states the lower one is older.
     fn age(&self, state: &Self::State) -> u64;

@@ -1,6 +1,7 @@
 //! The `[limit.N]` table: as written, and as meant.
 
 mod raw;
+mod resolve;
 
 use std::num::NonZeroU32;
 use std::time::Duration;

@@ -15,6 +15,7 @@ use mainstay_core::Instant;
 
 use super::machine::{Level, Request, Rule, Spent, Verdict, carried, nanos};
 use super::policy::{Edge, Quota};
+use super::snapshot::Left;
 
 /// Most sub-windows of a window. The counts are part of every key's state, which must stay below
 /// 96 bytes with all that belongs to a key.
@@ -179,6 +180,23 @@ impl Rule for Sliding {
             capacity: u64::from(self.max),
             reset: self.reset(&state, now),
         }
+    }
+
+    fn measure(&self) -> [u64; 3] {
+        [self.sub, self.oldest as u64, 0]
+    }
+
+    fn save(&self, state: &Counts, now: Instant) -> Option<Left> {
+        let mut state = *state;
+        self.advance(&mut state, now);
+        Some(Left::windows(&state.used, state.start, now))
+    }
+
+    fn load(&self, left: &Left, now: Instant, elapsed: Duration) -> Option<Counts> {
+        let (start, used) = left.to_windows(now, elapsed)?;
+        let mut state = Counts { start, used };
+        self.advance(&mut state, now);
+        Some(state)
     }
 
     fn age(&self, state: &Counts) -> u64 {

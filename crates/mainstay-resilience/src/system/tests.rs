@@ -115,10 +115,82 @@ fn the_lowest_priority_goes_first_and_critical_calls_never() {
 }
 
 #[test]
-fn without_anything_learnt_one_call_at_a_time_gets_in() {
+fn a_process_that_has_shown_nothing_sheds_nothing() {
     let mut system = System::new(SystemPolicy::default(), at(3));
     system.observe(at(3), cpu(95.0));
-    assert_eq!(room(&mut system, Priority::Normal), 2);
+    assert_eq!(room(&mut system, Priority::Normal), 100);
+}
+
+/// One second of `(calls that came back, their mean latency in ms)` each, then a shortage: how
+/// many calls may be in flight, so that one more is shed.
+#[test]
+fn what_is_shed_exceeds_the_best_rate_times_the_best_latency() {
+    let table: [(&[(u64, u64)], u32); 7] = [
+        (&[(100, 50)], 5),
+        (&[(100, 50), (200, 50)], 10),
+        // The best rate of one second, the best latency of another.
+        (&[(100, 50), (200, 100)], 10),
+        (&[(200, 100), (0, 0), (100, 50)], 10),
+        // One call may always be in flight.
+        (&[(1, 1)], 1),
+        // A fraction of a call is none: 7.5 are exceeded by the eighth.
+        (&[(150, 50)], 7),
+        (&[(1000, 32)], 32),
+    ];
+    for (seconds, most) in table {
+        let mut system = System::new(SystemPolicy::default(), at(0));
+        let mut now = at(0);
+        for &(calls, latency_ms) in seconds {
+            now = now.plus(Duration::from_secs(1));
+            system.learn(now, calls, Duration::from_millis(calls * latency_ms));
+        }
+        let weigh = |system: &mut System, in_flight| {
+            system.weigh(now, Priority::Normal, [0, in_flight, 0, 0]).is_ok()
+        };
+        assert!(weigh(&mut system, 10_000), "no shortage: {seconds:?}");
+        system.observe(now, cpu(85.0));
+        assert!(weigh(&mut system, most), "{most} in flight, {seconds:?}");
+        assert!(!weigh(&mut system, most + 1), "{} in flight, {seconds:?}", most + 1);
+    }
+}
+
+#[test]
+fn a_long_second_is_no_better_than_a_short_one() {
+    let mut system = System::new(SystemPolicy::default(), at(0));
+    system.learn(at(0), 0, Duration::ZERO);
+    system.learn(at(2), 200, Duration::from_secs(10));
+    let carries = system.carries().unwrap();
+    assert!((carries - 5.0).abs() < 1e-9, "200 calls of 50 ms in two seconds: {carries}");
+}
+
+#[test]
+fn shedding_does_not_make_room_for_more_shedding() {
+    // Somebody else keeps the processor busy for a minute. A thousand calls of 10 ms come each
+    // second, by chance now more and now fewer at once, so that a part is shed.
+    let mut system = System::new(SystemPolicy::default(), at(0));
+    for second in 1..=10 {
+        system.learn(at(second), 1_000, Duration::from_secs(10));
+    }
+    for second in 11..=70 {
+        system.observe(at(second), cpu(95.0));
+        let fit =
+            (0..20).filter(|&n| system.weigh(at(second), Priority::Normal, [0, n, 0, 0]).is_ok());
+        let answered = fit.count() as u64 * 80;
+        system.learn(
+            at(second),
+            answered,
+            Duration::from_millis(10) * u32::try_from(answered).unwrap(),
+        );
+    }
+    assert!(
+        system.weigh(at(70), Priority::Normal, [0, 10, 0, 0]).is_ok(),
+        "{:?}",
+        system.carries()
+    );
+    assert!(system.weigh(at(70), Priority::Normal, [0, 11, 0, 0]).is_err());
+    system.observe(at(71), cpu(1.0));
+    system.poll(at(90));
+    assert_eq!(system.carries(), None, "after the shortage ten seconds are ten seconds");
 }
 
 #[test]

@@ -81,6 +81,25 @@ pub(super) fn route(verb: Route, session: &mut Session<'_>) -> Ended {
         return session.print(&format!("route none: {}", text("problem").unwrap_or("no match")));
     };
     session.print(&format!("route {route}"))?;
+    let captures = answer.get("captures").and_then(Json::as_object).into_iter().flatten();
+    let captures: Vec<String> = captures
+        .map(|(name, value)| format!("{name}={}", value.as_str().unwrap_or_default()))
+        .collect();
+    if !captures.is_empty() {
+        session.print(&format!("captures {}", captures.join(" ")))?;
+    }
+    let services = answer.get("services").and_then(Json::as_array).into_iter().flatten();
+    let split: Vec<String> = services
+        .filter_map(|service| {
+            let share = service.get("share_percent")?.as_f64()?;
+            Some(format!("{} {share} %", service.get("service")?.as_str()?))
+        })
+        .collect();
+    if !split.is_empty() {
+        let chosen = text("service").filter(|_| 1 < split.len());
+        let chosen = chosen.map(|chosen| format!("; this caller: {chosen}")).unwrap_or_default();
+        session.print(&format!("split {}{chosen}", split.join(", ")))?;
+    }
     let stages = answer.get("stages").cloned().unwrap_or_default();
     session.show(&stages, &STAGES)
 }

@@ -21,7 +21,7 @@ pub(super) async fn upstreams(State(shared): State<Arc<Shared>>) -> Answer {
     let running = shared.gateway.running();
     let upstream = |(name, upstream): (&ServiceName, &Arc<UpstreamRuntime>)| {
         let all = upstream.instances.view();
-        let in_flight: u32 = all.iter().map(|row| row.endpoint.load().in_flight).sum();
+        let in_flight: u32 = all.iter().map(|row| row.endpoint.load(moment.now).in_flight).sum();
         json!({
             "namespace": upstream.config.namespace,
             "name": name.as_str(),
@@ -90,7 +90,7 @@ pub(super) fn why_not(row: &InstanceView, moment: Moment) -> Option<String> {
 
 fn instance(row: &InstanceView, moment: Moment) -> Value {
     let InstanceView { endpoint, instance, ejection } = row;
-    let load = endpoint.load();
+    let load = endpoint.load(moment.now);
     let why_not = why_not(row, moment);
     let circuits = endpoint.circuits().iter().map(
         |circuit| json!({ "id": id(circuit), "state": circuit.view(moment.now).state.as_str() }),

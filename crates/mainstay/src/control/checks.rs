@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
+use mainstay_call::budget::SharedBudget;
 use mainstay_call::circuit::SharedCircuit;
 use mainstay_call::limit::SharedLimit;
 use mainstay_resilience::circuit::State as Stands;
@@ -25,7 +26,9 @@ pub(super) async fn list(State(shared): State<Arc<Shared>>) -> Json<Value> {
         settings_loaded(&shared),
         circuits_open(&shared, moment),
         panic_active(&shared),
+        retry_budget_spent(&shared),
         limits_saturated(&shared),
+        gateway_state_age(&shared),
         instances(&shared, moment),
     ];
     Json(json!({ "items": checked }))
@@ -62,6 +65,36 @@ fn panic_active(shared: &Shared) -> Checked {
     let summary = format!("{} services use instances that look unusable", panicking.len());
     let first = panicking.first().map_or("", String::as_str);
     warned("panic-active", summary, &panicking, &format!("mainstay explain {first}"))
+}
+
+fn retry_budget_spent(shared: &Shared) -> Checked {
+    let all = shared.gateway.parts().machines.budgets();
+    // A budget that forbids every retry has none to spend.
+    let is_spent = |budget: &SharedBudget| {
+        let view = budget.view();
+        view.credits() == 0 && view.spent() > 0
+    };
+    let spent: Vec<String> = all
+        .iter()
+        .filter(|(_, budget)| is_spent(budget))
+        .map(|(service, _)| service.as_ref().to_owned())
+        .collect();
+    let summary = format!("{} of {} retry budgets are spent", spent.len(), all.len());
+    let first = spent.first().map_or("", String::as_str);
+    warned("retry-budget-spent", summary, &spent, &format!("mainstay explain {first}"))
+}
+
+fn gateway_state_age(shared: &Shared) -> Checked {
+    let (age, overdue) = shared.state_age();
+    let (state, summary) = match age {
+        None => (Verdict::Unknown, "what calls taught has not been written down yet".to_owned()),
+        Some(age) => {
+            let state = if overdue { Verdict::Warn } else { Verdict::Pass };
+            (state, format!("what calls taught was written down {} s ago", age.as_secs()))
+        }
+    };
+    let next = (state != Verdict::Pass).then_some("mainstay explain check-gateway-state-age");
+    checked("gateway-state-age", "calls", state, summary, None, next)
 }
 
 fn limits_saturated(shared: &Shared) -> Checked {

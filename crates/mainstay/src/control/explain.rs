@@ -1,4 +1,6 @@
-//! Why something is as it is: a code, a request, a service, a rule.
+//! Why something is as it is: a code, a request, a service, a route, a rule.
+
+mod route;
 
 use std::sync::Arc;
 
@@ -35,6 +37,14 @@ pub(super) async fn explain(
     if let Some(limit) = limits::find(&shared, &subject) {
         return Ok(Json(limit_document(&subject, &limit)));
     }
+    if let Some(route) = running.plane.routes.iter().find(|route| route.name.as_str() == name) {
+        return Ok(Json(route::document_of(&shared, &running, &subject, route)));
+    }
+    if let Some((_, fallback)) =
+        running.plane.fallbacks.iter().find(|(known, _)| known.as_str() == name)
+    {
+        return Ok(Json(route::fallback(&running, &subject, name, fallback)));
+    }
     let machines = shared.gateway.parts().machines.circuits();
     let is_meant =
         |c: &&Arc<SharedCircuit>| *c.key().policy == *subject || circuits::id(c) == subject;
@@ -59,7 +69,7 @@ fn request(shared: &Shared, id: &str) -> Answer {
     Err(if is_id {
         Refused::new(Code::NotRecorded, why_not.to_string())
     } else {
-        let kinds = "no code, service, limit, circuit or recorded request";
+        let kinds = "no code, service, limit, route, fallback, circuit or recorded request";
         Refused::new(Code::NotFound, format!("{kinds} is called `{id}`"))
     })
 }
@@ -77,7 +87,7 @@ fn service(subject: &str, upstream: &UpstreamRuntime) -> Value {
         .map(|row| {
             let why_not = balance::why_not(row, moment);
             let outcome = if why_not.is_none() { "pass" } else { "reject" };
-            let in_flight = row.endpoint.load().in_flight;
+            let in_flight = row.endpoint.load(moment.now).in_flight;
             let until = row.ejection.and_then(|ejection| moment.text(ejection.until));
             json!({
                 "stage": "balance",
@@ -102,27 +112,43 @@ fn service(subject: &str, upstream: &UpstreamRuntime) -> Value {
 
 fn limit_document(subject: &str, limit: &mainstay_call::limit::SharedLimit) -> Value {
     let kind = limits::kind(&limit.policy().kind);
+    let summary = match limits::filled(limit) {
+        Some(usage) => {
+            format!("limit {subject}: {} of {} in use, {kind}", usage.used, usage.capacity)
+        }
+        None => format!("limit {subject}: a quota for each key, {kind}"),
+    };
+    document(subject, "limit", &summary, vec![limit_step(limit)])
+}
+
+fn limit_step(limit: &mainstay_call::limit::SharedLimit) -> Value {
     let (outcome, observed, threshold) = match limits::filled(limit) {
         Some(usage) => {
             let outcome = if usage.remaining() == 0 { "reject" } else { "pass" };
-            (outcome, Some(usage.used.to_string()), Some(usage.capacity.to_string()))
+            (outcome, usage.used.to_string(), Some(usage.capacity.to_string()))
         }
-        None => ("pass", None, None),
+        None => ("pass", "a quota for each key".to_owned(), None),
     };
-    let summary = match (&observed, &threshold) {
-        (Some(used), Some(all)) => format!("limit {subject}: {used} of {all} in use, {kind}"),
-        _ => format!("limit {subject}: a quota for each key, {kind}"),
-    };
-    let step = json!({
-        "stage": "limit",
+    step("limit", outcome, limit.name(), Some(observed), threshold)
+}
+
+/// One stage, of which it is not known since when it is so.
+fn step(
+    stage: &str,
+    outcome: &str,
+    rule: &str,
+    observed: Option<String>,
+    threshold: Option<String>,
+) -> Value {
+    json!({
+        "stage": stage,
         "outcome": outcome,
-        "rule": subject,
+        "rule": rule,
         "observed": observed,
         "threshold": threshold,
         "since": null,
         "clears_when": null,
-    });
-    document(subject, "limit", &summary, vec![step])
+    })
 }
 
 fn circuit_step(circuit: &SharedCircuit) -> Value {

@@ -1,7 +1,10 @@
 //! Questions and changes against a listener that says what the test wants.
 
+use std::fs;
+use std::io::Write as _;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt as _;
 use std::thread;
 
 use super::*;

@@ -1,4 +1,4 @@
-//! What circuits have learnt, kept over a restart of the process.
+//! What calls have taught, kept over a restart of the process.
 
 use std::io;
 use std::path::Path;
@@ -7,7 +7,8 @@ use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
 use std::time::SystemTime;
 
-use mainstay_call::machines::Machines;
+use mainstay_call::machines::{Machines, Saved};
+use mainstay_proxy::gateway::Gateway;
 use mainstay_proxy::snapshot::{Calls, Keeper, SnapshotFile};
 
 /// Hands `machines` what the process before this one left in `data_dir`. To be called before
@@ -17,8 +18,10 @@ pub(super) fn restore(data_dir: &Path, machines: &Machines) {
     match SnapshotFile::new(data_dir).read(wall_clock()) {
         Ok(None) => (),
         Ok(Some((calls, age))) => {
-            tracing::info!(circuits = calls.circuits.len(), ?age, "circuits restored");
-            machines.restore(calls.circuits, age);
+            let Saved { circuits, limits, bans, .. } = &calls.saved;
+            let (circuits, limits, bans) = (circuits.len(), limits.len(), bans.len());
+            tracing::info!(circuits, limits, bans, ?age, "circuits, limits and bans restored");
+            machines.restore(calls.saved, age);
         }
         Err(ignored) => {
             let cause = std::error::Error::source(&ignored).map(ToString::to_string);
@@ -35,15 +38,14 @@ pub(super) struct Keeping {
 }
 
 impl Keeping {
-    /// Keeps the circuits of `machines` in `data_dir`, which this process holds.
+    /// Keeps the file of `keeper`, whose directory this process holds, up to what `gateway` learns.
     ///
     /// # Errors
     ///
     /// When no thread can be started.
-    pub(super) fn start(data_dir: &Path, machines: Arc<Machines>) -> io::Result<Self> {
-        let keeper = Keeper::new(SnapshotFile::new(data_dir));
+    pub(super) fn start(keeper: Arc<Keeper>, gateway: Arc<Gateway>) -> io::Result<Self> {
         let (stop, stopped) = channel();
-        let take = move || Calls::new(wall_clock(), machines.snapshot());
+        let take = move || Calls::new(wall_clock(), gateway.learnt());
         let failed = |error: io::Error| tracing::warn!(%error, "circuits cannot be written down");
         let thread = std::thread::Builder::new()
             .name("snapshot".to_owned())
@@ -59,6 +61,6 @@ impl Keeping {
 }
 
 #[expect(clippy::disallowed_methods, reason = "the file outlives the clock of this process")]
-fn wall_clock() -> SystemTime {
+pub(super) fn wall_clock() -> SystemTime {
     SystemTime::now()
 }

@@ -1,11 +1,9 @@
 //! One running process: what it is made of, in the order in which it starts and ends.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::net::{SocketAddr, TcpListener};
 use std::num::NonZeroUsize;
-use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,20 +14,22 @@ use mainstay_core::problem::Code;
 use mainstay_core::{Clock, Instant};
 use mainstay_proxy::access_log::AccessLog;
 use mainstay_proxy::config::{GatewayConfig, Plane};
-use mainstay_proxy::gateway::{Gateway, Parts, Running};
-use mainstay_proxy::listener::{Caps, Listener};
+use mainstay_proxy::gateway::{Gateway, Parts};
+use mainstay_proxy::listener::Listener;
 use mainstay_proxy::metrics::Metrics;
-use mainstay_proxy::server::{self, Endpoint, Limits, OnMalformed, Plan, Server};
-use mainstay_proxy::tls::{ClientCertificates, Pair, ServerTls, TlsError};
+use mainstay_proxy::server::Server;
+use mainstay_proxy::snapshot::{Keeper, SnapshotFile};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use super::data_dir::DataDir;
+use super::doors::{self, Doors, Sockets, copies, duplicates, open_all, serve_gateway};
 use super::keeping::{self, Keeping};
-use super::listeners::{self, Inherited};
+use super::listeners::Inherited;
 use super::sampling::Sampling;
+use super::shared::{Shared, unreadable};
 use super::signals::{Signals, Told};
-use super::{Ready, Role, Start, system, takeover};
+use super::{Ready, Role, Start, failed, takeover};
 use crate::cli::Session;
 use crate::control;
 use crate::control_client::{ContextFile, default_data_dir, started_ticks};
@@ -40,51 +40,13 @@ use crate::settings::root::{Meant, RESTART_ONLY};
 use crate::settings::watch::{DEBOUNCE, Watch};
 use crate::settings::{Errors, Settings};
 
-/// What the control plane may see and do.
-#[derive(Debug)]
-pub struct Shared {
-    /// The data plane.
-    pub gateway: Arc<Gateway>,
-    /// The configuration in force.
-    pub live: Mutex<Live<Settings, Meant>>,
-    /// What every request to the control plane must bear.
-    pub token: String,
-    /// When the process became ready.
-    pub since: Instant,
-    /// Set once the process drains: it is then no longer ready.
-    pub draining: AtomicBool,
-    /// What was said when it became ready.
-    pub ready: Ready,
-    tls: Option<ServerTls>,
-}
-
-impl Shared {
-    /// Reads the configuration again and serves by it. On an error nothing has changed.
-    ///
-    /// # Errors
-    ///
-    /// [`Errors`] with every fault.
-    pub fn reload(&self) -> Result<Reloaded, Errors> {
-        let mut live = self.live.lock();
-        let done = live.reload()?;
-        let plane = Arc::clone(&live.current().plane);
-        drop(live);
-        let served = self.gateway.replace(Arc::clone(&plane)).and_then(|()| {
-            self.tls.as_ref().map_or(Ok(()), |tls| tls.reload(&pairs(&plane.gateway)))
-        });
-        served.map_err(|error| unreadable(&error))?;
-        self.gateway.parts().machines.retain_used();
-        Ok(done)
-    }
-}
-
 /// A started process.
 #[derive(Debug)]
 pub struct Node {
     shared: Arc<Shared>,
     server: Server,
     control: std::thread::JoinHandle<()>,
-    log_writer: Option<std::thread::JoinHandle<()>>,
+    log_writer: std::thread::JoinHandle<()>,
     stop: CancellationToken,
     told: tokio::sync::mpsc::UnboundedReceiver<Told>,
     context_file: PathBuf,
@@ -127,7 +89,7 @@ impl Node {
         keeping::restore(data_dir.path(), &parts.machines);
         let gateway =
             Gateway::new(Arc::clone(&meant.plane), parts).map_err(|error| unreadable(&error))?;
-        let tls = server_tls(&meant.plane.gateway).map_err(|error| unreadable(&error))?;
+        let transport = doors::transport(&gateway)?;
         let ready = ready(&start, &doors, &meant.plane, data_dir.path().into(), began);
         let kept = Arc::new(Mutex::new(duplicates(&doors)?));
         let offered = {
@@ -135,7 +97,7 @@ impl Node {
             move || copies(&kept.lock())
         };
         let control_listener = doors.control.try_clone().map_err(|e| failed("control port", &e))?;
-        let server = serve_gateway(&gateway, doors, tls.clone(), workers)?;
+        let server = serve_gateway(&gateway, doors, &transport, workers)?;
         let shared = Arc::new(Shared {
             gateway,
             live: Mutex::new(live),
@@ -143,7 +105,8 @@ impl Node {
             since: MonotonicClock.now(),
             draining: AtomicBool::new(false),
             ready,
-            tls,
+            transport,
+            keeper: Arc::new(Keeper::new(SnapshotFile::new(data_dir.path()))),
         });
         let stop = CancellationToken::new();
         let (tell, told) = tokio::sync::mpsc::unbounded_channel();
@@ -153,7 +116,7 @@ impl Node {
             data_dir.hold(TAKEOVER_PATIENCE)?;
         }
         // Only now: until here the process before this one may have written the file.
-        let keeping = Keeping::start(data_dir.path(), Arc::clone(&shared.gateway.parts().machines))
+        let keeping = Keeping::start(Arc::clone(&shared.keeper), Arc::clone(&shared.gateway))
             .map_err(|error| failed("the snapshot of circuits", &error))?;
         takeover::offer(data_dir.path(), offered, move || {
             let _told_if_still_there = tell.send(Told::Terminate);
@@ -215,9 +178,7 @@ impl Node {
         }
         drop(self.shared);
         // The writer ends when the last worker's handle to it is gone.
-        if let Some(writer) = self.log_writer {
-            let _ended = writer.join();
-        }
+        let _ended = self.log_writer.join();
         tracing::info!(cut = drained.cut, "ended");
         drop(self.data_dir);
         if ended_by == Told::Interrupt { INTERRUPTED } else { Exit::Done.code() }
@@ -240,13 +201,6 @@ const INTERRUPTED: u8 = 130;
 
 /// How long the process before may drain, at most, before this one holds the data directory.
 const TAKEOVER_PATIENCE: Duration = Duration::from_secs(400);
-
-/// Everything that is listened on.
-struct Doors {
-    control: TcpListener,
-    plain: Vec<Listener>,
-    tls: Vec<Listener>,
-}
 
 fn open_data_dir(start: &Start) -> Result<DataDir, Errors> {
     let of = |name: &str| std::env::var(name).ok();
@@ -279,134 +233,17 @@ fn workers(config: &GatewayConfig) -> NonZeroUsize {
     asked.or_else(|| std::thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN)
 }
 
-fn open_all(
-    start: &Start,
-    meant: &Meant,
-    workers: NonZeroUsize,
-    inherited: &mut Inherited,
-) -> Result<Doors, Errors> {
-    let random = start.random_ports;
-    let one = NonZeroUsize::MIN;
-    let control = listeners::open("control", meant.control, random, one, inherited)?;
-    let mut open = |kind: &str, addresses: &[SocketAddr]| -> Result<Vec<Listener>, Errors> {
-        let each = addresses.iter().enumerate().map(|(n, address)| {
-            listeners::open(&format!("{kind}-{n}"), *address, random, workers, inherited)
-        });
-        each.collect()
-    };
-    let plain = open("gateway", &meant.plane.gateway.listen)?;
-    let tls = open("gateway-tls", &meant.plane.gateway.tls_listen)?;
-    let sockets = control.duplicate().map_err(|error| failed("control port", &error))?;
-    let control = sockets.into_iter().next().map(TcpListener::from);
-    let control = control.ok_or_else(|| Report::error(Code::Internal, "no control socket"))?;
-    Ok(Doors { control, plain, tls })
-}
-
-/// Listening sockets by name.
-type Sockets = BTreeMap<String, Vec<OwnedFd>>;
-
-/// Copies of everything that is listened on, kept for a process that takes over.
-fn duplicates(doors: &Doors) -> Result<Sockets, Errors> {
-    let mut kept = Sockets::new();
-    let failed = |error: io::Error| failed("listening sockets", &error);
-    let control = doors.control.try_clone().map_err(failed)?;
-    kept.insert("control".to_owned(), vec![control.into()]);
-    for (kind, listeners) in [("gateway", &doors.plain), ("gateway-tls", &doors.tls)] {
-        for (n, listener) in listeners.iter().enumerate() {
-            kept.insert(format!("{kind}-{n}"), listener.duplicate().map_err(failed)?);
-        }
-    }
-    Ok(kept)
-}
-
-/// What is handed over; there is nothing left to hand over once the process drains.
-fn copies(kept: &Sockets) -> io::Result<Vec<(String, Vec<OwnedFd>)>> {
-    if kept.is_empty() {
-        return Err(io::Error::other("the process drains"));
-    }
-    let copy = |(name, sockets): (&String, &Vec<OwnedFd>)| {
-        let sockets: io::Result<Vec<OwnedFd>> = sockets.iter().map(OwnedFd::try_clone).collect();
-        Ok((name.clone(), sockets?))
-    };
-    kept.iter().map(copy).collect()
-}
-
 fn parts(
     config: &GatewayConfig,
     metrics: Arc<Metrics>,
-) -> Result<(Parts, Option<std::thread::JoinHandle<()>>), Errors> {
+) -> Result<(Parts, std::thread::JoinHandle<()>), Errors> {
     let mut parts = Parts::new(Arc::clone(&metrics));
-    let format = config.access_log.format;
-    if format == mainstay_proxy::access_log::Format::Off {
-        return Ok((parts, None));
-    }
-    let sample = config.access_log.sample_percent;
+    let (format, sample) = (config.access_log.format, config.access_log.sample_percent);
+    // Also when the log is off: a reload may turn it on.
     let (log, writer) = AccessLog::start(format, sample, io::stdout(), metrics)
         .map_err(|error| failed("access log", &error))?;
     parts.log = Some(log);
-    Ok((parts, Some(writer)))
-}
-
-fn pairs(config: &GatewayConfig) -> Vec<Pair> {
-    let pair = |certificate: &mainstay_proxy::config::gateway::CertificateConfig| Pair {
-        certificate: certificate.certificate_file.clone(),
-        key: certificate.key_file.clone(),
-    };
-    config.certificates.iter().map(pair).collect()
-}
-
-fn server_tls(config: &GatewayConfig) -> Result<Option<ServerTls>, TlsError> {
-    if config.tls_listen.is_empty() {
-        return Ok(None);
-    }
-    ServerTls::new(&pairs(config), config.strict_sni, &ClientCertificates::Off).map(Some)
-}
-
-fn serve_gateway(
-    gateway: &Arc<Gateway>,
-    doors: Doors,
-    tls: Option<ServerTls>,
-    workers: NonZeroUsize,
-) -> Result<Server, Errors> {
-    let running = gateway.running();
-    let config = &running.plane.gateway;
-    let plain = doors.plain.into_iter().map(|listener| Endpoint { listener, tls: None });
-    let secure = doors.tls.into_iter().map(|listener| Endpoint { listener, tls: tls.clone() });
-    let per_address = config.limits.connections_per_address_max.unwrap_or(0) as usize;
-    let plan = Plan {
-        workers,
-        endpoints: plain.chain(secure).collect(),
-        limits: limits(&running),
-        on_malformed: {
-            let metrics = Arc::clone(&gateway.parts().metrics);
-            OnMalformed::new(move |rule| metrics.malformed(rule.as_str()))
-        },
-        caps: Caps::new(config.limits.connections_max as usize, per_address),
-        drain: config.drain,
-    };
-    let gateway = Arc::clone(gateway);
-    server::serve(plan, move |_worker| gateway.handler()).map_err(|error| failed("workers", &error))
-}
-
-fn limits(running: &Running) -> Limits {
-    let config = &running.plane.gateway;
-    let limits = &config.limits;
-    Limits {
-        framing: *running.framing(),
-        head: limits.head,
-        body_gap: limits.body_gap,
-        body_rate_min_bytes: u64::from(limits.body_rate_min_bytes),
-        write_stall: limits.write_stall,
-        keepalive: limits.keepalive,
-        connection_age: limits.connection_age,
-        tunnel_idle: config.tunnel_idle,
-        requests_per_connection_max: u64::from(limits.requests_per_connection_max),
-        h2_streams_max: limits.h2.streams_max,
-        h2_header_list_bytes_max: limits.h2.header_list_bytes_max,
-        h2_pending_reset_max: limits.h2.pending_reset_max as usize,
-        h2_local_reset_max: limits.h2.local_reset_max as usize,
-        ..Limits::default()
-    }
+    Ok((parts, writer))
 }
 
 /// The control plane, on a thread of its own; signals arrive there too.
@@ -514,14 +351,4 @@ fn token() -> io::Result<String> {
     File::open("/dev/urandom")?.read_exact(&mut bytes)?;
     let digit = |half: u8| char::from_digit(u32::from(half), 16).unwrap_or('0');
     Ok(bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect())
-}
-
-fn unreadable(error: &TlsError) -> Errors {
-    let causes = std::iter::successors(Some(error as &dyn std::error::Error), |e| e.source());
-    let text: Vec<String> = causes.map(ToString::to_string).collect();
-    Report::error(Code::ConfigContradiction, text.join(": ")).into()
-}
-
-fn failed(what: &str, error: &io::Error) -> Errors {
-    system(Code::Internal, format!("{what} cannot be set up"), error).into()
 }

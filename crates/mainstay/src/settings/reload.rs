@@ -68,15 +68,23 @@ impl<R: DeserializeOwned + JsonSchema, T> Live<R, T> {
         Ok((live, resolved.warnings))
     }
 
-    /// Reads everything again, and takes it over if all of it is good.
+    /// Reads everything again, and takes it over if all of it is good and `serve` can serve by it.
     ///
     /// # Errors
     ///
-    /// [`Errors`]; what was in force stays in force.
-    pub fn reload(&mut self) -> Result<Reloaded, Errors> {
+    /// [`Errors`], of what was read or those of `serve`; what was in force stays in force.
+    pub fn reload(
+        &mut self,
+        serve: impl FnOnce(&Arc<T>) -> Result<(), Errors>,
+    ) -> Result<Reloaded, Errors> {
         let read = self.sources.load().and_then(|loaded| loaded.resolve(self.resolve));
-        self.last = read.as_ref().map(|_| ()).map_err(Clone::clone);
-        let resolved = read?;
+        let served = read.and_then(|resolved| {
+            let value = Arc::new(resolved.value);
+            serve(&value)?;
+            Ok((resolved.tree, value))
+        });
+        self.last = served.as_ref().map(|_| ()).map_err(Clone::clone);
+        let (tree, value) = served?;
         let is_restart_only = |path: &String| {
             let covers = |key: &&str| {
                 path.strip_prefix(*key).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
@@ -84,17 +92,17 @@ impl<R: DeserializeOwned + JsonSchema, T> Live<R, T> {
             self.restart_only.iter().any(covers)
         };
         let reloaded = Reloaded {
-            applied: changes(&self.tree, &resolved.tree)
+            applied: changes(&self.tree, &tree)
                 .into_iter()
                 .filter(|path| !is_restart_only(path))
                 .collect(),
-            needs_restart: changes(&self.started, &resolved.tree)
+            needs_restart: changes(&self.started, &tree)
                 .into_iter()
                 .filter(is_restart_only)
                 .collect(),
         };
-        self.tree = resolved.tree;
-        self.current = Arc::new(resolved.value);
+        self.tree = tree;
+        self.current = value;
         Ok(reloaded)
     }
 }

@@ -435,7 +435,7 @@ fn a_broken_file_at_start_starts_nothing_and_on_reload_changes_nothing() {
     fs::write(case.folder.path().join("conf.d/40-good.toml"), "limit.max = 2").expect("written");
     fs::write(case.folder.path().join("conf.d/50-bad.toml"), "limit.maxx = 2\n[").expect("written");
 
-    let errors = live.reload().expect_err("one file is bad");
+    let errors = live.reload(|_| Ok(())).expect_err("one file is bad");
     let bad = case.folder.path().join("conf.d/50-bad.toml").display().to_string();
     assert_eq!(errors.files().into_iter().collect::<Vec<_>>(), [bad.as_str()]);
     assert_eq!(errors.reports.len(), 2, "{errors:?}");
@@ -444,7 +444,7 @@ fn a_broken_file_at_start_starts_nothing_and_on_reload_changes_nothing() {
     assert!(reload::Live::start(case.sources, resolve, &[]).is_err());
 
     fs::remove_file(bad).expect("removed");
-    let reloaded = live.reload().expect("good again");
+    let reloaded = live.reload(|_| Ok(())).expect("good again");
     assert_eq!(reloaded.applied, ["limit.max"]);
     assert_eq!(live.current().limit.as_ref().and_then(|l| l.max), Some(2));
     assert!(live.last().is_ok());
@@ -456,13 +456,13 @@ fn restart_only_keys_are_listed_until_the_restart() {
     let mut live = live(&case);
     let write = |content| fs::write(case.folder.path().join("mainstay.toml"), content);
     write("server.listen = \"b\"\n[circuit.x]\ncooldown_seconds = 1").expect("written");
-    let reloaded = live.reload().expect("valid");
+    let reloaded = live.reload(|_| Ok(())).expect("valid");
     assert_eq!(reloaded.applied, ["circuit.x.cooldown_seconds", "limit.max"]);
     assert_eq!(reloaded.needs_restart, ["server.listen"]);
-    let reloaded = live.reload().expect("valid");
+    let reloaded = live.reload(|_| Ok(())).expect("valid");
     assert_eq!((reloaded.applied.len(), reloaded.needs_restart.len()), (0, 1));
     write("# moved\n\nserver.listen = \"a\"\n[circuit.x]\ncooldown_seconds = 1").expect("written");
-    assert_eq!(live.reload().expect("valid"), reload::Reloaded::default());
+    assert_eq!(live.reload(|_| Ok(())).expect("valid"), reload::Reloaded::default());
 }
 
 /// Lays a `ConfigMap` volume as the kubelet does: files reached through `..data`, which is swapped
@@ -491,7 +491,7 @@ fn the_swap_of_a_config_map_is_noticed() {
 
     publish(folder.path(), "..2026_01_02", "limit.max = 2");
     changes.recv_timeout(Duration::from_secs(20)).expect("the swap is noticed");
-    assert_eq!(live.reload().expect("valid").applied, ["limit.max"]);
+    assert_eq!(live.reload(|_| Ok(())).expect("valid").applied, ["limit.max"]);
     drop(watch);
     assert!(changes.recv().is_err(), "one change, and the thread has ended");
 }

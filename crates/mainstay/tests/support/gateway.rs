@@ -120,6 +120,12 @@ impl Gateway {
         status.unwrap()
     }
 
+    /// Where it logs; what it writes to its standard output lies beside it, as `.out`.
+    #[allow(dead_code, reason = "not every test binary looks there")]
+    pub(crate) fn log_path(&self) -> &Path {
+        &self.log
+    }
+
     /// All that it logged so far.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap()

@@ -26,6 +26,8 @@ pub(super) struct Asking {
     held: Held,
     /// The limit to ask next.
     next: usize,
+    /// Since when the call waits for the one before it.
+    waits_since: Option<Instant>,
     /// What is left of the quota that is nearest to its end.
     least: Option<(Arc<SharedLimit>, Left)>,
     context: Arc<Context>,
@@ -57,6 +59,7 @@ impl Asking {
             asked: Asked { limits: Arc::clone(&layer.limits), keys: [0; LIMITS_MAX] },
             held: Held::default(),
             next: 0,
+            waits_since: None,
             least: None,
             context,
             observer: Arc::clone(&layer.observer),
@@ -134,6 +137,11 @@ impl Asking {
     /// Goes on after a wait.
     pub(super) fn go_on(&mut self) -> Step {
         let now = MonotonicClock.now();
+        if let Some(since) = self.waits_since.take() {
+            let limit = &self.asked.limits[self.next - 1];
+            self.observer.limit_waited(limit.name(), now.since(since));
+            self.context.note_queued(now.since(since));
+        }
         while self.next < self.count() {
             let key = Key { hash: self.asked.keys[self.next], values: &[] };
             let step = self.ask(self.next, key, now);
@@ -159,10 +167,12 @@ impl Asking {
             Answer::GoesAt(until, taken) => {
                 self.held[n] = Some(taken);
                 self.observer.limit_decided(limit.name(), "waited");
+                self.waits_since = Some(now);
                 Step::WaitUntil(until)
             }
             Answer::Queued(place) => {
                 self.observer.limit_decided(limit.name(), "waited");
+                self.waits_since = Some(now);
                 Step::Queue(place)
             }
             Answer::Denied(refusal) => self.denied(&limit, refusal),

@@ -1,10 +1,13 @@
 //! The table of keys: slots that stay where they are, and an index of half-empty cells over them.
 
+use std::time::Duration;
+
 use mainstay_core::Instant;
 
 use crate::limit::decision::Decision;
 use crate::limit::limiter::spend_all_but;
 use crate::limit::machine::{Clerk, Level, Refusing, Request, Rule, Spent};
+use crate::limit::snapshot::QuotaLeft;
 use crate::limit::top::{KeyText, Top};
 
 /// Slots drawn at a time when one has to be given up.
@@ -129,6 +132,32 @@ impl<R: Rule> Table<R> {
     pub(super) fn level(&self, key: u128, now: Instant) -> Option<Level> {
         let at = self.find(halves(key))?;
         Some(self.level_at(at, now))
+    }
+
+    pub(super) fn snapshot(
+        &self,
+        now: Instant,
+        from: usize,
+        most: usize,
+    ) -> (Vec<(u128, QuotaLeft)>, Option<usize>) {
+        let end = from.saturating_add(most).min(self.slots.len());
+        let some = self.slots.get(from..end).unwrap_or_default();
+        let kept = some.iter().filter_map(|slot| {
+            let rule = &self.rules.rules[usize::from(slot.rule)];
+            Some((whole(slot.key), QuotaLeft::of(rule, &slot.state, now)?))
+        });
+        (kept.collect(), (end < self.slots.len()).then_some(end))
+    }
+
+    pub(super) fn restore(&mut self, now: Instant, kept: &[(u128, QuotaLeft)], elapsed: Duration) {
+        for (key, left) in kept.iter().take(self.keys_max) {
+            let at = match self.find(halves(*key)) {
+                Some(at) => at,
+                None => self.insert(halves(*key), now),
+            };
+            let slot = &mut self.slots[at];
+            slot.state = left.state(&self.rules.rules[usize::from(slot.rule)], now, elapsed);
+        }
     }
 
     /// Keys, most keys, evictions.

@@ -1,0 +1,139 @@
+//! What a running process is to its control plane, and how it takes another configuration.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use mainstay_core::Instant;
+use mainstay_core::problem::Code;
+use mainstay_proxy::config::{GatewayConfig, Plane};
+use mainstay_proxy::gateway::Gateway;
+use mainstay_proxy::listener::Caps;
+use mainstay_proxy::server::LiveLimits;
+use mainstay_proxy::snapshot::Keeper;
+use mainstay_proxy::tls::{NewCertificates, Pair, ServerTls, TlsError};
+use parking_lot::Mutex;
+
+use super::Ready;
+use super::doors::limits;
+use super::keeping::wall_clock;
+use crate::report::Report;
+use crate::settings::reload::{Live, Reloaded};
+use crate::settings::root::Meant;
+use crate::settings::spans::Place;
+use crate::settings::{Errors, Settings};
+
+/// What the control plane may see and do.
+#[derive(Debug)]
+pub struct Shared {
+    /// The data plane.
+    pub gateway: Arc<Gateway>,
+    /// The configuration in force.
+    pub live: Mutex<Live<Settings, Meant>>,
+    /// What every request to the control plane must bear.
+    pub token: String,
+    /// When the process became ready.
+    pub since: Instant,
+    /// Set once the process drains: it is then no longer ready.
+    pub draining: AtomicBool,
+    /// What was said when it became ready.
+    pub ready: Ready,
+    pub(super) transport: Transport,
+    /// Writes down what calls teach.
+    pub(super) keeper: Arc<Keeper>,
+}
+
+/// What of the transport a reload reaches.
+#[derive(Clone, Debug)]
+pub(super) struct Transport {
+    pub(super) tls: Option<ServerTls>,
+    pub(super) limits: LiveLimits,
+    pub(super) caps: Arc<Caps>,
+}
+
+impl Shared {
+    /// Reads the configuration again and serves by it. On an error nothing has changed: what can
+    /// fail is done before anything is replaced.
+    ///
+    /// # Errors
+    ///
+    /// [`Errors`] with every fault.
+    pub fn reload(&self) -> Result<Reloaded, Errors> {
+        // Held to the end, so that two reloads do not cross.
+        let mut live = self.live.lock();
+        let done =
+            live.reload(|meant| self.serve(&meant.plane).map_err(|error| unreadable(&error)))?;
+        drop(live);
+        self.gateway.parts().machines.retain_used();
+        Ok(done)
+    }
+
+    fn serve(&self, plane: &Arc<Plane>) -> Result<(), TlsError> {
+        let Transport { tls, limits: live, caps } = &self.transport;
+        let config = &plane.gateway;
+        let read = || NewCertificates::read(&pairs(config), config.strict_sni);
+        let certificates = tls.as_ref().map(|tls| read().map(|read| (tls, read))).transpose()?;
+        self.gateway.replace(Arc::clone(plane))?;
+        // From here on nothing fails.
+        if let Some((tls, certificates)) = certificates {
+            tls.install(certificates);
+        }
+        live.set(limits(&self.gateway.running()));
+        caps.set(connections_max(config), per_address_max(config));
+        if let Some(log) = &self.gateway.parts().log {
+            log.set(config.access_log.format, config.access_log.sample_percent);
+        }
+        Ok(())
+    }
+
+    /// How long ago what calls taught was written down, `None` before the first time; and whether
+    /// that is too long ago.
+    pub fn state_age(&self) -> (Option<Duration>, bool) {
+        let now = wall_clock();
+        (self.keeper.age(now), self.keeper.is_overdue(now))
+    }
+
+    /// The exposition of the metrics, of this moment.
+    ///
+    /// # Errors
+    ///
+    /// When a value cannot be written as text, which formatting into a `String` does not do.
+    pub fn metrics(&self) -> Result<String, std::fmt::Error> {
+        let parts = self.gateway.parts();
+        parts.metrics.look(&parts.machines, &self.transport.caps);
+        parts.metrics.snapshot_age(self.state_age().0);
+        let last = self.live.lock().last().clone();
+        let reports = last.err().map(|errors| errors.reports).unwrap_or_default();
+        let named =
+            |report: &Report| report.place.as_ref().and_then(Place::file_name).map(str::to_owned);
+        let files: BTreeSet<String> =
+            reports.iter().map(|report| named(report).unwrap_or_default()).collect();
+        parts.metrics.reload_failed(files.iter().map(String::as_str));
+        parts.metrics.encode()
+    }
+}
+
+/// Certificates and keys, as configured.
+pub(super) fn pairs(config: &GatewayConfig) -> Vec<Pair> {
+    let pair = |certificate: &mainstay_proxy::config::gateway::CertificateConfig| Pair {
+        certificate: certificate.certificate_file.clone(),
+        key: certificate.key_file.clone(),
+    };
+    config.certificates.iter().map(pair).collect()
+}
+
+pub(super) fn connections_max(config: &GatewayConfig) -> usize {
+    config.limits.connections_max as usize
+}
+
+/// 0: no limit.
+pub(super) fn per_address_max(config: &GatewayConfig) -> usize {
+    config.limits.connections_per_address_max.unwrap_or(0) as usize
+}
+
+pub(super) fn unreadable(error: &TlsError) -> Errors {
+    let causes = std::iter::successors(Some(error as &dyn std::error::Error), |e| e.source());
+    let text: Vec<String> = causes.map(ToString::to_string).collect();
+    Report::error(Code::ConfigContradiction, text.join(": ")).into()
+}
