@@ -139,5 +139,5 @@ fn load(n: usize, known: bool) -> Load {
     let sample = Duration::from_micros(200 + 17 * n as u64);
     let estimate =
         if known { Estimate::default().observe(now(), sample) } else { Estimate::default() };
-    Load { in_flight: (n % 7) as u32, estimate }
+    Load { in_flight: (n % 7) as u32, estimate, curious: false }
 }

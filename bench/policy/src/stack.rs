@@ -73,6 +73,7 @@ impl Stack {
         let load = |n: usize| Load {
             in_flight: self.instances[n].in_flight.load(Ordering::Relaxed),
             estimate: Estimate::default(),
+            curious: self.instances[n].circuit.is_curious(now),
         };
         let admits = |n: usize| self.instances[n].circuit.admits(now);
         let picked = self.picker.pick(&ask(now, draws, None), load, admits).expect("usable");
