@@ -65,10 +65,11 @@ impl Shared {
     ///
     /// [`Errors`] with every fault.
     pub fn reload(&self) -> Result<Reloaded, Errors> {
+        // Held to the end: a signal and a changed file reload at the same moment, and the one that
+        // read the older files must not be the last to take effect.
         let mut live = self.live.lock();
         let done = live.reload()?;
         let plane = Arc::clone(&live.current().plane);
-        drop(live);
         let served = self.gateway.replace(Arc::clone(&plane)).and_then(|()| {
             self.tls.as_ref().map_or(Ok(()), |tls| tls.reload(&pairs(&plane.gateway)))
         });

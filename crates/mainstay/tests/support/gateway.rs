@@ -196,7 +196,8 @@ impl Gateway {
 impl Drop for Gateway {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("the gateway's log: {}", self.log.display());
+            let state = self.child.try_wait();
+            eprintln!("the gateway ({state:?}) wrote {}", self.log.display());
         }
         drop(self.child.kill());
         drop(self.child.wait());

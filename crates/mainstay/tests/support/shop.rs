@@ -64,7 +64,8 @@ impl Shop {
             }
             self.gateway.configure(&config);
             self.gateway.signal(Signal::HUP);
-            until("a reload", SECOND * 5, || {
+            // A disk that others are writing to may keep it waiting for seconds.
+            until("a reload", SECOND * 20, || {
                 self.gateway.logged("configuration reloaded") > before
             });
         }
