@@ -1,7 +1,6 @@
 //! What circuits have learnt outlives the process, even one that is killed.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
-#[allow(dead_code, reason = "other tests use more of it")]
 #[path = "support/backend.rs"]
 mod backend;
 #[path = "support/support.rs"]

@@ -10,21 +10,23 @@
 mod backend;
 #[path = "support/load.rs"]
 mod load;
+#[path = "support/shop.rs"]
+mod shop;
 #[path = "support/support.rs"]
 mod support;
 
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::time::Duration;
 
 use backend::{Backend, USUAL_MILLISECONDS};
-use load::{Load, Tally, turn};
+use load::turn;
 use rustix::process::Signal;
-use support::gateway::{Gateway, free_port};
+use shop::{SECOND, Shop, check, config};
+use support::gateway::Gateway;
 use support::wait::{now, pause, until};
 
 const PER_SECOND: u32 = 300;
-const SECOND: Duration = Duration::from_secs(1);
 
 /// Not a test: the child process that the tests here kill and stop.
 #[test]
@@ -32,126 +34,16 @@ fn a_backend() {
     backend::serve_if_asked();
 }
 
-/// A gateway in front of three instances, under load.
-struct Shop {
-    gateway: Gateway,
-    backends: Vec<Backend>,
-    balance: &'static str,
-    port: u16,
-    load: Load,
-    _turn: parking_lot::MutexGuard<'static, ()>,
-}
-
-impl Shop {
-    /// Opens and lets a second and a half go by under load.
-    #[track_caller]
-    fn open(name: &str, balance: &'static str) -> Self {
-        let turn = turn();
-        let backends: Vec<Backend> = (0..3).map(|_| Backend::start()).collect();
-        let port = free_port();
-        let gateway = Gateway::start(name, &config(port, &backends, balance, 100_000));
-        let load = Load::start(gateway.address(0), PER_SECOND);
-        pause(SECOND * 3 / 2);
-        Self { gateway, backends, balance, port, load, _turn: turn }
-    }
-
-    /// The configuration, with another limit.
-    fn config(&self, limit: u32) -> String {
-        config(self.port, &self.backends, self.balance, limit)
-    }
-
-    /// Share of instance 0 in the attempts that begin within `span`, 0 to 1.
-    #[track_caller]
-    fn share_of_first(&self, span: Duration) -> f64 {
-        let count = || {
-            let each = self.backends.iter().map(|backend| {
-                let label = format!("instance=\"{}\"", backend.address);
-                self.gateway.counted("mainstay_attempts_total", &label)
-            });
-            each.collect::<Vec<u64>>()
-        };
-        let before = count();
-        pause(span);
-        let grown: Vec<u64> = count().iter().zip(before).map(|(now, then)| now - then).collect();
-        let grown: Vec<u32> = grown.into_iter().map(|each| each.try_into().unwrap()).collect();
-        let sum: u32 = grown.iter().sum();
-        assert!(sum > 0, "no attempts; see the gateway's log");
-        f64::from(grown[0]) / f64::from(sum)
-    }
-
-    /// Waits until instance 0 has its share again.
-    #[track_caller]
-    fn comes_back(&self, before: f64) {
-        until("the share comes back", SECOND * 30, || self.share_of_first(SECOND) > before * 0.7);
-    }
-
-    /// Circuits that opened so far.
-    fn opened(&self) -> u64 {
-        self.gateway.counted("mainstay_circuit_transitions_total", "to=\"open\"")
-    }
-
-    /// Stops the load; of every thousand requests at most `per_mille` failed.
-    #[track_caller]
-    fn closes(self, per_mille: u64) -> Tally {
-        let Self { gateway, load, .. } = self;
-        let tally = load.stop();
-        check(&tally, per_mille);
-        assert_eq!(tally.refused, 0, "connections refused");
-        assert_eq!(tally.resent, 0, "kept connections ended without a word");
-        drop(gateway);
-        tally
-    }
-}
-
+/// A shop of its own, with leave to load the machine until it is dropped.
 #[track_caller]
-fn check(tally: &Tally, per_mille: u64) {
-    let failed = tally.failed.len() as u64;
-    assert!(tally.done > 500, "too little load to say anything: {}", tally.done);
-    assert!(
-        failed * 1000 <= tally.done * per_mille,
-        "{failed} of {} failed, such as {:?}",
-        tally.done,
-        tally.failed.iter().take(8).collect::<Vec<_>>()
-    );
-}
-
-fn config(port: u16, backends: &[Backend], balance: &str, limit: u32) -> String {
-    let instances: Vec<SocketAddr> = backends.iter().map(|backend| backend.address).collect();
-    let instances: Vec<String> = instances.iter().map(|a| format!("\"{a}\"")).collect();
-    format!(
-        r#"
-[server]
-listen = "127.0.0.1:0"
-[system] # these tests saturate two cores, which is what this would shed for
-cpu_percent_max = 0
-memory_percent_max = 0
-[gateway]
-listen = ["127.0.0.1:{port}"]
-drain_delay_seconds = 0.3
-drain_seconds = 10
-access_log = {{ format = "off" }}
-[route.item]
-prefix = "/item"
-to = "item"
-limits = ["roomy"]
-[upstream.item]
-instances = [{}]
-retry = {{ attempts = 3, try_seconds = 0.5 }}
-balance = {{ kind = "{balance}" }}
-outlier = {{ interval_seconds = 2, base_seconds = 2, max_seconds = 4 }}
-[circuit.default]
-cooldown_seconds = 2
-ramp_step_seconds = 0.5
-[limit.roomy]
-max = {limit}
-"#,
-        instances.join(", ")
-    )
+fn open(name: &str, balance: &'static str) -> (Shop, parking_lot::MutexGuard<'static, ()>) {
+    let turn = turn();
+    (Shop::open(name, balance, PER_SECOND), turn)
 }
 
 #[test]
 fn an_instance_is_killed_and_no_request_fails() {
-    let shop = Shop::open("killed", "least_request");
+    let (shop, _turn) = open("killed", "least_request");
     shop.backends[0].signal(Signal::KILL);
     pause(SECOND * 4);
     let share = shop.share_of_first(SECOND * 2);
@@ -161,7 +53,7 @@ fn an_instance_is_killed_and_no_request_fails() {
 
 #[test]
 fn an_instance_is_stopped_and_loses_its_share_until_it_goes_on() {
-    let shop = Shop::open("stopped", "least_request");
+    let (shop, _turn) = open("stopped", "least_request");
     let before = shop.share_of_first(SECOND);
     shop.backends[0].signal(Signal::STOP);
     until("the hang is noticed", SECOND * 5, || shop.opened() > 0);
@@ -219,7 +111,7 @@ fn a_pause_of_the_machine_opens_no_circuit() {
 
 #[test]
 fn a_slow_instance_loses_its_share() {
-    let shop = Shop::open("slow", "peak_ewma");
+    let (shop, _turn) = open("slow", "peak_ewma");
     let before = shop.share_of_first(SECOND);
     shop.backends[0].behave(200, Duration::from_millis(USUAL_MILLISECONDS * 10));
     pause(SECOND * 3);
@@ -230,7 +122,7 @@ fn a_slow_instance_loses_its_share() {
 
 #[test]
 fn an_instance_that_refuses_at_once_attracts_nothing_and_heals() {
-    let shop = Shop::open("refuses", "least_request");
+    let (shop, _turn) = open("refuses", "least_request");
     let before = shop.share_of_first(SECOND);
     shop.backends[0].behave(503, Duration::ZERO);
     until("the errors are noticed", SECOND * 5, || shop.opened() > 0);
@@ -244,7 +136,7 @@ fn an_instance_that_refuses_at_once_attracts_nothing_and_heals() {
 
 #[test]
 fn fifty_reloads_lose_nothing() {
-    let shop = Shop::open("reloads", "least_request");
+    let (shop, _turn) = open("reloads", "least_request");
     for round in 1..=50 {
         shop.gateway.configure(&shop.config(100_000 + round));
         // A changed file is noticed after it has been quiet for a while; a signal hurries it.
@@ -263,7 +155,7 @@ fn fifty_reloads_lose_nothing() {
 
 #[test]
 fn a_bad_reload_changes_nothing_and_says_so() {
-    let shop = Shop::open("bad", "least_request");
+    let (shop, _turn) = open("bad", "least_request");
     shop.gateway.configure(&shop.config(100_000).replace("max = 100000", "max = \"many\""));
     until("the refusal", SECOND * 5, || shop.gateway.logged("configuration not reloaded") > 0);
     let log = shop.gateway.log();
@@ -277,7 +169,7 @@ fn a_bad_reload_changes_nothing_and_says_so() {
 
 #[test]
 fn a_new_process_takes_over_and_nothing_fails() {
-    let mut shop = Shop::open("takeover", "least_request");
+    let (mut shop, _turn) = open("takeover", "least_request");
     for round in 0..2 {
         let new = shop.gateway.again(&format!("takeover-{round}"), &["--takeover"]);
         let mut old = std::mem::replace(&mut shop.gateway, new);
@@ -294,7 +186,7 @@ fn a_new_process_takes_over_and_nothing_fails() {
 
 #[test]
 fn a_drain_finishes_what_was_begun() {
-    let mut shop = Shop::open("drain", "least_request");
+    let (mut shop, _turn) = open("drain", "least_request");
     for backend in &shop.backends {
         backend.behave(200, Duration::from_millis(200));
     }
@@ -311,7 +203,7 @@ fn a_drain_finishes_what_was_begun() {
 
 #[test]
 fn a_killed_gateway_serves_again_within_a_second() {
-    let mut shop = Shop::open("restart", "least_request");
+    let (mut shop, _turn) = open("restart", "least_request");
     shop.gateway.signal(Signal::KILL);
     shop.gateway.ended();
     let so_far = shop.load.so_far().done;

@@ -33,8 +33,8 @@ const PING_INTERVAL: Duration = Duration::from_secs(20);
 /// A connection, as all its users see it.
 pub(super) struct Shared<B: RequestBody> {
     sender: SendRequest<B>,
-    /// Polled by the task; asked by everybody how many streams the peer allows.
-    connection: RefCell<Connection<TokioIo<Wire>, B, LocalExecutor>>,
+    /// Polled by the task until it ends; asked by everybody how many streams the peer allows.
+    connection: RefCell<Option<Connection<TokioIo<Wire>, B, LocalExecutor>>>,
     /// Streams in use here.
     streams: Cell<usize>,
     /// Sweeps without a stream.
@@ -65,7 +65,7 @@ impl<B: RequestBody> Shared<B> {
         let weak = Rc::downgrade(&pool);
         let shared = Rc::new(Self {
             sender,
-            connection: RefCell::new(connection),
+            connection: RefCell::new(Some(connection)),
             streams: Cell::new(0),
             unused: Cell::new(0),
             retire: Notify::new(),
@@ -81,12 +81,18 @@ impl<B: RequestBody> Shared<B> {
             {
                 let mut retire = pin!(known.retire.notified());
                 std::future::poll_fn(|cx| {
-                    let run = Pin::new(&mut *known.connection.borrow_mut()).poll(cx).map(drop);
+                    let mut connection = known.connection.borrow_mut();
+                    let Some(connection) = connection.as_mut() else { return Poll::Ready(()) };
+                    let run = Pin::new(connection).poll(cx).map(drop);
                     if run.is_pending() { retire.as_mut().poll(cx) } else { run }
                 })
                 .await;
             }
             known.retired.set(true);
+            // It ends at a `GOAWAY` too, while open streams go on. A request it had accepted and not
+            // begun is given back only when it is dropped; it would wait for those streams otherwise.
+            let ended = known.connection.take();
+            drop(ended);
             slot.pool().unshare(&known);
             drop(slot);
         });
@@ -95,10 +101,10 @@ impl<B: RequestBody> Shared<B> {
 
     pub(super) fn has_room(&self) -> bool {
         // Asked from within its own poll it is about to change; assume the peer's default.
-        let known = self.connection.try_borrow().map(|known| known.current_max_send_streams());
-        !self.retired.get()
-            && self.sender.is_ready()
-            && self.streams.get() < known.unwrap_or(STREAMS_FIRST).max(1)
+        let known = self.connection.try_borrow().ok();
+        let known = known.as_deref().and_then(Option::as_ref);
+        let streams_max = known.map_or(STREAMS_FIRST, Connection::current_max_send_streams);
+        !self.retired.get() && self.sender.is_ready() && self.streams.get() < streams_max.max(1)
     }
 
     /// Lets the connection go after more than `kept` sweeps without a stream.

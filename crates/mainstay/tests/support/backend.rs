@@ -2,6 +2,7 @@
 //!
 //! The test binary starts itself again, as the one test that serves; the address comes by the
 //! environment. Python would do, but costs more CPU than the gateway under test.
+#![allow(dead_code, reason = "each test binary uses its own part")]
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -32,8 +33,9 @@ impl Backend {
         Self::at(SocketAddr::from(([127, 0, 0, 1], free_port())))
     }
 
+    /// Starts one at a certain address.
     #[track_caller]
-    fn at(address: SocketAddr) -> Self {
+    pub(crate) fn at(address: SocketAddr) -> Self {
         let child = Command::new(std::env::current_exe().unwrap())
             .args(["a_backend", "--exact", "--nocapture"])
             .env(LISTEN, address.to_string())

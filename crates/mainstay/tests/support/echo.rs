@@ -11,7 +11,7 @@ use crate::support::wait::pause;
 /// Starts a service called `name`; it serves as long as the test process lives.
 ///
 /// `/slow/MS` answers after a while, `/status/N` with a status, `/trailers` with trailers,
-/// `/events` with ten events over two seconds, `/socket` by becoming a WebSocket that echoes bytes.
+/// `/big` with 4 MiB more, `/events` with ten events over two seconds, `/socket` by becoming a WebSocket that echoes bytes.
 /// Every other path is answered with what was asked: the request line, its fields in lower case,
 /// an empty line, the body, and `trailer NAME: VALUE` for each trailer.
 pub(crate) fn serve(name: &'static str) -> SocketAddr {
@@ -66,6 +66,9 @@ fn answer(name: &str, mut stream: &TcpStream) -> Option<()> {
         status = text.parse().ok()?;
     }
     body = format!("{first}\n{}\n{body}", fields.replace("\r\n", "\n").trim_end());
+    if path == "/big" {
+        body.push_str(&"x".repeat(4 << 20));
+    }
     let length = body.len();
     let head = format!(
         "HTTP/1.1 {status} Said\r\nx-served-by: {name}\r\nserver: echo\r\n\

@@ -17,6 +17,19 @@ use super::wait::{now, pause, until};
 /// How long a debug build on a busy machine may take to start or to end.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// What a process holds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Holds {
+    /// Open sockets.
+    pub(crate) sockets: usize,
+    /// Open descriptors of every other kind.
+    pub(crate) files: usize,
+    /// Threads.
+    pub(crate) threads: usize,
+    /// Memory in RAM, in bytes.
+    pub(crate) resident_bytes: usize,
+}
+
 /// A running gateway. Killed when dropped; what it wrote stays in `target/test-logs`.
 #[derive(Debug)]
 pub(crate) struct Gateway {
@@ -104,6 +117,25 @@ impl Gateway {
         fs::rename(new, self.home.path().join("mainstay.toml")).unwrap();
     }
 
+    /// What its process holds at this moment.
+    #[track_caller]
+    pub(crate) fn holds(&self) -> Holds {
+        let proc = PathBuf::from(format!("/proc/{}", self.child.id()));
+        let (mut sockets, mut files) = (0, 0);
+        for entry in fs::read_dir(proc.join("fd")).unwrap() {
+            // One that was closed meanwhile is not held.
+            let Ok(target) = fs::read_link(entry.unwrap().path()) else { continue };
+            let socket = target.to_string_lossy().starts_with("socket:");
+            *if socket { &mut sockets } else { &mut files } += 1;
+        }
+        let threads = fs::read_dir(proc.join("task")).unwrap().count();
+        let status = fs::read_to_string(proc.join("status")).unwrap();
+        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        let kib: usize = resident.trim().trim_end_matches(" kB").parse().unwrap();
+        let resident_bytes = kib << 10;
+        Holds { sockets, files, threads, resident_bytes }
+    }
+
     /// Sends it a signal.
     pub(crate) fn signal(&self, signal: Signal) {
         send(&self.child, signal);
@@ -129,6 +161,11 @@ impl Gateway {
     /// All that it logged so far.
     pub(crate) fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap()
+    }
+
+    /// All that it printed so far: the line that says it is ready, then the access log.
+    pub(crate) fn printed(&self) -> String {
+        fs::read_to_string(self.log.with_extension("out")).unwrap()
     }
 
     /// How often `words` stand in the log.
@@ -165,7 +202,8 @@ impl Gateway {
 impl Drop for Gateway {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("the gateway's log: {}", self.log.display());
+            let state = self.child.try_wait();
+            eprintln!("the gateway ({state:?}) wrote {}", self.log.display());
         }
         drop(self.child.kill());
         drop(self.child.wait());

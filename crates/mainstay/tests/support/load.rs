@@ -3,6 +3,7 @@
 //! The client does what honest HTTP clients do and no more: connections are kept, one in ten
 //! requests brings its own, and a request whose *kept* connection ends before a byte of the answer
 //! is sent once more on a fresh one (RFC 9112, section 9.3.1). Those are counted.
+#![allow(dead_code, reason = "each test binary uses its own part")]
 
 use std::collections::VecDeque;
 use std::io;

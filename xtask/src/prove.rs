@@ -1,0 +1,48 @@
+//! Promises with figures, held against a release build on this machine.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use crate::Outcome;
+
+/// What becomes of the report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Report {
+    /// It is printed.
+    Print,
+    /// It is printed, and kept under today's date.
+    Keep,
+}
+
+/// Runs the proof for calls; its report comes even when a promise was broken.
+pub(crate) fn calls(root: &Path, report: Report) -> Outcome {
+    let file = match report {
+        Report::Print => root.join("target").join("prove-calls.md"),
+        Report::Keep => root.join("bench/results").join(format!("calls-{}.md", today()?)),
+    };
+    if let Some(folder) = file.parent() {
+        fs::create_dir_all(folder).map_err(|error| vec![error.to_string()])?;
+    }
+    // What an earlier run left must not pass for this one's report.
+    fs::remove_file(&file).or_else(absent).map_err(|error| vec![error.to_string()])?;
+    let test = ["test", "--release", "--locked", "-p", "mainstay", "--test", "prove_calls"];
+    let how = ["--", "--ignored", "--nocapture"];
+    let path = file.display().to_string();
+    let proved = crate::cargo(&[&test[..], &how].concat(), &[("MAINSTAY_PROVE_REPORT", &path)]);
+    if let Ok(text) = fs::read_to_string(&file) {
+        println!("{text}");
+    }
+    proved
+}
+
+fn absent(error: std::io::Error) -> std::io::Result<()> {
+    if error.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
+}
+
+/// The date in UTC, as `date` has it: this crate has no calendar.
+fn today() -> Result<String, Vec<String>> {
+    let output = Command::new("date").args(["-u", "+%F"]).output();
+    let output = output.map_err(|error| vec![format!("date: {error}")])?;
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
