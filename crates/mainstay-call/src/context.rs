@@ -4,6 +4,8 @@
 //! or the first layer that finds none) and shared by reference in the request's extensions. Stages
 //! read what stands above them decided (deadline, key for hashing, whether it may be repeated) and
 //! write what they found out (attempts, instance), which access logs and outcome headers show.
+//! What few calls have to say (a refusal, a quota) is boxed: the context of every call is made and
+//! moved as a whole.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -38,12 +40,14 @@ pub struct Context {
     tried: [AtomicU32; ATTEMPTS_MAX],
     /// The last instance asked.
     instance: Mutex<Option<Arc<Endpoint>>>,
+    /// Nanoseconds of the moment at which a stage last read the clock on the way down.
+    moment: AtomicU64,
     /// A limit refused, and left it to the fallback to answer.
-    limited: Mutex<Option<(Refusal, Asked)>>,
+    limited: Mutex<Option<Box<(Refusal, Asked)>>>,
     /// What a delayed call took from its limits after all; goes back with the call.
-    held: Mutex<Held>,
+    held: Mutex<Option<Box<Held>>>,
     /// The quota nearest to its end.
-    quota: OnceLock<Quota>,
+    quota: OnceLock<Box<Quota>>,
     /// Facts set once, before the call enters the stages.
     pub facts: Facts,
     /// What made the answer other than plain; set at most once.
@@ -96,6 +100,7 @@ impl Context {
             attempts: AtomicU32::new(0),
             tried: Default::default(),
             instance: Mutex::new(None),
+            moment: AtomicU64::new(started.as_nanos()),
             limited: Mutex::default(),
             held: Mutex::default(),
             quota: OnceLock::new(),
@@ -110,13 +115,32 @@ impl Context {
 
     /// The context of `request`; made and attached when there is none yet.
     pub fn of<B>(request: &mut http::Request<B>) -> Arc<Self> {
-        if let Some(context) = request.extensions().get::<Arc<Self>>() {
-            return Arc::clone(context);
+        match request.extensions().get::<Arc<Self>>() {
+            Some(context) => Arc::clone(context),
+            None => Arc::clone(Self::within(request)),
         }
-        let now = MonotonicClock.now();
-        let context = Self::new(now, Facts { draw: crate::draw::next(), ..Facts::default() });
-        request.extensions_mut().insert(Arc::clone(&context));
-        context
+    }
+
+    /// The same, for a look while the request is at hand.
+    pub(crate) fn within<B>(request: &mut http::Request<B>) -> &Arc<Self> {
+        request.extensions_mut().get_or_insert_with(|| {
+            let now = MonotonicClock.now();
+            Self::new(now, Facts { draw: crate::draw::next(), ..Facts::default() })
+        })
+    }
+
+    /// When the call came to the stage that asks: the last moment that was [noted](Self::note).
+    ///
+    /// From stage to stage a call takes less time than reading the clock does, so a stage reads it
+    /// only where the call has waited, and the stages below go by what it read.
+    pub fn moment(&self) -> Instant {
+        Instant::from_nanos(self.moment.load(Ordering::Relaxed))
+    }
+
+    /// Notes that the call goes on at `now`. Whatever holds a call back on its way down has to:
+    /// the stages below it would else count the wait as theirs.
+    pub fn note(&self, now: Instant) {
+        self.moment.store(now.as_nanos(), Ordering::Relaxed);
     }
 
     /// Until when the call may run.
@@ -220,31 +244,31 @@ impl Context {
 
     /// Notes that a limit refused and the fallback is to answer.
     pub(crate) fn mark_limited(&self, refusal: Refusal, asked: Asked) {
-        *self.limited.lock() = Some((refusal, asked));
+        *self.limited.lock() = Some(Box::new((refusal, asked)));
     }
 
     /// The refusal of the limit that left it to the fallback to answer, once.
     pub(crate) fn take_limited(&self) -> Option<(Refusal, Asked)> {
-        self.limited.lock().take()
+        self.limited.lock().take().map(|limited| *limited)
     }
 
     /// Keeps what a delayed call took from its limits until the call is over.
     pub(crate) fn hold(&self, held: Held) {
-        *self.held.lock() = held;
+        *self.held.lock() = Some(Box::new(held));
     }
 
     /// What a delayed call took from its limits, once.
     pub(crate) fn take_held(&self) -> Held {
-        std::mem::take(&mut *self.held.lock())
+        self.held.lock().take().map(|held| *held).unwrap_or_default()
     }
 
     /// Notes the quota nearest to its end. The first note stands.
     pub(crate) fn note_quota(&self, quota: Quota) {
-        let _first_stands = self.quota.set(quota);
+        self.quota.get_or_init(|| Box::new(quota));
     }
 
     /// The quota nearest to its end, when a limit shows its headers.
     pub fn quota(&self) -> Option<&Quota> {
-        self.quota.get()
+        self.quota.get().map(Box::as_ref)
     }
 }

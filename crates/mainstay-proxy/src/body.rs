@@ -33,7 +33,6 @@ pub(crate) use feed::Feed;
 
 /// The body of an answer on its way to the caller.
 #[derive(Debug, Default)]
-#[expect(clippy::large_enum_variant, reason = "the large one is what nearly every answer has")]
 pub enum OutBody {
     /// Nothing.
     #[default]

@@ -1,6 +1,5 @@
 //! The way through limits, for work that has no request.
 
-use std::pin::pin;
 use std::sync::Arc;
 
 use mainstay_core::{Clock, Instant};
@@ -78,10 +77,10 @@ impl Drop for Asking {
 
 /// Waits in the queue for a permit.
 async fn queue(mut place: Place) -> Result<Taken, CallError> {
-    let mut timer = pin!(Timer::until(place.until()));
+    let mut timer = Timer::until(place.until());
     let answer = std::future::poll_fn(|cx| {
         let answer = place.poll_permit(cx);
-        if answer.is_pending() && timer.as_mut().poll_elapsed(cx).is_ready() {
+        if answer.is_pending() && timer.poll_elapsed(cx).is_ready() {
             return place.poll_permit(cx);
         }
         answer

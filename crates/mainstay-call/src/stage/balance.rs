@@ -66,10 +66,10 @@ where
     }
 
     fn call(&mut self, mut request: http::Request<B>) -> Self::Future {
-        let context = Context::of(&mut request);
-        let now = MonotonicClock.now();
+        let context = Context::within(&mut request);
+        let now = context.moment();
         let set = self.instances.at(now);
-        match pick(&self.instances, &set, &context, now) {
+        match pick(&self.instances, &set, context, now) {
             Err(refusal) => BalanceFuture { state: State::Refused { refusal: Some(refusal) } },
             Ok(index) => {
                 let (endpoint, service) = set.member(index);
@@ -83,7 +83,8 @@ where
                     told: false,
                 };
                 let (request, attempt) = (Some(request), Some(attempt));
-                let state = State::Waiting { service: service.clone(), request, attempt };
+                let service = service.clone();
+                let state = State::Waiting { service, request, attempt, held_back: false };
                 BalanceFuture { state }
             }
         }
@@ -157,6 +158,7 @@ pin_project! {
             service: S,
             request: Option<http::Request<B>>,
             attempt: Option<Attempt>,
+            held_back: bool,
         },
         // On its way.
         Sent {
@@ -188,11 +190,21 @@ where
                         None => Poll::Pending, // Polled after it was ready.
                     };
                 }
-                Projected::Waiting { service, request, attempt } => {
-                    if let Err(error) = ready!(service.poll_ready(cx)) {
-                        return Poll::Ready(ended(Err(error), attempt.take()));
+                Projected::Waiting { service, request, attempt, held_back } => {
+                    match service.poll_ready(cx) {
+                        Poll::Ready(Ok(())) => (),
+                        Poll::Ready(Err(error)) => {
+                            return Poll::Ready(ended(Err(error), attempt.take()));
+                        }
+                        Poll::Pending => {
+                            *held_back = true;
+                            return Poll::Pending;
+                        }
                     }
-                    let Some(request) = request.take() else { return Poll::Pending };
+                    let Some(mut request) = request.take() else { return Poll::Pending };
+                    if *held_back {
+                        Context::within(&mut request).note(MonotonicClock.now());
+                    }
                     State::Sent { inner: service.call(request), attempt: attempt.take() }
                 }
                 Projected::Sent { inner, attempt } => {

@@ -66,14 +66,14 @@ where
     }
 
     fn call(&mut self, mut request: http::Request<B>) -> CircuitFuture<S::Future> {
-        let context = Context::of(&mut request);
-        let started = MonotonicClock.now();
+        let context = Context::within(&mut request);
+        let started = context.moment();
         let own = self.layer.circuits.iter();
         match Permits::take(started, own.chain(context.facts.circuits.iter())) {
             Err(refusal) => CircuitFuture { state: State::Refused { refusal: Some(refusal) } },
             Ok(permits) => {
                 let classifier = Arc::clone(&self.layer.classifier);
-                let pending = Some(Pending { permits, classifier, started, head: Duration::ZERO });
+                let pending = Some(Asked { permits, classifier, started, head: Duration::ZERO });
                 CircuitFuture { state: State::Sent { inner: self.inner.call(request), pending } }
             }
         }
@@ -96,7 +96,7 @@ pin_project! {
         Sent {
             #[pin]
             inner: F,
-            pending: Option<Pending>,
+            pending: Option<Asked>,
         },
         Refused {
             refusal: Option<Refusal>,
@@ -136,6 +136,7 @@ where
                             Ok(response.map(|body| Watched::new(body, None)))
                         }
                         Head::InTrailers => {
+                            let pending = Pending(Box::new(pending));
                             Ok(response.map(|body| Watched::new(body, Some(pending))))
                         }
                     },
@@ -145,16 +146,21 @@ where
     }
 }
 
-/// Permits of an attempt whose result is not known yet. Dropped without a result they go back.
+/// Permits of an answered attempt whose result is not known yet: it comes after the body. Dropped
+/// without a result they go back. Boxed, since the answers of most calls pass without.
 #[derive(Debug)]
-pub struct Pending {
+pub struct Pending(Box<Asked>);
+
+/// Permits of an attempt.
+#[derive(Debug)]
+struct Asked {
     permits: Permits,
     classifier: Arc<Classifier>,
     started: Instant,
     head: Duration,
 }
 
-impl Pending {
+impl Asked {
     fn judged(self, now: Instant, answer: mainstay_resilience::classify::Answer) {
         self.settle(now, |classifier| classifier.judge(answer));
     }
@@ -174,11 +180,11 @@ impl Pending {
 
 impl OnEnd for Pending {
     fn ended(self, trailers: Option<&HeaderMap>) {
-        self.judged(MonotonicClock.now(), answer::trailers(trailers));
+        self.0.judged(MonotonicClock.now(), answer::trailers(trailers));
     }
 
     fn broke_off(self) {
-        self.settle(MonotonicClock.now(), |classifier| {
+        self.0.settle(MonotonicClock.now(), |classifier| {
             classifier.judge_failure(Failure::Truncated)
         });
     }

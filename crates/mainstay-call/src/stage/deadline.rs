@@ -25,7 +25,7 @@ use crate::clock::MonotonicClock;
 use crate::context::Context;
 use crate::error::{BoxError, CallError};
 use crate::stage::timeout::{GRPC_TIMEOUT, SCOPE_HEAD, SCOPE_HEADER, TIMEOUT_HEADER};
-use crate::timer::{BoxedTimer, Timer};
+use crate::timer::Timer;
 
 /// How long a call may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,7 +143,6 @@ pin_project! {
     pub struct DeadlineFuture<F> {
         #[pin]
         inner: F,
-        #[pin]
         timer: Timer,
         whole: Option<Instant>,
         idle: Duration,
@@ -163,7 +162,7 @@ where
             Poll::Ready(result) => Poll::Ready(result.map(|response| {
                 response.map(|body| Bounded {
                     body,
-                    timer: BoxedTimer::unset(),
+                    timer: Timer::until(Instant::MAX),
                     waiting: false,
                     whole: *this.whole,
                     idle: *this.idle,
@@ -183,7 +182,7 @@ pin_project! {
     pub struct Bounded<B> {
         #[pin]
         body: B,
-        timer: BoxedTimer,
+        timer: Timer,
         // The timer runs since the body was last found not ready.
         waiting: bool,
         // The moment by which all of the body must have passed.

@@ -27,6 +27,7 @@ mod settings;
 use std::convert::Infallible;
 use std::fmt;
 use std::marker::PhantomData;
+use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context as Task, Poll, ready};
@@ -169,7 +170,7 @@ where
             let refused = limited.map(|(refusal, _)| refusal.into());
             let state =
                 match refused.or_else(|| fallbacks.is_off().then(|| switched_off(fallbacks))) {
-                    Some(error) => State::Over { answer: Some(Err(error)) },
+                    Some(error) => State::Over { answer: Some(Box::new(Err(error))) },
                     None => State::Sent { inner: self.inner.call(request.map(Replay::once)) },
                 };
             return FallbackFuture { state, call: None };
@@ -219,14 +220,13 @@ pin_project! {
     #[derive(Debug)]
     enum State<S, F, U, V, B, R> {
         Over {
-            answer: Option<Answer<R>>,
+            answer: Option<Box<Answer<R>>>,
         },
         Sent {
             #[pin]
             inner: F,
         },
         Delayed {
-            #[pin]
             timer: Timer,
             tells: Option<Box<Tells<S, B, R>>>,
             waits: Option<Waits>,
@@ -235,7 +235,6 @@ pin_project! {
             #[pin]
             inner: Option<V>,
             // Ends the question at the deadline.
-            #[pin]
             timer: Timer,
             waiting: Option<Asks<U, B>>,
             tells: Option<Box<Tells<S, B, R>>>,
@@ -249,7 +248,7 @@ impl<S, F, U, V, B, R> State<S, F, U, V, B, R> {
         S: Service<Request<Replay<B>>, Future = F>,
     {
         match next {
-            Next::Over(answer) => Self::Over { answer: Some(answer) },
+            Next::Over(answer) => Self::Over { answer: Some(Box::new(answer)) },
             Next::Send(mut service, request) => Self::Sent { inner: service.call(request) },
             Next::Delay { until, waits, tells } => {
                 Self::Delayed { timer: Timer::until(until), tells: Some(tells), waits: Some(waits) }
@@ -282,13 +281,14 @@ where
             let next = match this.state.as_mut().project() {
                 Projected::Over { answer } => {
                     // Without one it is polled after it was ready.
-                    return answer.take().map_or(Poll::Pending, Poll::Ready);
+                    return answer.take().map_or(Poll::Pending, |answer| Poll::Ready(*answer));
                 }
                 Projected::Sent { inner } => {
                     let result = ready!(inner.poll(cx));
-                    match this.call {
-                        Some(call) => call.after(result),
-                        None => Next::Over(plain(result)),
+                    let Some(call) = this.call else { return Poll::Ready(plain(result)) };
+                    match call.after(result) {
+                        ControlFlow::Break(answer) => return Poll::Ready(answer),
+                        ControlFlow::Continue(next) => next,
                     }
                 }
                 Projected::Delayed { timer, tells, waits } => {

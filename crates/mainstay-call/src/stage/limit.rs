@@ -12,6 +12,8 @@
 //! A call in flight is in flight until the last byte of its answer has passed, and holds its
 //! permit until then. What an adaptive limit learns from is the time to the answer's head: the
 //! rest is up to the size of the body and to whoever reads it.
+//!
+//! What a call carries through its limits is boxed, and a call without limits carries nothing.
 
 mod asking;
 mod holding;
@@ -92,11 +94,15 @@ where
     }
 
     fn call(&mut self, mut request: http::Request<B>) -> Self::Future {
+        if self.layer.limits.is_empty() {
+            let state = State::Sent { inner: self.inner.call(request) };
+            return LimitFuture { state, waiting: None, asking: None };
+        }
         let context = Context::of(&mut request);
-        let mut asking = Asking::new(&self.layer, context);
+        let mut asking = Box::new(Asking::new(&self.layer, context));
         let mut reserved = |request| {
             let fresh = self.inner.clone();
-            Some((std::mem::replace(&mut self.inner, fresh), request))
+            Some(Box::new((std::mem::replace(&mut self.inner, fresh), request)))
         };
         let mut waiting = None;
         let state = match asking.begin(&self.layer.keys, &request) {
@@ -114,7 +120,7 @@ where
             }
             Step::Refused(refusal) => State::Over { refusal: Some(refusal) },
         };
-        LimitFuture { state, waiting, asking }
+        LimitFuture { state, waiting, asking: Some(asking) }
     }
 }
 
@@ -125,8 +131,8 @@ pin_project! {
         #[pin]
         state: State<F>,
         // What is called once the way is free.
-        waiting: Option<(S, http::Request<B>)>,
-        asking: Asking,
+        waiting: Option<Box<(S, http::Request<B>)>>,
+        asking: Option<Box<Asking>>,
     }
 }
 
@@ -135,7 +141,6 @@ pin_project! {
     #[derive(Debug)]
     enum State<F> {
         Waiting {
-            #[pin]
             timer: Timer,
             // In the queue for a permit; without it, the timer's end is what is waited for.
             place: Option<Place>,
@@ -161,11 +166,17 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Task<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         loop {
+            let Some(asking) = this.asking.as_mut() else {
+                let Projected::Sent { inner } = this.state.as_mut().project() else {
+                    return Poll::Pending; // Without limits there is nothing else it can be.
+                };
+                let result = ready!(inner.poll(cx));
+                return Poll::Ready(result.map(|r| r.map(|body| Watched::new(body, None))));
+            };
             let step = match this.state.as_mut().project() {
                 Projected::Sent { inner } => {
                     let result = ready!(inner.poll(cx));
-                    let held = this.asking.take_held();
-                    return Poll::Ready(ended(result, held, this.asking.context()));
+                    return Poll::Ready(ended(result, asking));
                 }
                 Projected::Over { refusal } => {
                     // Without one it is polled after it was ready.
@@ -174,19 +185,20 @@ where
                 }
                 Projected::Waiting { timer, place: None } => {
                     ready!(timer.poll_elapsed(cx));
-                    this.asking.go_on()
+                    asking.go_on()
                 }
                 Projected::Waiting { timer, place: Some(place) } => {
                     let answer = ready!(poll_place(place, timer, cx));
-                    this.asking.placed(answer)
+                    asking.placed(answer)
                 }
             };
             let state = match step {
                 Step::Through => {
-                    let Some((mut service, request)) = this.waiting.take() else {
+                    let Some(waiting) = this.waiting.take() else {
                         return Poll::Pending; // Polled after it was ready.
                     };
-                    match this.asking.send(&mut service, request) {
+                    let (mut service, request) = *waiting;
+                    match asking.send(&mut service, request) {
                         Ok(inner) => State::Sent { inner },
                         Err(refusal) => State::Over { refusal: Some(refusal) },
                     }
@@ -207,7 +219,7 @@ where
 /// Waits for the permit, and no longer than the timer.
 fn poll_place(
     place: &mut Place,
-    timer: Pin<&mut Timer>,
+    timer: &mut Timer,
     cx: &mut Task<'_>,
 ) -> Poll<Result<Taken, Box<Refusal>>> {
     let answer = place.poll_permit(cx);

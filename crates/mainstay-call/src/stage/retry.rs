@@ -18,11 +18,9 @@ use std::task::{Context as Task, Poll, ready};
 
 use bytes::Bytes;
 use http_body::Body;
-use mainstay_core::Clock;
 use mainstay_resilience::budget::Ended;
 use mainstay_resilience::retry::{Progress, RetryPolicy};
 use mainstay_resilience::{Congestion, Failure};
-use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -30,7 +28,6 @@ use self::call::{Call, Next, Outgrown, ending, has_touched};
 use self::kept::Kept;
 pub use self::kept::{ATTEMPT_HEADER, arriving};
 use crate::budget::{SharedBudget, Spending};
-use crate::clock::MonotonicClock;
 use crate::context::Context;
 use crate::error::CallError;
 use crate::observe::Observer;
@@ -91,7 +88,7 @@ where
 
     fn call(&mut self, mut request: http::Request<B>) -> Self::Future {
         let context = Context::of(&mut request);
-        let now = MonotonicClock.now();
+        let now = context.moment();
         let most = usize::try_from(self.retries.policy.replay_bytes_max).unwrap_or(usize::MAX);
         let kept = Kept::of(&request, &context);
         let request = request.map(|body| Replay::new(body, most));
@@ -100,8 +97,8 @@ where
         // What was made ready goes with this call; the service left behind starts anew.
         let fresh = self.inner.clone();
         let mut service = std::mem::replace(&mut self.inner, fresh);
-        let first = service.call(request);
-        let call = Call {
+        let first = Some(Box::pin(service.call(request)));
+        let call = Box::new(Call {
             service,
             retries: Arc::clone(&self.retries),
             context,
@@ -115,25 +112,24 @@ where
             races: 0,
             waiting: false,
             touched: false,
-        };
+        });
         let timer = Timer::until(call.hedge_at());
-        RetryFuture { first: Some(first), others: Vec::new(), timer, call }
+        RetryFuture { first, others: Vec::new(), timer, call }
     }
 }
 
-pin_project! {
-    /// A call and its attempts.
-    #[derive(Debug)]
-    pub struct RetryFuture<S, F, B> {
-        #[pin]
-        first: Option<F>,
-        // Hedges: attempts beside the first. Empty, and without memory, in almost every call.
-        others: Vec<Pin<Box<F>>>,
-        // Ends the wait before the next attempt, or says when to hedge.
-        #[pin]
-        timer: Timer,
-        call: Call<S, B>,
-    }
+/// A call and its attempts.
+///
+/// What is large stands in boxes of its own, so that the stages above hand four words on, and not
+/// the room for a request, a connection and an answer.
+#[derive(Debug)]
+pub struct RetryFuture<S, F, B> {
+    first: Option<Pin<Box<F>>>,
+    /// Hedges: attempts beside the first. Empty, and without memory, in almost every call.
+    others: Vec<Pin<Box<F>>>,
+    /// Ends the wait before the next attempt, or says when to hedge.
+    timer: Timer,
+    call: Box<Call<S, B>>,
 }
 
 impl<S, F, B, R> Future for RetryFuture<S, F, B>
@@ -150,10 +146,10 @@ where
     type Output = Result<http::Response<R>, CallError>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Task<'_>) -> Poll<Self::Output> {
-        let mut this = self.project();
+        let this = self.get_mut();
         loop {
             if this.call.waiting {
-                ready!(this.timer.as_mut().poll_elapsed(cx));
+                ready!(this.timer.poll_elapsed(cx));
                 ready!(this.call.service.poll_ready(cx))?;
                 let Some(body) = this.call.body.again() else {
                     // The last attempt went on reading while this one waited, and the body is now
@@ -161,17 +157,16 @@ where
                     let failure = Failure::Congestion(Congestion::Lost { sent: true });
                     return Poll::Ready(Err(CallError::failed(failure, Outgrown)));
                 };
-                let first = this.call.send(body);
-                this.first.set(Some(first));
-                this.timer.as_mut().reset(this.call.hedge_at());
+                this.first = Some(Box::pin(this.call.send(body)));
+                this.timer.reset(this.call.hedge_at());
             }
             let hedges = this.others.len();
-            let Some(result) = poll_attempts(this.first.as_mut(), this.others, cx) else {
-                ready!(this.timer.as_mut().poll_elapsed(cx));
+            let Some(result) = poll_attempts(&mut this.first, &mut this.others, cx) else {
+                ready!(this.timer.poll_elapsed(cx));
                 if let Some(hedge) = this.call.hedge(cx) {
                     this.others.push(Box::pin(hedge));
                 }
-                this.timer.as_mut().reset(this.call.hedge_at());
+                this.timer.reset(this.call.hedge_at());
                 continue;
             };
             let ending = ending(&result);
@@ -181,7 +176,7 @@ where
                 this.call.spending.ended(Ended::Badly);
                 this.call.touched |= has_touched(&result);
                 this.call.lost_one = true;
-                this.timer.as_mut().reset(this.call.hedge_at());
+                this.timer.reset(this.call.hedge_at());
                 continue;
             }
             match this.call.next(ending, &result) {
@@ -192,9 +187,9 @@ where
                     return Poll::Ready(this.call.truthful(result));
                 }
                 Next::Wait(until) => {
-                    this.first.set(None);
+                    this.first = None;
                     this.others.clear();
-                    this.timer.as_mut().reset(until);
+                    this.timer.reset(until);
                     this.call.waiting = true;
                 }
             }
@@ -204,14 +199,14 @@ where
 
 /// The result of an attempt that has ended, which is then gone.
 fn poll_attempts<F: Future>(
-    mut first: Pin<&mut Option<F>>,
+    first: &mut Option<Pin<Box<F>>>,
     others: &mut Vec<Pin<Box<F>>>,
     cx: &mut Task<'_>,
 ) -> Option<F::Output> {
-    if let Some(attempt) = first.as_mut().as_pin_mut()
-        && let Poll::Ready(result) = attempt.poll(cx)
+    if let Some(attempt) = first
+        && let Poll::Ready(result) = attempt.as_mut().poll(cx)
     {
-        first.set(None);
+        *first = None;
         return Some(result);
     }
     for n in 0..others.len() {

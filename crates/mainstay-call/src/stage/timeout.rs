@@ -88,9 +88,8 @@ where
     }
 
     fn call(&mut self, mut request: http::Request<B>) -> TimeoutFuture<S::Future> {
-        let context = Context::of(&mut request);
-        let now = MonotonicClock.now();
-        let deadline = context.deadline();
+        let context = Context::within(&mut request);
+        let (now, deadline) = (context.moment(), context.deadline());
         if deadline.is_some_and(|deadline| deadline.has_passed(now)) {
             return TimeoutFuture { state: State::Late };
         }
@@ -119,16 +118,17 @@ const HURRY: Duration = Duration::from_secs(1);
 /// Tells the upstream how long it has: what remains here, less the way there.
 fn announce<B>(request: &mut http::Request<B>, ends: Deadline, now: Instant, hop: Duration) {
     let left = ends.outgoing(now, hop);
-    let grpc = is_grpc(request.headers());
     let headers = request.headers_mut();
-    if let Ok(value) = HeaderValue::from_str(Digits::timeout_ms(left).as_str()) {
+    if let Ok(value) = HeaderValue::from_bytes(Digits::timeout_ms(left).as_bytes()) {
         headers.insert(TIMEOUT_HEADER, value);
     }
     match ends.covers {
         Covers::Head => drop(headers.insert(SCOPE_HEADER, SCOPE_HEAD)),
         Covers::Exchange => {
             headers.remove(SCOPE_HEADER);
-            if grpc && let Ok(value) = HeaderValue::from_str(Digits::grpc_timeout(left).as_str()) {
+            if is_grpc(headers)
+                && let Ok(value) = HeaderValue::from_str(Digits::grpc_timeout(left).as_str())
+            {
                 headers.insert(GRPC_TIMEOUT, value);
             }
         }
@@ -160,7 +160,6 @@ pin_project! {
         Running {
             #[pin]
             inner: F,
-            #[pin]
             timer: Timer,
             times: Times,
             failure: Failure,

@@ -1,5 +1,6 @@
 //! One call: which step is next, and what becomes of the call when none is.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -194,21 +195,22 @@ impl<T, B: Body> Call<T, B> {
         }
     }
 
-    /// Goes on after the call has ended.
+    /// The answer of a call that has ended well, or badly with nobody left to answer; else what
+    /// comes next.
     pub(super) fn after<S, R>(
         &mut self,
         result: Result<Response<R>, CallError>,
-    ) -> Next<S, T::Service, B, R>
+    ) -> ControlFlow<Answer<R>, Next<S, T::Service, B, R>>
     where
         T: Substitute<B, R>,
         R: Body,
     {
         match self.judge(&result) {
-            Some(cause) if !self.settled => {
-                self.next(Moment::After(cause), Otherwise::Return(result))
+            None => ControlFlow::Break(result.map(|response| self.kept(response))),
+            Some(_) if self.settled => ControlFlow::Break(plain(result)),
+            Some(cause) => {
+                ControlFlow::Continue(self.next(Moment::After(cause), Otherwise::Return(result)))
             }
-            Some(_) => Next::Over(plain(result)),
-            None => Next::Over(result.map(|response| self.kept(response))),
         }
     }
 
@@ -236,7 +238,10 @@ impl<T, B: Body> Call<T, B> {
         let otherwise = match otherwise {
             // The substitute may have read some of the body.
             Otherwise::Send(service, request) => match self.again() {
-                Some(body) => Otherwise::Send(service, request.map(|_read| body)),
+                Some(body) => {
+                    self.context.note(MonotonicClock.now());
+                    Otherwise::Send(service, request.map(|_read| body))
+                }
                 None => Otherwise::Return(result),
             },
             other => other,
@@ -247,11 +252,13 @@ impl<T, B: Body> Call<T, B> {
     /// Goes on after a delay.
     pub(super) fn delayed<S, U, R: Body>(&mut self, tells: Tells<S, B, R>) -> Next<S, U, B, R> {
         let Tells { degraded, otherwise, .. } = tells;
+        let now = MonotonicClock.now();
+        self.context.note(now);
         self.settled = true;
         let (service, request) = match otherwise {
             Otherwise::Send(service, request) => (service, request),
             Otherwise::Limited(_, asked, service, request) => {
-                match asked.once_more(MonotonicClock.now()) {
+                match asked.once_more(now) {
                     Err(refusal) => return Next::Over(Err(refusal.into())),
                     Ok(held) => self.context.hold(held),
                 }

@@ -80,23 +80,12 @@ impl Asking {
 
     /// Reads the keys and asks as far as it goes without waiting.
     pub(super) fn begin<B, K: ReadKey<B>>(&mut self, keys: &K, request: &http::Request<B>) -> Step {
-        if self.asked.limits.is_empty() {
-            return Step::Through;
-        }
-        let now = MonotonicClock.now();
+        let now = self.context.moment();
         for n in 0..self.count() {
-            let limit = Arc::clone(&self.asked.limits[n]);
-            let step = {
-                let policy = limit.settings();
-                let mut room: [Cow<'_, str>; PARTS_MAX] = Default::default();
-                let count = policy.key.len().min(PARTS_MAX);
-                for (value, part) in room.iter_mut().zip(&policy.key) {
-                    *value = keys.read(request, part).unwrap_or_default();
-                }
-                let values = room.get(..count).unwrap_or_default();
-                let hash = if count == 0 { 0 } else { limit.hash(values) };
-                self.asked.keys[n] = hash;
-                self.ask(n, Key { hash, values }, now)
+            let step = if self.asked.limits[n].settings().key.is_empty() {
+                self.ask(n, Key::default(), now)
+            } else {
+                self.ask_by_key(n, keys, request, now)
             };
             if !matches!(step, Step::Through) || self.marked {
                 // The keys of the limits behind it are needed when the wait is over.
@@ -107,6 +96,25 @@ impl Asking {
             }
         }
         Step::Through
+    }
+
+    fn ask_by_key<B, K: ReadKey<B>>(
+        &mut self,
+        n: usize,
+        keys: &K,
+        request: &http::Request<B>,
+        now: Instant,
+    ) -> Step {
+        let limit = Arc::clone(&self.asked.limits[n]);
+        let policy = limit.settings();
+        let mut room: [Cow<'_, str>; PARTS_MAX] = Default::default();
+        for (value, part) in room.iter_mut().zip(&policy.key) {
+            *value = keys.read(request, part).unwrap_or_default();
+        }
+        let values = room.get(..policy.key.len().min(PARTS_MAX)).unwrap_or_default();
+        let hash = limit.hash(values);
+        self.asked.keys[n] = hash;
+        self.ask(n, Key { hash, values }, now)
     }
 
     fn read_key<B, K: ReadKey<B>>(&mut self, n: usize, keys: &K, request: &http::Request<B>) {
@@ -122,6 +130,7 @@ impl Asking {
     /// Goes on after a wait in a queue.
     pub(super) fn placed(&mut self, answer: Result<Taken, Box<Refusal>>) -> Step {
         let n = self.next - 1;
+        self.context.note(MonotonicClock.now());
         match answer {
             Ok(taken) => {
                 self.held[n] = Some(taken);
@@ -137,6 +146,7 @@ impl Asking {
     /// Goes on after a wait.
     pub(super) fn go_on(&mut self) -> Step {
         let now = MonotonicClock.now();
+        self.context.note(now);
         if let Some(since) = self.waits_since.take() {
             let limit = &self.asked.limits[self.next - 1];
             self.observer.limit_waited(limit.name(), now.since(since));
@@ -217,10 +227,14 @@ impl Asking {
         Ok(call)
     }
 
-    /// What the call holds until its end.
-    pub(super) fn take_held(&mut self) -> Held {
-        // One that a limit refused holds what it took after a delay, if anything.
-        if self.marked { self.context.take_held() } else { std::mem::take(&mut self.held) }
+    /// What the call holds until its end, if any of that is a permit.
+    pub(super) fn take_permits(&mut self) -> Option<Held> {
+        if self.marked {
+            // One that a limit refused holds what it took after a delay, if anything.
+            self.held = self.context.take_held();
+        }
+        let holds = self.held.iter().flatten().any(Taken::is_permit);
+        holds.then(|| std::mem::take(&mut self.held))
     }
 
     fn note(&mut self, limit: &Arc<SharedLimit>, left: Left) {

@@ -6,35 +6,36 @@ use mainstay_core::Clock;
 use mainstay_resilience::Failure;
 use mainstay_resilience::classify::Answer as Status;
 
-use super::asking::Held;
+use super::asking::{Asking, Held};
 use crate::answer::{self, Head};
 use crate::clock::MonotonicClock;
 use crate::context::{Context, Degraded};
 use crate::error::CallError;
-use crate::limit::{Fared, Taken};
+use crate::limit::Fared;
 use crate::watched::{OnEnd, Watched};
 
 /// The end of a call, but for the body of its answer.
 pub(super) fn ended<R: Body>(
     result: Result<http::Response<R>, CallError>,
-    mut held: Held,
-    context: &Context,
+    asking: &mut Asking,
 ) -> Result<http::Response<Watched<R, Holding>>, CallError> {
-    let holds = held.iter().flatten().any(Taken::is_permit);
+    let held = asking.take_permits();
     match result {
         Ok(mut response) => {
+            let context = asking.context();
             if let Some(quota) = context.quota() {
                 quota.write(response.headers_mut());
             }
-            let holding = holds.then(|| {
+            let holding = held.map(|mut held| {
                 let now = MonotonicClock.now();
                 held.iter_mut().flatten().for_each(|taken| taken.answered(now));
-                Holding { held, says: Says::of(&response, context) }
+                let says = Says::of(&response, context);
+                Holding(Box::new(Holds { held, says }))
             });
             Ok(response.map(|body| Watched::new(body, holding)))
         }
         Err(error) => {
-            if holds {
+            if let Some(held) = held {
                 let says = after_failure(&error);
                 held.into_iter().flatten().for_each(|taken| taken.ended(says));
             }
@@ -94,19 +95,24 @@ fn of_status(status: Status, hinted: bool) -> Fared {
     }
 }
 
-/// Permits of a call whose answer's body is still on its way.
+/// Permits of a call whose answer's body is still on its way. Boxed, since most limits tell time
+/// and have nothing to hold.
 #[derive(Debug)]
-pub struct Holding {
+pub struct Holding(Box<Holds>);
+
+#[derive(Debug)]
+struct Holds {
     held: Held,
     says: Says,
 }
 
 impl OnEnd for Holding {
     fn ended(self, trailers: Option<&HeaderMap>) {
-        let says = match self.says {
+        let Holds { held, says } = *self.0;
+        let says = match says {
             Says::Known(says) => says,
             Says::InTrailers => of_status(answer::trailers(trailers), false),
         };
-        self.held.into_iter().flatten().for_each(|taken| taken.ended(says));
+        held.into_iter().flatten().for_each(|taken| taken.ended(says));
     }
 }

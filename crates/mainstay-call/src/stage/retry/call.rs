@@ -75,6 +75,7 @@ where
         self.hedges = 0;
         self.lost_one = false;
         self.last_sent = MonotonicClock.now();
+        self.context.note(self.last_sent);
         self.spending.sent();
         let request = self.kept.again(self.progress.number(), &self.context, body);
         self.service.call(request)
@@ -110,6 +111,7 @@ where
         let now = MonotonicClock.now();
         self.hedges += 1;
         self.last_sent = now;
+        self.context.note(now);
         self.lost_one = false;
         let ready = matches!(self.service.poll_ready(cx), Poll::Ready(Ok(())));
         if !ready || !self.spending.take(now) {
@@ -149,17 +151,13 @@ where
             }
             return self.after_refusal(result, now);
         };
-        let retry_after = hint(result);
-        let good = is_good(ending);
-        let bad = !good && self.retries.policy.is_retryable(ending, retry_after.is_some());
-        self.spending.ended(match (good, bad) {
-            (true, _) => Ended::Well,
-            (_, true) => Ended::Badly,
-            _ => Ended::Otherwise,
-        });
-        if good {
+        if is_good(ending) {
+            self.spending.ended(Ended::Well);
             return Next::Done;
         }
+        let retry_after = hint(result);
+        let bad = self.retries.policy.is_retryable(ending, retry_after.is_some());
+        self.spending.ended(if bad { Ended::Badly } else { Ended::Otherwise });
         let attempt = Attempt {
             ending,
             idempotent: self.kept.idempotent,

@@ -32,7 +32,6 @@ pub(super) struct Kept {
     extensions: Option<http::Extensions>,
     pub(super) idempotent: bool,
     pub(super) arriving: u32,
-    grpc: bool,
 }
 
 impl Kept {
@@ -54,7 +53,6 @@ impl Kept {
                 0 => arriving(headers),
                 known => known,
             },
-            grpc: is_grpc(headers),
         }
     }
 
@@ -74,7 +72,7 @@ impl Kept {
             *request.extensions_mut() = extensions.clone();
         }
         request.extensions_mut().insert(Arc::clone(context));
-        let (name, value) = if self.grpc {
+        let (name, value) = if is_grpc(&self.headers) {
             (GRPC_ATTEMPTS, outgoing_grpc_attempts(number, self.arriving))
         } else {
             (ATTEMPT_HEADER, outgoing_attempt(number, self.arriving))
