@@ -11,6 +11,8 @@ use ipnet::IpNet;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::header::Scribe;
+
 mod element;
 
 #[cfg(test)]
@@ -141,7 +143,45 @@ pub struct Arrival<'a> {
 /// appended to, and its `-Proto`, `-Host` and `-Port` stand, because they tell of the hop where
 /// the client came in. A family of fields that is not written is dropped even then, except when
 /// `mode` is `off`: a proxy that writes one family often passes the other through from the client.
-pub fn write(headers: &mut HeaderMap, arrival: Arrival<'_>, trusted: &TrustedProxies, mode: Mode) {
+pub fn write(
+    headers: &mut HeaderMap,
+    arrival: Arrival<'_>,
+    trusted: &TrustedProxies,
+    mode: Mode,
+    scribe: &mut Scribe,
+) {
+    let said = headers.keys().any(|name| name == FORWARDED || is_x_forwarded(name.as_str()));
+    if said {
+        write_beside(headers, arrival, trusted, mode, scribe);
+        return;
+    }
+    // Nobody has said anything, so nothing is to be dropped, kept or appended to.
+    if mode.x() {
+        let peer = scribe.address(arrival.peer.to_canonical()).cut();
+        put(headers, FOR, peer);
+        headers.insert(PROTO, HeaderValue::from_static(arrival.proto));
+        put(headers, HOST, scribe.text(arrival.host).cut());
+        put(headers, PORT, scribe.number(arrival.port.into()).cut());
+    }
+    if mode.rfc7239() {
+        put(headers, FORWARDED, scribe.text(&element::write(arrival)).cut());
+    }
+}
+
+fn put(headers: &mut HeaderMap, name: HeaderName, value: Option<HeaderValue>) {
+    if let Some(value) = value.filter(|value| !value.is_empty()) {
+        headers.insert(name, value);
+    }
+}
+
+/// The same for a request that brings such fields already.
+fn write_beside(
+    headers: &mut HeaderMap,
+    arrival: Arrival<'_>,
+    trusted: &TrustedProxies,
+    mode: Mode,
+    scribe: &mut Scribe,
+) {
     let inside = trusted.contains(arrival.peer);
     let passes_on = inside && mode == Mode::Off;
     if !passes_on {
@@ -150,8 +190,8 @@ pub fn write(headers: &mut HeaderMap, arrival: Arrival<'_>, trusted: &TrustedPro
     if mode.x() {
         append(headers, FOR, arrival.peer.to_canonical().to_string());
         set_if_absent(headers, PROTO, || Some(HeaderValue::from_static(arrival.proto)));
-        set_if_absent(headers, HOST, || HeaderValue::from_str(arrival.host).ok());
-        set_if_absent(headers, PORT, || Some(HeaderValue::from(arrival.port)));
+        set_if_absent(headers, HOST, || scribe.text(arrival.host).cut());
+        set_if_absent(headers, PORT, || scribe.number(arrival.port.into()).cut());
     }
     if mode.rfc7239() {
         append(headers, FORWARDED, element::write(arrival));
@@ -204,11 +244,8 @@ fn set_if_absent(
     name: HeaderName,
     value: impl FnOnce() -> Option<HeaderValue>,
 ) {
-    if !headers.contains_key(&name)
-        && let Some(value) = value()
-        && !value.is_empty()
-    {
-        headers.insert(name, value);
+    if !headers.contains_key(&name) {
+        put(headers, name, value());
     }
 }
 

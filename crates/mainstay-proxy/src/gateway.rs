@@ -22,13 +22,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use http::{Request, Response};
+use http::Request;
 use mainstay_call::clock::MonotonicClock;
 use mainstay_call::machines::{Machines, Saved};
 use mainstay_call::resolve::Resolve;
 use mainstay_call::stale::StaleStore;
 use mainstay_core::Clock as _;
-use mainstay_core::name::{RouteName, ServiceName};
+use mainstay_core::name::ServiceName;
 use parking_lot::Mutex;
 
 pub use lane::Lane;
@@ -36,7 +36,7 @@ pub use upstreams::UpstreamRuntime;
 use upstreams::subject;
 
 use crate::access_log::AccessLog;
-use crate::body::{InBody, OutBody};
+use crate::body::InBody;
 use crate::config::Plane;
 use crate::events;
 use crate::faults::FaultBook;
@@ -44,6 +44,7 @@ use crate::forwarded::TrustedProxies;
 use crate::metrics::{Metrics, RouteMetrics};
 use crate::mirror::Mirrors;
 use crate::record::Records;
+use crate::route::Route;
 use crate::server::{ConnInfo, Handler, Incident, OnIncident};
 use crate::tls::TlsError;
 use observer::Counting;
@@ -93,8 +94,8 @@ pub struct Running {
     pub plane: Arc<Plane>,
     /// Services by name.
     pub upstreams: BTreeMap<ServiceName, Arc<UpstreamRuntime>>,
-    /// What requests by each route pass through, by the service they go to.
-    lanes: std::collections::HashMap<RouteName, Way>,
+    /// What requests by each route pass through; in the order of the plane's routes.
+    ways: Box<[Way]>,
     /// Counts what no route matched.
     unrouted: RouteMetrics,
     trusted: TrustedProxies,
@@ -104,6 +105,7 @@ pub struct Running {
 /// What requests by one route pass through.
 #[derive(Debug)]
 struct Way {
+    route: Arc<Route>,
     /// By service; a route has a handful.
     lanes: Vec<(ServiceName, Lane)>,
     /// Counts answers that no service gave: redirects, fixed answers, refusals before a service
@@ -202,18 +204,17 @@ impl Gateway {
         })
     }
 
-    /// Answers requests of one worker.
+    /// Answers requests of one worker. What a request needs until it is answered is some two
+    /// kilobytes; boxed here, it is not moved on the way through the server.
     pub fn handler(self: &Arc<Self>) -> impl Handler + use<> {
         let gateway = Arc::clone(self);
         move |request: Request<InBody>, from: Rc<ConnInfo>| {
             let gateway = Arc::clone(&gateway);
-            async move { gateway.answer(request, &from).await }
+            Box::pin(async move {
+                let running = gateway.running.load_full();
+                serve::serve(&running, &gateway.parts, request, &from).await
+            })
         }
-    }
-
-    async fn answer(&self, request: Request<InBody>, from: &ConnInfo) -> Response<OutBody> {
-        let running = self.running.load_full();
-        serve::serve(&running, &self.parts, request, from).await
     }
 }
 
@@ -232,19 +233,16 @@ impl Running {
             let runtime = UpstreamRuntime::build(name, config, &plane, parts, (known, handles));
             upstreams.insert(name.clone(), Arc::new(runtime));
         }
-        let lanes = plane
-            .routes
-            .iter()
-            .map(|route| {
-                let lanes = lane::lanes(route, &plane, parts, &upstreams);
-                let metrics = parts.metrics.route(route.name.as_str(), "");
-                (route.name.clone(), Way { lanes, metrics })
-            })
-            .collect();
+        let ways = plane.routes.iter().map(|route| {
+            let lanes = lane::lanes(route, &plane, parts, &upstreams);
+            let metrics = parts.metrics.route(route.name.as_str(), "");
+            Way { route: Arc::clone(route), lanes, metrics }
+        });
+        let ways = ways.collect();
         let unrouted = parts.metrics.route("", "");
         let framing = framing(&plane);
         let trusted = TrustedProxies::new(plane.gateway.trusted_proxies.to_vec());
-        Ok(Self { plane, upstreams, lanes, unrouted, trusted, framing })
+        Ok(Self { plane, upstreams, ways, unrouted, trusted, framing })
     }
 
     /// What callers' messages are held to. The longest body is the longest that any route takes.

@@ -12,19 +12,23 @@ use mainstay_core::problem::Code;
 
 use crate::forwarded::is_x_forwarded;
 
+mod scribe;
+mod seen;
 mod trace;
 
 #[cfg(test)]
 mod tests;
 
+pub use scribe::Scribe;
+pub use seen::Seen;
 pub use trace::{TRACEPARENT, TRACESTATE, TraceParent, continue_trace};
 
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
-/// Fields of one hop. `Connection` and `TE` stand first: they are more than removed.
-static HOP_BY_HOP: [HeaderName; 7] =
-    [CONNECTION, TE, TRANSFER_ENCODING, UPGRADE, KEEP_ALIVE, PROXY_CONNECTION, HTTP2_SETTINGS];
+/// Fields of one hop, beside `Connection`, which is more than removed.
+static HOP_BY_HOP: [HeaderName; 6] =
+    [KEEP_ALIVE, TE, TRANSFER_ENCODING, UPGRADE, PROXY_CONNECTION, HTTP2_SETTINGS];
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Removes the fields that concern one hop (RFC 9110 section 7.6.1), from requests and answers
@@ -32,22 +36,23 @@ const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// a proxy forget. `TE: trailers` stays. A stage that switches protocols puts `Connection` and
 /// `Upgrade` back.
 pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
-    let mut found = [false; HOP_BY_HOP.len()];
+    let (mut connection, mut te, mut others) = (false, false, false);
     for name in headers.keys() {
-        // The lengths of these names rule nearly everything else out.
-        if matches!(name.as_str().len(), 2 | 7 | 10 | 14 | 16 | 17)
-            && let Some(index) = HOP_BY_HOP.iter().position(|known| known == name)
-        {
-            found[index] = true;
+        match name.as_str() {
+            "connection" => connection = true,
+            "te" => te = true,
+            "transfer-encoding" | "upgrade" | "keep-alive" | "proxy-connection"
+            | "http2-settings" => others = true,
+            _ => (),
         }
     }
     // Read first: `Connection` names `TE` as a rule.
-    let trailers = found[1] && te_trailers(headers);
-    if found[0] {
+    let trailers = te && te_trailers(headers);
+    if connection {
         remove_named(headers);
     }
-    for (name, found) in HOP_BY_HOP.iter().zip(found) {
-        if found {
+    if te || others {
+        for name in &HOP_BY_HOP {
             headers.remove(name);
         }
     }
@@ -56,7 +61,18 @@ pub fn remove_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
+/// Removes `Connection` and what it names.
 fn remove_named(headers: &mut HeaderMap) {
+    // What nearly every peer names is of one hop by itself, and goes anyway.
+    let goes_anyway = |option: &[u8]| {
+        HOP_BY_HOP.iter().any(|name| name.as_str().as_bytes().eq_ignore_ascii_case(option))
+    };
+    let fields = headers.get_all(CONNECTION).into_iter();
+    let mut options = fields.flat_map(|field| field.as_bytes().split(|&b| b == b','));
+    if options.all(|option| goes_anyway(option.trim_ascii())) {
+        headers.remove(CONNECTION);
+        return;
+    }
     let fields: Vec<HeaderValue> = match headers.entry(CONNECTION) {
         Entry::Occupied(entry) => entry.remove_entry_mult().1.collect(),
         Entry::Vacant(_) => return,
@@ -148,21 +164,27 @@ fn begins(name: &str, prefix: &str) -> bool {
     name.get(..prefix.len()).is_some_and(|begin| same(begin, prefix))
 }
 
-/// Makes sure that there is one `x-request-id` of 1 to 128 of `[A-Za-z0-9._-]`: the caller's if it
-/// is, else one made of `draws`.
-pub fn ensure_request_id(headers: &mut HeaderMap, draws: [u64; 2]) {
+/// Makes sure that there is one `x-request-id` of 1 to 128 of `[A-Za-z0-9._-]`, and returns it: the
+/// caller's if it is, else one made of `draws`.
+pub fn ensure_request_id(
+    headers: &mut HeaderMap,
+    seen: Seen,
+    draws: [u64; 2],
+    scribe: &mut Scribe,
+) -> Option<HeaderValue> {
     let legal = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-');
-    let mut ids = headers.get_all(X_REQUEST_ID).iter().map(HeaderValue::as_bytes);
-    if let (Some(id), None) = (ids.next(), ids.next())
-        && (1..=128).contains(&id.len())
-        && id.iter().all(legal)
-    {
-        return;
+    if seen.request_id {
+        let mut ids = headers.get_all(X_REQUEST_ID).iter();
+        if let (Some(id), None) = (ids.next(), ids.next())
+            && (1..=128).contains(&id.len())
+            && id.as_bytes().iter().all(legal)
+        {
+            return Some(id.clone());
+        }
     }
-    let id = format!("{:016x}{:016x}", draws[0], draws[1]);
-    if let Ok(value) = HeaderValue::try_from(id) {
-        headers.insert(X_REQUEST_ID, value);
-    }
+    let id = scribe.hex(draws[0]).hex(draws[1]).cut()?;
+    headers.insert(X_REQUEST_ID, id.clone());
+    Some(id)
 }
 
 /// Takes `Expect` off a request; says whether the caller waits for a 100 before it sends the body.

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use http::Request;
 use mainstay_call::circuit::SharedCircuit;
 use mainstay_call::instances::Instances;
 use mainstay_call::limit::SharedLimit;
@@ -17,6 +18,7 @@ use mainstay_call::stage::retry::{Retries, Retry, RetryLayer};
 use mainstay_call::stage::timeout::{Timeout, TimeoutLayer, TimeoutPolicy};
 use mainstay_resilience::classify::Classifier;
 use tower_layer::Layer;
+use tower_service::Service;
 
 use crate::body::InBody;
 use crate::faults::{FaultBook, Faulty, Place};
@@ -36,6 +38,9 @@ pub type Attempt = Circuit<Timeout<Faulty<Upstream<SentBody>>>>;
 
 /// A call, from the door to the instances.
 pub type Pipeline = Deadline<Limit<Fallback<Retry<Balance<Attempt>>, Substitutes>, Keys>>;
+
+/// The answer of a call that has been sent into its [`Pipeline`].
+pub type Coming = <Pipeline as Service<Request<CallBody>>>::Future;
 
 /// What the stages of a route's calls to one service are set to.
 #[derive(Clone, Debug)]

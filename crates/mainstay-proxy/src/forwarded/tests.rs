@@ -76,7 +76,7 @@ fn check_written(mode: Mode, peer: &str, before: &[(&str, &str)], after: &[(&str
     let mut headers = map(before);
     let peer = peer.parse().expect("an address");
     let arrival = Arrival { peer, proto: "https", host: "a.example:8443", port: 7443 };
-    write(&mut headers, arrival, &trusted(), mode);
+    write(&mut headers, arrival, &trusted(), mode, &mut Scribe::new());
     let mut got: Vec<(&str, &str)> =
         headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
     got.sort_unstable();
@@ -134,7 +134,7 @@ proptest! {
         let arrival = Arrival { peer, proto: "http", host: "a:80", port: 80 };
         // Only outsiders: an insider's broken field stays broken.
         prop_assume!(!trusted().contains(peer));
-        write(&mut headers, arrival, &trusted(), mode);
+        write(&mut headers, arrival, &trusted(), mode, &mut Scribe::new());
         let ours = "10.0.0.1".parse().expect("an address");
         prop_assert_eq!(client_address(ours, &headers, &trusted(), mode), peer.to_canonical());
     }

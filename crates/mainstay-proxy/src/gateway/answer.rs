@@ -18,7 +18,7 @@ use mainstay_core::{Clock, Instant, Problem};
 use super::arrival::Arrival;
 use super::lane::Lane;
 use super::serve::{Matched, wall_clock};
-use super::{Parts, Running};
+use super::{Parts, Running, Way};
 use crate::access_log::Entry;
 use crate::body::{OutBody, PipelineBody, tunnel_of};
 use crate::config::gateway::{Explain, OutcomeHeader};
@@ -41,7 +41,6 @@ pub(super) struct Asked<'a> {
     pub(super) parts: &'a Parts,
     pub(super) arrival: &'a Arrival,
     pub(super) started: Instant,
-    pub(super) at: SystemTime,
 }
 
 /// What is counted and logged of an answer.
@@ -65,17 +64,18 @@ impl Asked<'_> {
         matched: &Matched<'_>,
         lane: &Lane,
         context: &Context,
+        now: Instant,
         result: Result<Response<PipelineBody>, CallError>,
     ) -> Response<OutBody> {
         let Matched { route, captures, path } = *matched;
         let error = result.as_ref().err().map(problem_of);
-        let steps = self.steps(route, lane, context, &result);
+        let steps = self.steps(route, lane, context, now, &result);
         let rule = error.as_ref().and_then(|problem| problem.rejection.as_ref());
         let rule = rule.map(|rejection| rejection.rule.clone());
         let (mut response, outcome) = match result {
             Ok(response) => {
                 let outcome = context.degraded().map_or("ok", |degraded| degraded.kind);
-                (self.passed_on(response), outcome)
+                (passed_on(response), outcome)
             }
             Err(_told) => {
                 let problem = error.unwrap_or_else(internal);
@@ -114,14 +114,14 @@ impl Asked<'_> {
             failed,
             steps,
         };
-        self.tell(&response, told);
+        self.tell(&response, now, told);
         response
     }
 
     /// A problem found before or instead of a call.
     pub(super) fn problem(
         &self,
-        route: Option<&Route>,
+        way: Option<&Way>,
         lane: Option<&Lane>,
         problem: &Problem,
     ) -> Response<OutBody> {
@@ -134,9 +134,10 @@ impl Asked<'_> {
         }
         self.tell(
             &response,
+            MonotonicClock.now(),
             Told {
-                route,
-                metrics: self.metrics(route, lane),
+                route: way.map(|way| &*way.route),
+                metrics: self.metrics(way, lane),
                 service: lane.map(|lane| &**lane.upstream.instances.service()),
                 context: None,
                 outcome,
@@ -159,35 +160,36 @@ impl Asked<'_> {
     /// Sends the caller elsewhere.
     pub(super) fn redirect(
         &self,
-        route: &Route,
+        way: &Way,
         redirect: &Redirect,
         view: &View<'_>,
         captures: &Captures,
     ) -> Response<OutBody> {
         let Some(location) = redirect.location(view, captures) else {
             let problem = Problem::new(Code::PathAmbiguous, "the target of the redirect is none");
-            return self.problem(Some(route), None, &problem);
+            return self.problem(Some(way), None, &problem);
         };
         let mut response = Response::new(OutBody::Empty);
         *response.status_mut() = redirect.status;
         response.headers_mut().insert(LOCATION, location);
-        self.own(route, response)
+        self.own(way, response)
     }
 
     /// Answers with what the route says.
-    pub(super) fn respond(&self, route: &Route, respond: &Respond) -> Response<OutBody> {
+    pub(super) fn respond(&self, way: &Way, respond: &Respond) -> Response<OutBody> {
         let mut response = Response::new(OutBody::from(respond.body.clone()));
         *response.status_mut() = respond.status;
         *response.headers_mut() = respond.headers.clone();
-        self.own(route, response)
+        self.own(way, response)
     }
 
-    fn own(&self, route: &Route, response: Response<OutBody>) -> Response<OutBody> {
+    fn own(&self, way: &Way, response: Response<OutBody>) -> Response<OutBody> {
         self.tell(
             &response,
+            MonotonicClock.now(),
             Told {
-                route: Some(route),
-                metrics: self.metrics(Some(route), None),
+                route: Some(&way.route),
+                metrics: self.metrics(Some(way), None),
                 service: None,
                 context: None,
                 outcome: "ok",
@@ -199,26 +201,12 @@ impl Asked<'_> {
         response
     }
 
-    fn metrics<'s>(&'s self, route: Option<&Route>, lane: Option<&'s Lane>) -> &'s RouteMetrics {
-        if let Some(lane) = lane {
-            return &lane.metrics;
+    fn metrics<'s>(&'s self, way: Option<&'s Way>, lane: Option<&'s Lane>) -> &'s RouteMetrics {
+        match (lane, way) {
+            (Some(lane), _) => &lane.metrics,
+            (None, Some(way)) => &way.metrics,
+            (None, None) => &self.running.unrouted,
         }
-        let way = route.and_then(|route| self.running.lanes.get(&route.name));
-        way.map_or(&self.running.unrouted, |way| &way.metrics)
-    }
-
-    /// The upstream's answer, without what concerned only its connection.
-    fn passed_on(&self, response: Response<PipelineBody>) -> Response<OutBody> {
-        let (mut head, body) = response.into_parts();
-        let switched = head.status == StatusCode::SWITCHING_PROTOCOLS;
-        let body = if switched {
-            // The tunnel is taken out of the body by the server, which goes on with it.
-            tunnel_of(body)
-        } else {
-            header::remove_hop_by_hop(&mut head.headers);
-            OutBody::Pipeline(body)
-        };
-        Response::from_parts(head, body)
     }
 
     /// A problem as its caller reads it: a document, or for gRPC a head that ends the call.
@@ -259,9 +247,9 @@ impl Asked<'_> {
         route: &Route,
         lane: &Lane,
         context: &Context,
+        now: Instant,
         result: &Result<Response<PipelineBody>, CallError>,
     ) -> Vec<Step> {
-        let now = MonotonicClock.now();
         let status = match result {
             Ok(response) => response.status().as_u16(),
             Err(error) => error.problem().status,
@@ -289,7 +277,7 @@ impl Asked<'_> {
         let record = Record {
             request_id: self.arrival.request_id.to_str().unwrap_or_default().to_owned(),
             trace_id: trace_id(self.arrival),
-            at: self.at,
+            at: arrived(took),
             listener: "gateway",
             method: self.arrival.method.to_string(),
             path: self.arrival.uri.path().to_owned(),
@@ -303,8 +291,8 @@ impl Asked<'_> {
     }
 
     /// Counts the answer, keeps its record and writes its line.
-    fn tell(&self, response: &Response<OutBody>, mut told: Told<'_>) {
-        let took = MonotonicClock.now().since(self.started);
+    fn tell(&self, response: &Response<OutBody>, now: Instant, mut told: Told<'_>) {
+        let took = now.since(self.started);
         let status = response.status().as_u16();
         told.metrics.answered(status, told.outcome, took);
         let steps = std::mem::take(&mut told.steps);
@@ -319,7 +307,7 @@ impl Asked<'_> {
         let instance = told.context.and_then(Context::instance);
         let trace = trace_id(arrival);
         log.write(&Entry {
-            at: self.at,
+            at: arrived(took),
             method: arrival.method.as_str(),
             path: arrival.uri.path(),
             query: arrival.uri.query(),
@@ -344,6 +332,23 @@ impl Asked<'_> {
             request_id: arrival.request_id.to_str().unwrap_or_default(),
         });
     }
+}
+
+/// The upstream's answer, without what concerned only its connection.
+fn passed_on(mut response: Response<PipelineBody>) -> Response<OutBody> {
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        // The tunnel is taken out of the body by the server, which goes on with it.
+        return response.map(tunnel_of);
+    }
+    header::remove_hop_by_hop(response.headers_mut());
+    response.map(OutBody::Pipeline)
+}
+
+/// The time of day at which the head of a request had arrived that `took` this long. Read only
+/// where somebody is told of it.
+fn arrived(took: Duration) -> SystemTime {
+    let now = wall_clock();
+    now.checked_sub(took).unwrap_or(now)
 }
 
 /// Answers a request that could not even be taken in.

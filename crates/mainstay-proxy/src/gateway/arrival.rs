@@ -18,9 +18,13 @@ use super::Running;
 use crate::config::gateway::{EncodedSlash, PathParameters};
 use crate::forwarded::{self, Arrival as Way};
 use crate::framing::check_h2;
-use crate::header::{self, Inbound, TraceParent};
+use crate::header::{self, Inbound, Scribe, Seen, TraceParent};
 use crate::path::{self, Judged, Options, Parameters};
 use crate::server::ConnInfo;
+
+/// Fields that a usual request gains on its way: its id and trace, four that tell of the hop, two
+/// that tell the service how long it has.
+const FIELDS_ADDED: usize = 8;
 
 const NO_ID: HeaderValue = HeaderValue::from_static("");
 
@@ -74,26 +78,38 @@ impl Arrival {
         let uri = parts.uri.clone();
         let headers = &mut parts.headers;
         let host = host(&uri, headers)?;
-        header::remove_foreign_identity(headers, trusted, Inbound::Gateway, &[]);
-        let (patience, head_only) = patience(headers)?;
-        let attempt = arriving_attempt(headers);
+        let seen = Seen::of(headers);
+        if seen.identity {
+            header::remove_foreign_identity(headers, trusted, Inbound::Gateway, &[]);
+        }
+        let (patience, head_only) = if seen.patience { patience(headers)? } else { (None, false) };
+        let attempt = if seen.attempt { arriving_attempt(headers) } else { 1 };
         let mode = config.forwarded;
         let client = forwarded::client_address(from.peer.ip(), headers, &running.trusted, mode);
-        let grpc = is_grpc(headers);
-        let websocket = websocket(&method, version, headers)?;
-        header::take_expect(headers, version)
-            .map_err(|code| Problem::new(code, "only `100-continue` can be expected"))?;
-        header::remove_hop_by_hop(headers);
-        header::ensure_request_id(headers, [draw::next(), draw::next()]);
+        let grpc = seen.content_type && is_grpc(headers);
+        let websocket = seen.upgrade && websocket(&method, version, headers)?;
+        if seen.expect {
+            header::take_expect(headers, version)
+                .map_err(|code| Problem::new(code, "only `100-continue` can be expected"))?;
+        }
+        if seen.hop_by_hop {
+            header::remove_hop_by_hop(headers);
+        }
+        headers.reserve(FIELDS_ADDED);
+        let mut scribe = Scribe::new();
+        let draws = [draw::next(), draw::next()];
+        let request_id = header::ensure_request_id(headers, seen, draws, &mut scribe);
         let draws = [draw::next(), draw::next(), draw::next()];
-        let (trace, _) = header::continue_trace(headers, draws, false);
+        let (trace, _) = header::continue_trace(headers, seen, draws, false, &mut scribe);
         let way = Way {
             peer: from.peer.ip(),
             proto: if from.tls.is_some() { "https" } else { "http" },
             host: host.to_str().unwrap_or_default(),
             port: from.local.port(),
         };
-        forwarded::write(headers, way, &running.trusted, mode);
+        forwarded::write(headers, way, &running.trusted, mode, &mut scribe);
+        let text = |seen: bool, name| seen.then(|| headers.get(name).cloned()).flatten();
+        let announced = text(seen.content_length, CONTENT_LENGTH);
         Ok(Self {
             method,
             uri,
@@ -107,12 +123,10 @@ impl Arrival {
             grpc,
             websocket,
             trace,
-            request_id: headers.get("x-request-id").cloned().unwrap_or(NO_ID),
-            user_agent: headers.get(USER_AGENT).cloned(),
-            referer: headers.get(REFERER).cloned(),
-            announced: headers
-                .get(CONTENT_LENGTH)
-                .and_then(|length| length.to_str().ok()?.parse().ok()),
+            request_id: request_id.unwrap_or(NO_ID),
+            user_agent: text(seen.user_agent, USER_AGENT),
+            referer: text(seen.referer, REFERER),
+            announced: announced.and_then(|length| length.to_str().ok()?.parse().ok()),
         })
     }
 

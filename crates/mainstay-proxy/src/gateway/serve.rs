@@ -6,10 +6,12 @@ use std::time::SystemTime;
 use http::header::{CONNECTION, HOST, SET_COOKIE, UPGRADE};
 use http::request::Parts as Head;
 use http::uri::PathAndQuery;
-use http::{HeaderValue, Request, Response, Uri};
+use http::{Extensions, HeaderValue, Request, Response, Uri, Version};
+use mainstay_call::CallError;
 use mainstay_call::clock::MonotonicClock;
 use mainstay_call::context::{Context, Facts as CallFacts};
 use mainstay_call::draw;
+use mainstay_core::name::ServiceName;
 use mainstay_core::problem::Code;
 use mainstay_core::{Clock, Instant, Problem};
 use mainstay_resilience::deadline::{Covers, Deadline};
@@ -21,17 +23,21 @@ use super::arrival::Arrival;
 use super::keys::Found;
 use super::lane::Lane;
 use super::protection::Admitted;
-use super::{Parts, Running};
-use crate::body::{InBody, OutBody};
+use super::{Parts, Running, Way};
+use crate::body::{InBody, OutBody, PipelineBody};
 use crate::key::Facts;
 use crate::mirror::Mirrors;
 use crate::path::Judged;
+use crate::pipeline::Coming;
 use crate::rewrite::headers::Values;
 use crate::route::{Action, Captures, ForwardPath, Match, Route, View};
 use crate::server::ConnInfo;
 use crate::split::Split;
 
 /// Answers one request.
+///
+/// All that can be settled at once is, in plain functions; what has to wait is the call alone, so
+/// that one future carries what is needed after it, and nothing is moved from one to the next.
 pub(super) async fn serve(
     running: &Running,
     parts: &Parts,
@@ -44,11 +50,40 @@ pub(super) async fn serve(
         Ok(arrival) => arrival,
         Err(problem) => return answer::refused(running, parts, &head, from, started, problem),
     };
-    let asked = Asked { running, parts, arrival: &arrival, started, at: wall_clock() };
-    let judged = match arrival.path(running) {
-        Ok(judged) => judged,
-        Err(problem) => return asked.problem(None, None, &problem),
+    let asked = Asked { running, parts, arrival: &arrival, started };
+    let (coming, sent) = match send(asked, head, body) {
+        Ok(sent) => sent,
+        Err(answer) => return *answer,
     };
+    let result = coming.await;
+    sent.answer(asked, result)
+}
+
+/// A call on its way, and what its answer needs.
+struct Sent<'a> {
+    route: &'a Route,
+    captures: Captures,
+    judged: Judged<'a>,
+    lane: &'a Lane,
+    context: Arc<Context>,
+    admitted: Admitted<'a>,
+    /// Brings the caller back to the same instance.
+    cookie: Option<HeaderValue>,
+}
+
+/// Sends a request into the stages of its route.
+///
+/// # Errors
+///
+/// The answer, when it is given without a call.
+fn send(
+    asked: Asked<'_>,
+    head: Head,
+    body: InBody,
+) -> Result<(Coming, Sent<'_>), Box<Response<OutBody>>> {
+    let Asked { running, parts, arrival, started } = asked;
+    let judged =
+        arrival.path(running).map_err(|problem| Box::new(asked.problem(None, None, &problem)))?;
     let view = View {
         host: arrival.host(),
         method: &arrival.method,
@@ -57,39 +92,38 @@ pub(super) async fn serve(
         query: arrival.uri.query(),
         client: arrival.client,
     };
-    let (route, captures) = match running.plane.routes.find(&view) {
-        Match::Found { route, captures } => (Arc::clone(route), captures),
+    let (way, captures) = match running.plane.routes.find(&view) {
+        Match::Found { place, captures, .. } => (&running.ways[place], captures),
         Match::NoRoute => {
-            return asked.problem(None, None, &Problem::new(Code::RouteNotFound, NO_ROUTE));
+            let problem = Problem::new(Code::RouteNotFound, NO_ROUTE);
+            return Err(Box::new(asked.problem(None, None, &problem)));
         }
-        Match::MethodNotAllowed { allow } => return asked.not_allowed(allow),
+        Match::MethodNotAllowed { allow } => return Err(Box::new(asked.not_allowed(allow))),
     };
-    let admitted = match parts.protection.admit(started, route.priority) {
-        Ok(admitted) => admitted,
-        Err(problem) => return asked.problem(Some(&route), None, &problem),
-    };
+    let route = &way.route;
+    let refused = |problem| Box::new(asked.problem(Some(way), None, &problem));
+    let admitted = parts.protection.admit(started, route.priority).map_err(refused)?;
     let longest = route.body_bytes_max.unwrap_or(running.plane.gateway.limits.body_bytes_max);
     if http_body::Body::size_hint(&body).lower() > longest {
-        let problem = Problem::new(Code::BodyTooLarge, format!("at most {longest} bytes"));
-        return asked.problem(Some(&route), None, &problem);
+        return Err(refused(Problem::new(Code::BodyTooLarge, format!("at most {longest} bytes"))));
     }
     let split = match &route.action {
-        Action::Redirect(redirect) => return asked.redirect(&route, redirect, &view, &captures),
-        Action::Respond(respond) => return asked.respond(&route, respond),
+        Action::Redirect(redirect) => {
+            return Err(Box::new(asked.redirect(way, redirect, &view, &captures)));
+        }
+        Action::Respond(respond) => return Err(Box::new(asked.respond(way, respond))),
         Action::To(split) => split,
     };
-    let chosen = match choose(running, &route, captures, &view, split) {
-        Ok(chosen) => chosen,
-        Err(problem) => return asked.problem(Some(&route), None, &problem),
-    };
-    let matched = Matched { route: &route, captures: &captures, path: judged.judged() };
-    let target = match target(&arrival, &judged, &matched) {
-        Ok(target) => target,
-        Err(problem) => return asked.problem(Some(&route), Some(chosen.lane), &problem),
-    };
-    let request = outgoing(head, body.limited(longest), target, &arrival, &matched);
-    let context = context(&chosen, &arrival, &route, started);
-    call(&asked, &matched, chosen, &context, admitted, request).await
+    let chosen = choose(way, captures, &view, split).map_err(refused)?;
+    let lane = chosen.lane;
+    let matched = Matched { route, captures: &captures, path: judged.judged() };
+    let target = target(arrival, &judged, &matched)
+        .map_err(|problem| Box::new(asked.problem(Some(way), Some(lane), &problem)))?;
+    let context = context(&chosen, arrival, route, started);
+    let request = outgoing(head, body.limited(longest), target, arrival, &matched);
+    let coming = call(parts, &matched, &chosen, &context, request);
+    let cookie = chosen.cookie;
+    Ok((coming, Sent { route, captures, judged, lane, context, admitted, cookie }))
 }
 
 /// Where a call goes, and what that takes.
@@ -100,17 +134,17 @@ struct Chosen<'r> {
     /// Brings the caller back to the same instance.
     cookie: Option<HeaderValue>,
     /// For limits whose keys need more than the headers.
-    found: Option<Found>,
+    found: Option<Arc<Found>>,
 }
 
 /// Chooses among the services that the route leads to.
 fn choose<'r>(
-    running: &'r Running,
-    route: &Arc<Route>,
+    way: &'r Way,
     captures: Captures,
     view: &View<'_>,
     split: &Split,
 ) -> Result<Chosen<'r>, Problem> {
+    let route = &way.route;
     let facts =
         Facts { view, route, captures: &captures, service: None, principal: None, tenant: None };
     let key = route.split_key.as_ref().and_then(|part| facts.read(part));
@@ -118,46 +152,56 @@ fn choose<'r>(
         Some(key) => split.pick_for(&key),
         None => split.pick(draw::next()),
     };
-    let lane = running.lane(route, service);
-    let lane =
-        lane.ok_or_else(|| Problem::new(Code::NoInstance, "the service is not configured"))?;
+    let lane = way
+        .lane(service)
+        .ok_or_else(|| Problem::new(Code::NoInstance, "the service is not configured"))?;
     let (hash, cookie) = affinity::hash(&lane.upstream.config.balance, &facts);
-    let found = lane.keyed.then(|| found(view, route, captures, service.as_str()));
+    let found = lane.keyed.then(|| Arc::new(found(view, route, captures, service.as_str())));
     Ok(Chosen { lane, hash, cookie, found })
 }
 
-/// Sends a request through the stages; its answer.
-async fn call(
-    asked: &Asked<'_>,
+/// Sends a request through the stages.
+fn call(
+    parts: &Parts,
     matched: &Matched<'_>,
-    chosen: Chosen<'_>,
+    chosen: &Chosen<'_>,
     context: &Arc<Context>,
-    admitted: Admitted<'_>,
     mut request: Request<InBody>,
-) -> Response<OutBody> {
-    let Chosen { lane, cookie, found, .. } = chosen;
+) -> Coming {
+    let Chosen { lane, found, .. } = chosen;
     request.extensions_mut().insert(Arc::clone(context));
     if let Some(found) = found {
-        request.extensions_mut().insert(Arc::new(found));
+        request.extensions_mut().insert(Arc::clone(found));
     }
-    let method = &asked.arrival.method;
     let request = match (&matched.route.mirror, &lane.copies) {
-        (Some(mirror), Some(copies)) if mirror.copies(method, draw::next()) => {
-            asked.parts.mirrors.copy(request, copies.clone())
+        (Some(mirror), Some(copies)) if mirror.copies(request.method(), draw::next()) => {
+            parts.mirrors.copy(request, copies.clone())
         }
         _ => Mirrors::pass(request),
     };
-    let mut pipeline = lane.pipeline.clone();
     // Every stage is always ready: what has to be waited for is waited for in the call.
-    let result = pipeline.call(request).await;
-    if result.is_ok() {
-        admitted.answered(MonotonicClock.now().since(asked.started));
+    lane.pipeline.clone().call(request)
+}
+
+impl Sent<'_> {
+    /// The answer to the caller.
+    fn answer(
+        self,
+        asked: Asked<'_>,
+        result: Result<Response<PipelineBody>, CallError>,
+    ) -> Response<OutBody> {
+        let Self { route, captures, judged, lane, context, admitted, cookie } = self;
+        let now = MonotonicClock.now();
+        if result.is_ok() {
+            admitted.answered(now.since(asked.started));
+        }
+        let matched = Matched { route, captures: &captures, path: judged.judged() };
+        let mut response = asked.answer(&matched, lane, &context, now, result);
+        if let Some(cookie) = cookie {
+            response.headers_mut().append(SET_COOKIE, cookie);
+        }
+        response
     }
-    let mut response = asked.answer(matched, lane, context, result);
-    if let Some(cookie) = cookie {
-        response.headers_mut().append(SET_COOKIE, cookie);
-    }
-    response
 }
 
 /// The route of a request, and what it found in the path.
@@ -178,7 +222,7 @@ fn context(
     route: &Arc<Route>,
     started: Instant,
 ) -> Arc<Context> {
-    let Chosen { lane, hash, .. } = *chosen;
+    let (lane, hash) = (chosen.lane, chosen.hash);
     let context = Context::new(
         started,
         CallFacts {
@@ -200,8 +244,12 @@ fn context(
     context
 }
 
-/// The target to ask the service for.
-fn target(arrival: &Arrival, judged: &Judged<'_>, matched: &Matched<'_>) -> Result<Uri, Problem> {
+/// The target to ask the service for; `None` for the one that came.
+fn target(
+    arrival: &Arrival,
+    judged: &Judged<'_>,
+    matched: &Matched<'_>,
+) -> Result<Option<Uri>, Problem> {
     let Matched { route, captures, .. } = *matched;
     let ambiguous = |what: &'static str| Problem::new(Code::PathAmbiguous, what);
     let path = match (&route.rewrite.path, route.forward_path) {
@@ -216,7 +264,7 @@ fn target(arrival: &Arrival, judged: &Judged<'_>, matched: &Matched<'_>) -> Resu
     };
     let target = match path {
         // Origin form, as it came: the common case copies nothing.
-        None if arrival.uri.authority().is_none() => return Ok(arrival.uri.clone()),
+        None if arrival.uri.authority().is_none() => return Ok(None),
         None => arrival.uri.path_and_query().cloned(),
         Some(path) => {
             let whole = match arrival.uri.query() {
@@ -226,7 +274,8 @@ fn target(arrival: &Arrival, judged: &Judged<'_>, matched: &Matched<'_>) -> Resu
             PathAndQuery::try_from(whole).ok()
         }
     };
-    target.map(Uri::from).ok_or_else(|| ambiguous("the path cannot be sent on"))
+    let target = target.ok_or_else(|| ambiguous("the path cannot be sent on"))?;
+    Ok(Some(Uri::from(target)))
 }
 
 fn found(view: &View<'_>, route: &Arc<Route>, captures: Captures, service: &str) -> Found {
@@ -243,18 +292,20 @@ fn found(view: &View<'_>, route: &Arc<Route>, captures: Captures, service: &str)
 
 /// The request as the service gets it.
 fn outgoing(
-    head: Head,
+    mut head: Head,
     body: InBody,
-    target: Uri,
+    target: Option<Uri>,
     arrival: &Arrival,
     matched: &Matched<'_>,
 ) -> Request<InBody> {
     let Matched { route, captures, path } = *matched;
-    let mut request = Request::new(body);
-    *request.method_mut() = head.method;
-    *request.uri_mut() = target;
-    *request.headers_mut() = head.headers;
-    let headers = request.headers_mut();
+    // What the transport knows of the caller's connection ends here.
+    head.version = Version::default();
+    head.extensions = Extensions::new();
+    if let Some(target) = target {
+        head.uri = target;
+    }
+    let headers = &mut head.headers;
     let rules = &route.header_rules.request;
     if !rules.is_empty() {
         let request_id = headers.get("x-request-id").cloned();
@@ -275,18 +326,13 @@ fn outgoing(
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
     }
-    request
+    Request::from_parts(head, body)
 }
 
-impl Running {
-    /// What requests by `route` to `service` pass through.
-    pub(super) fn lane(
-        &self,
-        route: &Route,
-        service: &mainstay_core::name::ServiceName,
-    ) -> Option<&Lane> {
-        let way = self.lanes.get(&route.name)?;
-        way.lanes.iter().find(|(name, _)| name == service).map(|(_, lane)| lane)
+impl Way {
+    /// What requests to `service` pass through.
+    fn lane(&self, service: &ServiceName) -> Option<&Lane> {
+        self.lanes.iter().find(|(name, _)| name == service).map(|(_, lane)| lane)
     }
 }
 

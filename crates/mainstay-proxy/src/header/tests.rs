@@ -104,7 +104,11 @@ fn nobody_else_speaks_in_our_name() {
 
 #[test]
 fn there_is_one_request_id() {
-    let ensure = |headers: &mut HeaderMap| ensure_request_id(headers, [1, 0xab]);
+    let ensure = |headers: &mut HeaderMap| {
+        let seen = Seen::of(headers);
+        let id = ensure_request_id(headers, seen, [1, 0xab], &mut Scribe::new());
+        assert_eq!(id.as_ref(), headers.get("x-request-id"));
+    };
     let made = "x-request-id: 000000000000000100000000000000ab";
     let (longest, long) = ("x".repeat(128), "x".repeat(129));
     check(&[("x-request-id", "A-z_0.9")], ensure, &["x-request-id: A-z_0.9"]);
@@ -167,7 +171,8 @@ fn traceparent_is_read_as_the_specification_says() {
 #[test]
 fn a_trace_is_continued_or_begun() {
     let follow = |headers: &mut HeaderMap| {
-        let (ours, _) = continue_trace(headers, [1, 2, 3], false);
+        let seen = Seen::of(headers);
+        let (ours, _) = continue_trace(headers, seen, [1, 2, 3], false, &mut Scribe::new());
         assert_eq!(ours.span, 3);
     };
     let ours = "traceparent: 00-0af7651916cd43dd8448eb211c80319c-0000000000000003-01";
@@ -185,7 +190,7 @@ proptest! {
     #[test]
     fn a_traceparent_survives_the_trip(draws in any::<[u64; 3]>(), sampled in any::<bool>()) {
         let trace = TraceParent::begin(draws, sampled);
-        let value = trace.to_value().expect("hexadecimal digits are legal");
+        let value = trace.to_value(&mut Scribe::new()).expect("hexadecimal digits are legal");
         prop_assert_eq!(TraceParent::parse(value.to_str().expect("ASCII")), Some(trace));
     }
 

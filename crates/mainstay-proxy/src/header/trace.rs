@@ -2,6 +2,8 @@
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
+use super::{Scribe, Seen};
+
 /// `traceparent`.
 pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 /// `tracestate`: what vendors add; worthless without its `traceparent`.
@@ -53,9 +55,11 @@ impl TraceParent {
     }
 
     /// The field value.
-    pub fn to_value(self) -> Option<HeaderValue> {
+    pub fn to_value(self, scribe: &mut Scribe) -> Option<HeaderValue> {
         let Self { trace, span, flags } = self;
-        HeaderValue::try_from(format!("00-{trace:032x}-{span:016x}-{flags:02x}")).ok()
+        #[expect(clippy::cast_possible_truncation, reason = "its two halves")]
+        let (high, low) = ((trace >> 64) as u64, trace as u64);
+        scribe.text("00-").hex(high).hex(low).text("-").hex(span).text("-").hex_byte(flags).cut()
     }
 }
 
@@ -77,24 +81,30 @@ fn field(text: &str, len: usize) -> Option<(u128, &str)> {
 /// for a trace that begins here.
 pub fn continue_trace(
     headers: &mut HeaderMap,
+    seen: Seen,
     draws: [u64; 3],
     sampled: bool,
+    scribe: &mut Scribe,
 ) -> (TraceParent, Option<TraceParent>) {
-    let caller = {
+    let caller = if seen.trace {
         let mut fields = headers.get_all(TRACEPARENT).iter();
         match (fields.next(), fields.next()) {
             (Some(only), None) => only.to_str().ok().and_then(TraceParent::parse),
             _ => None,
         }
+    } else {
+        None
     };
     let ours = match caller {
         Some(caller) => caller.child(draws[2]),
         None => {
-            headers.remove(TRACESTATE);
+            if seen.trace {
+                headers.remove(TRACESTATE);
+            }
             TraceParent::begin(draws, sampled)
         }
     };
-    if let Some(value) = ours.to_value() {
+    if let Some(value) = ours.to_value(scribe) {
         headers.insert(TRACEPARENT, value);
     }
     (ours, caller)

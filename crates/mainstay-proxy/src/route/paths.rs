@@ -133,8 +133,19 @@ impl Node {
         }
     }
 
+    /// The place below for the next segment of `rest`; where nothing is below, none is cut off.
+    fn below(&self, rest: &mut Split<'_, char>) -> Option<&Self> {
+        if self.literals.is_empty() {
+            return None;
+        }
+        rest.next().and_then(|segment| self.literals.get(segment))
+    }
+
     /// Templates that end where `rest` ends. Each place of the tree is looked at once at most.
     fn templates(&self, mut rest: Split<'_, char>, search: &mut Search<'_>) -> bool {
+        if self.literals.is_empty() && self.capture.is_none() && self.templates.is_empty() {
+            return false;
+        }
         let Some(segment) = rest.next() else { return search.consider(&self.templates) };
         let mut lost = false;
         if let Some(node) = self.literals.get(segment) {
@@ -150,7 +161,7 @@ impl Node {
 
     /// Prefixes on the way down, the longest first.
     fn prefixes(&self, mut rest: Split<'_, char>, search: &mut Search<'_>) -> bool {
-        let below = rest.next().and_then(|segment| self.literals.get(segment));
+        let below = self.below(&mut rest);
         let lost = below.is_some_and(|node| node.prefixes(rest, search));
         search.consider(&self.prefixes) | lost
     }
@@ -158,7 +169,7 @@ impl Node {
     /// Regular expressions on the way down.
     fn regexes(&self, mut rest: Split<'_, char>, search: &mut Search<'_>) -> bool {
         let lost = search.consider(&self.regexes);
-        let below = rest.next().and_then(|segment| self.literals.get(segment));
+        let below = self.below(&mut rest);
         below.is_some_and(|node| node.regexes(rest, search)) | lost
     }
 }

@@ -38,6 +38,8 @@ pub enum Match<'r> {
     Found {
         /// The route.
         route: &'r Arc<Route>,
+        /// Its place in [`Routes::iter`].
+        place: usize,
         /// What its path captured; read it with [`Route::capture`].
         captures: Captures,
     },
@@ -86,7 +88,9 @@ impl Routes {
             self.walk(&mut search);
         }
         match (search.best, search.others) {
-            (Some((index, captures)), _) => Match::Found { route: &self.ranked[index], captures },
+            (Some((place, captures)), _) => {
+                Match::Found { route: &self.ranked[place], place, captures }
+            }
             (None, None) => Match::NoRoute,
             (None, Some(methods)) => Match::MethodNotAllowed { allow: allow(methods) },
         }

@@ -26,11 +26,10 @@ impl<'a> View<'a> {
     /// The host without port and without the dot that marks a name as absolute. `[::1]:80` gives
     /// `[::1]`. Letter case is as it came.
     pub fn hostname(&self) -> &'a str {
-        let end = if self.host.starts_with('[') {
-            self.host.find(']').map(|at| at + 1)
-        } else {
-            self.host.find(':')
-        };
+        // A host is short: byte by byte is faster than a search that is made for long texts.
+        let place = |byte| self.host.bytes().position(|b| b == byte);
+        let end =
+            if self.host.starts_with('[') { place(b']').map(|at| at + 1) } else { place(b':') };
         let name = end.and_then(|end| self.host.get(..end)).unwrap_or(self.host);
         name.strip_suffix('.').unwrap_or(name)
     }

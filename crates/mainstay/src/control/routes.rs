@@ -68,7 +68,7 @@ pub(super) async fn test(
     };
     let tree = shared.live.lock().tree().clone();
     let mut document = match running.plane.routes.find(&view) {
-        Match::Found { route, captures } => found(&running, &tree, route, &captures, &view),
+        Match::Found { route, captures, .. } => found(&running, &tree, route, &captures, &view),
         Match::NoRoute => json!({ "route": null, "problem": Code::RouteNotFound.as_str() }),
         Match::MethodNotAllowed { allow } => json!({
             "route": null,
