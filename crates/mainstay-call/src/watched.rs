@@ -39,7 +39,8 @@ impl<B: Body, W: OnEnd> Watched<B, W> {
     /// Wraps `body`. A body that is empty ends at once.
     pub fn new(body: B, watcher: Option<W>) -> Self {
         let mut this = Self { body, watcher };
-        if this.body.is_end_stream()
+        if this.watcher.is_some()
+            && this.body.is_end_stream()
             && let Some(watcher) = this.watcher.take()
         {
             watcher.ended(None);

@@ -126,14 +126,10 @@ where
             context.shorten(wished(request.headers(), context.started, patience));
         }
         let deadline = context.deadline();
-        let at = deadline.map_or(Instant::MAX, |deadline| deadline.at);
-        DeadlineFuture {
-            inner: self.inner.call(request),
-            timer: Timer::until(if self.layer.timed { at } else { Instant::MAX }),
-            whole: deadline.filter(|d| d.covers == Covers::Exchange).map(|d| d.at),
-            idle,
-            context,
-        }
+        let timed = deadline.filter(|_| self.layer.timed);
+        let timed = timed.map(|deadline| (Timer::until(deadline.at), context));
+        let whole = deadline.filter(|d| d.covers == Covers::Exchange).map(|d| d.at);
+        DeadlineFuture { inner: self.inner.call(request), timed, whole, idle }
     }
 }
 
@@ -143,10 +139,10 @@ pin_project! {
     pub struct DeadlineFuture<F> {
         #[pin]
         inner: F,
-        timer: Timer,
+        // Ends the call, and knows whether anything was sent by then.
+        timed: Option<(Timer, Arc<Context>)>,
         whole: Option<Instant>,
         idle: Duration,
-        context: Arc<Context>,
     }
 }
 
@@ -169,8 +165,9 @@ where
                 })
             })),
             Poll::Pending => {
-                ready!(this.timer.poll_elapsed(cx));
-                Poll::Ready(Err(Failure::Deadline { sent: this.context.attempts() > 0 }.into()))
+                let Some((timer, context)) = this.timed else { return Poll::Pending };
+                ready!(timer.poll_elapsed(cx));
+                Poll::Ready(Err(Failure::Deadline { sent: context.attempts() > 0 }.into()))
             }
         }
     }

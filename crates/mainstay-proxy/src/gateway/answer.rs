@@ -17,7 +17,7 @@ use mainstay_core::{Clock, Instant, Problem};
 
 use super::arrival::Arrival;
 use super::lane::Lane;
-use super::serve::{Matched, wall_clock};
+use super::serve::Matched;
 use super::{Parts, Running, Way};
 use crate::access_log::Entry;
 use crate::body::{OutBody, PipelineBody, tunnel_of};
@@ -31,6 +31,7 @@ use crate::respond::Respond;
 use crate::rewrite::headers::Values;
 use crate::route::{Captures, Route, View};
 use crate::server::ConnInfo;
+use crate::time::wall_clock;
 
 const OUTCOME: HeaderName = HeaderName::from_static("mainstay-outcome");
 

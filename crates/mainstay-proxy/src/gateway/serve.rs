@@ -1,7 +1,6 @@
 //! The way of one request: taken in, matched, sent on, answered.
 
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use http::header::{CONNECTION, HOST, SET_COOKIE, UPGRADE};
 use http::request::Parts as Head;
@@ -334,9 +333,4 @@ impl Way {
     fn lane(&self, service: &ServiceName) -> Option<&Lane> {
         self.lanes.iter().find(|(name, _)| name == service).map(|(_, lane)| lane)
     }
-}
-
-#[expect(clippy::disallowed_methods, reason = "a log line bears the time of day")]
-pub(super) fn wall_clock() -> SystemTime {
-    SystemTime::now()
 }

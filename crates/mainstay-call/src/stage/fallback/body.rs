@@ -51,10 +51,8 @@ impl<R: Body> FallbackBody<R> {
     /// The upstream's body, copied as it passes if `keeping` is given.
     pub(super) fn upstream(body: R, mut keeping: Option<Box<Keeping>>) -> Self {
         // Nobody may ever ask for the frames of an empty body.
-        if body.is_end_stream()
-            && let Some(keeping) = keeping.take()
-        {
-            keeping.complete();
+        if let Some(kept) = keeping.take_if(|_| body.is_end_stream()) {
+            kept.complete();
         }
         Self { source: Source::Upstream { body, keeping } }
     }
