@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Request};
+use mainstay_proxy::body::OutBody;
 use mainstay_proxy::framing;
 use mainstay_proxy::listener::{Listener, handover};
 use mainstay_proxy::server::Limits;
@@ -88,6 +89,61 @@ fn no_body_is_sent_where_none_may_be() {
         let gateway = answering("HTTP/1.1 200 OK¶content-length: 7¶¶").await;
         let told = exchange(gateway.address, &request.replace("GET", "HEAD")).await;
         assert!(told.contains("content-length: 7\r\n") && told.ends_with("\r\n\r\n"), "{told}");
+    });
+}
+
+/// A gateway that answers everything with 404 and a body, and reads nothing of what it is sent.
+fn deaf() -> Gateway {
+    Setup::default().answering(|| {
+        let mut response = http::Response::new(OutBody::from(Bytes::from_static(b"none")));
+        *response.status_mut() = http::StatusCode::NOT_FOUND;
+        response
+    })
+}
+
+#[test]
+fn a_declined_switch_with_a_body_that_nobody_read_is_over_with_its_answer() {
+    local(async {
+        let gateway = deaf();
+        let mut tcp = TcpStream::connect(gateway.address).await.unwrap();
+        let ask = "POST / HTTP/1.1\r\nhost: a\r\nupgrade: x\r\ntransfer-encoding: chunked\r\n\r\n\
+                   1\r\na\r\n1\r\nb\r\n0\r\n\r\n";
+        for _ in 0..3 {
+            tcp.write_all(ask.as_bytes()).await.unwrap();
+            assert!(head(&mut tcp).await.unwrap().starts_with("HTTP/1.1 404 "));
+            let mut body = [0; 4];
+            tcp.read_exact(&mut body).await.unwrap();
+        }
+    });
+}
+
+#[test]
+fn a_client_whose_body_is_not_read_is_told_that_the_connection_ends() {
+    local(async {
+        let gateway = deaf();
+        let told = exchange(
+            gateway.address,
+            "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 9\r\n\r\nhalf",
+        )
+        .await;
+        assert!(told.contains("connection: close\r\n") && told.ends_with("none"), "{told}");
+    });
+}
+
+#[test]
+fn a_head_has_no_body_over_either_version() {
+    local(async {
+        let gateway = deaf();
+        let request = "HEAD / HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+        let told = exchange(gateway.address, request).await;
+        assert!(told.ends_with("\r\n\r\n"), "{told}");
+        let tcp = TcpStream::connect(gateway.address).await.unwrap();
+        let (sender, connection) = h2::client::handshake(tcp).await.unwrap();
+        tokio::task::spawn_local(async { drop(connection.await) });
+        let request = Request::head("http://a/").body(()).unwrap();
+        let (answer, _) = sender.ready().await.unwrap().send_request(request, true).unwrap();
+        let mut body = answer.await.unwrap().into_body();
+        assert!(body.data().await.is_none(), "a HEAD got a body");
     });
 }
 

@@ -21,6 +21,8 @@ struct State {
     frame: Option<Result<Frame<Bytes>, BodyError>>,
     /// Nothing comes after the frame.
     over: bool,
+    /// Nothing comes because the connection is gone.
+    cut: bool,
     /// Bytes that are not read yet, where that is known.
     left: Option<u64>,
     /// The reader waits.
@@ -33,7 +35,15 @@ impl Feed {
     /// Nothing yet, of `left` bytes.
     pub(crate) fn new(left: Option<u64>) -> Self {
         let (frame, reader, connection) = (None, None, None);
-        Self(Mutex::new(State { frame, over: false, left, wanted: false, reader, connection }))
+        Self(Mutex::new(State {
+            frame,
+            over: false,
+            cut: false,
+            left,
+            wanted: false,
+            reader,
+            connection,
+        }))
     }
 
     /// Ready while the reader waits for a frame. The task is woken when that changes, unless it
@@ -50,11 +60,7 @@ impl Feed {
         if state.over {
             return;
         }
-        state.over = true;
-        if state.frame.is_none() {
-            let cut = std::io::Error::from(std::io::ErrorKind::UnexpectedEof);
-            state.frame = Some(Err(BodyError::Broken(cut.into())));
-        }
+        (state.over, state.cut) = (true, true);
         let reader = state.reader.take();
         drop(state);
         if let Some(reader) = reader {
@@ -95,6 +101,10 @@ impl Feed {
             state.left = state.left.map(|left| left.saturating_sub(here));
             return Poll::Ready(Some(frame));
         }
+        if std::mem::take(&mut state.cut) {
+            let cut = std::io::Error::from(std::io::ErrorKind::UnexpectedEof);
+            return Poll::Ready(Some(Err(BodyError::Broken(cut.into()))));
+        }
         if state.over {
             return Poll::Ready(None);
         }
@@ -113,7 +123,7 @@ impl Feed {
     /// Whether nothing more will come.
     pub(crate) fn is_over(&self) -> bool {
         let state = self.0.lock();
-        state.over && state.frame.is_none()
+        state.over && !state.cut && state.frame.is_none()
     }
 
     /// Bytes that are not read yet, where that is known.
@@ -126,5 +136,44 @@ impl Feed {
 fn note(kept: &mut Option<Waker>, waker: &Waker) {
     if !kept.as_ref().is_some_and(|kept| kept.will_wake(waker)) {
         *kept = Some(waker.clone());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the reader of a body finds: `a` data, `!` an error, `.` the end, `-` nothing yet.
+    fn read(feed: &Feed) -> char {
+        match feed.poll_frame(&Context::from_waker(Waker::noop())) {
+            Poll::Ready(Some(Ok(_))) => 'a',
+            Poll::Ready(Some(Err(_))) => '!',
+            Poll::Ready(None) => '.',
+            Poll::Pending => '-',
+        }
+    }
+
+    fn data() -> Result<Frame<Bytes>, BodyError> {
+        Ok(Frame::data(Bytes::from_static(b"x")))
+    }
+
+    #[test]
+    fn a_body_that_is_cut_never_looks_whole() {
+        let feed = Feed::new(None);
+        assert_eq!(read(&feed), '-');
+        feed.put(Some(data()), None, false);
+        feed.cut();
+        assert!(!feed.is_over());
+        assert_eq!([read(&feed), read(&feed), read(&feed)], ['a', '!', '.']);
+    }
+
+    #[test]
+    fn a_body_that_is_whole_is_not_cut_by_the_end_of_its_connection() {
+        let feed = Feed::new(Some(1));
+        feed.put(Some(data()), Some(0), true);
+        feed.cut();
+        assert_eq!(feed.left(), Some(1));
+        assert_eq!([read(&feed), read(&feed)], ['a', '.']);
+        assert!(feed.is_over());
     }
 }

@@ -143,7 +143,10 @@ impl<H: Handler> Setting<H> {
         let end = std::future::poll_fn(|cx| connection.poll(cx)).await?;
         let mut socket = connection.into_socket();
         match end {
-            End::Over => socket.close().await,
+            End::Over => {
+                drop(tokio::time::timeout(LINGER, obey(pace, socket.close())).await);
+                Ok(())
+            }
             End::Unread => {
                 linger(&mut socket, pace).await;
                 Ok(())
@@ -209,11 +212,13 @@ fn facts(stream: &TlsStream<TcpStream>) -> TlsInfo {
 /// Takes for a while what the client goes on sending and nobody will read. A socket closed with
 /// bytes unread is reset, and a client that is still sending then loses the answer it was given.
 async fn linger(socket: &mut Socket, pace: &Pace) {
-    if socket.shutdown().await.is_err() {
-        return; // Nobody is there.
-    }
     let mut scratch = vec![0; 16_384];
-    let discard = async { while socket.read(&mut scratch).await.is_ok_and(|read| read != 0) {} };
+    let discard = async {
+        if socket.shutdown().await.is_err() {
+            return; // Nobody is there.
+        }
+        while socket.read(&mut scratch).await.is_ok_and(|read| read != 0) {}
+    };
     drop(tokio::time::timeout(LINGER, obey(pace, discard)).await);
 }
 

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Method, Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::service::Service;
@@ -34,9 +34,10 @@ impl<H: Handler> Service<Request<Incoming>> for Entry<H> {
         let (head, incoming) = request.into_parts();
         let (body, meter) = InBody::http2(incoming);
         let flight = self.pace.begin(meter);
+        let bodiless = head.method == Method::HEAD;
         let request = Request::from_parts(head, body);
         let answer = self.handler.call(request, Rc::clone(&self.info));
-        Answer { coming: answer, flight: Some(flight) }
+        Answer { coming: answer, flight: Some(flight), bodiless }
     }
 }
 
@@ -47,6 +48,8 @@ pin_project_lite::pin_project! {
         #[pin]
         coming: F,
         flight: Option<Flight>,
+        // A `HEAD`: hyper would send the body that is not to be sent.
+        bodiless: bool,
     }
 }
 
@@ -55,8 +58,12 @@ impl<F: Future<Output = Response<OutBody>>> Future for Answer<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let response = ready!(this.coming.poll(cx));
+        let mut response = ready!(this.coming.poll(cx));
         let flight = this.flight.take();
+        let empty = matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        if *this.bodiless || empty {
+            *response.body_mut() = OutBody::Empty;
+        }
         Poll::Ready(Ok(response.map(|body| Tracked::new(body, flight))))
     }
 }
@@ -94,8 +101,8 @@ impl Body for Tracked {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, CallError>>> {
         let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
-        if frame.is_none() {
-            self.body = OutBody::Empty;
+        if frame.as_ref().is_none_or(Result::is_err) {
+            self.body = OutBody::Empty; // One that we break off is not given up by the peer.
         }
         self.note_end();
         Poll::Ready(frame)

@@ -48,6 +48,8 @@ pub(super) struct Connection<H: Handler> {
     tunnel: Option<Tunnel>,
     /// No further request is taken.
     last: bool,
+    /// What is wrong was told; it is told once.
+    told: bool,
     date: DateText,
     outer: Outer<H>,
 }
@@ -121,6 +123,7 @@ impl<H: Handler> Connection<H> {
             interim: Rc::default(),
             tunnel: None,
             last: false,
+            told: false,
             date: DateText::default(),
             outer,
         }
@@ -179,7 +182,10 @@ impl<H: Handler> Connection<H> {
             return poll(); // It knows no interim answers.
         }
         let polled = interim::listening(&self.interim, poll);
-        self.interim.move_to(self.out.between());
+        // While a client does not read them, those that wait are all that is kept.
+        if self.out.is_over() {
+            self.interim.move_to(self.out.between());
+        }
         polled
     }
 
@@ -196,6 +202,8 @@ impl<H: Handler> Connection<H> {
                     self.begin(len);
                     return Poll::Ready(Ok(None));
                 }
+                // A switch of protocols was asked for and the answer stayed with HTTP.
+                Ok(Element::Held) => self.guard.resume(),
                 Ok(_partial) => {
                     if self.last && self.input.is_empty() {
                         return Poll::Ready(Ok(Some(End::Over)));
@@ -270,7 +278,7 @@ impl<H: Handler> Connection<H> {
                 Ok(_) if self.guard.is_between() => (None, true),
                 Ok(_partial) => return false,
                 Err(refusal) => {
-                    self.outer.on_incident.tell(Incident::Malformed(refusal.rule));
+                    self.outer.tell(&mut self.told, refusal);
                     self.last = true;
                     (Some(Err(BodyError::Broken(refusal.into()))), true)
                 }
@@ -320,6 +328,7 @@ impl<H: Handler> Connection<H> {
     fn begin_answer(&mut self, response: Response<OutBody>) {
         self.step = Step::Answer;
         self.answer.set(None);
+        self.interim.move_to(self.out.between());
         let (mut head, mut body) = response.into_parts();
         let flight = self.asked.flight.take();
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
@@ -331,7 +340,10 @@ impl<H: Handler> Connection<H> {
             let start = (head.status, Version::HTTP_11);
             return http1::write_response_head(out, start, &head.headers, Frame::Nothing, None);
         }
-        self.guard.resume();
+        if self.feed.as_ref().is_some_and(|Lifeline(feed)| Arc::strong_count(feed) == 1) {
+            self.feed = None; // Nobody is left who would read it.
+            self.last |= !self.drain();
+        }
         let pace = &self.outer.pace;
         let frame = self.asked.frame(head.status, &body);
         self.last |= pace.closing.get() || frame == Frame::ToTheEnd;
@@ -353,12 +365,16 @@ impl<H: Handler> Connection<H> {
         if let Some(tunnel) = self.tunnel.take() {
             return Some(End::Tunnel(Box::new(tunnel), std::mem::take(&mut self.input)));
         }
-        // What is here of a body that nobody wanted is as good as read.
-        while self.feed.is_some() && self.feed_from_input() {}
-        if self.feed.take().is_some() {
+        // Who still reads the body learns that it ends here.
+        self.feed = None;
+        if !self.drain() {
             return Some(End::Unread);
         }
+        self.guard.resume();
         if !self.last {
+            // What is here already belongs to the next head.
+            let pace = &self.outer.pace;
+            pace.read_mark.set(pace.read.get().wrapping_sub(self.input.len() as u64));
             return None;
         }
         match self.guard.next(&self.input) {
@@ -372,11 +388,36 @@ impl<H: Handler> Connection<H> {
         }
     }
 
+    /// Drops what is here of a body that nobody reads; whether the body is over with that.
+    fn drain(&mut self) -> bool {
+        while !self.guard.is_between() {
+            match self.guard.next(&self.input) {
+                Ok(Element::Content(len) | Element::Framing(len) | Element::Trailers(len)) => {
+                    drop(self.input.split_to(len));
+                }
+                Ok(_) => return false,
+                Err(refusal) => {
+                    self.outer.tell(&mut self.told, refusal);
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
     /// Says what was wrong, and ends.
     fn refuse(&mut self, refusal: Refusal) {
-        self.outer.on_incident.tell(Incident::Malformed(refusal.rule));
+        self.outer.tell(&mut self.told, refusal);
         self.out.begin(Frame::Nothing, None).extend_from_slice(&refusal.response_bytes());
         self.step = Step::Farewell;
+    }
+}
+
+impl<H> Outer<H> {
+    fn tell(&self, told: &mut bool, refusal: Refusal) {
+        if !std::mem::replace(told, true) {
+            self.on_incident.tell(Incident::Malformed(refusal.rule));
+        }
     }
 }
 

@@ -114,7 +114,7 @@ impl Drop for Flight {
         let pace = &self.pace;
         pace.in_flight.set(pace.in_flight.get() - 1);
         pace.read_mark.set(pace.read.get());
-        if !self.complete {
+        if !self.complete && pace.http2.get() {
             pace.resets.set(pace.resets.get() + 1);
         }
     }

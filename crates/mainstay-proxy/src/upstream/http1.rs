@@ -1,6 +1,7 @@
 //! One HTTP/1 connection, driven by whoever uses it.
 
 use std::fmt;
+use std::future::Future as _;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
@@ -76,11 +77,16 @@ impl<B: RequestBody> Live<B> {
     /// Whether the next request may go out: open, idle, and no byte has come in unasked.
     pub(super) fn is_reusable(&mut self) -> bool {
         // A read that brings anything, the end of the stream included, is one too many. The
-        // runtime knows without asking the kernel that there is nothing.
+        // runtime knows without asking the kernel that there is nothing. It must not say so because
+        // this task has had its turn, or an answer that nobody asked for would be the next one's.
         let mut byte = [0];
         let mut buf = ReadBuf::new(&mut byte);
+        let look = std::future::poll_fn(|cx| {
+            Poll::Ready(Pin::new(&mut self.wire).poll_read(cx, &mut buf).is_pending())
+        });
         let mut nobody = Context::from_waker(Waker::noop());
-        !self.closing && Pin::new(&mut self.wire).poll_read(&mut nobody, &mut buf).is_pending()
+        let quiet = std::pin::pin!(tokio::task::unconstrained(look)).poll(&mut nobody);
+        !self.closing && quiet == Poll::Ready(true)
     }
 
     /// Takes `request`; the next [`Live::poll_reply`] writes it. The connection must be reusable,

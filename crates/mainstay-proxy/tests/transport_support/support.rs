@@ -18,7 +18,7 @@ use mainstay_proxy::body::{BodyError, InBody, OutBody};
 use mainstay_proxy::framing::Refusal;
 use mainstay_proxy::listener::{Caps, Listener};
 use mainstay_proxy::server::{
-    self, ConnInfo, Endpoint, Limits, LiveLimits, OnIncident, Plan, Server,
+    self, ConnInfo, Endpoint, Handler, Limits, LiveLimits, OnIncident, Plan, Server,
 };
 use mainstay_proxy::tls::ServerTls;
 use mainstay_proxy::upstream::{Upstream, UpstreamBody, UpstreamSettings};
@@ -126,11 +126,28 @@ impl Default for Setup {
 
 impl Setup {
     pub fn in_front_of(self, address: SocketAddr) -> Gateway {
+        let upstream = Upstream::new(address.to_string(), Arc::new(self.settings.clone()));
+        self.serving(move || {
+            let upstream = upstream.clone();
+            move |request: Request<InBody>, _from: Rc<ConnInfo>| {
+                let sent = upstream.clone().call(request);
+                async move { sent.await.map_or_else(refuse, |answer| answer.map(OutBody::from)) }
+            }
+        })
+    }
+
+    /// Answers every request at once, and reads nothing of it.
+    pub fn answering(self, answer: fn() -> Response<OutBody>) -> Gateway {
+        self.serving(move || {
+            move |_request: Request<InBody>, _from: Rc<ConnInfo>| std::future::ready(answer())
+        })
+    }
+
+    fn serving<H: Handler>(self, handler: impl Fn() -> H + Send + Sync + 'static) -> Gateway {
         let workers = NonZeroUsize::new(self.workers).unwrap();
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let listener = self.listener.unwrap_or_else(|| Listener::bind(any, workers).unwrap());
-        let bound = listener.address();
-        let upstream = Upstream::new(address.to_string(), Arc::new(self.settings));
+        let address = listener.address();
         let limits = LiveLimits::from(Limits { drain: self.drain, ..self.limits });
         let plan = Plan {
             workers,
@@ -139,14 +156,8 @@ impl Setup {
             caps: Caps::new(1_000, 0),
             on_incident: self.on_incident,
         };
-        let server = server::serve(plan, move |_worker| {
-            let upstream = upstream.clone();
-            move |request: Request<InBody>, _from: Rc<ConnInfo>| {
-                let sent = upstream.clone().call(request);
-                async move { sent.await.map_or_else(refuse, |answer| answer.map(OutBody::from)) }
-            }
-        });
-        Gateway { address: bound, server: server.unwrap(), limits }
+        let server = server::serve(plan, move |_worker| handler()).unwrap();
+        Gateway { address, server, limits }
     }
 }
 
