@@ -45,7 +45,7 @@ pub(super) async fn serve(
 ) -> Response<OutBody> {
     let started = MonotonicClock.now();
     let (mut head, body) = request.into_parts();
-    let arrival = match Arrival::take(running, &mut head, from) {
+    let arrival = match Arrival::take(running, &parts.metrics, &mut head, from) {
         Ok(arrival) => arrival,
         Err(problem) => return answer::refused(running, parts, &head, from, started, problem),
     };
