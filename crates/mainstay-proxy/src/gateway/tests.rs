@@ -89,6 +89,23 @@ fn serve_until_sent(gateway: &Gateway, upstream: TcpListener, request: Request<I
 }
 
 #[test]
+fn a_caller_that_goes_away_is_counted_and_logged() {
+    let upstream = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (gateway, log) = gateway(upstream.local_addr().unwrap());
+    serve_until_sent(&gateway, upstream, http2(&[("user-agent", "shop-app")]));
+    let text = gateway.parts.metrics.encode().unwrap();
+    let counted =
+        r#"mainstay_requests_total{route="all",service="shop",code="499",outcome="cancelled"} 1"#;
+    assert!(text.contains(counted), "{text}");
+    let line = log.recv_timeout(Duration::from_secs(20)).unwrap();
+    for part in
+        [r#""http.response.status_code":499"#, r#""mainstay.outcome":"cancelled""#, "shop-app"]
+    {
+        assert!(line.contains(part), "{line}");
+    }
+}
+
+#[test]
 fn cookies_that_came_in_crumbs_are_sent_as_one() {
     let upstream = TcpListener::bind("127.0.0.1:0").unwrap();
     let (gateway, _log) = gateway(upstream.local_addr().unwrap());
