@@ -4,6 +4,12 @@
 //! kept and the body cannot be repeated, so a large upload costs no memory. A body that is empty,
 //! as most are, costs nothing at all. The idea is that of linkerd's `ReplayBody`.
 //!
+//! A part is as a rule a slice of the buffer that the connection reads into, and a slice holds all
+//! of its buffer. So parts below [`COPIED_BYTES_MAX`] are copied together; a caller who sends one
+//! byte at a time makes us keep one byte for each, and not a buffer. What is kept takes less than
+//! twice its length where it was copied, and at most a buffer of 64 KiB, four times its length,
+//! where it was not.
+//!
 //! One attempt reads at a time. A peer may answer before it has read the whole request, and the
 //! transport may then still be sending it; as soon as another attempt begins, the earlier one's
 //! body fails, so that it neither steals parts nor passes a cut body off as a whole one.
@@ -12,12 +18,15 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, Bytes, BytesMut};
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
 use parking_lot::Mutex;
 
 use crate::error::BoxError;
+
+/// Parts shorter than this are copied: 16 KiB, what a frame of HTTP/2 holds.
+const COPIED_BYTES_MAX: usize = 16 * 1024;
 
 /// A body that remembers what it has given out, up to a limit.
 #[derive(Debug)]
@@ -56,7 +65,10 @@ pub enum ReplayError {
 pub struct Shared<B> {
     /// The caller's body, until it has ended.
     rest: Option<B>,
+    /// Parts that later attempts give again, but for the last ones.
     kept: Vec<Bytes>,
+    /// The last ones, copied together. The attempt that reads has given them already.
+    tail: BytesMut,
     kept_bytes: usize,
     kept_bytes_max: usize,
     trailers: Option<HeaderMap>,
@@ -80,6 +92,7 @@ impl<B: Body> Replay<B> {
         let shared = Shared {
             rest: Some(body),
             kept: Vec::new(),
+            tail: BytesMut::new(),
             kept_bytes: 0,
             kept_bytes_max,
             trailers: None,
@@ -116,6 +129,7 @@ impl<B: Body> Replay<B> {
                 if !state.is_whole() {
                     return None;
                 }
+                state.seal();
                 state.reader = state.reader.wrapping_add(1);
                 let (reader, waiting) = (state.reader, state.waiting.take());
                 drop(state);
@@ -155,9 +169,19 @@ impl<B> Shared<B> {
             self.outgrown = true;
         }
         if self.outgrown {
-            self.kept = Vec::new();
+            (self.kept, self.tail) = (Vec::new(), BytesMut::new());
+        } else if part.len() < COPIED_BYTES_MAX {
+            self.tail.extend_from_slice(part);
         } else {
+            self.seal();
             self.kept.push(part.clone());
+        }
+    }
+
+    /// Makes a part of what was copied together; what follows begins another.
+    fn seal(&mut self) {
+        if !self.tail.is_empty() {
+            self.kept.push(std::mem::take(&mut self.tail).freeze());
         }
     }
 }
@@ -322,6 +346,45 @@ mod tests {
         for _ in 0..2 {
             assert_eq!(read(handle.again().unwrap()).await, Some(("abcd".into(), true)));
         }
+    }
+
+    #[tokio::test]
+    async fn small_parts_do_not_hold_the_buffers_they_are_slices_of() {
+        let buffers: Vec<_> = (0..10_000).map(|_| Bytes::from(vec![b'x'; 64])).collect();
+        let frames = buffers.iter().map(|buffer| Ok(Frame::data(buffer.slice(..1))));
+        let first = Replay::new(body(frames.collect()), 10_000);
+        let handle = first.handle();
+        assert_eq!(read(first).await.map(|(all, _)| all.len()), Some(10_000));
+        assert!(buffers.iter().all(Bytes::is_unique), "a buffer is held");
+        let Replay::Streaming { shared, .. } = &handle else { panic!("it has a body") };
+        let (parts, capacity) = {
+            let state = shared.lock();
+            (state.kept.capacity(), state.tail.capacity())
+        };
+        assert!(parts == 0 && capacity <= 20_000, "{parts} parts, {capacity} bytes");
+        for _ in 0..2 {
+            let again = read(handle.again().unwrap()).await;
+            assert_eq!(again.map(|(all, _)| all.len()), Some(10_000));
+        }
+    }
+
+    #[tokio::test]
+    async fn large_and_small_parts_keep_their_order() {
+        let large = Bytes::from(vec![b'-'; COPIED_BYTES_MAX]);
+        let frames = || vec![data("ab"), Ok(Frame::data(large.clone())), data("c"), data("d")];
+        let want = [b"ab", &*large, b"cd"].concat();
+        let mut first = Replay::new(body(frames()), want.len());
+        let handle = first.handle();
+        // Two attempts that are cut off, each a part later than the one before.
+        assert!(first.frame().await.unwrap().is_ok());
+        let mut second = handle.again().unwrap();
+        for _ in 0..3 {
+            assert!(second.frame().await.unwrap().is_ok());
+        }
+        assert_eq!(second.size_hint().lower(), 0);
+        let third = handle.again().unwrap();
+        assert_eq!(third.size_hint().lower(), want.len() as u64 - 1);
+        assert_eq!(read(third).await, Some((want.into(), false)));
     }
 
     #[tokio::test]

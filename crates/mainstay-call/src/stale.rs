@@ -7,8 +7,8 @@
 //! with `Authorization` share answers with nobody but the same principal, if with anybody.
 //!
 //! An answer is copied while it streams to the caller, who waits for nothing, and kept when it has
-//! come to its end and is at most [`BODY_BYTES_MAX`] long. The copy is a real one: a slice of the
-//! connection's read buffer would hold all of it. Which answers stay when room runs out is decided
+//! come to its end and is at most [`BODY_BYTES_MAX`] long. The copy is a real one, of the body and
+//! of the fields of both heads: a slice of the connection's read buffer would hold all of it. Which answers stay when room runs out is decided
 //! by W-TinyLFU (Einziger, Friedman and Manes 2017), as `moka` has it: one sweep over a million
 //! paths does not drive out those that are asked for every second.
 
@@ -137,8 +137,14 @@ impl Stored {
     fn weight(&self) -> usize {
         /// The parts of fixed size, and what the cache itself needs for an entry.
         const FIXED: usize = 512;
-        let headers = self.headers.iter().map(|(name, value)| name.as_str().len() + value.len());
-        FIXED + headers.sum::<usize>() + self.body.len()
+        /// What a field needs besides its text: its place in the map, and how its text is held.
+        const FIELD: usize = 128;
+        let field =
+            |name: &HeaderName, value: &HeaderValue| FIELD + name.as_str().len() + value.len();
+        let headers = self.headers.iter().map(|(name, value)| field(name, value));
+        let vary =
+            self.vary.iter().flat_map(|(name, values)| values.iter().map(|v| field(name, v)));
+        FIXED + headers.sum::<usize>() + vary.sum::<usize>() + self.body.len()
     }
 }
 
@@ -265,7 +271,7 @@ impl Keeping {
         let vary = varied(&headers)
             .filter_map(|name| HeaderName::try_from(name).ok())
             .map(|name| {
-                let values = asked.get_all(&name).iter().cloned().collect();
+                let values = asked.get_all(&name).iter().map(own).collect();
                 (name, values)
             })
             .collect();
@@ -273,13 +279,33 @@ impl Keeping {
             at: MonotonicClock.now(),
             age: Duration::from_secs(age.unwrap_or(0)),
             vary,
-            headers,
+            headers: own_all(&headers),
             body: Bytes::from(body.into_boxed_slice()),
         });
         for key in keys.into_iter().flatten() {
             store.kept.insert(key, Arc::clone(&stored));
         }
     }
+}
+
+/// A copy of `headers` that holds nothing but its own bytes.
+fn own_all(headers: &HeaderMap) -> HeaderMap {
+    let mut own_fields = HeaderMap::with_capacity(headers.len());
+    for (name, value) in headers {
+        // What is a name already is one again.
+        if let Ok(name) = HeaderName::from_bytes(name.as_str().as_bytes()) {
+            own_fields.append(name, own(value));
+        }
+    }
+    own_fields
+}
+
+/// A copy of `value` that holds nothing but its own bytes.
+fn own(value: &HeaderValue) -> HeaderValue {
+    // What is a value already is one again.
+    let mut copy = HeaderValue::from_bytes(value.as_bytes()).unwrap_or_else(|_| value.clone());
+    copy.set_sensitive(value.is_sensitive());
+    copy
 }
 
 /// Whether `Cache-Control` holds one of `directives`, with an argument or without.
@@ -298,4 +324,37 @@ fn varied(headers: &HeaderMap) -> impl Iterator<Item = &str> {
     let values = headers.get_all(VARY).iter();
     let names = values.flat_map(|value| value.to_str().unwrap_or("*").split(','));
     names.map(str::trim).filter(|name| !name.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_holds_no_buffer_of_a_connection() {
+        let buffer = Bytes::from(b"x-made-by shop-42 accept-language zh-CN".repeat(100));
+        let text = |from, to| HeaderValue::from_maybe_shared(buffer.slice(from..to)).unwrap();
+        let mut request = Request::new(());
+        request.headers_mut().insert("accept-language", text(34, 39));
+        let mut response = Response::new(());
+        response.headers_mut().append("x-made-by", text(10, 17));
+        response.headers_mut().append("x-made-by", text(0, 9));
+        response.headers_mut().insert(VARY, text(18, 33));
+        assert!(!buffer.is_unique());
+
+        let store = Arc::new(StaleStore::new(STALE_BYTES_MAX));
+        let context = Context::new(Instant::ZERO, crate::context::Facts::default());
+        let question = || Question::of(&store, &request, "all", &context, [true, false]).unwrap();
+        let keeping = Keeping::begin(&store, Box::new(question()), &response).unwrap();
+        keeping.complete();
+        let now = MonotonicClock.now();
+        let answer = store.answer(&question(), StaleKey::Request, Duration::MAX, now).unwrap();
+        let made: Vec<_> = answer.headers.get_all("x-made-by").iter().collect();
+        assert_eq!(made, ["shop-42", "x-made-by"]);
+        store.settle();
+        // Four fields' texts and the key, at the least.
+        assert!(store.bytes() > 100, "{}", store.bytes());
+        drop((request, response));
+        assert!(buffer.is_unique(), "a buffer is held");
+    }
 }

@@ -118,6 +118,57 @@ async fn a_deadline_covers_what_it_is_meant_for() {
     }
 }
 
+/// A body that always has one more part.
+struct Ready;
+
+impl Body for Ready {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _cx: &mut Task<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b"x")))))
+    }
+}
+
+/// Seconds in which a body that is always ready was read, of at most a minute.
+async fn read_ready(headers: &[(&'static str, &'static str)]) -> u32 {
+    let patience = Patience { timeout: Duration::from_secs(15), max: Duration::from_mins(1) };
+    let policy = DeadlinePolicy { patience, idle: Duration::from_secs(5) };
+    let inner = service_fn(|_request: Request<Empty<Bytes>>| async {
+        Ok::<_, CallError>(Response::new(Ready))
+    });
+    let service = ServiceBuilder::new().layer(DeadlineLayer::new(policy)).service(inner);
+    let mut request = Request::builder();
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let request = request.body(Empty::new()).expect("a request");
+    let mut body = service.oneshot(request).await.expect("a head").into_body();
+    for second in 0..60 {
+        match body.frame().await.expect("there is always more") {
+            Ok(_part) => tokio::time::advance(SECOND).await,
+            Err(error) => {
+                let code = error.downcast_ref::<CallError>().map(CallError::code);
+                assert_eq!(code, Some(Code::DeadlineExceeded));
+                return second;
+            }
+        }
+    }
+    60
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_is_always_ready_ends_too() {
+    later().await;
+    assert_eq!(read_ready(&[("mainstay-timeout-ms", "10000")]).await, 10);
+    let head = [("mainstay-timeout-ms", "10000"), ("mainstay-timeout-scope", "head")];
+    assert_eq!(read_ready(&head).await, 60);
+    assert_eq!(read_ready(&[]).await, 60);
+}
+
 #[test]
 fn a_wish_is_read_from_its_headers() {
     let check = |headers: &[(&'static str, &'static str)], span, for_what| {

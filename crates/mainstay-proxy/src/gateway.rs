@@ -14,6 +14,8 @@ mod observer;
 pub mod protection;
 mod serve;
 pub mod substitutes;
+#[cfg(test)]
+mod tests;
 mod upstreams;
 
 use std::collections::BTreeMap;

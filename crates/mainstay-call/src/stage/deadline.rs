@@ -211,6 +211,12 @@ where
         match this.body.poll_frame(cx) {
             Poll::Ready(frame) => {
                 *this.waiting = false;
+                // A body that always has more ready never comes to the timer.
+                let more = matches!(&frame, Some(Ok(frame)) if frame.is_data());
+                if more && this.whole.is_some_and(|at| at <= MonotonicClock.now()) {
+                    let failure = Failure::Deadline { sent: true };
+                    return Poll::Ready(Some(Err(CallError::from(failure).into())));
+                }
                 Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
             }
             Poll::Pending => {

@@ -58,6 +58,20 @@ struct Told<'a> {
     steps: Vec<Step>,
 }
 
+/// What the log says of the answer itself.
+struct Outline {
+    status: u16,
+    /// Of its body, where they are known.
+    bytes: Option<u64>,
+}
+
+impl From<&Response<OutBody>> for Outline {
+    fn from(response: &Response<OutBody>) -> Self {
+        let bytes = response.body().size_hint().exact();
+        Self { status: response.status().as_u16(), bytes }
+    }
+}
+
 impl Asked<'_> {
     /// The answer that came back through the stages, or the problem they ended in.
     pub(super) fn answer(
@@ -184,6 +198,23 @@ impl Asked<'_> {
         self.own(way, response)
     }
 
+    /// Counts and logs a call that nobody waited for any more.
+    #[cold]
+    pub(super) fn cancelled(&self, route: &Route, lane: &Lane, context: &Context) {
+        let told = Told {
+            route: Some(route),
+            metrics: &lane.metrics,
+            service: Some(lane.upstream.instances.service()),
+            context: Some(context),
+            outcome: Code::Cancelled.as_str(),
+            cause: None,
+            failed: true,
+            steps: Vec::new(),
+        };
+        let status = Code::Cancelled.http();
+        self.tell(Outline { status, bytes: None }, MonotonicClock.now(), told);
+    }
+
     fn own(&self, way: &Way, response: Response<OutBody>) -> Response<OutBody> {
         self.tell(
             &response,
@@ -292,9 +323,9 @@ impl Asked<'_> {
     }
 
     /// Counts the answer, keeps its record and writes its line.
-    fn tell(&self, response: &Response<OutBody>, now: Instant, mut told: Told<'_>) {
+    fn tell(&self, answer: impl Into<Outline>, now: Instant, mut told: Told<'_>) {
         let took = now.since(self.started);
-        let status = response.status().as_u16();
+        let Outline { status, bytes } = answer.into();
         told.metrics.answered(status, told.outcome, took);
         let steps = std::mem::take(&mut told.steps);
         if !steps.is_empty() || (told.failed && told.context.is_none()) {
@@ -328,7 +359,7 @@ impl Asked<'_> {
             upstream: told.context.filter(|it| it.attempts() > 0).map(Context::upstream),
             queued: told.context.map(Context::queued).filter(|it| !it.is_zero()),
             received_bytes: arrival.announced,
-            sent_bytes: response.body().size_hint().exact(),
+            sent_bytes: bytes,
             trace_id: &trace,
             request_id: arrival.request_id.to_str().unwrap_or_default(),
         });

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use http::header::{CONNECTION, CONTENT_LENGTH, HOST, REFERER, UPGRADE, USER_AGENT};
+use http::header::{CONNECTION, CONTENT_LENGTH, COOKIE, HOST, REFERER, UPGRADE, USER_AGENT};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Uri, Version};
 use mainstay_call::draw;
@@ -19,6 +19,7 @@ use crate::config::gateway::{EncodedSlash, PathParameters};
 use crate::forwarded::{self, Arrival as Way};
 use crate::framing::check_h2;
 use crate::header::{self, Inbound, Scribe, Seen, TraceParent};
+use crate::metrics::Metrics;
 use crate::path::{self, Judged, Options, Parameters};
 use crate::server::ConnInfo;
 
@@ -65,6 +66,7 @@ impl Arrival {
     /// The problem the caller is told of.
     pub(super) fn take(
         running: &Running,
+        metrics: &Metrics,
         parts: &mut Parts,
         from: &ConnInfo,
     ) -> Result<Self, Problem> {
@@ -72,7 +74,8 @@ impl Arrival {
         let trusted = running.trusts(from.peer.ip());
         let version = parts.version;
         if version == Version::HTTP_2 {
-            check_http2(running, parts)?;
+            check_http2(running, metrics, parts)?;
+            join_cookies(&mut parts.headers);
         }
         let method = parts.method.clone();
         let uri = parts.uri.clone();
@@ -166,8 +169,28 @@ impl Running {
     }
 }
 
-fn check_http2(running: &Running, parts: &Parts) -> Result<(), Problem> {
-    check_h2(parts, running.framing()).map_err(|rule| Problem::new(rule.problem(), rule.detail()))
+fn check_http2(running: &Running, metrics: &Metrics, parts: &Parts) -> Result<(), Problem> {
+    check_h2(parts, running.framing()).map_err(|rule| {
+        metrics.malformed(rule.as_str());
+        Problem::new(rule.problem(), rule.detail())
+    })
+}
+
+/// Makes one `cookie` field of several: HTTP/2 lets a caller send each pair in a field of its own,
+/// to compress them better, and everybody else reads only one (RFC 9113, section 8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    let mut crumbs = headers.get_all(COOKIE).iter();
+    let (Some(first), Some(second)) = (crumbs.next(), crumbs.next()) else { return };
+    let mut joined = first.as_bytes().to_vec();
+    for crumb in std::iter::once(second).chain(crumbs) {
+        joined.extend_from_slice(b"; ");
+        joined.extend_from_slice(crumb.as_bytes());
+    }
+    // Of bytes that are legal in a value each, so it is one.
+    if let Ok(mut cookie) = HeaderValue::try_from(joined) {
+        cookie.set_sensitive(headers.get_all(COOKIE).iter().any(HeaderValue::is_sensitive));
+        headers.insert(COOKIE, cookie);
+    }
 }
 
 fn host(uri: &Uri, headers: &mut HeaderMap) -> Result<HeaderValue, Problem> {

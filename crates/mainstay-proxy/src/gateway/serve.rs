@@ -45,7 +45,7 @@ pub(super) async fn serve(
 ) -> Response<OutBody> {
     let started = MonotonicClock.now();
     let (mut head, body) = request.into_parts();
-    let arrival = match Arrival::take(running, &mut head, from) {
+    let arrival = match Arrival::take(running, &parts.metrics, &mut head, from) {
         Ok(arrival) => arrival,
         Err(problem) => return answer::refused(running, parts, &head, from, started, problem),
     };
@@ -54,8 +54,29 @@ pub(super) async fn serve(
         Ok(sent) => sent,
         Err(answer) => return *answer,
     };
+    let mut unanswered = Unanswered { asked, sent: &sent, armed: true };
     let result = coming.await;
+    unanswered.armed = false;
+    drop(unanswered);
     sent.answer(asked, result)
+}
+
+/// Tells of a call whose caller went away before there was an answer: then what serves it is
+/// dropped where it waits.
+struct Unanswered<'a, 's> {
+    asked: Asked<'a>,
+    sent: &'s Sent<'a>,
+    armed: bool,
+}
+
+impl Drop for Unanswered<'_, '_> {
+    fn drop(&mut self) {
+        // A call that panics is dropped as well, but nobody went away.
+        if self.armed && !std::thread::panicking() {
+            let Sent { route, lane, context, .. } = self.sent;
+            self.asked.cancelled(route, lane, context);
+        }
+    }
 }
 
 /// A call on its way, and what its answer needs.

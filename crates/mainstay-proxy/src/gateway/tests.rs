@@ -1,0 +1,129 @@
+//! Requests handed to a gateway as its server does, and what is told of them.
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use http::Version;
+use tokio::runtime::{Builder, LocalOptions};
+
+use super::*;
+use crate::access_log::{AccessLog, Format};
+use crate::config::RawPlane;
+
+/// Where a test reads the log.
+struct Lines(mpsc::Sender<String>);
+
+impl Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        drop(self.0.send(String::from_utf8_lossy(bytes).into_owned()));
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A gateway in front of `upstream`, and its log.
+fn gateway(upstream: SocketAddr) -> (Arc<Gateway>, mpsc::Receiver<String>) {
+    let raw: RawPlane = toml::from_str(&format!(
+        "[route.all]\nto = 'shop'\n[upstream.shop]\ninstances = ['{upstream}']\n"
+    ))
+    .expect("well-formed");
+    let plane = Plane::resolve(raw).expect("legal");
+    let mut parts = Parts::new(Metrics::new());
+    let (lines, log) = mpsc::channel();
+    let metrics = Arc::clone(&parts.metrics);
+    let (access, _writer) =
+        AccessLog::start(Format::Json, 100.0, Lines(lines), metrics).expect("a thread");
+    parts.log = Some(access);
+    (Gateway::new(Arc::new(plane), parts).expect("no files"), log)
+}
+
+/// A request over HTTP/2 with `headers`.
+fn http2(headers: &[(&'static str, &'static str)]) -> Request<InBody> {
+    let mut request = Request::get("http://shop.example/cart").version(Version::HTTP_2);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    request.body(InBody::empty()).expect("legal")
+}
+
+fn caller() -> ConnInfo {
+    let address = SocketAddr::from(([192, 0, 2, 7], 4_000));
+    ConnInfo { peer: address, local: address, tls: None }
+}
+
+/// Runs `test` the way a worker runs: one thread, local tasks.
+fn local<T>(test: impl Future<Output = T>) -> T {
+    let mut runtime = Builder::new_current_thread();
+    let runtime = runtime.enable_all().build_local(LocalOptions::default()).unwrap();
+    let limit = Duration::from_secs(20);
+    runtime.block_on(async { tokio::time::timeout(limit, test).await.expect("the test hangs") })
+}
+
+/// Serves `request` until `upstream` has read its head, then lets the caller go away; the head.
+fn serve_until_sent(gateway: &Gateway, upstream: TcpListener, request: Request<InBody>) -> String {
+    local(async {
+        let head = tokio::task::spawn_blocking(move || {
+            let (mut peer, _) = upstream.accept().unwrap();
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                let mut part = [0; 1_024];
+                let len = peer.read(&mut part).unwrap();
+                assert!(len > 0, "a head cut short");
+                head.extend_from_slice(&part[..len]);
+            }
+            (String::from_utf8(head).unwrap(), peer)
+        });
+        let (running, from) = (gateway.running(), caller());
+        tokio::select! {
+            answer = serve::serve(&running, &gateway.parts, request, &from) => {
+                panic!("nobody answers: {answer:?}")
+            }
+            head = head => head.unwrap().0,
+        }
+    })
+}
+
+#[test]
+fn a_caller_that_goes_away_is_counted_and_logged() {
+    let upstream = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (gateway, log) = gateway(upstream.local_addr().unwrap());
+    serve_until_sent(&gateway, upstream, http2(&[("user-agent", "shop-app")]));
+    let text = gateway.parts.metrics.encode().unwrap();
+    let counted =
+        r#"mainstay_requests_total{route="all",service="shop",code="499",outcome="cancelled"} 1"#;
+    assert!(text.contains(counted), "{text}");
+    let line = log.recv_timeout(Duration::from_secs(20)).unwrap();
+    for part in
+        [r#""http.response.status_code":499"#, r#""mainstay.outcome":"cancelled""#, "shop-app"]
+    {
+        assert!(line.contains(part), "{line}");
+    }
+}
+
+#[test]
+fn cookies_that_came_in_crumbs_are_sent_as_one() {
+    let upstream = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (gateway, _log) = gateway(upstream.local_addr().unwrap());
+    let crumbs = [("cookie", "a=1"), ("accept", "*/*"), ("cookie", "b=2"), ("cookie", "c=3")];
+    let head = serve_until_sent(&gateway, upstream, http2(&crumbs)).to_ascii_lowercase();
+    assert_eq!(head.matches("cookie:").count(), 1, "{head}");
+    assert!(head.contains("\r\ncookie: a=1; b=2; c=3\r\n"), "{head}");
+}
+
+#[test]
+fn a_malformed_request_over_http2_is_counted_by_its_rule() {
+    let (gateway, log) = gateway(caller().peer);
+    let (running, from) = (gateway.running(), caller());
+    let request = http2(&[("transfer-encoding", "chunked")]);
+    let answer = local(serve::serve(&running, &gateway.parts, request, &from));
+    assert_eq!(answer.status(), 400);
+    let text = gateway.parts.metrics.encode().unwrap();
+    let counted = r#"mainstay_requests_malformed_total{rule="connection-field"} 1"#;
+    assert!(text.contains(counted), "{text}");
+    assert!(log.recv_timeout(Duration::from_secs(20)).unwrap().contains("malformed-request"));
+}
