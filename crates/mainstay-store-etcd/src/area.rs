@@ -30,6 +30,7 @@ pub(crate) async fn watch(session: Arc<Session>, area: Arc<Area>, after: Revisio
         };
         match over {
             Over::Closed => return,
+            Over::Replaced(found) => return session.areas.end(&area, found),
             Over::Idle => {
                 if session.areas.drop_if_idle(&area) {
                     return;
@@ -49,6 +50,8 @@ pub(crate) async fn watch(session: Arc<Session>, area: Arc<Area>, after: Revisio
 /// Why an upstream watch is over.
 enum Over {
     Closed,
+    /// Another history answers, which stands at this revision.
+    Replaced(Revision),
     /// Nobody reads it.
     Idle,
     /// History up to this revision may be lost.
@@ -60,7 +63,8 @@ enum Over {
 impl From<End> for Over {
     fn from(end: End) -> Self {
         match end {
-            End::Closed | End::Replaced(_) => Self::Closed,
+            End::Closed => Self::Closed,
+            End::Replaced(found) => Self::Replaced(found),
             End::Compacted(compacted) => Self::Lost(compacted),
             End::Lost(why) => Self::Broken(why),
         }
@@ -101,8 +105,8 @@ async fn try_follow(
     let mut upstream = Upstream::open(session, &area.range, from).await?;
     backoff.succeeded();
     let mut ask = tokio::time::interval(PROGRESS_EVERY);
-    let mut idle = tokio::time::interval(IDLE_FOR);
-    idle.reset();
+    let mut look = tokio::time::interval(IDLE_LOOK_EVERY);
+    let mut idle_looks = 0;
     let mut audits = Box::pin(audit(session, area).fuse());
     loop {
         tokio::select! {
@@ -111,9 +115,12 @@ async fn try_follow(
                 News::Progress(at) => area.progress(at),
             },
             _ = ask.tick() => upstream.ask_progress(),
-            _ = idle.tick() => if area.is_idle() {
-                return Ok(Over::Idle);
-            },
+            _ = look.tick() => {
+                idle_looks = if area.is_idle() { idle_looks + 1 } else { 0 };
+                if IDLE_LOOKS < idle_looks {
+                    return Ok(Over::Idle);
+                }
+            }
             over = &mut audits => return over.map_err(End::from),
         }
     }
@@ -168,9 +175,11 @@ impl Session {
     }
 }
 
-/// How long nobody reads an area before its watch is given up: a client that comes back in this
+const IDLE_LOOK_EVERY: Duration = Duration::from_mins(1);
+
+/// Five minutes nobody reads an area before its watch is given up: a client that comes back in this
 /// time finds its history here.
-const IDLE_FOR: Duration = Duration::from_mins(5);
+const IDLE_LOOKS: u32 = 5;
 
 const LAG_LOOK_EVERY: Duration = Duration::from_millis(250);
 

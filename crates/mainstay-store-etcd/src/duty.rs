@@ -25,7 +25,9 @@ pub(crate) async fn compact(session: Arc<Session>) {
         if let Some((lease, belief)) = session.elect().await {
             Elected { elected: true }.emit();
             let mut retention = Retention::new(rule.after, rule.revisions_max);
+            *session.office.lock() = Some(lease);
             session.hold(lease, belief, &mut retention).await;
+            *session.office.lock() = None;
             Elected { elected: false }.emit();
         }
         // Somewhere between 5 and 10 s: nodes do not all ask at once.

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use mainstay_core::Clock;
+use mainstay_store::limits::OPERATIONS_MAX;
 use mainstay_store::store::State;
 use mainstay_store::{
     Answer, Applied, Attach, Batch, Error, Get, Got, Granted, LeaseId, LeaseStatus, Op, Page,
@@ -28,6 +29,9 @@ use crate::wire::signed;
 /// Nothing is dialled before something is asked for, so a handle can be opened while etcd is away;
 /// calls wait for a connection as long as a call may take. Leases are what etcd makes of them: the
 /// shortest is granted two seconds, a change of its leader gives every lease its full ttl again.
+///
+/// An etcd before 3.4.38 and 3.5.23 may let a lease live on that was revoked. Whoever holds a lock by a
+/// lease therefore believes in it only if a linearizable read of the same round still shows the key.
 ///
 /// What is larger than the port allows is refused here, as everywhere. Two limits cannot be kept on
 /// etcd, which knows nothing of them: that of keys a lease (another node may attach as many), and a
@@ -140,6 +144,11 @@ impl Store for Etcd {
 
     fn close(&self) -> Pending<'_, ()> {
         Box::pin(async {
+            let office = self.session.office.lock().take();
+            if let Some(lease) = office {
+                // Another node takes over at once, rather than when the lease ends.
+                drop(tokio::time::timeout(RESIGN_GRACE, self.session.revoke(lease)).await);
+            }
             self.session.closing.cancel();
             self.session.tasks.close();
             // Tasks end at their next wait; what they wait for is this signal.
@@ -157,6 +166,12 @@ impl Session {
         batch.check()?;
         let asked = match self.call(self.space.batch(&batch, false), How::WRITE).await {
             Err(Fault::Refused(Refusal::KeyMissing)) => {
+                let longest = batch.then.len().max(batch.otherwise.len());
+                if OPERATIONS_MAX <= longest {
+                    // The small batch inside it would be one operation too many.
+                    let (found, max) = (longest + 1, OPERATIONS_MAX);
+                    return Err(Error::BatchTooLarge { what: "operations", found, max });
+                }
                 self.call(self.space.batch(&batch, true), How::WRITE).await
             }
             asked => asked,
@@ -254,6 +269,8 @@ impl Session {
         }
     }
 }
+
+const RESIGN_GRACE: Duration = Duration::from_secs(1);
 
 /// How long `close` waits for tasks that should be gone at once.
 const CLOSE_GRACE: Duration = Duration::from_secs(2);

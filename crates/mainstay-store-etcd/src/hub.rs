@@ -92,10 +92,14 @@ impl Areas {
     pub(crate) fn replaced(&self, found: Revision) {
         let over = std::mem::take(&mut *self.0.lock());
         for area in over.into_values() {
-            *area.over.lock() = Some(found);
-            area.wake_all();
-            area.ended.notify_one();
+            area.end(found);
         }
+    }
+
+    /// The same for one area, which may have been joined too late to be among them.
+    pub(crate) fn end(&self, area: &Arc<Area>, found: Revision) {
+        self.0.lock().retain(|_, known| !Arc::ptr_eq(known, area));
+        area.end(found);
     }
 
     pub(crate) fn count(&self) -> usize {
@@ -131,6 +135,12 @@ impl Area {
             None => readers.of_range.retain(is_other),
         }
         self.count.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    fn end(&self, found: Revision) {
+        *self.over.lock() = Some(found);
+        self.wake_all();
+        self.ended.notify_one();
     }
 
     /// Begins to tell what happens after `held`.

@@ -108,11 +108,17 @@ impl Session {
         }
         asked.serializable = true;
         let seen = self.mark()?.seen();
-        let answer = self.call(asked.clone(), How::LOCAL).await?;
-        let now = answer.header.map(|header| revision(header.revision)).unwrap_or_default();
-        if seen <= now {
-            self.saw(now);
-            return Ok(answer);
+        let answer = match self.call(asked.clone(), How::LOCAL).await {
+            // That member may not be so far yet.
+            Err(Fault::Refused(Refusal::Future)) => None,
+            answer => Some(answer?),
+        };
+        if let Some(answer) = answer {
+            let now = answer.header.map(|header| revision(header.revision)).unwrap_or_default();
+            if seen <= now {
+                self.saw(now);
+                return Ok(answer);
+            }
         }
         asked.serializable = false;
         self.call(asked, How::READ).await

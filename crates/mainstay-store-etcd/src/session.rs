@@ -45,6 +45,8 @@ pub(crate) struct Session {
     /// Watches that may have a stream of their own.
     pub(crate) own_streams: Arc<Semaphore>,
     in_flight: Semaphore,
+    /// The lease of the one who compacts, if that is this handle.
+    pub(crate) office: Mutex<Option<LeaseId>>,
     pub(crate) tasks: TaskTracker,
     pub(crate) closing: CancellationToken,
 }
@@ -144,6 +146,7 @@ impl Session {
             watchers: AtomicUsize::new(0),
             own_streams: Arc::new(Semaphore::new(OWN_STREAMS_MAX)),
             in_flight: Semaphore::new(IN_FLIGHT_MAX),
+            office: Mutex::new(None),
             tasks,
             closing,
         })
@@ -213,6 +216,8 @@ impl Session {
                 Refusal::Token => trail.why = Some("signed out by etcd".to_owned()),
                 Refusal::NotHere(why) => trail.why = Some(why),
                 Refusal::Open(why) if how.repeat => trail.why = Some(why),
+                // An answer too large to take is one all the same.
+                Refusal::AnswerTooLarge if !how.repeat => return Err(Fault::Open),
                 Refusal::Open(_) => {
                     link.give_up(&connection);
                     return Err(Fault::Open);

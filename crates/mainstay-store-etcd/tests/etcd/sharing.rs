@@ -104,3 +104,55 @@ async fn changes_or_deletes(watch: &mut mainstay_store::Watch, last: Revision) {
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_put_that_keeps_the_lease_of_a_missing_key_keeps_none() {
+    let cluster = Cluster::one().await;
+    let store = cluster.store("/keep/");
+    let lease = store.grant(Duration::from_mins(1), None).await.unwrap().id;
+    let put = |name: &str| mainstay_store::Put::new(key(name), "v");
+    store.apply(Batch::new().then(put("held").lease(lease))).await.unwrap();
+    let both = Batch::new()
+        .then(put("held").keep_lease().previous())
+        .then(put("new").keep_lease().previous());
+    let applied = store.apply(both).await.unwrap();
+    let previous = applied.answers.iter().map(|answer| match answer {
+        mainstay_store::Answer::Put { previous } => previous.is_some(),
+        other => panic!("{other:?}"),
+    });
+    assert_eq!(previous.collect::<Vec<_>>(), [true, false]);
+    let page = store.range(Range::all().into()).await.unwrap();
+    let leases: Vec<_> = page.entries.iter().map(|entry| entry.lease).collect();
+    assert_eq!(leases, [Some(lease), None]);
+    let many = |count: usize| Batch {
+        then: (0..count).map(|number| put(&format!("m/{number}")).keep_lease().into()).collect(),
+        ..Batch::new()
+    };
+    let refused = store.apply(many(128)).await;
+    let too_large =
+        mainstay_store::Error::BatchTooLarge { what: "operations", found: 129, max: 128 };
+    assert_eq!(refused, Err(too_large));
+    assert!(store.apply(many(127)).await.unwrap().succeeded);
+    assert!(store.apply(many(127)).await.unwrap().succeeded, "now that they are there");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_page_is_read_in_parts_and_ends_at_its_bytes() {
+    let cluster = Cluster::one().await;
+    let store = cluster.store("/page/");
+    let large = "x".repeat(1_000_000);
+    for number in 0..30 {
+        put(&store, &format!("p/{number:02}"), &large).await;
+    }
+    let mut range = Range::prefix("p/");
+    let mut pages = Vec::new();
+    loop {
+        let page = store.range(range.clone().into()).await.unwrap();
+        pages.push(page.entries.len());
+        match page.entries.last() {
+            Some(last) if page.more => range = range.after(&last.key),
+            _ => break,
+        }
+    }
+    assert_eq!(pages, [16, 14], "16 MiB hold sixteen of them");
+}
