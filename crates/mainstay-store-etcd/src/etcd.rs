@@ -1,5 +1,6 @@
 //! The port on etcd.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -195,28 +196,37 @@ impl Session {
         Ok(Applied { succeeded, revision: at, answers: answers.ok_or(Error::OutcomeUnknown)? })
     }
 
-    /// Which of the leases that a refused batch names is missing; etcd does not say.
+    /// Which of the leases that a refused batch names is missing; etcd does not say. It is one of
+    /// the branch that would have run.
     async fn missing_lease(&self, batch: &Batch) -> Error {
-        let named = |op: &Op| match op {
+        let compares = Batch { compares: batch.compares.clone(), ..Batch::new() };
+        // It changes nothing, and so can be asked again.
+        let ops = match self.call(self.space.batch(&compares, false), How::READ).await {
+            Ok(answer) if answer.succeeded => &batch.then,
+            Ok(_) => &batch.otherwise,
+            Err(fault) => return fault.into_error(),
+        };
+        let mut leases = ops.iter().filter_map(|op| match op {
             Op::Put(put) => match put.lease {
                 Attach::To(lease) => Some(lease),
                 Attach::Detach | Attach::Keep => None,
             },
             Op::Delete { .. } | Op::Range(_) => None,
-        };
-        let mut leases: Vec<LeaseId> =
-            batch.then.iter().chain(&batch.otherwise).filter_map(named).collect();
-        leases.dedup();
-        if let [_, _, ..] = leases[..] {
-            for &lease in &leases {
+        });
+        let first = leases.clone().next();
+        let all_the_same = leases.clone().all(|lease| Some(lease) == first);
+        if !all_the_same {
+            let mut asked = BTreeSet::new();
+            for lease in leases.by_ref().filter(|lease| asked.insert(*lease)) {
                 if let Err(missing @ Error::LeaseNotFound { .. }) = self.time_to_live(lease).await {
                     return missing;
                 }
             }
         }
-        match leases.first() {
-            Some(&lease) => Error::LeaseNotFound { lease },
-            None => Error::Unavailable { why: "etcd misses a lease nobody named".to_owned() },
+        match first {
+            Some(lease) => Error::LeaseNotFound { lease },
+            // The compares have turned since.
+            None => Error::Busy { retry_after: Duration::ZERO },
         }
     }
 

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-use mainstay_store::{Get, Range, Revision, Store, WatchItem, WatchRequest};
+use mainstay_store::{Batch, Get, Op, Put, Range, Revision, Store, WatchItem, WatchRequest};
+use mainstay_store_etcd::Options;
 
 use crate::cluster::{Cluster, changes, eventually, key, open, put, soon, state, watch_all};
+use crate::relay::Relay;
 
 /// How a watch ends, and the last revision before that.
 async fn end(watch: &mut mainstay_store::Watch) -> (WatchItem, Option<Revision>) {
@@ -46,47 +48,57 @@ async fn a_watch_too_slow_for_compaction_is_told_to_list_again() {
     assert_eq!(changes(&mut again, next).await, [(next, "next".to_owned())]);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_watch_cut_off_while_history_is_compacted_is_told_to_list_again() {
-    let mut cluster = Cluster::one().await;
-    let store = cluster.store("/cut/");
+/// A watch is cut off, `more` changes happen after a delete, history is compacted `past` the
+/// delete, if at all, and the watch comes back.
+async fn cut_off(past: Option<u64>, more: u64) -> (Vec<Revision>, Option<WatchItem>, Revision) {
+    let cluster = Cluster::one().await;
+    let relay = Relay::to(&cluster.members[0].endpoint).await;
+    let options = Options::new(&[&relay.endpoint]).unwrap().prefix("/cut/").unwrap();
+    let store = open(options.never_compact());
     let mut watch = watch_all(&store).await;
     let seen = put(&store, "a", "1").await;
     assert_eq!(changes(&mut watch, seen).await.len(), 1);
-    cluster.members[0].kill();
-    cluster.members[0].run();
-    // Another node is faster to come back, writes and compacts.
+    relay.cut();
     let other = cluster.store("/cut/");
-    let deleted = mainstay_store::Batch::new().then(mainstay_store::Op::delete(&key("a")));
-    let mut compacted = Revision::NEVER;
-    eventually("the other node compacts", async || {
-        if other.apply(deleted.clone()).await.is_err() {
-            return false;
-        }
-        let Ok(applied) = crate::cluster::apply(&other, "b", "1").await else { return false };
-        compacted = applied.revision;
-        other.compact(applied.revision).await.is_ok()
-    })
-    .await;
+    let gone = Batch::new().then(Op::delete(&key("a")));
+    let deleted = other.apply(gone).await.unwrap().revision;
+    assert_eq!(deleted, seen.next());
+    for _ in 0..more {
+        put(&other, "b", "1").await;
+    }
+    if let Some(past) = past {
+        other.compact(Revision::new(deleted.get() + past)).await.unwrap();
+    }
+    relay.mend();
     let last = put(&other, "c", "1").await;
-    // Either the watch was back in time and has missed nothing, or it says that it was not.
-    let mut events = Vec::new();
+    let mut revisions = Vec::new();
     loop {
         match soon("the watch goes on or ends", watch.next()).await {
-            Some(WatchItem::Changes { revision, events: changed }) => {
-                events.extend(changed.iter().map(|event| event.key().to_string()));
+            Some(WatchItem::Changes { revision, .. }) => {
+                revisions.push(revision);
                 if revision == last {
-                    assert!(events.contains(&"a".to_owned()), "the delete is not lost: {events:?}");
-                    break;
+                    return (revisions, None, deleted);
                 }
             }
-            Some(WatchItem::Compacted { compacted: told }) => {
-                assert_eq!(told, compacted);
-                assert!(events.is_empty(), "{events:?}");
-                break;
-            }
-            other => panic!("{other:?}"),
+            item => return (revisions, item, deleted),
         }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_watch_that_was_cut_off_goes_on_without_gap_or_repeat() {
+    let (revisions, end, deleted) = cut_off(None, 5).await;
+    let want: Vec<Revision> = (0..7).map(|step| Revision::new(deleted.get() + step)).collect();
+    assert_eq!((revisions, end), (want, None));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_watch_cut_off_while_history_is_compacted_is_told_to_list_again() {
+    // Beyond what it has to have next; and exactly at it, where etcd would leave out the delete.
+    for past in [3, 0] {
+        let (revisions, end, deleted) = cut_off(Some(past), 5).await;
+        let compacted = Revision::new(deleted.get() + past);
+        assert_eq!((revisions, end), (vec![], Some(WatchItem::Compacted { compacted })), "{past}");
     }
 }
 
@@ -95,7 +107,7 @@ async fn a_watch_from_the_compacted_revision_does_not_lose_its_delete() {
     let cluster = Cluster::one().await;
     let store = cluster.store("/edge/");
     put(&store, "a", "1").await;
-    let gone = mainstay_store::Batch::new().then(mainstay_store::Op::delete(&key("a")));
+    let gone = Batch::new().then(Op::delete(&key("a")));
     let deleted = store.apply(gone).await.unwrap().revision;
     put(&store, "b", "1").await;
     store.compact(deleted).await.unwrap();
@@ -112,10 +124,9 @@ async fn one_node_compacts_and_another_takes_over() {
         for _ in 0..40 {
             let puts = (0..64).map(|number| {
                 let name = key(&format!("k/{number}"));
-                mainstay_store::Op::Put(mainstay_store::Put::new(name, "v"))
+                Op::Put(Put::new(name, "v"))
             });
-            let batch =
-                mainstay_store::Batch { then: puts.collect(), ..mainstay_store::Batch::new() };
+            let batch = Batch { then: puts.collect(), ..Batch::new() };
             for _ in 0..30 {
                 writer.apply(batch.clone()).await.unwrap();
             }

@@ -11,11 +11,13 @@
     reason = "tests run by the clock of this machine, and say loudly what went wrong"
 )]
 
+mod beside_memory;
 mod cluster;
 mod conformance;
 mod history;
 mod identity;
 mod members;
+mod relay;
 mod restart;
 mod sharing;
 mod signing_in;
