@@ -10,6 +10,7 @@ mod batches;
 mod closing;
 mod leases;
 mod reads;
+pub mod scripts;
 pub mod validators;
 mod watches;
 

@@ -10,7 +10,7 @@
 //! | what is in them | `record`, `index`, `view` (what everybody may see) |
 //! | how it changes | `queue`, `draft` (evaluates), `committer` |
 //! | how it is read | `reads`, `hub` and `watching` |
-//! | how it is opened and kept | `opening`, `high`, `retention`, `offline` (restore, shrink) |
+//! | how it is opened and kept | `opening`, `high`, [`retention`](crate::retention), `offline` (restore, shrink) |
 //!
 //! # Threads
 //!
@@ -32,7 +32,6 @@ mod options;
 mod queue;
 mod reads;
 mod record;
-mod retention;
 mod shared;
 #[cfg(test)]
 mod tests;

@@ -13,6 +13,7 @@
 //! | its words: keys and ranges, entries and revisions, batches, reads, leases, watches | [`key`], [`entry`], [`batch`], [`read`], [`lease`], [`watch`] |
 //! | why it did not do as asked | [`error`] |
 //! | sizes, and why they are so | [`limits`] |
+//! | how much history is kept | [`retention`] |
 //! | everything as of one revision, as a stream, a file, one number | [`snapshot`], [`snapshot::file`], [`hash`](mod@hash) |
 //! | the backend of one node, durable | [`embedded`] |
 //! | the reference backend, for tests | [`memory`] |
@@ -35,6 +36,7 @@ mod leases;
 pub mod limits;
 pub mod memory;
 pub mod read;
+pub mod retention;
 pub mod snapshot;
 pub mod store;
 mod stream;

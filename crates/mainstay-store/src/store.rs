@@ -177,6 +177,8 @@ pub enum State {
     Failed,
     /// Nothing: it could not be reached lately.
     Away,
+    /// Nothing, until an operator accepts it: another history answers in place of the known one.
+    Regressed,
     /// Nothing more.
     Closed,
 }
@@ -189,6 +191,7 @@ impl State {
             Self::Full => "full",
             Self::Failed => "failed",
             Self::Away => "away",
+            Self::Regressed => "regressed",
             Self::Closed => "closed",
         }
     }

@@ -15,7 +15,6 @@ use super::media::Media;
 use super::options::Options;
 use super::queue::{Outcome, Queue, Work};
 use super::record::Record;
-use super::retention::Retention;
 use super::view::View;
 use crate::entry::{Entry, LeaseId, Revision};
 use crate::error::Error;
@@ -23,6 +22,7 @@ use crate::events;
 use crate::key::Key;
 use crate::leases::Leases;
 use crate::limits::EXPIRIES_MAX;
+use crate::retention::Retention;
 use crate::store::{State, StoreId};
 
 pub(super) struct Shared {

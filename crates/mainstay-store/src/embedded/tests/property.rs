@@ -1,7 +1,6 @@
 //! The embedded store does what the reference does, operation by operation.
 
 use std::collections::BTreeMap;
-use std::num::NonZeroU32;
 use std::time::Duration;
 
 use mainstay_core::ManualClock;
@@ -9,7 +8,7 @@ use proptest::prelude::*;
 
 use super::media::Simulated;
 use super::*;
-use crate::batch::{Attach, Compare, Op, Operator, Target};
+use crate::conformance::scripts::{a_batch, a_key, a_range, a_select};
 use crate::entry::{LeaseId, Revision};
 use crate::limits::TICK_EVERY;
 use crate::memory::Memory;
@@ -30,76 +29,6 @@ enum Step {
     Watch { range: Range, from: Option<u64>, previous: bool },
     Pass { ticks: u32 },
     Reopen,
-}
-
-fn a_key() -> impl Strategy<Value = Key> {
-    prop::sample::select(vec!["a", "a/b", "a/c", "b", "c"]).prop_map(key)
-}
-
-fn a_range() -> impl Strategy<Value = Range> {
-    prop_oneof![
-        4 => a_key().prop_map(|key| Range::key(&key)),
-        2 => Just(Range::prefix("a")),
-        1 => Just(Range::all()),
-        1 => Just(Range::between("b", Some("a".into()))),
-    ]
-}
-
-fn a_lease() -> impl Strategy<Value = LeaseId> {
-    (1u64..4).prop_map(|number| LeaseId::new(number).unwrap())
-}
-
-fn a_select() -> impl Strategy<Value = Select> {
-    (a_range(), prop::option::of(1u32..4), any::<bool>(), prop::bool::weighted(0.2)).prop_map(
-        |(range, limit, keys_only, count_only)| Select {
-            range,
-            limit: limit.and_then(NonZeroU32::new),
-            keys_only,
-            count_only,
-        },
-    )
-}
-
-fn an_op() -> impl Strategy<Value = Op> {
-    let lease = prop_oneof![
-        3 => Just(Attach::Detach),
-        2 => a_lease().prop_map(Attach::To),
-        1 => Just(Attach::Keep),
-    ];
-    prop_oneof![
-        5 => (a_key(), "[xyz]{1,3}", lease, any::<bool>()).prop_map(
-            |(key, value, lease, previous)| Op::Put(Put { key, value: value.into(), lease, previous })
-        ),
-        2 => (a_range(), any::<bool>()).prop_map(|(range, previous)| Op::Delete { range, previous }),
-        1 => a_select().prop_map(Op::Range),
-    ]
-}
-
-fn a_compare() -> impl Strategy<Value = Compare> {
-    let target = prop_oneof![
-        "[xyz]{1,2}".prop_map(|value| Target::Value(value.into())),
-        (0u64..4).prop_map(Target::Version),
-        (0u64..12).prop_map(|number| Target::CreateRevision(Revision::new(number))),
-        (0u64..12).prop_map(|number| Target::ModRevision(Revision::new(number))),
-        prop::option::of(a_lease()).prop_map(Target::Lease),
-    ];
-    let operator = prop::sample::select(vec![
-        Operator::Equal,
-        Operator::NotEqual,
-        Operator::Less,
-        Operator::Greater,
-    ]);
-    (a_range(), target, operator).prop_map(|(range, target, operator)| Compare {
-        range,
-        target,
-        operator,
-    })
-}
-
-fn a_batch() -> impl Strategy<Value = Batch> {
-    let ops = || prop::collection::vec(an_op(), 0..4);
-    (prop::collection::vec(a_compare(), 0..3), ops(), ops())
-        .prop_map(|(compares, then, otherwise)| Batch { compares, then, otherwise })
 }
 
 fn a_step() -> impl Strategy<Value = Step> {

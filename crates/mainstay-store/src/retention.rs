@@ -1,5 +1,6 @@
 //! How much history is kept: what is older than half an hour goes, every five minutes; what is more
-//! than half a million revisions goes at once; the newest thousand never do.
+//! than half a million revisions goes at once; the newest thousand never do. Every backend that
+//! compacts by itself follows it.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -10,7 +11,7 @@ use crate::entry::Revision;
 
 /// The rule, and the memory it needs to say what was current when.
 #[derive(Debug)]
-pub(super) struct Retention {
+pub struct Retention {
     /// How old history has to be.
     after: Duration,
     /// How many revisions are kept at most.
@@ -20,12 +21,13 @@ pub(super) struct Retention {
 }
 
 impl Retention {
-    pub(super) const fn new(after: Duration, revisions_max: u64) -> Self {
+    /// Forgets what is older than `after`, and what is more than `revisions_max` revisions.
+    pub const fn new(after: Duration, revisions_max: u64) -> Self {
         Self { after, revisions_max, samples: VecDeque::new() }
     }
 
     /// Where history should begin from now on, if that is later than `compacted`.
-    pub(super) fn due(
+    pub fn due(
         &mut self,
         now: Instant,
         revision: Revision,
