@@ -170,6 +170,26 @@ codes! {
     /// A snapshot or backup that cannot be used.
     BackupInvalid = "backup-invalid", 422, 3, "The backup cannot be used";
 
+    // Sessions, locks, semaphores, elections.
+    /// No such session, or it has ended.
+    SessionNotFound = "session-not-found", 404, 5, "Session not found";
+    /// The caller may not do this.
+    PermissionMissing = "permission-missing", 403, 7, "Permission missing";
+    /// Somebody else holds it, or waits already.
+    LockBusy = "lock-busy", 409, 10, "The lock is busy";
+    /// It was not granted in time. Not 408: clients repeat that by themselves.
+    LockWaitTimeout = "lock-wait-timeout", 409, 4, "The lock was not granted in time";
+    /// It was held, and is no longer.
+    LockLost = "lock-lost", 410, 10, "The lock is lost";
+    /// The session does not hold it with that token.
+    LockNotHeld = "lock-not-held", 409, 9, "The lock is not held";
+    /// The session holds it already.
+    LockAlreadyHeld = "lock-already-held", 409, 6, "The lock is held already";
+    /// A reader cannot become a writer.
+    LockUpgradeRefused = "lock-upgrade-refused", 409, 9, "A shared lock cannot become exclusive";
+    /// Others agreed on another number of permits.
+    SemaphoreLimitDiffers = "semaphore-limit-differs", 409, 9, "The semaphore has another limit";
+
     /// A fault in Mainstay itself.
     Internal = "internal", 500, 13, "Internal error";
 

@@ -1,0 +1,54 @@
+//! The key space: every key that coordination reads or writes, by area.
+//!
+//! | key | value | ends with |
+//! |---|---|---|
+//! | `meta/fence_base` | added to every fencing token | – |
+//! | `ses/<session>` | who the session belongs to | the session |
+//! | `lock/<ns>/<name>/q/<slot>` | place in the queue of a lock | the session, or a transaction |
+//! | `lock/<ns>/<name>/last` | how the lock was last held | – |
+//! | `lock/<ns>/<name>/delay` | nobody is granted the lock while this is there | its own lease |
+//! | `sem/…`, `elect/…` | the same for semaphores and elections | |
+//!
+//! A segment is percent-encoded outside `[A-Za-z0-9._~-]`, so a name holds no `/` once it is part
+//! of a key, and `prefix/` covers exactly what lies under it. Nobody writes a key by hand: names
+//! come in checked, keys go out of the builders here.
+
+mod queue;
+#[cfg(test)]
+mod tests;
+
+use mainstay_store::{Key, LeaseId};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+
+pub use queue::{Area, Place, Slot, area, parse_slot};
+
+/// What stays as it is inside a segment, besides letters and digits.
+const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'.').remove(b'_').remove(b'~').remove(b'-');
+
+/// `text` as one segment of a key.
+pub fn segment(text: &str) -> String {
+    utf8_percent_encode(text, ESCAPED).to_string()
+}
+
+/// The text a segment was made of, if it is one.
+pub fn unescape(segment: &str) -> Option<String> {
+    let text = percent_decode_str(segment).decode_utf8().ok()?.into_owned();
+    // One text has one segment, or two keys could mean the same thing.
+    (self::segment(&text) == segment).then_some(text)
+}
+
+/// What is added to every create revision to make a fencing token. Missing is 0.
+pub fn fence_base() -> Key {
+    made("meta/fence_base".to_owned())
+}
+
+/// The record of a session.
+pub fn session(id: LeaseId) -> Key {
+    made(format!("ses/{id}"))
+}
+
+/// A key made of checked names. The longest is one of a semaphore: 6 + 63 + 3 × 255 for its name
+/// + 17 + 3 × 64 for its slot is below 2,048, and escaping leaves no NUL.
+fn made(text: String) -> Key {
+    Key::new(text).expect("checked names make a short key without NUL")
+}

@@ -1,0 +1,37 @@
+//! Coordination: recipes over the [`Store`](mainstay_store::Store).
+//!
+//! Nobody else reads or writes the keys of [`keys`], and nothing here knows which backend runs.
+//!
+//! | what | module |
+//! |---|---|
+//! | the store, a clock, tasks and counters, shared by all recipes | [`coordination`] |
+//! | the key space; the names in it | [`keys`], [`name`] |
+//! | the clock holders judge by | [`clock`] |
+//! | what the holder of a lease believes: a machine | [`belief`] |
+//! | leases with an owner | [`session`] |
+//! | locks, read-write locks, semaphores; who holds and who waits: a machine | [`lock`], [`lock::line`] |
+//! | leader election | [`election`] |
+//! | counters | [`figures`] |
+
+pub mod belief;
+pub mod clock;
+pub mod coordination;
+pub mod election;
+mod events;
+pub mod figures;
+pub mod keys;
+pub mod lock;
+pub mod name;
+mod patience;
+mod presence;
+mod random;
+pub mod session;
+mod tasks;
+
+pub use belief::{Loss, Standing};
+pub use clock::{BootClock, HandClock, Timer};
+pub use coordination::Coordination;
+pub use election::{Leader, Leadership, Observer};
+pub use keys::{Area, Place};
+pub use lock::{Grant, Held, LockError, Locks, Request, Token, Wait};
+pub use session::{Credential, Owner, Session, SessionError, Sessions};

@@ -1,0 +1,267 @@
+//! Locks for holders elsewhere, and for those who look after them.
+
+use mainstay_store::{Key, Page, Range, RangeRequest};
+
+use super::acquire::acquire;
+use super::bound::{BoundPage, BoundPlace};
+use super::desk::{Desk, not_held};
+use super::error::LockError;
+use super::line::{Line, Waiter};
+use super::record::{Past, Reason, Token};
+use super::request::{Grant, Released, Request};
+use crate::coordination::Coordination;
+use crate::events;
+use crate::keys::{self, Area, Place};
+use crate::name::{Gid, Namespace, RequestId};
+use crate::patience::Patience;
+use crate::session::Credential;
+
+/// Locks, semaphores and elections on behalf of holders elsewhere. Whoever holds must judge by its
+/// own clock how long: its session's ttl less a margin, from the moment it last sent a renewal.
+#[derive(Clone, Debug)]
+pub struct Locks {
+    ground: Coordination,
+}
+
+/// A lock, semaphore or election as it stands.
+#[derive(Clone, Debug)]
+pub struct LockStatus {
+    /// Holders and waiters, soonest first.
+    pub line: Line,
+    /// How it was last held, if that is known.
+    pub past: Option<Past>,
+    /// Whether nobody is granted it because a holder has vanished.
+    pub is_delayed: bool,
+}
+
+impl Locks {
+    pub(crate) const fn new(ground: Coordination) -> Self {
+        Self { ground }
+    }
+
+    /// Asks for something, and waits for its turn as long as the request says.
+    ///
+    /// # Errors
+    ///
+    /// [`LockError`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: the place in the queue is given up in the background, and so is the lock if it had
+    /// been granted just then.
+    pub async fn acquire(
+        &self,
+        credential: &Credential,
+        request: Request,
+    ) -> Result<Grant, LockError> {
+        self.ground.sessions().authenticate(credential).await?;
+        acquire(&self.ground, credential.session, request).await
+    }
+
+    /// Gives back one count of what a session holds with `token`. `op` names this call: however
+    /// often it is repeated, it counts once, as long as anything is left to count.
+    ///
+    /// # Errors
+    ///
+    /// [`LockError::NotHeld`]; a wrong session or secret; what the store said.
+    ///
+    /// # Cancel safety
+    ///
+    /// Whether it was given back is open; repeating it with the same `op` does no harm.
+    pub async fn release(
+        &self,
+        credential: &Credential,
+        place: &Place,
+        token: Token,
+        op: &RequestId,
+    ) -> Result<Released, LockError> {
+        let (desk, held) = self.find(credential, place, token).await?;
+        let at = (&held.key, held.created);
+        let count = desk.release(at, token, op, Patience::FOR_CALLERS).await?;
+        Ok(Released { count })
+    }
+
+    /// Lets others read what a session holds alone.
+    ///
+    /// # Errors
+    ///
+    /// As [`Held::downgrade`](super::Held::downgrade), and a wrong session or secret.
+    ///
+    /// # Cancel safety
+    ///
+    /// Whether it happened is open; repeating it does no harm.
+    pub async fn downgrade(
+        &self,
+        credential: &Credential,
+        place: &Place,
+        token: Token,
+    ) -> Result<(), LockError> {
+        let (desk, held) = self.find(credential, place, token).await?;
+        desk.downgrade((&held.key, held.created), token).await
+    }
+
+    /// Hands over what a session holds to the global transaction `gid`.
+    ///
+    /// # Errors
+    ///
+    /// [`LockError::NotHeld`], [`LockError::AlreadyHeld`], a wrong session or secret, what the
+    /// store said.
+    ///
+    /// # Cancel safety
+    ///
+    /// Whether it happened is open; repeating it does no harm.
+    pub async fn bind(
+        &self,
+        credential: &Credential,
+        place: &Place,
+        token: Token,
+        gid: &Gid,
+    ) -> Result<BoundPlace, LockError> {
+        let (desk, held) = self.find(credential, place, token).await?;
+        desk.bind((&held.key, held.created), token, gid).await?;
+        Ok(BoundPlace::new(place, &held.key, held.created, token, gid.clone()))
+    }
+
+    /// Ends a place that a transaction held, whose outcome is final. One that is gone already is
+    /// as good.
+    ///
+    /// # Errors
+    ///
+    /// What the store said.
+    ///
+    /// # Cancel safety
+    ///
+    /// Whether it happened is open; repeating it does no harm.
+    pub async fn finish(&self, bound: &BoundPlace) -> Result<(), LockError> {
+        let desk = Desk::new(self.ground.clone(), bound.place.clone());
+        let is_bound = |waiter: &Waiter| waiter.bound_gid() == Some(bound.gid.as_str());
+        let at = (&bound.key, bound.created);
+        match desk.end(at, bound.token, Reason::Finished, is_bound).await {
+            Err(LockError::NotHeld { .. }) => Ok(()),
+            ended => ended,
+        }
+    }
+
+    /// Places that transactions hold, in the order of keys, from `after` on: for the sweep of
+    /// those whose transaction is over.
+    ///
+    /// # Errors
+    ///
+    /// What the store said.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe.
+    pub async fn bound(&self, after: Option<&Key>) -> Result<BoundPage, LockError> {
+        let first = after.and_then(keys::parse_slot).map(|(place, _)| place.area);
+        let areas = Area::ALL.into_iter().skip_while(|area| first.is_some_and(|at| *area != at));
+        let mut places = Vec::new();
+        for (at, area) in areas.enumerate() {
+            let whole = keys::area(area, None);
+            let range = match after.filter(|_| at == 0) {
+                Some(key) => whole.after(key),
+                None => whole,
+            };
+            let page = self.page(range).await?;
+            places.extend(page.entries.iter().filter_map(|entry| {
+                let (place, _) = keys::parse_slot(&entry.key)?;
+                let waiter = Waiter::read(entry)?;
+                let gid = Gid::new(waiter.bound_gid()?).ok()?;
+                Some(BoundPlace::new(&place, &entry.key, waiter.created, waiter.token(), gid))
+            }));
+            if page.more {
+                let next = page.entries.last().map(|entry| entry.key.clone());
+                return Ok(BoundPage { places, next });
+            }
+        }
+        Ok(BoundPage { places, next: None })
+    }
+
+    /// Takes something from whoever holds it with `token`; a holder who can be reached is told.
+    /// For those with the right to; the caller writes the audit record.
+    ///
+    /// # Errors
+    ///
+    /// [`LockError::NotHeld`], what the store said.
+    ///
+    /// # Cancel safety
+    ///
+    /// Whether it happened is open; repeating it does no harm.
+    pub async fn force_release(&self, place: &Place, token: Token) -> Result<(), LockError> {
+        let desk = Desk::new(self.ground.clone(), place.clone());
+        let line = desk.read().await?;
+        let held = line.holders().iter().find(|waiter| waiter.token() == token);
+        let held = held.ok_or_else(|| not_held(token))?;
+        desk.end((&held.key, held.created), token, Reason::Forced, |_| true).await?;
+        events::Forced { place, token: token.get() }.emit();
+        Ok(())
+    }
+
+    /// How something stands.
+    ///
+    /// # Errors
+    ///
+    /// What the store said.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe.
+    pub async fn status(&self, place: &Place) -> Result<LockStatus, LockError> {
+        let line = Desk::new(self.ground.clone(), place.clone()).read().await?;
+        let past = line.past.as_ref().map(|(past, _)| past.clone());
+        let is_delayed = line.delay.is_some() || line.vanished().is_some();
+        Ok(LockStatus { line, past, is_delayed })
+    }
+
+    /// What is held or waited for in a namespace, from `after` on; no more than one page of
+    /// places in queues is looked at.
+    ///
+    /// # Errors
+    ///
+    /// What the store said.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe.
+    pub async fn list(
+        &self,
+        area: Area,
+        namespace: &Namespace,
+        after: Option<&Place>,
+    ) -> Result<Vec<Place>, LockError> {
+        let whole = keys::area(area, Some(namespace));
+        let range = match after.and_then(|place| place.all().to().cloned()) {
+            Some(from) => Range::between(from, whole.to().cloned()),
+            None => whole,
+        };
+        let page = self.page(range).await?;
+        let slots = page.entries.iter().filter_map(|entry| keys::parse_slot(&entry.key));
+        let mut places: Vec<Place> = slots.map(|(place, _)| place).collect();
+        places.dedup();
+        Ok(places)
+    }
+
+    pub(crate) const fn ground(&self) -> &Coordination {
+        &self.ground
+    }
+
+    async fn page(&self, range: Range) -> Result<Page, LockError> {
+        Ok(self.ground.store().range(RangeRequest::from(range)).await?)
+    }
+
+    /// What the session of `credential` holds with `token`.
+    async fn find(
+        &self,
+        credential: &Credential,
+        place: &Place,
+        token: Token,
+    ) -> Result<(Desk, Waiter), LockError> {
+        self.ground.sessions().authenticate(credential).await?;
+        let desk = Desk::new(self.ground.clone(), place.clone());
+        let line = desk.read().await?;
+        let is_it =
+            |waiter: &&Waiter| waiter.session() == credential.session && waiter.token() == token;
+        let held = line.holders().iter().find(is_it).cloned();
+        held.map(|held| (desk, held)).ok_or_else(|| not_held(token))
+    }
+}

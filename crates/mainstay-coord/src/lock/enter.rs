@@ -1,0 +1,189 @@
+//! Coming into a queue, and leaving it when nobody knows whether one came in.
+
+use mainstay_store::{
+    Answer, Applied, Batch, Compare, Error, Get, Key, LeaseId, Op, Page, Put, Range, Revision,
+};
+
+use super::desk::{Desk, whole};
+use super::error::LockError;
+use super::line::{Line, Waiter};
+use super::record::Record;
+use super::request::{Request, Wait, Want};
+use super::{COUNT_MAX, QUEUE_MAX};
+use crate::keys::{self, Area, Slot};
+use crate::patience::Patience;
+use crate::session::{Owner, SessionError};
+
+/// A request that stands in the queue.
+#[derive(Debug)]
+pub(super) struct Entered {
+    pub(super) line: Line,
+    pub(super) key: Key,
+    pub(super) created: Revision,
+}
+
+impl Desk {
+    /// Puts `request` into the queue, or counts it once more where its session is already.
+    pub(super) async fn enter(
+        &self,
+        session: LeaseId,
+        request: &Request,
+    ) -> Result<Entered, LockError> {
+        let key = self.slot(session, request);
+        let sessions = self.ground.sessions();
+        let mut patience = Patience::new(self.ground.now(), Patience::FOR_CALLERS);
+        let (owner, mut settled) = sessions.owner(session).await?;
+        loop {
+            let applied = self.first(&key, session, settled, &owner, request).await;
+            let applied = match applied {
+                Ok(applied) => applied,
+                Err(Error::OutcomeUnknown) => {
+                    settled = sessions.settle(session).await?;
+                    continue;
+                }
+                Err(error @ Error::LeaseNotFound { .. }) => {
+                    return Err(SessionError::of(session, error).into());
+                }
+                Err(error) => {
+                    patience.bear(self.ground.timer(), error).await?;
+                    continue;
+                }
+            };
+            let (succeeded, created) = (applied.succeeded, applied.revision);
+            let page = page_of(applied)?;
+            if succeeded && QUEUE_MAX < page.count {
+                let line = self.line(page).await?;
+                let total = Patience::FOR_CALLERS;
+                self.withdraw((&key, created), &request.id, None, total).await?;
+                return Err(LockError::busy(&line, None));
+            }
+            let line = self.line(page).await?;
+            if succeeded {
+                return Ok(Entered { line, key, created });
+            }
+            if let Some(own) = line.find(&key) {
+                let created = own.created;
+                match self.again(own, request).await {
+                    // Read anew: what was counted shows, and so does whose turn it is.
+                    Ok(true) => return Ok(Entered { line: self.read().await?, key, created }),
+                    Ok(false) => {}
+                    Err(LockError::Store(error)) => {
+                        patience.bear(self.ground.timer(), error).await?;
+                    }
+                    Err(error) => return Err(error),
+                }
+            } else if only_if_free(request) && !line.waiters().is_empty() {
+                return Err(LockError::busy(&line, None));
+            }
+            // Somebody wrote the session or the base of tokens, or the queue emptied meanwhile.
+            (_, settled) = sessions.owner(session).await?;
+            self.ground.read_fence().await?;
+        }
+    }
+
+    /// Puts a first place into the queue, and reads the queue in the same batch.
+    async fn first(
+        &self,
+        key: &Key,
+        session: LeaseId,
+        settled: Revision,
+        owner: &Owner,
+        request: &Request,
+    ) -> Result<Applied, Error> {
+        let fence = self.ground.fence();
+        let record =
+            Record::new(request, owner.clone(), fence.base, self.ground.timer().unix_millis());
+        let mut batch = Batch::new()
+            .when(Compare::missing(key))
+            .when(Compare::unchanged_since(&keys::session(session), settled))
+            .when(Compare::unchanged_since(&keys::fence_base(), fence.revision))
+            .then(Put::new(key.clone(), record.write()).lease(session))
+            .then(Op::Range(whole(&self.place)))
+            .otherwise(Op::Range(whole(&self.place)));
+        if only_if_free(request) {
+            batch = batch.when(nobody_in(self.place.queue()));
+        }
+        self.ground.store().apply(batch).await
+    }
+
+    /// Counts `request` once more at the place its session has; `false` when that place changed
+    /// meanwhile.
+    async fn again(&self, own: &Waiter, request: &Request) -> Result<bool, LockError> {
+        let record = self.readable(own)?;
+        if record.knows(&request.id) {
+            return Ok(true);
+        }
+        if let Some(gid) = &record.bound_gid {
+            return Err(LockError::Bound { gid: gid.clone() });
+        }
+        let count = record.count;
+        if !request.reentrant || COUNT_MAX <= count || matches!(request.want, Want::Permits { .. })
+        {
+            return Err(LockError::AlreadyHeld { count });
+        }
+        if own.want() == Want::Shared && request.want == Want::Exclusive {
+            return Err(LockError::UpgradeRefused);
+        }
+        let mut next = record.clone();
+        next.count += 1;
+        next.remember(&request.id);
+        let put = Put::new(own.key.clone(), next.write()).keep_lease();
+        let batch = Batch::new().when(Compare::unchanged_since(&own.key, own.modified)).then(put);
+        // Should the outcome be unknown: whoever reads again sees the request counted, or sends
+        // this very batch again, of whose copies only one can be applied.
+        Ok(self.ground.store().apply(batch).await?.succeeded)
+    }
+
+    /// Undoes a request of which nothing is known: whether it came into the queue, or was counted.
+    pub(super) async fn sweep(&self, session: LeaseId, request: &Request) -> Result<(), LockError> {
+        let mut patience = Patience::new(self.ground.now(), Patience::FOR_CLEANING);
+        let key = self.slot(session, request);
+        loop {
+            // From here on no batch of the request can be applied any more.
+            let error = match self.ground.sessions().settle(session).await {
+                Ok(_revision) => match self.ground.store().get(Get::new(key.clone())).await {
+                    Ok(got) => {
+                        let Some(entry) = got.entry else { return Ok(()) };
+                        let created = entry.create_revision;
+                        let total = Patience::FOR_CLEANING;
+                        return self.withdraw((&key, created), &request.id, None, total).await;
+                    }
+                    Err(error) => error,
+                },
+                Err(SessionError::Store(error)) => error,
+                // Its places went with it.
+                Err(SessionError::NotFound { .. }) => return Ok(()),
+                Err(error) => return Err(error.into()),
+            };
+            patience.bear(self.ground.timer(), error).await?;
+        }
+    }
+
+    /// The key of the place `request` has, or would have.
+    pub(super) fn slot(&self, session: LeaseId, request: &Request) -> Key {
+        let of_request = self.place.area == Area::Semaphore;
+        let request = of_request.then(|| request.id.clone());
+        self.place.slot(&Slot { session, request })
+    }
+}
+
+/// Whether the request is written at all only when the queue is empty: one who tries for something
+/// exclusive leaves nothing behind, not even a revision, when it is busy.
+const fn only_if_free(request: &Request) -> bool {
+    matches!((request.wait, request.want), (Wait::Try, Want::Exclusive))
+}
+
+/// Holds while no key lies in `range`: an empty range compares as a missing key.
+fn nobody_in(range: Range) -> Compare {
+    let target = mainstay_store::Target::CreateRevision(Revision::NEVER);
+    Compare { range, target, operator: mainstay_store::Operator::Equal }
+}
+
+/// The page a batch has read last.
+fn page_of(applied: Applied) -> Result<Page, Error> {
+    let page = applied.answers.into_iter().next_back().and_then(|answer| match answer {
+        Answer::Range(page) => Some(page),
+        Answer::Put { .. } | Answer::Delete { .. } => None,
+    });
+    page.ok_or_else(|| Error::Unavailable { why: "a batch was not answered in full".to_owned() })
+}
