@@ -1,7 +1,6 @@
 //! What a reload changes, and what it leaves alone.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
-#[allow(dead_code, reason = "other tests use more of it")]
 #[path = "support/backend.rs"]
 mod backend;
 #[path = "support/support.rs"]
