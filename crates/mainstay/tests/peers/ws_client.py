@@ -105,4 +105,17 @@ async def cut(gateway):
         await ended(socket)
 
 
+async def told(gateway):
+    """Says when it stands; then whoever started it drains the gateway, which says that it goes."""
+    async with to(gateway, "/echo") as socket:
+        await socket.send("up")
+        same(await socket.recv(), "up")
+        print("standing", flush=True)
+        try:
+            await asyncio.wait_for(socket.recv(), 20)
+            raise AssertionError("a message out of nowhere")
+        except ConnectionClosed as closed:
+            same(closed.rcvd.code, 1001)
+
+
 asyncio.run(globals()[sys.argv[1]](*sys.argv[2:]))
