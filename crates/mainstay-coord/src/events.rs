@@ -2,6 +2,8 @@
 //!
 //! What happens for each request is counted; what changes a state is logged.
 
+pub(crate) mod registry;
+
 use std::time::Duration;
 
 use mainstay_store::LeaseId;

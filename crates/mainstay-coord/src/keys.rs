@@ -8,12 +8,18 @@
 //! | `lock/<ns>/<name>/last` | how the lock was last held | – |
 //! | `lock/<ns>/<name>/delay` | nobody is granted the lock while this is there | its own lease |
 //! | `sem/…`, `elect/…` | the same for semaphores and elections | |
+//! | `node/<node>` | a process of Mainstay: address, started, roles | 10 s after it vanished |
+//! | `svc/<ns>/<service>` | settings of a service | – |
+//! | `ins/<ns>/<service>` | which instance went last, and why | – |
+//! | `ins/<ns>/<service>/<instance>` | an instance, with its owner and its registration | – |
+//! | `obs/<ns>/<service>/<instance>/<reporter>` | a caller met failures there | 30 s |
 //!
 //! A segment is percent-encoded outside `[A-Za-z0-9._~-]`, so a name holds no `/` once it is part
 //! of a key, and `prefix/` covers exactly what lies under it. Nobody writes a key by hand: names
 //! come in checked, keys go out of the builders here.
 
 mod queue;
+mod registry;
 #[cfg(test)]
 mod tests;
 
@@ -21,6 +27,7 @@ use mainstay_store::{Key, LeaseId};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
 pub use queue::{Area, Place, Slot, area, parse_slot};
+pub use registry::{InstanceRef, RegistryArea, RegistryKey, ServiceRef, node, parse_registry};
 
 /// What stays as it is inside a segment, besides letters and digits.
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'.').remove(b'_').remove(b'~').remove(b'-');
@@ -47,8 +54,8 @@ pub fn session(id: LeaseId) -> Key {
     made(format!("ses/{id}"))
 }
 
-/// A key made of checked names. The longest is one of a semaphore: 6 + 63 + 3 × 255 for its name
-/// + 17 + 3 × 64 for its slot is below 2,048, and escaping leaves no NUL.
+/// A key made of checked names. The longest is one of an observation: 6 + 63 + 128 + 2 × 3 × 255
+/// is below 2,048, and escaping leaves no NUL.
 fn made(text: String) -> Key {
     Key::new(text).expect("checked names make a short key without NUL")
 }

@@ -11,7 +11,8 @@
 //! | leases with an owner | [`session`] |
 //! | locks, read-write locks, semaphores; who holds and who waits: a machine | [`lock`], [`lock::line`] |
 //! | leader election | [`election`] |
-//! | counters | [`figures`] |
+//! | who can answer for a service; whether it can do its work | [`registry`], [`health`] |
+//! | counters | [`figures`], [`registry::figures`] |
 
 pub mod belief;
 pub mod clock;
@@ -19,12 +20,14 @@ pub mod coordination;
 pub mod election;
 mod events;
 pub mod figures;
+pub mod health;
 pub mod keys;
 pub mod lock;
 pub mod name;
 mod patience;
 mod presence;
 mod random;
+pub mod registry;
 pub mod session;
 mod tasks;
 

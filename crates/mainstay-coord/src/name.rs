@@ -63,6 +63,12 @@ names! {
     Gid: "gid", 128, "1 to 128 bytes without control characters", is_printable;
     /// The name a session goes by, shown to whoever waits for what it holds.
     OwnerName: "owner", 255, "1 to 255 bytes without control characters", is_printable;
+    /// An instance of a service.
+    InstanceId: "instance id", 255, "1 to 255 bytes without control characters", is_printable;
+    /// A process of Mainstay.
+    NodeName: "node", 255, "1 to 255 bytes without control characters", is_printable;
+    /// Whoever reports what it met when calling an instance: a gateway, a library.
+    Reporter: "reporter", 255, "1 to 255 bytes without control characters", is_printable;
 }
 
 impl RequestId {

@@ -190,6 +190,26 @@ codes! {
     /// Others agreed on another number of permits.
     SemaphoreLimitDiffers = "semaphore-limit-differs", 409, 9, "The semaphore has another limit";
 
+    // The registry.
+    /// Nobody registered such a service.
+    ServiceNotFound = "service-not-found", 404, 5, "Service not found";
+    /// No such instance is registered; its owner registers it again.
+    InstanceNotFound = "instance-not-found", 404, 5, "Instance not found";
+    /// A service with instances is not deleted.
+    ServiceInUse = "service-in-use", 409, 9, "The service has instances";
+    /// A service is ephemeral or persistent as a whole.
+    KindConflict = "kind-conflict", 409, 9, "The service has instances of the other kind";
+    /// As many instances as a service, or the registry, may have.
+    RegistryFull = "registry-full", 409, 8, "Too many instances";
+    /// This node has not read the registry yet.
+    RegistryLoading = "registry-loading", 503, 14, "The registry is loading";
+    /// Somebody else changed it first.
+    RevisionConflict = "revision-conflict", 409, 10, "It was changed meanwhile";
+    /// An instance may not be registered with that address.
+    AddressRefused = "address-refused", 422, 7, "The address is not allowed";
+    /// A check may not be sent there.
+    EgressRefused = "egress-refused", 422, 7, "The target is not allowed";
+
     /// A fault in Mainstay itself.
     Internal = "internal", 500, 13, "Internal error";
 

@@ -1,0 +1,375 @@
+//! The registry: who can answer for a service.
+//!
+//! ```text
+//!  store ──watch──▶ copy ──▶ views ──▶ whoever asks or watches
+//!    ▲                │
+//!    │                ▼
+//!    └──writes── owner's duties ◀── heartbeats, checks
+//! ```
+//!
+//! An instance is a record in the store. It has an *owner*, the node that hears its heartbeats,
+//! sends its checks and removes it when it is gone; the record says which. Heartbeats move a
+//! moment in the owner's memory and write nothing, so a hundred thousand instances cost the disk
+//! nothing as long as all is well. A beat that comes to another node moves the ownership there; if
+//! a node dies, the first of those alive takes its instances over, each with a full ttl.
+//!
+//! Every node answers from a copy of its own ([`copy`]), and a write answers when the copy has it.
+//!
+//! | what | module | decides or acts |
+//! |---|---|---|
+//! | an instance, a registration, settings of a service | [`instance`], [`registration`], [`service`] | – |
+//! | the copy, and what it shows | [`copy`], [`view`] | decides |
+//! | what the owner owes | [`owned`] | decides |
+//! | whether too many went at once | [`protection`], [`budget`] | decides |
+//! | what a client goes on with while nobody answers | [`last_good`], [`cache`] | decides; acts |
+//! | keeping the copy in step; writing; looking after instances, nodes, checks | `feed`, `write`, `owner`, `nodes`, `checker` | act |
+
+pub mod budget;
+pub mod cache;
+pub mod changes;
+mod checker;
+pub mod copy;
+pub mod error;
+mod feed;
+pub mod figures;
+pub mod instance;
+pub mod last_good;
+mod listing;
+mod local;
+mod nodes;
+pub mod observation;
+pub mod owned;
+mod owner;
+pub mod protection;
+mod publisher;
+pub mod registration;
+pub mod service;
+pub mod share;
+mod shared;
+#[cfg(test)]
+mod tests;
+pub mod view;
+mod write;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mainstay_store::{Revision, Store};
+use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
+
+use crate::clock::Timer;
+use crate::health::targets::Addresses;
+use crate::keys::{InstanceRef, RegistryArea, ServiceRef};
+use crate::name::NodeName;
+use crate::tasks::Tasks;
+use copy::Copy;
+use figures::Figures;
+use local::Local;
+use owned::Beat;
+use shared::Shared;
+
+pub use changes::{Change, Changes};
+pub use error::{Invalid, RegistryError};
+pub use instance::{CheckStatus, Gone, GoneReason, Instance, Kind, State};
+pub use registration::{RawRegistration, Registration};
+pub use service::{RawSettings, Settings, Shares};
+pub use share::Share;
+pub use view::{EmptyBecause, Endpoint, Filter, Listed, Protected, View, Why};
+pub use write::{Registered, Written};
+
+/// Heartbeats in one request.
+pub const HEARTBEATS_MAX: usize = 1_000;
+
+/// How a node takes part in the registry.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The node's name; one process at a time goes by it.
+    pub node: NodeName,
+    /// Where others reach it; shown.
+    pub address: String,
+    /// Ttl of instances that name none.
+    pub ttl_seconds: u32,
+    /// Shares that hold where a service says nothing.
+    pub shares: Shares,
+    /// How long changes are gathered before they are pushed.
+    pub push_merge: Duration,
+    /// Checks sent at once.
+    pub check_concurrency_max: usize,
+    /// How many callers must report an instance.
+    pub passive_quorum: u32,
+    /// Where checks may go beyond the addresses of instances.
+    pub check_targets: Addresses,
+}
+
+impl Options {
+    /// The defaults, for `node`.
+    pub fn new(node: NodeName) -> Self {
+        Self {
+            node,
+            address: String::new(),
+            ttl_seconds: 15,
+            shares: Shares::default(),
+            push_merge: Duration::from_millis(50),
+            check_concurrency_max: 512,
+            passive_quorum: 2,
+            check_targets: Addresses::default(),
+        }
+    }
+}
+
+/// The registry as one node takes part in it. Clones share everything.
+#[derive(Clone)]
+pub struct Registry {
+    shared: Arc<Shared>,
+}
+
+impl Registry {
+    /// Takes part in the registry that `store` holds: reads it, makes this node known, and looks
+    /// after the instances it owns, until [`shutdown`](Registry::shutdown). Must be called within
+    /// a tokio runtime.
+    pub fn start(store: Arc<dyn Store>, timer: Arc<dyn Timer>, options: Options) -> Self {
+        let copy = Copy::new(options.shares, options.passive_quorum);
+        let local = Mutex::new(Local::new(options.node.clone(), copy));
+        let shared = Arc::new(Shared {
+            store,
+            timer,
+            options,
+            tasks: Tasks::default(),
+            figures: Figures::default(),
+            local,
+            taken: watch::Sender::new(0),
+            news: Notify::new(),
+            nodes: Notify::new(),
+        });
+        for area in RegistryArea::ALL {
+            let feed = Arc::clone(&shared);
+            shared.tasks.spawn("registry feed", move |stop| feed::run(feed, area, stop));
+        }
+        let (of, tasks) = (|| Arc::clone(&shared), &shared.tasks);
+        let (publisher, owner, checker) = (of(), of(), of());
+        let (member, sweeper) = (of(), of());
+        tasks.spawn("registry publisher", move |stop| publisher::run(publisher, stop));
+        tasks.spawn("registry owner", move |stop| owner::run(owner, stop));
+        tasks.spawn("registry checks", move |stop| checker::run(checker, stop));
+        tasks.spawn("registry node", move |stop| nodes::be_known(member, stop));
+        tasks.spawn("registry sweeper", move |stop| nodes::sweep(sweeper, stop));
+        Self { shared }
+    }
+
+    /// Waits until the copy has been read. Before that every question is answered with
+    /// [`RegistryError::Loading`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe.
+    pub async fn ready(&self) {
+        self.shared.when(|local| local.copy.is_loaded().then_some(())).await;
+    }
+
+    /// Leaves: other nodes take over what this one looked after. Waits up to `grace` for its
+    /// tasks; returns how many are still running.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: tasks stay told to stop, and calling again waits again.
+    pub async fn shutdown(&self, grace: Duration) -> usize {
+        self.shared.tasks.shutdown(grace).await
+    }
+
+    /// What has been counted.
+    pub fn figures(&self) -> &Figures {
+        &self.shared.figures
+    }
+
+    /// Takes a heartbeat.
+    ///
+    /// While the store is away beats of instances looked after here are taken all the same.
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError::InstanceNotFound`]: it registers again. Otherwise as every write.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: the beat counts from the first poll on.
+    pub async fn heartbeat(&self, at: &InstanceRef) -> Result<(), RegistryError> {
+        let (beat, is_known) = {
+            let mut local = self.shared.local.lock();
+            let beat = local.owned.beat(self.shared.now(), at);
+            (beat, beat.is_some() || self.shared.known(&local, at)?)
+        };
+        let figures = &self.shared.figures;
+        match beat {
+            Some(Beat::Fresh) => {
+                figures.heartbeat("fresh");
+                Ok(())
+            }
+            Some(Beat::Back) => {
+                figures.heartbeat("back");
+                // A write that fails now is tried with the next beat.
+                match self.shared.is_back(at).await {
+                    Err(RegistryError::Store(error)) if error.is_retryable() => Ok(()),
+                    done => done,
+                }
+            }
+            None if is_known => {
+                figures.heartbeat("taken_over");
+                self.shared.is_back(at).await
+            }
+            None => {
+                figures.heartbeat("unknown");
+                Err(RegistryError::InstanceNotFound { instance: at.clone() })
+            }
+        }
+    }
+
+    /// Takes up to 1,000 heartbeats; returns those of instances that are to register again.
+    ///
+    /// # Errors
+    ///
+    /// As [`heartbeat`](Registry::heartbeat), at the first that fails otherwise.
+    ///
+    /// # Cancel safety
+    ///
+    /// Those before it was dropped count.
+    pub async fn heartbeats(&self, of: &[InstanceRef]) -> Result<Vec<InstanceRef>, RegistryError> {
+        if of.len() > HEARTBEATS_MAX {
+            return Err(Invalid::new("heartbeats", "must be at most 1000").into());
+        }
+        let mut missing = Vec::new();
+        for at in of {
+            match self.heartbeat(at).await {
+                Ok(()) => {}
+                Err(RegistryError::InstanceNotFound { instance }) => missing.push(instance),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(missing)
+    }
+
+    /// What a service looks like now. One that nobody registered is empty and says so.
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError::Loading`].
+    pub fn view(&self, service: &ServiceRef) -> Result<View, RegistryError> {
+        let shared = &self.shared;
+        let mut local = shared.loaded()?;
+        Ok(local.view(shared.now(), shared.timer.unix_millis(), service, &shared.figures))
+    }
+
+    /// Every service, with how many instances it has.
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError::Loading`].
+    pub fn services(&self) -> Result<Vec<(ServiceRef, usize)>, RegistryError> {
+        let local = self.shared.loaded()?;
+        let there = local.copy.services().filter(|service| local.copy.has(service));
+        Ok(there.map(|service| (service.clone(), local.copy.counts(service).0)).collect())
+    }
+
+    /// Settings of a service, and the revision that wrote them.
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError::Loading`], [`RegistryError::ServiceNotFound`].
+    pub fn settings(
+        &self,
+        service: &ServiceRef,
+    ) -> Result<(Arc<Settings>, Revision), RegistryError> {
+        let local = self.shared.loaded()?;
+        if !local.copy.has(service) {
+            return Err(RegistryError::ServiceNotFound { service: service.clone() });
+        }
+        Ok(local.copy.settings(service))
+    }
+
+    /// What a service looks like now, and every later state. States that follow each other within
+    /// [`Options::push_merge`] are merged; the last one wins.
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError::Loading`].
+    pub fn watch(&self, service: &ServiceRef) -> Result<watch::Receiver<Arc<View>>, RegistryError> {
+        let shared = &self.shared;
+        let mut local = shared.loaded()?;
+        let unix_ms = shared.timer.unix_millis();
+        Ok(local.subscribe(shared.now(), unix_ms, service, &shared.figures))
+    }
+
+    /// What a service looks like once it has changed after `index`, or after `wait`, whichever
+    /// comes first: a long poll.
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError::Loading`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe.
+    pub async fn view_after(
+        &self,
+        service: &ServiceRef,
+        index: Revision,
+        wait: Duration,
+    ) -> Result<Arc<View>, RegistryError> {
+        let until = self.shared.now().plus(wait);
+        let mut views = self.watch(service)?;
+        let now = Arc::clone(&views.borrow_and_update());
+        if now.revision > index {
+            return Ok(now);
+        }
+        tokio::select! {
+            _changed = views.changed() => {}
+            () = self.shared.timer.sleep_until(until) => {}
+        }
+        let view = Arc::clone(&views.borrow());
+        Ok(view)
+    }
+
+    /// Every change of a service after `after`, one by one.
+    ///
+    /// # Errors
+    ///
+    /// What the store says to a watch.
+    pub fn changes(&self, service: &ServiceRef, after: Revision) -> Result<Changes, RegistryError> {
+        Changes::start(Arc::clone(&self.shared.store), service.clone(), after)
+    }
+
+    /// Waits until this node's copy of the instances is at `revision` or past it.
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError::Loading`] when it is not within 5 s.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe.
+    pub async fn reached(&self, revision: Revision) -> Result<(), RegistryError> {
+        let is_there = self.shared.applied(RegistryArea::Instances, revision).await;
+        if is_there { Ok(()) } else { Err(RegistryError::Loading) }
+    }
+
+    /// The revision this node's copy of the instances is at.
+    pub fn revision(&self) -> Revision {
+        self.shared.local.lock().copy.revision(RegistryArea::Instances)
+    }
+
+    /// The nodes alive.
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError::Loading`].
+    pub fn nodes(&self) -> Result<Vec<NodeName>, RegistryError> {
+        Ok(self.shared.loaded()?.copy.nodes().iter().cloned().collect())
+    }
+}
+
+impl fmt::Debug for Registry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Registry").field("node", &self.shared.options.node).finish_non_exhaustive()
+    }
+}

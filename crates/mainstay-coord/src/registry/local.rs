@@ -1,0 +1,223 @@
+//! What a node knows and owes, in one place, under one short lock.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use mainstay_core::Instant;
+use mainstay_store::{Key, LeaseId};
+use tokio::sync::watch;
+
+use super::budget::WINDOW;
+use super::copy::{Copy, Touched};
+use super::figures::Figures;
+use super::owned::Owned;
+use super::protection::Turn;
+use super::view::View;
+use crate::events::registry::{ProtectionTurned, RecordUnreadable};
+use crate::health::rounds::Rounds;
+use crate::keys::{InstanceRef, RegistryArea, ServiceRef};
+use crate::name::NodeName;
+use crate::random;
+
+/// What a node knows of the registry, and what it owes the instances it looks after.
+#[derive(Debug)]
+pub(super) struct Local {
+    pub(super) node: NodeName,
+    pub(super) copy: Copy,
+    pub(super) owned: Owned,
+    pub(super) rounds: Rounds,
+    /// Who wants to be told of which service.
+    subscribers: BTreeMap<ServiceRef, watch::Sender<Arc<View>>>,
+    /// Services that changed and were not pushed yet.
+    dirty: BTreeSet<ServiceRef>,
+    /// Services whose protection may end without a further change.
+    calming: BTreeSet<ServiceRef>,
+    /// What of the store is away, and since when by the wall clock.
+    away: BTreeSet<RegistryArea>,
+    away_since_unix_ms: Option<u64>,
+    /// Since when the copy is whole and the store is there.
+    whole_since: Option<Instant>,
+    /// Leases of the observations this node took.
+    pub(super) observed: BTreeMap<Key, LeaseId>,
+}
+
+impl Local {
+    pub(super) fn new(node: NodeName, copy: Copy) -> Self {
+        Self {
+            node,
+            copy,
+            owned: Owned::default(),
+            rounds: Rounds::default(),
+            subscribers: BTreeMap::new(),
+            dirty: BTreeSet::new(),
+            calming: BTreeSet::new(),
+            away: BTreeSet::new(),
+            away_since_unix_ms: None,
+            whole_since: None,
+            observed: BTreeMap::new(),
+        }
+    }
+
+    /// Follows what the copy has taken in.
+    pub(super) fn take(&mut self, now: Instant, touched: Vec<Touched>) {
+        for touched in touched {
+            match touched {
+                Touched::Settings(service) => {
+                    for id in self.copy.ids(&service) {
+                        self.follow(now, &service.instance(&id));
+                    }
+                    self.dirty.insert(service);
+                }
+                Touched::Instance(instance) => {
+                    self.follow(now, &instance);
+                    self.dirty.insert(instance.service);
+                }
+                Touched::Unseen(instance) => self.follow(now, &instance),
+                Touched::Node => {}
+                Touched::Unreadable(key) => RecordUnreadable { key: &key }.emit(),
+            }
+        }
+    }
+
+    fn follow(&mut self, now: Instant, at: &InstanceRef) {
+        let found = self.copy.instance(at).map(|(record, _)| Arc::clone(record));
+        let found = found.filter(|record| *record.owner == *self.node.as_str());
+        let (settings, _) = self.copy.settings(&at.service);
+        let owned = found.as_ref().map(|record| (record, settings.checks()));
+        self.owned.follow(now, at, owned);
+        let checked = found.as_ref().map(|record| (&**record, settings.checks()));
+        self.rounds.follow(now, at, checked, random::share);
+    }
+
+    /// The store answers for `area` again, or for the first time.
+    pub(super) fn is_back(&mut self, now: Instant, area: RegistryArea) {
+        let was_away = self.away.remove(&area);
+        if self.copy.is_loaded() && self.away.is_empty() {
+            if was_away || self.whole_since.is_none() {
+                self.whole_since = Some(now);
+            }
+            if self.away_since_unix_ms.take().is_some() {
+                self.dirty.extend(self.subscribers.keys().cloned());
+            }
+        }
+    }
+
+    /// The store does not answer for `area`; `true` when it did before.
+    pub(super) fn is_away(&mut self, unix_ms: u64, area: RegistryArea) -> bool {
+        let is_new = self.away.insert(area);
+        if self.away_since_unix_ms.is_none() {
+            self.away_since_unix_ms = Some(unix_ms);
+            self.dirty.extend(self.subscribers.keys().cloned());
+        }
+        self.whole_since = None;
+        is_new
+    }
+
+    /// Whether the copy is whole and the store is there.
+    pub(super) const fn is_whole(&self) -> bool {
+        self.whole_since.is_some()
+    }
+
+    /// Since when the store is away, by the wall clock.
+    pub(super) const fn away_since_unix_ms(&self) -> Option<u64> {
+        self.away_since_unix_ms
+    }
+
+    /// Whether it is known what was removed in the last minute.
+    pub(super) fn may_expire(&self, now: Instant) -> bool {
+        self.whole_since.is_some_and(|since| WINDOW <= now.since(since))
+    }
+
+    /// What a service looks like now.
+    pub(super) fn view(
+        &mut self,
+        now: Instant,
+        unix_ms: u64,
+        service: &ServiceRef,
+        figures: &Figures,
+    ) -> View {
+        self.judge(now, unix_ms, service, figures);
+        self.copy.view(service, self.away_since_unix_ms)
+    }
+
+    fn judge(&mut self, now: Instant, unix_ms: u64, service: &ServiceRef, figures: &Figures) {
+        if let Some((turn, counts)) = self.copy.judge(now, unix_ms, service) {
+            figures.protected(turn == Turn::Began);
+            self.dirty.insert(service.clone());
+            ProtectionTurned { service, turn, counts }.emit();
+        }
+        if self.copy.judge_at(service).is_some() {
+            self.calming.insert(service.clone());
+        } else {
+            self.calming.remove(service);
+        }
+    }
+
+    /// Who wants to be told of `service` gets what it looks like now, and every later state.
+    pub(super) fn subscribe(
+        &mut self,
+        now: Instant,
+        unix_ms: u64,
+        service: &ServiceRef,
+        figures: &Figures,
+    ) -> watch::Receiver<Arc<View>> {
+        let view = self.view(now, unix_ms, service, figures);
+        match self.subscribers.get(service) {
+            Some(sender) => {
+                send(sender, view);
+                sender.subscribe()
+            }
+            None => {
+                let (sender, receiver) = watch::channel(Arc::new(view));
+                self.subscribers.insert(service.clone(), sender);
+                receiver
+            }
+        }
+    }
+
+    /// When to publish though nothing has changed.
+    pub(super) fn publish_at(&self) -> Option<Instant> {
+        self.calming.iter().filter_map(|service| self.copy.judge_at(service)).min()
+    }
+
+    /// Whether something changed that was not pushed.
+    pub(super) fn has_news(&self) -> bool {
+        !self.dirty.is_empty()
+    }
+
+    /// Tells whoever wants to know what has changed; returns how many services it pushed.
+    pub(super) fn publish(&mut self, now: Instant, unix_ms: u64, figures: &Figures) -> usize {
+        let is_due =
+            |service: &&ServiceRef| self.copy.judge_at(service).is_some_and(|at| at <= now);
+        let due: Vec<ServiceRef> = self.calming.iter().filter(is_due).cloned().collect();
+        let services: Vec<ServiceRef> =
+            std::mem::take(&mut self.dirty).into_iter().chain(due).collect();
+        let mut pushed = 0;
+        for service in services {
+            self.judge(now, unix_ms, &service, figures);
+            self.dirty.remove(&service);
+            if let Some(sender) = self.subscribers.get(&service) {
+                if sender.receiver_count() == 0 {
+                    self.subscribers.remove(&service);
+                } else {
+                    let view = self.copy.view(&service, self.away_since_unix_ms);
+                    pushed += usize::from(send(sender, view));
+                }
+            }
+            self.copy.told(&service);
+            self.copy.prune(&service);
+        }
+        pushed
+    }
+}
+
+/// Sends `view` unless it is what was sent last.
+fn send(sender: &watch::Sender<Arc<View>>, view: View) -> bool {
+    sender.send_if_modified(|last| {
+        let is_new = **last != view;
+        if is_new {
+            *last = Arc::new(view);
+        }
+        is_new
+    })
+}

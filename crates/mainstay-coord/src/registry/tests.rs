@@ -1,0 +1,10 @@
+//! The registry on real backends, with a clock turned by hand.
+
+mod cached;
+mod checks;
+mod faults;
+mod lifecycle;
+mod owners;
+mod properties;
+mod stage;
+mod views;

@@ -1,0 +1,329 @@
+//! Writes to the registry.
+//!
+//! Each is one batch that compares what it was based on, so of two that collide one tries again
+//! from what the other left. When the outcome of a batch is unknown it is read: a registration is
+//! found by its own id, and every other change is made again only if it is not there. A batch that
+//! arrives late all the same fails its compare.
+
+mod edit;
+mod reports;
+mod services;
+
+use mainstay_core::name::ServiceName;
+use mainstay_store::{
+    Batch, Compare, Entry, Get, Operator, Put, Range, RangeRequest, Revision, Select, Target,
+};
+
+use super::error::{INSTANCES_MAX, SERVICE_INSTANCES_MAX};
+use super::instance::{GoneReason, Instance, Kind, State};
+use super::service::{RawSettings, Settings};
+use super::{Invalid, Registration, Registry, RegistryError, Shared};
+use crate::keys::{InstanceRef, RegistryArea, ServiceRef};
+use crate::patience::Patience;
+use crate::random;
+
+pub(super) use edit::Removal;
+
+/// Longest drain, in seconds.
+const DRAIN_SECONDS_MAX: u32 = 3_600;
+
+/// Longest text of a reason or an output that comes from a caller, in bytes.
+const TEXT_BYTES_MAX: usize = 512;
+
+/// What a write came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// The revision that holds it.
+    pub revision: Revision,
+}
+
+/// What a registration came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Registered {
+    /// The revision that holds it.
+    pub revision: Revision,
+    /// Names this registration of the instance.
+    pub registration: String,
+    /// Whether the instance was not there before.
+    pub is_new: bool,
+    /// How long it lives from one heartbeat to the next.
+    pub ttl_seconds: u32,
+    /// How often it should beat: three chances within a ttl.
+    pub beat_every_seconds: u32,
+}
+
+impl Registry {
+    /// Registers an instance, durably, under this node's care. One that is there is replaced; sent
+    /// again under the same registration id it changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError::KindConflict`], [`RegistryError::Full`], [`RegistryError::Loading`], or
+    /// what the store said.
+    ///
+    /// # Cancel safety
+    ///
+    /// Whether it happens is open; registering again under the same id does no harm.
+    pub async fn register(
+        &self,
+        service: &ServiceRef,
+        registration: &Registration,
+    ) -> Result<Registered, RegistryError> {
+        let shared = &*self.shared;
+        service_name_fits(&service.name)?;
+        let at = service.instance(&registration.id);
+        let token = registration.token.clone().unwrap_or_else(random::hex::<16>);
+        let mut patience = Patience::new(shared.now(), Patience::FOR_CALLERS);
+        let mut is_new = None;
+        loop {
+            let read = async {
+                let settings = shared.store.get(Get::new(service.settings())).await?.entry;
+                Ok((settings, shared.store.get(Get::new(at.key())).await?.entry))
+            };
+            let (settings, before) = match read.await {
+                Ok(read) => read,
+                Err(error) => {
+                    patience.bear(&*shared.timer, error).await?;
+                    continue;
+                }
+            };
+            // Whether it is new is what the first look found: a later one may find our own.
+            let is_new = *is_new.get_or_insert_with(|| before.is_none());
+            let known = before.as_ref().and_then(|entry| Instance::read(&entry.value));
+            let done = known.as_ref().filter(|record| record.registration == token);
+            if let (Some(_), Some(entry)) = (done, &before) {
+                return shared.registered(registration, token, entry.mod_revision, is_new).await;
+            }
+            shared.has_room(service, before.is_none())?;
+            let raw = read_settings(service, settings.as_ref())?;
+            let other = raw.as_ref().is_some_and(|raw| raw.kind != registration.kind());
+            if other && shared.count(service).await? > 0 {
+                let kind = raw.map_or_else(Kind::default, |raw| raw.kind);
+                return Err(RegistryError::KindConflict { service: service.clone(), kind });
+            }
+            let batch = shared.registering(
+                service,
+                registration,
+                &token,
+                Found { settings, raw, before, known, other },
+            );
+            match shared.store.apply(batch).await {
+                Ok(applied) if applied.succeeded => {
+                    return shared.registered(registration, token, applied.revision, is_new).await;
+                }
+                Ok(_beaten) => {}
+                Err(error) => patience.bear(&*shared.timer, error).await?,
+            }
+        }
+    }
+
+    /// Removes an instance at once; it is never held back.
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError::InstanceNotFound`], or what the store said.
+    ///
+    /// # Cancel safety
+    ///
+    /// Whether it happens is open; calling again does no harm.
+    pub async fn deregister(&self, at: &InstanceRef) -> Result<Written, RegistryError> {
+        let removal = Removal { reason: GoneReason::Deregistered, registration: None, mark: None };
+        let removed = self.shared.remove(at, removal).await?;
+        removed.ok_or_else(|| RegistryError::InstanceNotFound { instance: at.clone() })
+    }
+
+    /// Takes an instance out of use over `seconds` (0 to 3,600): it gets no new calls, then it is
+    /// removed; a persistent one is taken down.
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError::InstanceNotFound`], [`RegistryError::Invalid`], or what the store said.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`deregister`](Registry::deregister).
+    pub async fn drain(&self, at: &InstanceRef, seconds: u32) -> Result<Written, RegistryError> {
+        if seconds > DRAIN_SECONDS_MAX {
+            return Err(Invalid::new("seconds", "must be 0 to 3600").into());
+        }
+        self.shared
+            .edit(at, |record| {
+                record.state = State::Draining;
+                record.drain_seconds = Some(seconds);
+                true
+            })
+            .await
+    }
+
+    /// Puts an instance that drains, starts, or is down to use. Maintenance is ended as well.
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError::InstanceNotFound`], or what the store said.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`deregister`](Registry::deregister).
+    pub async fn bring_up(&self, at: &InstanceRef) -> Result<Written, RegistryError> {
+        self.shared
+            .edit(at, |record| {
+                record.state = State::Up;
+                (record.drain_seconds, record.maintenance) = (None, None);
+                true
+            })
+            .await
+    }
+
+    /// Takes an instance into maintenance for `reason`: it is down, and counts as critical.
+    /// [`bring_up`](Registry::bring_up) ends it.
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError::InstanceNotFound`], [`RegistryError::Invalid`], or what the store said.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`deregister`](Registry::deregister).
+    pub async fn maintain(&self, at: &InstanceRef, reason: &str) -> Result<Written, RegistryError> {
+        if reason.len() > TEXT_BYTES_MAX {
+            return Err(Invalid::new("reason", "must be at most 512 bytes").into());
+        }
+        self.shared
+            .edit(at, |record| {
+                record.state = State::Down;
+                record.drain_seconds = None;
+                record.maintenance = Some(reason.to_owned());
+                true
+            })
+            .await
+    }
+
+    /// Sets an instance's share of the calls.
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError::InstanceNotFound`], or what the store said.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`deregister`](Registry::deregister).
+    pub async fn weigh(&self, at: &InstanceRef, weight: u16) -> Result<Written, RegistryError> {
+        let set = |record: &mut Instance| {
+            record.weight = weight;
+            true
+        };
+        self.shared.edit(at, set).await
+    }
+}
+
+/// What a registration found.
+struct Found {
+    settings: Option<Entry>,
+    raw: Option<RawSettings>,
+    before: Option<Entry>,
+    known: Option<Instance>,
+    /// The service is of the other kind, and has no instances.
+    other: bool,
+}
+
+impl Shared {
+    fn registering(
+        &self,
+        service: &ServiceRef,
+        registration: &Registration,
+        token: &str,
+        found: Found,
+    ) -> Batch {
+        let Found { settings, raw, before, known, other } = found;
+        let at = service.instance(&registration.id);
+        let revision = |entry: &Option<Entry>| {
+            entry.as_ref().map_or(Revision::NEVER, |entry| entry.mod_revision)
+        };
+        let resolved = raw.clone().and_then(|raw| Settings::stored(raw, self.options.shares).ok());
+        let resolved = resolved.unwrap_or_else(|| Settings::absent(self.options.shares));
+        let node = self.options.node.as_str();
+        let unix_ms = self.timer.unix_millis();
+        let record = registration.record(node, token, unix_ms, &resolved, known.as_ref());
+        let mut batch = Batch::new()
+            .when(Compare::unchanged_since(&service.settings(), revision(&settings)))
+            .when(Compare::unchanged_since(&at.key(), revision(&before)));
+        if other {
+            batch = batch.when(nothing_in(service.instances()));
+        }
+        if other || settings.is_none() {
+            let kind = RawSettings::of_kind(registration.kind());
+            let value = match raw {
+                Some(raw) => raw.over(&kind),
+                None => kind,
+            };
+            batch = batch.then(Put::new(service.settings(), value.write()));
+        }
+        batch.then(Put::new(at.key(), record.write()))
+    }
+
+    async fn registered(
+        &self,
+        registration: &Registration,
+        token: String,
+        revision: Revision,
+        is_new: bool,
+    ) -> Result<Registered, RegistryError> {
+        self.applied(RegistryArea::Instances, revision).await;
+        let ttl_seconds = registration.ttl_seconds();
+        let beat_every_seconds = (ttl_seconds / 3).max(1);
+        Ok(Registered { revision, registration: token, is_new, ttl_seconds, beat_every_seconds })
+    }
+
+    /// Whether another instance may come. Told by the copy, so that several nodes at once may
+    /// exceed the limit by what is under way.
+    fn has_room(&self, service: &ServiceRef, is_new: bool) -> Result<(), RegistryError> {
+        let (of_service, of_all) = self.loaded()?.copy.counts(service);
+        if is_new && SERVICE_INSTANCES_MAX <= of_service {
+            let what = format!("service {service}");
+            return Err(RegistryError::Full { what, max: SERVICE_INSTANCES_MAX });
+        }
+        if is_new && INSTANCES_MAX <= of_all {
+            let what = "the registry".to_owned();
+            return Err(RegistryError::Full { what, max: INSTANCES_MAX });
+        }
+        Ok(())
+    }
+
+    pub(super) async fn count(&self, service: &ServiceRef) -> Result<u64, RegistryError> {
+        let request = RangeRequest::new(Select::new(service.instances()).count_only());
+        Ok(self.store.range(request).await?.count)
+    }
+
+    pub(super) async fn written(
+        &self,
+        area: RegistryArea,
+        revision: Revision,
+    ) -> Result<Written, RegistryError> {
+        self.applied(area, revision).await;
+        Ok(Written { revision })
+    }
+}
+
+/// Holds when there is no key in `range`.
+fn nothing_in(range: Range) -> Compare {
+    let target = Target::CreateRevision(Revision::NEVER);
+    Compare { range, target, operator: Operator::Equal }
+}
+
+fn read_settings(
+    service: &ServiceRef,
+    entry: Option<&Entry>,
+) -> Result<Option<RawSettings>, RegistryError> {
+    let Some(entry) = entry else { return Ok(None) };
+    let unreadable = || RegistryError::Unreadable { what: format!("service {service}") };
+    RawSettings::read(&entry.value).map(Some).ok_or_else(unreadable)
+}
+
+/// A name of 128 bytes is a name, but not one of a service: 127 is what the limits say, two DNS
+/// labels and a dot.
+fn service_name_fits(name: &ServiceName) -> Result<(), Invalid> {
+    if name.as_str().len() <= 127 {
+        return Ok(());
+    }
+    Err(Invalid::new("service", "must be at most 127 bytes"))
+}

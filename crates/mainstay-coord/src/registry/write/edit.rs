@@ -1,0 +1,133 @@
+//! Changing and removing one instance.
+
+use mainstay_store::{Batch, Compare, Entry, Get, Op, Put, Revision};
+
+use super::Written;
+use crate::keys::{InstanceRef, RegistryArea};
+use crate::patience::Patience;
+use crate::registry::error::RegistryError;
+use crate::registry::instance::{Gone, GoneReason, Instance};
+use crate::registry::shared::Shared;
+
+/// Which instance is to go.
+pub(in crate::registry) struct Removal {
+    pub(in crate::registry) reason: GoneReason,
+    /// Only this registration of it.
+    pub(in crate::registry) registration: Option<String>,
+    /// Only if no other went since.
+    pub(in crate::registry) mark: Option<Revision>,
+}
+
+impl Shared {
+    /// Changes the record of an instance; `change` says `false` when it no longer wants to. Nothing
+    /// is written when the record is as it should be, so doing it again does no harm.
+    pub(in crate::registry) async fn edit(
+        &self,
+        at: &InstanceRef,
+        mut change: impl FnMut(&mut Instance) -> bool,
+    ) -> Result<Written, RegistryError> {
+        let mut patience = Patience::new(self.now(), Patience::FOR_CALLERS);
+        // The copy is nearly always right, and spares a read; the compare tells when it is not.
+        let copied = self.loaded()?.copy.instance(at).map(|(record, at)| (record.clone(), at));
+        let mut found = copied.map(|(record, at)| ((*record).clone(), at));
+        loop {
+            let (before, revision) = match found.take() {
+                Some(found) => found,
+                None => match self.store.get(Get::new(at.key())).await {
+                    Ok(got) => read_instance(at, got.entry)?,
+                    Err(error) => {
+                        patience.bear(&*self.timer, error).await?;
+                        continue;
+                    }
+                },
+            };
+            let mut after = before.clone();
+            let is_wanted = change(&mut after);
+            after.settle(self.timer.unix_millis());
+            if !is_wanted || after == before {
+                return self.written(RegistryArea::Instances, revision).await;
+            }
+            let batch = Batch::new()
+                .when(Compare::unchanged_since(&at.key(), revision))
+                .then(Put::new(at.key(), after.write()));
+            match self.store.apply(batch).await {
+                Ok(applied) if applied.succeeded => {
+                    return self.written(RegistryArea::Instances, applied.revision).await;
+                }
+                Ok(_beaten) => {}
+                Err(error) => patience.bear(&*self.timer, error).await?,
+            }
+        }
+    }
+
+    /// Removes an instance; `None` when it, or that registration of it, is not there, or another
+    /// went since.
+    pub(in crate::registry) async fn remove(
+        &self,
+        at: &InstanceRef,
+        removal: Removal,
+    ) -> Result<Option<Written>, RegistryError> {
+        let Removal { reason, mut registration, mark } = removal;
+        let mut patience = Patience::new(self.now(), Patience::FOR_CALLERS);
+        loop {
+            let got = match self.store.get(Get::new(at.key())).await {
+                Ok(got) => got,
+                Err(error) => {
+                    patience.bear(&*self.timer, error).await?;
+                    continue;
+                }
+            };
+            let record = got.entry.as_ref().and_then(|entry| Instance::read(&entry.value));
+            let is_other = record.as_ref().is_some_and(|record| {
+                registration.as_ref().is_some_and(|wanted| *wanted != record.registration)
+            });
+            let Some(entry) = got.entry.filter(|_| !is_other) else {
+                let by_us = patience.is_uncertain().then_some(Written { revision: got.revision });
+                return Ok(by_us);
+            };
+            let zone = record.as_ref().map(|record| record.zone.clone()).unwrap_or_default();
+            // Tried again, it is this registration that goes, and none that came since.
+            registration = registration.or_else(|| record.map(|record| record.registration));
+            let id = at.id.as_str().to_owned();
+            let gone = Gone::new(id, zone, reason, self.timer.unix_millis());
+            let mut batch =
+                Batch::new().when(Compare::unchanged_since(&at.key(), entry.mod_revision));
+            if let Some(mark) = mark {
+                batch = batch.when(Compare::unchanged_since(&at.service.gone(), mark));
+            }
+            // The mark comes first, so that whoever counts still counts the one that goes.
+            let batch =
+                batch.then(Put::new(at.service.gone(), gone.write())).then(Op::delete(&at.key()));
+            match self.store.apply(batch).await {
+                Ok(applied) if applied.succeeded => {
+                    return self.written(RegistryArea::Instances, applied.revision).await.map(Some);
+                }
+                Ok(_beaten) if mark.is_some() => return Ok(None),
+                Ok(_beaten) => {}
+                Err(error) => patience.bear(&*self.timer, error).await?,
+            }
+        }
+    }
+
+    /// An instance beats: it is not late, and looked after here.
+    pub(in crate::registry) async fn is_back(&self, at: &InstanceRef) -> Result<(), RegistryError> {
+        let node = self.options.node.as_str();
+        let change = |record: &mut Instance| {
+            node.clone_into(&mut record.owner);
+            record.is_late = false;
+            true
+        };
+        self.edit(at, change).await.map(drop)
+    }
+}
+
+fn read_instance(
+    at: &InstanceRef,
+    entry: Option<Entry>,
+) -> Result<(Instance, Revision), RegistryError> {
+    let missing = || RegistryError::InstanceNotFound { instance: at.clone() };
+    let entry = entry.ok_or_else(missing)?;
+    let unreadable = || RegistryError::Unreadable { what: format!("instance {at}") };
+    let record = Instance::read(&entry.value).ok_or_else(unreadable)?;
+    Ok((record, entry.mod_revision))
+}
