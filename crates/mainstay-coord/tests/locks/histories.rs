@@ -102,6 +102,9 @@ async fn work(stage: Arc<Stage>, seen: Arc<Seen>, client: u64) {
             let asking = tokio::time::timeout(patience, session.acquire(request)).await;
             let Ok(held) = asking else {
                 seen.given_up.fetch_add(1, Ordering::SeqCst);
+                // What was given up is put away in its own time. Until then the same session would
+                // join it and hold with the same token, which the checker has no word for.
+                session = node.session("worker", 5).await;
                 continue;
             };
             held

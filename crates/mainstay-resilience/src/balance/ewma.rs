@@ -85,11 +85,10 @@ impl Estimate {
     }
 
     /// The estimate at `now`, decayed as if a sample of zero had just arrived; `None` before the
-    /// first sample, unless there is a `Retry-After` to go by, and once less than a nanosecond of it
-    /// is left.
+    /// first sample, unless there is a `Retry-After` to go by.
     pub fn read(self, now: Instant) -> Option<Duration> {
-        let estimate = Duration::from_secs_f64(self.nanos_at(now) / 1e9);
-        (!estimate.is_zero()).then_some(estimate)
+        let nanos = self.nanos_at(now);
+        (nanos > 0.0).then(|| Duration::from_secs_f64(nanos / 1e9))
     }
 
     /// What one more call costs here: estimate × (calls in flight + 1), in nanoseconds. Never
