@@ -4,7 +4,7 @@
 //! and it is stricter than any parser behind it. So it is the parser: where it found a method, a
 //! field or a chunk, the bytes are taken from, and nothing is read a second time. What is left for
 //! this module is to make `http`'s types of what was found ([`read`]), and to write messages
-//! ([`write`], [`Outgoing`]). Reading is pure; an [`Outgoing`] writes to whatever it is given.
+//! ([`write`](mod@write), [`Outgoing`]). Reading is pure; an [`Outgoing`] writes to whatever it is given.
 //!
 //! A message of ours is written anew from its parts, and its framing follows from its body alone:
 //! a length when that is known, else chunks. No byte of framing that came in goes out.
