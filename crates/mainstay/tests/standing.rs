@@ -112,11 +112,12 @@ fn a_pause_of_the_machine_opens_no_circuit() {
 #[test]
 fn a_slow_instance_loses_its_share() {
     let (shop, _turn) = open("slow", "peak_ewma");
-    let before = shop.share_of_first(SECOND);
     shop.backends[0].behave(200, Duration::from_millis(USUAL_MILLISECONDS * 10));
     pause(SECOND * 3);
     let during = shop.share_of_first(SECOND * 3);
-    assert!(during <= before * 0.1, "{before} before, {during} while slow");
+    // A tenth of a third, and three standard deviations of a count in 900: at this rate the sample
+    // says no more. `cargo xtask prove calls` holds it to the tenth alone, at 2,000 a second.
+    assert!(during <= 0.0333 + 3.0 * 0.006, "{during} while slow");
     shop.closes(1);
 }
 
