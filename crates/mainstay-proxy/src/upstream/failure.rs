@@ -26,7 +26,7 @@ pub(super) fn handshake(error: io::Error) -> CallError {
     CallError::failed(Failure::ConnectFailed { identity }, error)
 }
 
-/// An HTTP/1 exchange ended without a response head. `sent`: some byte was taken by the socket.
+/// An HTTP/2 connection could not be set up. `sent`: some byte was taken by the socket.
 pub(super) fn before_head(error: hyper::Error, sent: bool) -> CallError {
     let failure = if error.is_user() {
         Failure::Cancelled // The request's own body failed: the caller went away.
