@@ -30,17 +30,47 @@ fn now() -> TokioInstant {
 
 impl Clock for MonotonicClock {
     fn now(&self) -> Instant {
-        let since = now().saturating_duration_since(origin());
-        Instant::ZERO.plus(EPOCH).plus(since)
+        moment(now())
     }
+}
+
+/// A moment of tokio's on this clock. One may lie before the origin: of two first looks at once,
+/// or of two runtimes with test time of their own.
+fn moment(of: TokioInstant) -> Instant {
+    let origin = origin();
+    let since_epoch_began = match of.checked_duration_since(origin) {
+        Some(since) => EPOCH + since,
+        None => EPOCH.saturating_sub(origin.duration_since(of)),
+    };
+    Instant::ZERO.plus(since_epoch_began)
 }
 
 /// `moment` as tokio's timers know it.
 pub(crate) fn tokio_instant(moment: Instant) -> TokioInstant {
-    let origin = origin();
-    let since = moment.since(Instant::ZERO.plus(EPOCH));
-    origin.checked_add(since).unwrap_or_else(|| {
+    let (origin, epoch) = (origin(), Instant::ZERO.plus(EPOCH));
+    let away = if moment < epoch {
+        origin.checked_sub(epoch.since(moment))
+    } else {
+        origin.checked_add(moment.since(epoch))
+    };
+    away.unwrap_or_else(|| {
         // Further away than the timer can express: a year stands for never.
         origin + Duration::from_hours(365 * 24)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn time_passes_before_the_first_look_too() {
+        let origin = origin();
+        let early = origin.checked_sub(Duration::from_secs(3)).unwrap();
+        assert_eq!(
+            moment(early).plus(Duration::from_secs(5)),
+            moment(early + Duration::from_secs(5))
+        );
+        assert_eq!(tokio_instant(moment(early)), early);
+    }
 }
