@@ -62,12 +62,12 @@ pub type Watch = watch::Receiver<Arc<Snapshot>>;
 
 /// Finds the instances of a service.
 pub trait Resolve: Send + Sync {
-    /// The instances of `service`, now and from now on. A service nobody knows has an empty list
-    /// that says why; it may be filled later.
-    fn watch(&self, service: &ServiceName) -> Watch;
+    /// The instances of `service` in `namespace`, now and from now on. A service nobody knows has
+    /// an empty list that says why; it may be filled later.
+    fn watch(&self, namespace: &str, service: &ServiceName) -> Watch;
 }
 
-/// Lists written down once: in a file, in code.
+/// Lists written down once: in a file, in code. Every namespace has the same.
 #[derive(Debug, Default)]
 pub struct StaticList {
     services: BTreeMap<ServiceName, watch::Sender<Arc<Snapshot>>>,
@@ -112,7 +112,7 @@ impl StaticList {
 }
 
 impl Resolve for StaticList {
-    fn watch(&self, service: &ServiceName) -> Watch {
+    fn watch(&self, _namespace: &str, service: &ServiceName) -> Watch {
         self.services.get(service).unwrap_or(&self.unknown).subscribe()
     }
 }
@@ -125,12 +125,12 @@ mod tests {
     fn whoever_watches_is_told_of_a_change_and_an_unknown_service_says_why_it_is_empty() {
         let order = ServiceName::new("order").unwrap();
         let mut list = StaticList::new().with(order.clone(), ["10.0.0.7:8080"]);
-        let mut watch = list.watch(&order);
+        let mut watch = list.watch("default", &order);
         assert_eq!(&*watch.borrow_and_update().instances[0].address, "10.0.0.7:8080");
         list.set(order, vec![Instance::at("10.0.0.8:8080"), Instance::at("10.0.0.9:8080")]);
         assert!(watch.has_changed().unwrap());
         assert_eq!(watch.borrow().instances.len(), 2);
-        let nobody = list.watch(&ServiceName::new("nobody").unwrap());
+        let nobody = list.watch("default", &ServiceName::new("nobody").unwrap());
         assert!(nobody.borrow().empty_because.is_some());
         assert!(!nobody.has_changed().unwrap(), "the watch stays open");
     }

@@ -35,6 +35,6 @@ pub use belief::{Loss, Standing};
 pub use clock::{BootClock, HandClock, Timer};
 pub use coordination::Coordination;
 pub use election::{Leader, Leadership, Observer};
-pub use keys::{Area, Place};
+pub use keys::{Area, InstanceRef, Place, ServiceRef};
 pub use lock::{Grant, Held, LockError, Locks, Request, Token, Wait};
 pub use session::{Credential, Owner, Session, SessionError, Sessions};

@@ -88,8 +88,11 @@ pub fn run(arguments: Vec<OsString>, session: &mut Session<'_>) -> u8 {
     };
     session.global = cli.global;
     let ended = match cli.command {
-        Command::Dev(run) => role::run(run, Role::Dev, session),
-        Command::Gateway(run) => role::run(run, Role::Gateway, session),
+        Command::Dev(run) => role::run(run, Role::Dev, false, session),
+        Command::Server(run) => role::run(run, Role::Server, false, session),
+        Command::Gateway(gateway) => {
+            role::run(gateway.run, Role::Gateway, gateway.takeover, session)
+        }
         Command::Settings { verb } => settings::run(verb, session),
         Command::Route { verb } => calls::route(verb, session),
         Command::Circuit { verb } => calls::circuit(verb, session),

@@ -23,8 +23,10 @@ mod faults;
 mod guard;
 mod limits;
 mod moment;
+mod registry;
 mod routes;
 mod settings;
+mod sse;
 
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -38,6 +40,7 @@ use axum::routing::{delete, get, post, put};
 use mainstay_core::problem::Code;
 use tokio_util::sync::CancellationToken;
 
+use crate::cluster::Cluster;
 use crate::role::Shared;
 use answer::Refused;
 
@@ -66,15 +69,20 @@ fn router(shared: Arc<Shared>) -> Router {
         .route("/api/v1/live", get(|| async { StatusCode::OK }))
         .route("/api/v1/ready", get(ready))
         .route("/metrics", get(metrics))
-        .nest("/api/v1", calls())
+        .nest("/api/v1", calls(shared.cluster.clone()))
         .fallback(|| async { Refused::new(Code::NotFound, "the API has no such path") })
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(guard)
         .with_state(shared)
 }
 
-fn calls() -> Router<Arc<Shared>> {
+fn calls(cluster: Option<Arc<Cluster>>) -> Router<Arc<Shared>> {
+    let agreed = match cluster {
+        Some(cluster) => registry::calls().with_state(cluster),
+        None => Router::new(),
+    };
     Router::new()
+        .merge(agreed)
         .route("/circuit-states", get(circuits::list))
         .route("/circuit-states/{id}/mode", put(circuits::set_mode))
         .route("/circuit-states/{id}/reset", post(circuits::reset))

@@ -8,10 +8,12 @@
 //! | talking to a running control plane | [`control_client`] |
 //! | what a code means | [`explain`] |
 //! | is this machine fit to run on | [`check`] |
+//! | agreed state, and who shares it | [`cluster`] |
 //! | the configuration, in layers, explained to the line | [`settings`] |
 
 pub mod check;
 pub mod cli;
+pub mod cluster;
 pub mod control;
 pub mod control_client;
 pub mod exit;

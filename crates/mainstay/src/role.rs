@@ -1,9 +1,10 @@
-//! The long-running roles of the binary: `gateway` and `dev`.
+//! The long-running roles of the binary: `dev`, `server` and `gateway`.
 //!
 //! A role reads the whole configuration, opens every socket, and only then says that it is ready:
 //! nothing starts half. From then on the workers serve on threads of their own, the control plane
 //! answers on one more, and the main thread waits for a signal.
 
+mod control_plane;
 mod data_dir;
 mod doors;
 mod keeping;
@@ -29,7 +30,7 @@ use crate::settings::{Errors, Sources};
 /// Which role, and how it is started.
 #[derive(Clone, Debug)]
 pub struct Start {
-    /// `dev` or `gateway`.
+    /// `dev`, `server` or `gateway`.
     pub role: Role,
     /// Where the configuration comes from.
     pub sources: Sources,
@@ -48,6 +49,8 @@ pub struct Start {
 pub enum Role {
     /// Everything, for one developer's machine.
     Dev,
+    /// Agreed state and the control plane.
+    Server,
     /// The data plane.
     Gateway,
 }
@@ -57,8 +60,19 @@ impl Role {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Dev => "dev",
+            Self::Server => "server",
             Self::Gateway => "gateway",
         }
+    }
+
+    /// Whether it keeps agreed state.
+    pub const fn keeps_state(self) -> bool {
+        matches!(self, Self::Dev | Self::Server)
+    }
+
+    /// Whether it takes calls of services.
+    pub const fn takes_calls(self) -> bool {
+        matches!(self, Self::Dev | Self::Gateway)
     }
 }
 

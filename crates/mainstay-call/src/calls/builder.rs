@@ -30,6 +30,9 @@ use crate::stage::timeout::{TimeoutLayer, TimeoutPolicy};
 use crate::stale::{STALE_BYTES_MAX, StaleStore};
 use crate::transport::Transport;
 
+/// Where services are looked for unless something else is said.
+const NAMESPACE: &str = "default";
+
 /// Builds [`Calls`].
 #[derive(Debug)]
 pub struct Builder<Missing>(Missing);
@@ -74,7 +77,7 @@ impl Calls<()> {
 impl Builder<WantsInstances> {
     /// Asks `resolve` for the instances, now and from now on.
     pub fn resolve(self, resolve: &impl Resolve) -> Builder<WantsUpstream> {
-        let watch = resolve.watch(&self.0.service);
+        let watch = resolve.watch(NAMESPACE, &self.0.service);
         Builder(WantsUpstream { service: self.0.service, watch, listed: false })
     }
 
@@ -86,7 +89,7 @@ impl Builder<WantsInstances> {
         let service = self.0.service;
         let mut list = StaticList::new();
         list.set(service.clone(), addresses.into_iter().map(Instance::at).collect());
-        let watch = list.watch(&service);
+        let watch = list.watch(NAMESPACE, &service);
         Builder(WantsUpstream { service, watch, listed: true })
     }
 }

@@ -153,8 +153,10 @@ pub(super) fn subject(service: &str, instance: &str) -> Arc<str> {
 /// Whether the instances of a service are those of its list, and who they are.
 pub(super) fn watch(name: &ServiceName, config: &UpstreamConfig, parts: &Parts) -> (bool, Watch) {
     match &parts.resolve {
-        Some(resolve) if config.instances.is_empty() => (false, resolve.watch(name)),
-        _ => (true, list(name, config).watch(name)),
+        Some(resolve) if config.instances.is_empty() => {
+            (false, resolve.watch(&config.namespace, name))
+        }
+        _ => (true, list(name, config).watch(&config.namespace, name)),
     }
 }
 

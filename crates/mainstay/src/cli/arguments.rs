@@ -62,9 +62,12 @@ pub(super) enum Command {
     /// Starts everything there is on this machine, for one developer; nothing else is needed.
     #[command(after_help = examples("dev", "dev --ephemeral --random-ports -o json"))]
     Dev(Run),
+    /// Starts a node that keeps agreed state: registry, configuration, locks.
+    #[command(after_help = examples("server --config mainstay.toml", "server --ephemeral --random-ports -o json"))]
+    Server(Run),
     /// Starts the gateway.
     #[command(after_help = examples("gateway --config mainstay.toml", "gateway --config mainstay.toml --takeover"))]
-    Gateway(Run),
+    Gateway(RunGateway),
     /// Mainstay's own configuration.
     #[command(after_help = examples("settings validate", "settings show --origin"))]
     Settings {
@@ -138,6 +141,13 @@ pub(super) struct Run {
     /// Every listener on a free port; the ready line says which.
     #[arg(long)]
     pub(super) random_ports: bool,
+}
+
+/// How a gateway is started.
+#[derive(Clone, Debug, Args)]
+pub(super) struct RunGateway {
+    #[command(flatten)]
+    pub(super) run: Run,
     /// Takes over from the process that runs on the data directory, without a failed request.
     #[arg(long)]
     pub(super) takeover: bool,

@@ -1,4 +1,4 @@
-//! `dev` and `gateway`: starting a role, and what it says when it is ready.
+//! `dev`, `server` and `gateway`: starting a role, and what it says when it is ready.
 
 use std::io::IsTerminal as _;
 
@@ -10,9 +10,9 @@ use crate::report::Report;
 use crate::role::{self, Ready, Role, Start};
 
 /// Runs a role to its end.
-pub(super) fn run(run: Run, role: Role, session: &mut Session<'_>) -> Ended {
+pub(super) fn run(run: Run, role: Role, takeover: bool, session: &mut Session<'_>) -> Ended {
     logs();
-    let Run { file, data_dir, ephemeral, random_ports, takeover } = run;
+    let Run { file, data_dir, ephemeral, random_ports } = run;
     let start =
         Start { role, sources: sources(&file), data_dir, ephemeral, random_ports, takeover };
     role::run(start, session)

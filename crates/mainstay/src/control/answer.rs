@@ -1,11 +1,14 @@
 //! Documents in and out.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Query, Request};
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use mainstay_core::Effect;
 use mainstay_core::problem::Code;
 use mainstay_resilience::Invalid;
 use serde::de::DeserializeOwned;
@@ -22,6 +25,7 @@ pub(super) type Answer = Result<Json<Value>, Refused>;
 pub(super) struct Refused {
     status: StatusCode,
     document: Box<Value>,
+    retry_after: Option<Duration>,
 }
 
 impl Refused {
@@ -36,7 +40,24 @@ impl Refused {
             "detail": detail.into(),
             "effect": "none",
         });
-        Self { status, document: Box::new(document) }
+        Self { status, document: Box::new(document), retry_after: None }
+    }
+
+    /// The same problem, of a request that may have done something.
+    pub(super) fn with_effect(mut self, effect: Effect) -> Self {
+        if let Some(fields) = self.document.as_object_mut() {
+            fields.insert("effect".to_owned(), effect.as_str().into());
+        }
+        self
+    }
+
+    /// The same problem, over in `after`.
+    pub(super) fn retry_after(mut self, after: Duration) -> Self {
+        if let Some(fields) = self.document.as_object_mut() {
+            fields.insert("retry_after".to_owned(), after.as_secs_f64().into());
+        }
+        self.retry_after = Some(after);
+        self
     }
 
     /// The request document is wrong.
@@ -64,7 +85,7 @@ impl Refused {
             fields.insert("status".to_owned(), status.as_u16().into());
             fields.insert("effect".to_owned(), "none".into());
         }
-        Self { status, document: Box::new(document) }
+        Self { status, document: Box::new(document), retry_after: None }
     }
 
     /// What a plain answer of the router comes to.
@@ -95,6 +116,10 @@ impl IntoResponse for Refused {
         let mut response = (self.status, Json(*self.document)).into_response();
         let kind = HeaderValue::from_static(PROBLEM);
         response.headers_mut().insert(header::CONTENT_TYPE, kind);
+        if let Some(after) = self.retry_after {
+            let seconds = after.as_secs() + u64::from(0 < after.subsec_nanos());
+            response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+        }
         response
     }
 }

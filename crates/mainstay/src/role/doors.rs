@@ -45,8 +45,10 @@ pub(super) fn open_all(
         });
         each.collect()
     };
-    let plain = open("gateway", &meant.plane.gateway.listen)?;
-    let tls = open("gateway-tls", &meant.plane.gateway.tls_listen)?;
+    let gateway = &meant.plane.gateway;
+    let (plain, tls): (&[SocketAddr], &[SocketAddr]) =
+        if start.role.takes_calls() { (&gateway.listen, &gateway.tls_listen) } else { (&[], &[]) };
+    let (plain, tls) = (open("gateway", plain)?, open("gateway-tls", tls)?);
     let sockets = control.duplicate().map_err(|error| failed("control port", &error))?;
     let control = sockets.into_iter().next().map(TcpListener::from);
     let control = control.ok_or_else(|| Report::error(Code::Internal, "no control socket"))?;

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read as _};
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -28,10 +28,11 @@ use super::keeping::{self, Keeping};
 use super::listeners::Inherited;
 use super::sampling::Sampling;
 use super::shared::{Shared, unreadable};
-use super::signals::{Signals, Told};
-use super::{Ready, Role, Start, failed, takeover};
+use super::signals::Told;
+use super::takeover::Takeover;
+use super::{Ready, Role, Start, control_plane, failed, takeover};
 use crate::cli::Session;
-use crate::control;
+use crate::cluster::Cluster;
 use crate::control_client::{ContextFile, default_data_dir, started_ticks};
 use crate::exit::Exit;
 use crate::report::Report;
@@ -84,8 +85,8 @@ impl Node {
         };
         let workers = workers(&meant.plane.gateway);
         let doors = open_all(&start, &meant, workers, &mut inherited)?;
-        let metrics = Metrics::new();
-        let (parts, log_writer) = parts(&meant.plane.gateway, metrics)?;
+        let (runtime, cluster) = control_plane::open(&start, &meant, &doors, data_dir.path())?;
+        let (parts, log_writer) = parts(&meant.plane.gateway, cluster.as_deref())?;
         keeping::restore(data_dir.path(), &parts.machines);
         let gateway =
             Gateway::new(Arc::clone(&meant.plane), parts).map_err(|error| unreadable(&error))?;
@@ -100,6 +101,7 @@ impl Node {
         let server = serve_gateway(&gateway, doors, &transport, workers)?;
         let shared = Arc::new(Shared {
             gateway,
+            cluster,
             live: Mutex::new(live),
             token: token().map_err(|error| failed("random numbers", &error))?,
             since: MonotonicClock.now(),
@@ -110,10 +112,10 @@ impl Node {
         });
         let stop = CancellationToken::new();
         let (tell, told) = tokio::sync::mpsc::unbounded_channel();
-        let control = start_control(control_listener, &shared, &stop, tell.clone())?;
+        let control =
+            control_plane::serve(runtime, control_listener, &shared, &stop, tell.clone())?;
         if let Some(takeover) = takeover {
-            takeover.serving().map_err(|error| failed("the takeover", &error))?;
-            data_dir.hold(TAKEOVER_PATIENCE)?;
+            take_over(takeover, &mut data_dir)?;
         }
         // Only now: until here the process before this one may have written the file.
         let keeping = Keeping::start(Arc::clone(&shared.keeper), Arc::clone(&shared.gateway))
@@ -124,8 +126,7 @@ impl Node {
         .map_err(|error| failed("control.sock", &error))?;
         let sampling = Sampling::start(Arc::clone(&shared.gateway.parts().protection))
             .map_err(|error| failed("the look at the machine", &error))?;
-        let context_file = data_dir.path().join("control.toml");
-        write_context(&shared, &context_file)?;
+        let context_file = write_context(&shared, data_dir.path())?;
         let watch = watch(&shared, &start);
         let node = Self {
             shared,
@@ -211,9 +212,10 @@ fn open_data_dir(start: &Start) -> Result<DataDir, Errors> {
     } else {
         let default = || match start.role {
             Role::Dev => default_data_dir(of_variable),
-            Role::Gateway => {
+            Role::Server | Role::Gateway => {
                 let state = of("STATE_DIRECTORY").map(PathBuf::from);
-                state.or_else(|| Some(default_data_dir(of_variable)?.with_file_name("gateway")))
+                let name = start.role.as_str();
+                state.or_else(|| Some(default_data_dir(of_variable)?.with_file_name(name)))
             }
         };
         start.data_dir.clone().or_else(default).ok_or_else(|| {
@@ -228,6 +230,12 @@ fn of_variable(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
+/// Says that this process serves, and waits until the one before it has ended.
+fn take_over(takeover: Takeover, data_dir: &mut DataDir) -> Result<(), Errors> {
+    takeover.serving().map_err(|error| failed("the takeover", &error))?;
+    data_dir.hold(TAKEOVER_PATIENCE)
+}
+
 fn workers(config: &GatewayConfig) -> NonZeroUsize {
     let asked = config.workers.and_then(|workers| NonZeroUsize::new(usize::from(workers)));
     asked.or_else(|| std::thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN)
@@ -235,53 +243,17 @@ fn workers(config: &GatewayConfig) -> NonZeroUsize {
 
 fn parts(
     config: &GatewayConfig,
-    metrics: Arc<Metrics>,
+    cluster: Option<&Cluster>,
 ) -> Result<(Parts, std::thread::JoinHandle<()>), Errors> {
+    let metrics = Metrics::new();
     let mut parts = Parts::new(Arc::clone(&metrics));
+    parts.resolve = cluster.map(|cluster| Arc::clone(&cluster.resolver) as _);
     let (format, sample) = (config.access_log.format, config.access_log.sample_percent);
     // Also when the log is off: a reload may turn it on.
     let (log, writer) = AccessLog::start(format, sample, io::stdout(), metrics)
         .map_err(|error| failed("access log", &error))?;
     parts.log = Some(log);
     Ok((parts, writer))
-}
-
-/// The control plane, on a thread of its own; signals arrive there too.
-fn start_control(
-    listener: TcpListener,
-    shared: &Arc<Shared>,
-    stop: &CancellationToken,
-    tell: tokio::sync::mpsc::UnboundedSender<Told>,
-) -> Result<std::thread::JoinHandle<()>, Errors> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| failed("control plane", &error))?;
-    let mut signals = {
-        let _inside = runtime.enter();
-        Signals::listen().map_err(|error| failed("signals", &error))?
-    };
-    let (shared, stop) = (Arc::clone(shared), stop.clone());
-    let work = move || {
-        runtime.block_on(async {
-            let listen_to_signals = async {
-                loop {
-                    let told = signals.next().await;
-                    if tell.send(told).is_err() {
-                        std::future::pending::<()>().await;
-                    }
-                }
-            };
-            tokio::select! {
-                () = control::serve(listener, shared, stop) => (),
-                () = listen_to_signals => (),
-            }
-        });
-    };
-    std::thread::Builder::new()
-        .name("control".to_owned())
-        .spawn(work)
-        .map_err(|error| failed("control plane", &error))
 }
 
 fn ready(start: &Start, doors: &Doors, plane: &Plane, data_dir: PathBuf, began: Instant) -> Ready {
@@ -305,7 +277,9 @@ fn ready(start: &Start, doors: &Doors, plane: &Plane, data_dir: PathBuf, began: 
     }
 }
 
-fn write_context(shared: &Shared, path: &std::path::Path) -> Result<(), Errors> {
+/// Writes down where the control port is and what opens it; returns where that stands.
+fn write_context(shared: &Shared, data: &std::path::Path) -> Result<PathBuf, Errors> {
+    let path = data.join("control.toml");
     let pid = std::process::id();
     let context = ContextFile {
         url: shared.ready.control.clone(),
@@ -313,12 +287,12 @@ fn write_context(shared: &Shared, path: &std::path::Path) -> Result<(), Errors> 
         pid: Some(pid),
         started_ticks: started_ticks(pid),
     };
-    context.write(path).map_err(|error| failed("control.toml", &error))?;
+    context.write(&path).map_err(|error| failed("control.toml", &error))?;
     if let Some(runtime) = std::env::var_os("XDG_RUNTIME_DIR") {
         // A convenience for other terminals; the data directory has the file in any case.
         drop(context.write(&PathBuf::from(runtime).join("mainstay/dev.toml")));
     }
-    Ok(())
+    Ok(path)
 }
 
 /// Reloads when files change, if there is a file.

@@ -18,6 +18,7 @@ use parking_lot::Mutex;
 use super::Ready;
 use super::doors::limits;
 use super::keeping::wall_clock;
+use crate::cluster::Cluster;
 use crate::report::Report;
 use crate::settings::reload::{Live, Reloaded};
 use crate::settings::root::Meant;
@@ -29,6 +30,8 @@ use crate::settings::{Errors, Settings};
 pub struct Shared {
     /// The data plane.
     pub gateway: Arc<Gateway>,
+    /// Agreed state; `None` where none is kept.
+    pub cluster: Option<Arc<Cluster>>,
     /// The configuration in force.
     pub live: Mutex<Live<Settings, Meant>>,
     /// What every request to the control plane must bear.

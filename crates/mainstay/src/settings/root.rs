@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use mainstay_coord::name::NodeName;
 use mainstay_proxy::config::{Plane, RawGateway, RawPlane, RawUpstream};
 use mainstay_proxy::route::RawRoute;
 use mainstay_resilience::Invalid;
@@ -14,9 +15,11 @@ use mainstay_resilience::system::RawSystem;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::cluster::settings::{RawRegistry, RawStore, RegistryConfig, StoreConfig};
+
 /// Keys that take effect at the next start only: listeners and threads are made once.
 pub const RESTART_ONLY: &[&str] =
-    &["gateway.listen", "gateway.tls_listen", "gateway.workers", "server.listen"];
+    &["gateway.listen", "gateway.tls_listen", "gateway.workers", "registry", "server", "store"];
 
 /// The whole configuration as written.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
@@ -26,6 +29,10 @@ pub struct Settings {
     pub server: Option<RawServer>,
     /// Listeners, limits of connections, logs.
     pub gateway: RawGateway,
+    /// Where agreed state lies: the registry, locks, configuration.
+    pub store: RawStore,
+    /// What holds for instances of services.
+    pub registry: RawRegistry,
     /// Protection of this process.
     pub system: RawSystem,
     /// Routes by name.
@@ -45,6 +52,12 @@ pub struct Settings {
 pub struct Meant {
     /// Address of the control port.
     pub control: SocketAddr,
+    /// What this process is called among the nodes of its store; `None` for the default.
+    pub node: Option<NodeName>,
+    /// Where agreed state lies.
+    pub store: StoreConfig,
+    /// What holds for instances.
+    pub registry: RegistryConfig,
     /// The data plane.
     pub plane: Arc<Plane>,
 }
@@ -56,19 +69,31 @@ impl Meant {
     ///
     /// Every fault there is.
     pub fn resolve(raw: Settings) -> Result<Self, Vec<Invalid>> {
-        let Settings { server, gateway, system, route, upstream, circuit, limit, fallback } = raw;
-        let control = server.unwrap_or_default().listen.unwrap_or(RawServer::LISTEN);
-        let raw = RawPlane { gateway, system, route, upstream, circuit, limit, fallback };
-        let plane = Arc::new(Plane::resolve(raw)?);
-        if control.ip().is_loopback() {
-            return Ok(Self { control, plane });
+        let Settings { server, store, registry, gateway, system, .. } = raw;
+        let Settings { route, upstream, circuit, limit, fallback, .. } = raw;
+        let RawServer { listen, node } = server.unwrap_or_default();
+        let control = listen.unwrap_or(RawServer::LISTEN);
+        let mut faults = Vec::new();
+        let store = StoreConfig::resolve(store, &mut faults);
+        let registry = RegistryConfig::resolve(registry, &mut faults);
+        if !control.ip().is_loopback() {
+            let problem = "must be a loopback address while the control plane knows no users";
+            faults.push(Invalid::range("server.listen", format!("{problem}, found {control}")));
         }
-        Err(vec![Invalid::range(
-            "server.listen",
-            format!(
-                "must be a loopback address while the control plane knows no users, found {control}"
-            ),
-        )])
+        let node = node.and_then(|name| {
+            let checked = NodeName::new(name);
+            checked
+                .map_err(|error| faults.push(Invalid::range("server.node", error.to_string())))
+                .ok()
+        });
+        let raw = RawPlane { gateway, system, route, upstream, circuit, limit, fallback };
+        match Plane::resolve(raw) {
+            Ok(plane) if faults.is_empty() => {
+                Ok(Self { control, node, store, registry, plane: Arc::new(plane) })
+            }
+            Ok(_plane) => Err(faults),
+            Err(more) => Err(faults.into_iter().chain(more).collect()),
+        }
     }
 }
 
@@ -79,6 +104,10 @@ pub struct RawServer {
     /// Address of the control port, `host:port`. Restart only. Default `127.0.0.1:7400`.
     #[schemars(with = "Option<String>")]
     pub listen: Option<SocketAddr>,
+    /// What this process is called among the nodes of its store, 1 to 255 bytes without control
+    /// characters; one at a time goes by it. Restart only. Default: the host's name, with the
+    /// control port behind it where the store is shared.
+    pub node: Option<String>,
 }
 
 impl RawServer {

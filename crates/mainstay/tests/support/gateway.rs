@@ -1,4 +1,4 @@
-//! The real binary in the role `gateway`, as a child process.
+//! The real binary in the role `gateway` or `dev`, as a child process.
 
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
@@ -36,6 +36,7 @@ pub(crate) struct Gateway {
     child: Child,
     log: PathBuf,
     home: Arc<TempDir>,
+    role: &'static str,
     addresses: Vec<SocketAddr>,
     control: SocketAddr,
     token: String,
@@ -49,22 +50,31 @@ impl Gateway {
     pub(crate) fn start(name: &str, config: &str) -> Self {
         let home = Arc::new(TempDir::new().unwrap());
         fs::write(home.path().join("mainstay.toml"), config).unwrap();
-        Self::launch(name, home, &[])
+        Self::launch("gateway", name, home, &[])
+    }
+
+    /// The same in the role `dev`, which keeps agreed state too.
+    #[allow(dead_code, reason = "not every test binary needs state")]
+    #[track_caller]
+    pub(crate) fn start_dev(name: &str, config: &str) -> Self {
+        let home = Arc::new(TempDir::new().unwrap());
+        fs::write(home.path().join("mainstay.toml"), config).unwrap();
+        Self::launch("dev", name, home, &[])
     }
 
     /// Starts another one on the data directory of this one, with more arguments.
     #[track_caller]
     pub(crate) fn again(&self, name: &str, arguments: &[&str]) -> Self {
-        Self::launch(name, Arc::clone(&self.home), arguments)
+        Self::launch(self.role, name, Arc::clone(&self.home), arguments)
     }
 
     #[track_caller]
-    fn launch(name: &str, home: Arc<TempDir>, arguments: &[&str]) -> Self {
+    fn launch(role: &'static str, name: &str, home: Arc<TempDir>, arguments: &[&str]) -> Self {
         let log = log_of(name);
         let out = log.with_extension("out");
         let began = now();
         let mut child = Command::new(env!("CARGO_BIN_EXE_mainstay"))
-            .args(["gateway", "-o", "json", "--config"])
+            .args([role, "-o", "json", "--config"])
             .arg(home.path().join("mainstay.toml"))
             .arg("--data-dir")
             .arg(home.path().join("data"))
@@ -97,7 +107,7 @@ impl Gateway {
         let token = context["token"].as_str().unwrap().to_owned();
         let addresses = ready["gateway_listeners"].as_array().unwrap();
         let addresses = addresses.iter().map(|a| a.as_str().unwrap().parse().unwrap()).collect();
-        Self { child, log, home, addresses, control, token, started_in }
+        Self { child, log, home, role, addresses, control, token, started_in }
     }
 
     /// Where it listens: plain listeners first, then those with TLS.
@@ -176,17 +186,38 @@ impl Gateway {
     /// A page of the control port.
     #[track_caller]
     pub(crate) fn control(&self, path: &str) -> (u16, String) {
+        self.call("GET", path, "")
+    }
+
+    /// A call of the control port.
+    #[track_caller]
+    pub(crate) fn call(&self, method: &str, path: &str, body: &str) -> (u16, String) {
         let mut stream = TcpStream::connect(self.control).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let ask = format!(
-            "GET {path} HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {}\r\nconnection: close\r\n\r\n",
-            self.control, self.token
+            "{method} {path} HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+            self.control,
+            self.token,
+            body.len()
         );
         stream.write_all(ask.as_bytes()).unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
         (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+    }
+
+    /// A stream of the control port, the request sent; `headers` are whole lines.
+    #[allow(dead_code, reason = "not every test binary follows something")]
+    #[track_caller]
+    pub(crate) fn open(&self, path: &str, headers: &str) -> TcpStream {
+        let mut stream = TcpStream::connect(self.control).unwrap();
+        let ask = format!(
+            "GET {path} HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {}\r\n{headers}\r\n",
+            self.control, self.token
+        );
+        stream.write_all(ask.as_bytes()).unwrap();
+        stream
     }
 
     /// The sum of all samples of a counter whose labels hold `label`.

@@ -92,8 +92,13 @@ impl Bench {
             listed: true,
         };
         let make = Maker { peer: Peer(peer), circuit: Arc::clone(&circuit) };
-        let instances =
-            Instances::new(policy, Arc::new(learns), list.watch(&order), Box::new(make), &[]);
+        let instances = Instances::new(
+            policy,
+            Arc::new(learns),
+            list.watch("default", &order),
+            Box::new(make),
+            &[],
+        );
         let context = Context::new(MonotonicClock.now(), Facts::default());
         Self { circuit, balance: Balance::new(Arc::new(instances)), context }
     }

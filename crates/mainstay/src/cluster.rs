@@ -1,0 +1,113 @@
+//! What the nodes of one store share: the store itself, and the recipes over it.
+//!
+//! The product alone knows which backend runs. A role that keeps agreed state (`dev`, `server`)
+//! opens the store of its configuration and takes part in the registry; everything else is handed
+//! the [`Cluster`] and neither knows nor asks where the state lies. Without a store (`gateway`)
+//! there is none.
+//!
+//! | what | module |
+//! |---|---|
+//! | `[store]`, `[registry]` | [`settings`] |
+//! | opening the store | [`opening`] |
+//! | instances for the data plane of the same process | [`resolve`] |
+
+pub mod opening;
+pub mod resolve;
+pub mod settings;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mainstay_coord::name::NodeName;
+use mainstay_coord::registry::{Options, Registry};
+use mainstay_coord::{BootClock, Coordination, Timer as _};
+use mainstay_store::Store;
+
+use resolve::RegistryResolver;
+use settings::RegistryConfig;
+
+/// How long a start waits for the registry to be read. A store that takes longer is away; the
+/// process serves what needs none, and says that the rest is loading.
+const LOADING_MAX: Duration = Duration::from_secs(5);
+
+/// What the nodes of one store share, as this process takes part in it.
+pub struct Cluster {
+    /// The store itself.
+    pub store: Arc<dyn Store>,
+    /// Sessions, locks, semaphores, elections.
+    pub coordination: Coordination,
+    /// Who can answer for a service.
+    pub registry: Registry,
+    /// How registrations are read.
+    pub registry_config: RegistryConfig,
+    /// Instances for the data plane.
+    pub resolver: Arc<RegistryResolver>,
+    /// This process, as others see it.
+    pub node: NodeName,
+}
+
+impl Cluster {
+    /// Takes part in what `store` holds as `node`, which others reach at `address`. Must be called
+    /// within a tokio runtime.
+    ///
+    /// # Cancel safety
+    ///
+    /// Not safe: what was started goes on. It is awaited to its end when a process starts.
+    pub async fn start(
+        store: Arc<dyn Store>,
+        config: RegistryConfig,
+        node: NodeName,
+        address: String,
+    ) -> Self {
+        let options = Options {
+            address,
+            ttl_seconds: config.ttl_seconds,
+            shares: config.shares,
+            push_merge: config.push_merge,
+            check_concurrency_max: config.check_concurrency_max,
+            passive_quorum: config.passive_quorum,
+            check_targets: config.addresses(),
+            ..Options::new(node.clone())
+        };
+        let registry = Registry::start(Arc::clone(&store), Arc::new(BootClock), options);
+        if tokio::time::timeout(LOADING_MAX, registry.ready()).await.is_err() {
+            tracing::warn!("the store does not answer; what it holds is loaded when it does");
+        }
+        Self {
+            coordination: Coordination::new(Arc::clone(&store), Arc::new(BootClock)),
+            resolver: Arc::new(RegistryResolver::new(registry.clone())),
+            registry,
+            registry_config: config,
+            store,
+            node,
+        }
+    }
+
+    /// Milliseconds since 1970, to be shown.
+    pub fn unix_millis(&self) -> u64 {
+        BootClock.unix_millis()
+    }
+
+    /// Leaves: other nodes take over what this one looked after, and the store is closed. Waits up
+    /// to `grace` for each part; returns how many tasks were still running.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: what was told to stop stays told, and calling again waits again.
+    pub async fn leave(&self, grace: Duration) -> usize {
+        self.resolver.stop();
+        let sessions = self.coordination.shutdown(grace).await;
+        let registry = self.registry.shutdown(grace).await;
+        if let Err(error) = self.store.close().await {
+            tracing::error!(%error, "the store was not closed well");
+        }
+        sessions + registry
+    }
+}
+
+impl fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cluster").field("node", &self.node).finish_non_exhaustive()
+    }
+}

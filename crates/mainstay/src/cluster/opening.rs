@@ -1,0 +1,53 @@
+//! Opening the store of a configuration.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use mainstay_call::clock::MonotonicClock;
+use mainstay_core::problem::Code;
+use mainstay_store::embedded::OpenError;
+use mainstay_store::{Embedded, Store};
+use mainstay_store_etcd::Etcd;
+
+use super::settings::{Backend, StoreConfig};
+use crate::report::Report;
+use crate::settings::Errors;
+
+/// Opens the store that `config` describes; `data` is the data directory. Must be called within a
+/// tokio runtime. An embedded store is read once; etcd need not answer yet.
+///
+/// # Errors
+///
+/// [`Errors`] naming the store, what is wrong with it, and what to do.
+pub fn open(config: &StoreConfig, data: &Path) -> Result<Arc<dyn Store>, Errors> {
+    match config.backend {
+        Backend::Embedded => {
+            let options = config.embedded(data);
+            let path = options.path.clone();
+            let store = Embedded::open(options, MonotonicClock);
+            Ok(Arc::new(store.map_err(|error| unopened(&path, &error))?))
+        }
+        Backend::Etcd => {
+            let options = config.etcd().map_err(|error| {
+                Report::error(Code::ConfigOutOfRange, error.to_string())
+                    .next("mainstay settings show --origin")
+            })?;
+            Ok(Arc::new(Etcd::open(options, MonotonicClock)))
+        }
+    }
+}
+
+fn unopened(path: &Path, error: &OpenError) -> Report {
+    let causes = std::iter::successors(Some(error as &dyn std::error::Error), |e| e.source());
+    let text: Vec<String> = causes.map(ToString::to_string).collect();
+    let what = format!("{}: {}", path.display(), text.join(": "));
+    let report = Report::error(error.code(), what);
+    match error {
+        OpenError::Regressed { .. } | OpenError::Corrupt { .. } => {
+            report.next("mainstay backup restore FILE --force")
+        }
+        OpenError::Locked { .. } => report.next("stop that process, or name another `--data-dir`"),
+        OpenError::FormatNewer { .. } => report.next("start the newer version that wrote it"),
+        OpenError::Io(_) => report.next("mainstay check --pre"),
+    }
+}

@@ -1,0 +1,279 @@
+//! Changes of the registry.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use mainstay_coord::InstanceRef;
+use mainstay_coord::health::Health;
+use mainstay_coord::name::Reporter;
+use mainstay_coord::registry::{
+    RawRegistration, RawSettings, Registration, RegistryError, Settings,
+};
+use mainstay_store::Revision;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{instance, named, service};
+use crate::cluster::Cluster;
+use crate::control::answer::{Answer, Asked, Document, Refused};
+
+type ServicePath = Path<(String, String)>;
+type InstancePath = Path<(String, String, String)>;
+
+/// What every change takes beside its document.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct How {
+    /// Say what would be refused, and change nothing.
+    dry_run: bool,
+}
+
+/// `PUT …/services/{service}`: what holds for it.
+pub(super) async fn settings(
+    State(cluster): State<Arc<Cluster>>,
+    Path(path): ServicePath,
+    Asked(how): Asked<How>,
+    headers: HeaderMap,
+    Document(raw): Document<RawSettings>,
+) -> Answer {
+    let service = service(path)?;
+    let expected = if_match(&headers)?;
+    let settings =
+        Settings::new(raw, cluster.registry_config.shares).map_err(RegistryError::from)?;
+    if how.dry_run {
+        return Ok(Json(json!({ "settings": settings.raw(), "dry_run": true })));
+    }
+    let written = cluster.registry.set_settings(&service, &settings, expected).await?;
+    Ok(Json(json!({ "revision": written.revision.get() })))
+}
+
+/// `DELETE …/services/{service}`
+pub(super) async fn delete(State(cluster): State<Arc<Cluster>>, Path(path): ServicePath) -> Answer {
+    let written = cluster.registry.delete_service(&service(path)?).await?;
+    Ok(Json(json!({ "revision": written.revision.get() })))
+}
+
+/// `PUT …/instances/{id}`
+pub(super) async fn register(
+    State(cluster): State<Arc<Cluster>>,
+    Path((namespace, name, id)): InstancePath,
+    Asked(how): Asked<How>,
+    Document(mut raw): Document<RawRegistration>,
+) -> Result<Response, Refused> {
+    let service = service((namespace, name))?;
+    if raw.id.as_ref().is_some_and(|given| *given != id) {
+        return Err(Refused::invalid("`id` must be that of the path"));
+    }
+    raw.id = Some(id);
+    let config = &cluster.registry_config;
+    let registration = Registration::new(raw, config.ttl_seconds, &config.addresses());
+    let registration = registration.map_err(RegistryError::from)?;
+    if how.dry_run {
+        let document = json!({ "ttl_seconds": registration.ttl_seconds(), "dry_run": true });
+        return Ok(Json(document).into_response());
+    }
+    let done = cluster.registry.register(&service, &registration).await?;
+    let status = if done.is_new { StatusCode::CREATED } else { StatusCode::OK };
+    let document = json!({
+        "revision": done.revision.get(),
+        "registration": done.registration,
+        "ttl_seconds": done.ttl_seconds,
+        "beat_every_seconds": done.beat_every_seconds,
+    });
+    Ok((status, Json(document)).into_response())
+}
+
+/// `DELETE …/instances/{id}`
+pub(super) async fn deregister(
+    State(cluster): State<Arc<Cluster>>,
+    Path(path): InstancePath,
+) -> Answer {
+    let written = cluster.registry.deregister(&instance(path)?).await?;
+    Ok(Json(json!({ "revision": written.revision.get() })))
+}
+
+/// `POST …/instances/{id}/heartbeat`
+pub(super) async fn heartbeat(
+    State(cluster): State<Arc<Cluster>>,
+    Path(path): InstancePath,
+) -> Result<StatusCode, Refused> {
+    cluster.registry.heartbeat(&instance(path)?).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// One instance by its names.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Named {
+    #[serde(default = "default_namespace")]
+    namespace: String,
+    service: String,
+    id: String,
+}
+
+fn default_namespace() -> String {
+    "default".to_owned()
+}
+
+impl Named {
+    fn read(self) -> Result<InstanceRef, Refused> {
+        instance((self.namespace, self.service, self.id))
+    }
+}
+
+/// Many heartbeats at once.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Heartbeats {
+    instances: Vec<Named>,
+}
+
+/// `POST /registry/heartbeats`
+pub(super) async fn heartbeats(
+    State(cluster): State<Arc<Cluster>>,
+    Document(Heartbeats { instances }): Document<Heartbeats>,
+) -> Answer {
+    let of: Result<Vec<InstanceRef>, Refused> = instances.into_iter().map(Named::read).collect();
+    let missing = cluster.registry.heartbeats(&of?).await?.into_iter().map(|missing| {
+        json!({
+            "namespace": missing.service.namespace.as_str(),
+            "service": missing.service.name.as_str(),
+            "id": missing.id.as_str(),
+        })
+    });
+    Ok(Json(json!({ "missing": missing.collect::<Vec<Value>>() })))
+}
+
+/// How long an instance drains.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct Drain {
+    seconds: u32,
+}
+
+impl Default for Drain {
+    fn default() -> Self {
+        Self { seconds: 30 }
+    }
+}
+
+/// `POST …/instances/{id}/drain`
+pub(super) async fn drain(
+    State(cluster): State<Arc<Cluster>>,
+    Path(path): InstancePath,
+    Document(Drain { seconds }): Document<Drain>,
+) -> Answer {
+    let written = cluster.registry.drain(&instance(path)?, seconds).await?;
+    Ok(Json(json!({ "revision": written.revision.get() })))
+}
+
+/// `POST …/instances/{id}/undrain`
+pub(super) async fn undrain(
+    State(cluster): State<Arc<Cluster>>,
+    Path(path): InstancePath,
+) -> Answer {
+    let written = cluster.registry.bring_up(&instance(path)?).await?;
+    Ok(Json(json!({ "revision": written.revision.get() })))
+}
+
+/// Whether an instance is in maintenance.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Maintenance {
+    enable: bool,
+    #[serde(default)]
+    reason: String,
+}
+
+/// `POST …/instances/{id}/maintenance`
+pub(super) async fn maintenance(
+    State(cluster): State<Arc<Cluster>>,
+    Path(path): InstancePath,
+    Document(Maintenance { enable, reason }): Document<Maintenance>,
+) -> Answer {
+    let at = instance(path)?;
+    let written = if enable {
+        cluster.registry.maintain(&at, &reason).await?
+    } else {
+        cluster.registry.bring_up(&at).await?
+    };
+    Ok(Json(json!({ "revision": written.revision.get() })))
+}
+
+/// An instance's share of the calls.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Weight {
+    weight: u16,
+}
+
+/// `POST …/instances/{id}/weight`
+pub(super) async fn weight(
+    State(cluster): State<Arc<Cluster>>,
+    Path(path): InstancePath,
+    Document(Weight { weight }): Document<Weight>,
+) -> Answer {
+    let written = cluster.registry.weigh(&instance(path)?, weight).await?;
+    Ok(Json(json!({ "revision": written.revision.get() })))
+}
+
+/// A report of a ttl check.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Report {
+    name: String,
+    status: Health,
+    #[serde(default)]
+    output: String,
+}
+
+/// `POST …/instances/{id}/check`
+pub(super) async fn check(
+    State(cluster): State<Arc<Cluster>>,
+    Path(path): InstancePath,
+    Document(Report { name, status, output }): Document<Report>,
+) -> Result<StatusCode, Refused> {
+    cluster.registry.report(&instance(path)?, &name, status, &output).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// What a caller met at an instance.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Observed {
+    #[serde(flatten)]
+    instance: Named,
+    reporter: String,
+    #[serde(default = "one")]
+    callers: u32,
+    #[serde(default)]
+    why: String,
+}
+
+const fn one() -> u32 {
+    1
+}
+
+/// `POST /registry/observations`
+pub(super) async fn observe(
+    State(cluster): State<Arc<Cluster>>,
+    Document(observed): Document<Observed>,
+) -> Result<StatusCode, Refused> {
+    let Observed { instance, reporter, callers, why } = observed;
+    let (at, reporter) = (instance.read()?, named(Reporter::new(reporter))?);
+    cluster.registry.observe(&at, &reporter, callers.max(1), &why).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// The revision that the caller had read: `If-Match: "41"`; `None` when it does not say.
+fn if_match(headers: &HeaderMap) -> Result<Option<Revision>, Refused> {
+    let Some(field) = headers.get(header::IF_MATCH) else { return Ok(None) };
+    let number = field.to_str().ok().map(|text| text.trim().trim_matches('"'));
+    match number.and_then(|number| number.parse().ok()) {
+        Some(revision) => Ok(Some(Revision::new(revision))),
+        None => Err(Refused::invalid("`If-Match` must be a revision in quotes, such as \"41\"")),
+    }
+}

@@ -1,0 +1,41 @@
+//! Server-sent events, as every stream of this API sends them.
+//!
+//! `snapshot` is the whole as it is, `change` what became of it, `bookmark` how far the stream is
+//! while nothing happens, `resync` that history was lost (a `snapshot` follows), `problem` why the
+//! stream ends. `id` is the revision; a client that comes back sends the last one as
+//! `Last-Event-ID` and goes on from there.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::http::HeaderMap;
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use futures_core::Stream;
+use mainstay_store::Revision;
+use serde_json::Value;
+
+/// From one sign of life to the next on an idle stream.
+const ALIVE_EVERY: Duration = Duration::from_secs(15);
+
+/// One event.
+pub(super) fn event(name: &str, id: Option<Revision>, document: &Value) -> Event {
+    let event = Event::default().event(name).data(document.to_string());
+    match id {
+        Some(revision) => event.id(revision.get().to_string()),
+        None => event,
+    }
+}
+
+/// The answer that streams `events`.
+pub(super) fn answer(events: impl Stream<Item = Event> + Send + 'static) -> Response {
+    use futures_util::StreamExt as _;
+    let alive = KeepAlive::new().interval(ALIVE_EVERY);
+    Sse::new(events.map(Ok::<_, Infallible>)).keep_alive(alive).into_response()
+}
+
+/// How far the client was, by its `Last-Event-ID`.
+pub(super) fn last_event_id(headers: &HeaderMap) -> Option<Revision> {
+    let text = headers.get("last-event-id")?.to_str().ok()?;
+    text.parse().ok().map(Revision::new)
+}

@@ -1,0 +1,115 @@
+//! The control plane of a process: the runtime it has to itself, and the state it keeps.
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mainstay_coord::name::NodeName;
+use mainstay_core::problem::Code;
+use tokio::runtime::{Builder, Runtime};
+use tokio::sync::mpsc::UnboundedSender;
+use tokio_util::sync::CancellationToken;
+
+use super::doors::Doors;
+use super::shared::Shared;
+use super::signals::{Signals, Told};
+use super::{Role, Start, failed};
+use crate::cluster::settings::Backend;
+use crate::cluster::{Cluster, opening};
+use crate::control;
+use crate::report::Report;
+use crate::settings::Errors;
+use crate::settings::root::Meant;
+
+/// What the control plane runs on. One that keeps state has many callers at once and uses every
+/// core; beside a gateway alone one thread answers what a person asks.
+fn runtime(role: Role) -> std::io::Result<Runtime> {
+    let mut builder = if role.keeps_state() {
+        Builder::new_multi_thread()
+    } else {
+        Builder::new_current_thread()
+    };
+    builder.enable_all().thread_name("control-worker").build()
+}
+
+/// Makes the runtime of the control plane; where the role keeps state, opens the store in the data
+/// directory `data` and takes part in what it holds.
+pub(super) fn open(
+    start: &Start,
+    meant: &Meant,
+    doors: &Doors,
+    data: &Path,
+) -> Result<(Runtime, Option<Arc<Cluster>>), Errors> {
+    let runtime = runtime(start.role).map_err(|error| failed("control plane", &error))?;
+    if !start.role.keeps_state() {
+        return Ok((runtime, None));
+    }
+    let control = doors.control.local_addr().map_err(|error| failed("control port", &error))?;
+    let node = meant.node.clone().map_or_else(|| node_name(meant.store.backend, control), Ok)?;
+    let inside = runtime.enter();
+    let store = opening::open(&meant.store, data)?;
+    let registry = meant.registry.clone();
+    let started = Cluster::start(store, registry, node, control.to_string());
+    let cluster = Arc::new(runtime.block_on(started));
+    drop(inside);
+    Ok((runtime, Some(cluster)))
+}
+
+/// The host's name; with the control port where several nodes of one host may share the store.
+fn node_name(backend: Backend, control: SocketAddr) -> Result<NodeName, Errors> {
+    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    let name = match backend {
+        Backend::Embedded => host,
+        Backend::Etcd => format!("{host}-{}", control.port()),
+    };
+    NodeName::new(name).map_err(|error| {
+        let what = format!("the host's name cannot be that of a node: {error}");
+        Report::error(Code::ConfigOutOfRange, what).next("set `server.node`").into()
+    })
+}
+
+/// The control plane, on a thread of its own; signals arrive there too.
+pub(super) fn serve(
+    runtime: Runtime,
+    listener: TcpListener,
+    shared: &Arc<Shared>,
+    stop: &CancellationToken,
+    tell: UnboundedSender<Told>,
+) -> Result<std::thread::JoinHandle<()>, Errors> {
+    let mut signals = {
+        let _inside = runtime.enter();
+        Signals::listen().map_err(|error| failed("signals", &error))?
+    };
+    let (shared, stop) = (Arc::clone(shared), stop.clone());
+    let work = move || {
+        runtime.block_on(async {
+            let listen_to_signals = async {
+                loop {
+                    let told = signals.next().await;
+                    if tell.send(told).is_err() {
+                        std::future::pending::<()>().await;
+                    }
+                }
+            };
+            let cluster = shared.cluster.clone();
+            tokio::select! {
+                () = control::serve(listener, shared, stop) => (),
+                () = listen_to_signals => (),
+            }
+            if let Some(cluster) = cluster {
+                let left = cluster.leave(LEAVING_MAX).await;
+                if 0 < left {
+                    tracing::warn!(left, "tasks of the cluster were still running at the end");
+                }
+            }
+        });
+    };
+    std::thread::Builder::new()
+        .name("control".to_owned())
+        .spawn(work)
+        .map_err(|error| failed("control plane", &error))
+}
+
+/// How long each part of the cluster may take to hand over what it looks after.
+const LEAVING_MAX: Duration = Duration::from_secs(5);

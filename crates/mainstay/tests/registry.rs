@@ -1,0 +1,165 @@
+//! Services in the registry of the same process, called through its gateway.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
+
+#[path = "support/backend.rs"]
+mod backend;
+#[path = "support/support.rs"]
+mod support;
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use backend::Backend;
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use support::gateway::Gateway;
+use support::wait::until;
+
+const CONFIG: &str = r#"
+[server]
+listen = "127.0.0.1:0"
+[gateway]
+listen = ["127.0.0.1:0"]
+drain_delay_seconds = 0
+[system]
+cpu_percent_max = 0
+[route.all]
+path = "/"
+to = "order"
+[upstream.order]
+"#;
+
+/// Soon enough for a change to be "at once" on a busy machine.
+const SOON: Duration = Duration::from_secs(5);
+
+#[test]
+fn a_backend() {
+    backend::serve_if_asked();
+}
+
+fn register(node: &Gateway, id: &str, backend: &Backend) -> (u16, Value) {
+    let port = backend.address.port();
+    let document = json!({ "address": "127.0.0.1", "port": port, "ttl_seconds": 5 });
+    call(node, "PUT", &instance(id), &document)
+}
+
+fn instance(id: &str) -> String {
+    format!("/api/v1/registry/default/services/order/instances/{id}")
+}
+
+fn call(node: &Gateway, method: &str, path: &str, document: &Value) -> (u16, Value) {
+    let (status, body) = node.call(method, path, &document.to_string());
+    (status, serde_json::from_str(&body).unwrap_or(Value::Null))
+}
+
+/// The status of a call through the gateway.
+fn through(node: &Gateway) -> u16 {
+    let mut stream = TcpStream::connect(node.address(0)).unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\nhost: order\r\nconnection: close\r\n\r\n").unwrap();
+    let mut line = String::new();
+    BufReader::new(stream).read_line(&mut line).unwrap();
+    line.split(' ').nth(1).unwrap().parse().unwrap()
+}
+
+#[test]
+fn who_registers_is_called_and_who_drains_dies_or_leaves_is_not() {
+    let node = Gateway::start_dev("registry", CONFIG);
+    assert_eq!(through(&node), 503);
+    let (a, b) = (Backend::start(), Backend::start());
+    let (status, registered) = register(&node, "a", &a);
+    assert_eq!((status, registered["ttl_seconds"].as_u64()), (201, Some(5)));
+    until("the instance is called", SOON, || through(&node) == 200);
+    assert_eq!(register(&node, "a", &a).0, 200);
+
+    b.behave(201, Duration::from_millis(1));
+    assert_eq!(register(&node, "b", &b).0, 201);
+    until("both are called", SOON, || through(&node) == 201);
+    let seconds = json!({ "seconds": 60 });
+    assert_eq!(call(&node, "POST", &format!("{}/drain", instance("a")), &seconds).0, 200);
+    until("only the other one is called", SOON, || (0..20).all(|_| through(&node) == 201));
+
+    assert_eq!(call(&node, "DELETE", &instance("b"), &json!({})).0, 200);
+    until("nobody is left", SOON, || through(&node) == 503);
+    assert_eq!(call(&node, "POST", &format!("{}/undrain", instance("a")), &json!({})).0, 200);
+    until("it is back", SOON, || through(&node) == 200);
+
+    let (status, problem) =
+        call(&node, "POST", &format!("{}/heartbeat", instance("b")), &json!({}));
+    assert_eq!((status, problem["code"].as_str()), (404, Some("instance-not-found")));
+    let (_, explained) =
+        call(&node, "GET", "/api/v1/registry/default/services/order/explain", &json!({}));
+    assert_eq!(explained["instances"][0]["answered"], true);
+}
+
+#[test]
+fn what_was_registered_is_there_after_a_kill() {
+    let mut node = Gateway::start_dev("registry-kill", CONFIG);
+    let a = Backend::start();
+    assert_eq!(register(&node, "a", &a).0, 201);
+    node.signal(Signal::KILL);
+    node.ended();
+    let again = node.again("registry-killed", &[]);
+    until("it is called as before", SOON, || through(&again) == 200);
+    let (_, list) = call(&again, "GET", "/api/v1/registry/services", &json!({}));
+    assert_eq!(list["items"][0]["instances"], 1);
+}
+
+#[test]
+fn a_stream_tells_of_changes_and_goes_on_where_it_was() {
+    let node = Gateway::start_dev("registry-stream", CONFIG);
+    let a = Backend::start();
+    register(&node, "a", &a);
+    let mut stream = Stream::open(&node, "view", None);
+    let (name, id, document) = stream.next();
+    assert_eq!((&*name, document["instances"][0]["id"].as_str()), ("snapshot", Some("a")));
+    call(&node, "POST", &format!("{}/weight", instance("a")), &json!({ "weight": 7 }));
+    let (name, later, document) = stream.next();
+    assert_eq!((&*name, document["instances"][0]["weight"].as_u64()), ("change", Some(7)));
+    assert!(id < later);
+
+    let mut resumed = Stream::open(&node, "events", Some(id));
+    let (name, at, document) = resumed.next();
+    assert_eq!((&*name, at, document["put"]["weight"].as_u64()), ("change", later, Some(7)));
+    call(&node, "DELETE", &instance("a"), &json!({}));
+    assert_eq!(resumed.next().2["removed"], "a");
+    let (name, _, document) = stream.next();
+    assert_eq!((&*name, document["empty_because"].as_str()), ("change", Some("deregistered")));
+}
+
+/// A stream of server-sent events.
+struct Stream(BufReader<TcpStream>);
+
+impl Stream {
+    fn open(node: &Gateway, mode: &str, last: Option<u64>) -> Self {
+        let path = format!("/api/v1/registry/watch?services=default/order&mode={mode}");
+        let last = last.map(|last| format!("last-event-id: {last}\r\n")).unwrap_or_default();
+        let stream = node.open(&path, &last);
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        Self(BufReader::new(stream))
+    }
+
+    /// Name, id and document of the next event.
+    fn next(&mut self) -> (String, u64, Value) {
+        let (mut name, mut id) = (String::new(), 0);
+        let mut document = None;
+        loop {
+            let mut line = String::new();
+            assert_ne!(self.0.read_line(&mut line).unwrap(), 0, "the stream ended");
+            let line = line.trim_end();
+            if let Some(text) = line.strip_prefix("event: ") {
+                text.clone_into(&mut name);
+            } else if let Some(text) = line.strip_prefix("id: ") {
+                id = text.parse().unwrap();
+            } else if let Some(text) = line.strip_prefix("data: ") {
+                document = Some(serde_json::from_str(text).unwrap());
+            } else if line.is_empty()
+                && let Some(document) = document.take()
+            {
+                return (name, id, document);
+            }
+        }
+    }
+}
