@@ -1,0 +1,21 @@
+//! What the control plane's API says and is told, as types.
+//!
+//! Server and clients use the same ones, so that neither can send what the other does not know.
+//! There is no behaviour here: a document is checked by whoever acts on it.
+//!
+//! - Names are `snake_case`; lengths of time are whole or broken seconds and end in `_seconds`;
+//!   moments are RFC 3339, by the wall clock of the node that answers, and never to be decided by.
+//! - Documents of requests refuse keys nobody knows. Those of answers and events do not: within v1
+//!   fields are added, and a client passes over what it does not know.
+//! - Numbers stay below 2⁵³, since JSON is read into doubles in places. What may be larger, such as
+//!   the id of a session, is text.
+//!
+//! | what | module |
+//! |---|---|
+//! | sessions, locks, semaphores, elections | [`lock`] |
+//! | why something did not work | [`problem`] |
+//! | events of streams | [`stream`] |
+
+pub mod lock;
+pub mod problem;
+pub mod stream;
