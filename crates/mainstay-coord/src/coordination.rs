@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use crate::clock::Timer;
 use crate::figures::Figures;
 use crate::keys;
-use crate::lock::Locks;
+use crate::lock::{Locks, Losses};
 use crate::patience::Patience;
 use crate::session::Sessions;
 use crate::tasks::Tasks;
@@ -28,6 +28,7 @@ struct Shared {
     tasks: Tasks,
     figures: Figures,
     fence: Mutex<Fence>,
+    losses: Arc<Losses>,
 }
 
 /// What is added to create revisions, as this node last read it.
@@ -48,6 +49,7 @@ impl Coordination {
             tasks: Tasks::default(),
             figures: Figures::default(),
             fence: Mutex::default(),
+            losses: Arc::default(),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -119,6 +121,10 @@ impl Coordination {
 
     pub(crate) fn tasks(&self) -> &Tasks {
         &self.shared.tasks
+    }
+
+    pub(crate) fn losses(&self) -> &Arc<Losses> {
+        &self.shared.losses
     }
 
     /// The base of tokens as last read.

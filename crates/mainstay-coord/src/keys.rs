@@ -23,10 +23,10 @@ mod registry;
 #[cfg(test)]
 mod tests;
 
-use mainstay_store::{Key, LeaseId};
+use mainstay_store::{Key, LeaseId, Range};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
-pub use queue::{Area, Place, Slot, area, parse_slot};
+pub use queue::{Area, Place, Slot, area, parse_session, parse_slot};
 pub use registry::{InstanceRef, RegistryArea, RegistryKey, ServiceRef, node, parse_registry};
 
 /// What stays as it is inside a segment, besides letters and digits.
@@ -47,6 +47,16 @@ pub fn unescape(segment: &str) -> Option<String> {
 /// What is added to every create revision to make a fencing token. Missing is 0.
 pub fn fence_base() -> Key {
     made("meta/fence_base".to_owned())
+}
+
+/// The records of all sessions.
+pub fn sessions() -> Range {
+    Range::prefix("ses/")
+}
+
+/// The session whose record stands at `key`; `None` for every other key.
+pub fn parse_session_key(key: &Key) -> Option<LeaseId> {
+    parse_session(std::str::from_utf8(key).ok()?.strip_prefix("ses/")?)
 }
 
 /// The record of a session.

@@ -35,6 +35,7 @@ mod enter;
 mod error;
 mod held;
 pub mod line;
+mod losses;
 mod record;
 mod request;
 
@@ -43,6 +44,8 @@ pub use doors::{LockStatus, Locks};
 pub use error::{Holder, LockError};
 pub use held::Held;
 pub(crate) use held::lost_entry;
+pub(crate) use losses::Losses;
+pub use losses::{Following, Holdings, News};
 pub use record::{Past, Reason, Token};
 pub(crate) use request::checked_value;
 pub use request::{Grant, Released, Request, Wait, Want};

@@ -22,6 +22,7 @@ mod explain;
 mod faults;
 mod guard;
 mod limits;
+mod locks;
 mod moment;
 mod registry;
 mod routes;
@@ -78,7 +79,7 @@ fn router(shared: Arc<Shared>) -> Router {
 
 fn calls(cluster: Option<Arc<Cluster>>) -> Router<Arc<Shared>> {
     let agreed = match cluster {
-        Some(cluster) => registry::calls().with_state(cluster),
+        Some(cluster) => registry::calls().merge(locks::calls()).with_state(cluster),
         None => Router::new(),
     };
     Router::new()

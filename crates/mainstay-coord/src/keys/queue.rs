@@ -125,7 +125,7 @@ pub fn parse_slot(key: &Key) -> Option<(Place, Slot)> {
 }
 
 /// A session as it is written: sixteen hexadecimal digits.
-fn parse_session(text: &str) -> Option<LeaseId> {
+pub fn parse_session(text: &str) -> Option<LeaseId> {
     let id = LeaseId::new(u64::from_str_radix(text, 16).ok()?)?;
     (id.to_string() == text).then_some(id)
 }

@@ -8,7 +8,7 @@ use super::desk::{Desk, not_held};
 use super::error::LockError;
 use super::line::{Line, Waiter};
 use super::record::{Past, Reason, Token};
-use super::request::{Grant, Released, Request};
+use super::request::{Grant, Released, Request, checked_value};
 use crate::coordination::Coordination;
 use crate::events;
 use crate::keys::{self, Area, Place};
@@ -175,6 +175,28 @@ impl Locks {
             }
         }
         Ok(BoundPage { places, next: None })
+    }
+
+    /// Changes what the leader of `place` proclaims, whose term is `token`.
+    ///
+    /// # Errors
+    ///
+    /// [`LockError::RequestInvalid`] when the value is longer than 4,096 bytes;
+    /// [`LockError::NotHeld`], [`LockError::Session`], what the store said.
+    ///
+    /// # Cancel safety
+    ///
+    /// Whether it is proclaimed is open; repeating it does no harm.
+    pub async fn proclaim(
+        &self,
+        credential: &Credential,
+        place: &Place,
+        token: Token,
+        value: String,
+    ) -> Result<(), LockError> {
+        let value = checked_value(value)?;
+        let (desk, held) = self.find(credential, place, token).await?;
+        desk.proclaim((&held.key, held.created), token, &value).await
     }
 
     /// Takes something from whoever holds it with `token`; a holder who can be reached is told.

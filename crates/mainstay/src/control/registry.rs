@@ -183,7 +183,7 @@ fn instance((namespace, name, id): (String, String, String)) -> Result<InstanceR
 }
 
 /// A name, or why it is none.
-fn named<T>(name: Result<T, mainstay_coord::name::NameInvalid>) -> Result<T, Refused> {
+pub(super) fn named<T>(name: Result<T, mainstay_coord::name::NameInvalid>) -> Result<T, Refused> {
     name.map_err(|error| Refused::invalid(error.to_string()))
 }
 

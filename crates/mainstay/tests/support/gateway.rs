@@ -192,10 +192,22 @@ impl Gateway {
     /// A call of the control port.
     #[track_caller]
     pub(crate) fn call(&self, method: &str, path: &str, body: &str) -> (u16, String) {
+        self.call_with(method, path, "", body)
+    }
+
+    /// The same with more headers, each a whole line.
+    #[track_caller]
+    pub(crate) fn call_with(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &str,
+        body: &str,
+    ) -> (u16, String) {
         let mut stream = TcpStream::connect(self.control).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let ask = format!(
-            "{method} {path} HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+            "{method} {path} HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {}\r\ncontent-length: {}\r\nconnection: close\r\n{headers}\r\n{body}",
             self.control,
             self.token,
             body.len()

@@ -1,0 +1,137 @@
+//! Sessions of holders elsewhere.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::sse::Event;
+use axum::response::{IntoResponse, Response};
+use futures_util::stream::{self, Stream};
+use mainstay_api::lock::{
+    Area as ApiArea, HeldPlace, LossReason, OpenSession, SessionChange, SessionOpened,
+    SessionRenewed, SessionSnapshot,
+};
+use mainstay_api::stream as names;
+use mainstay_coord::lock::{Following, News, Token};
+use mainstay_coord::name::OwnerName;
+use mainstay_coord::session::Owner;
+use mainstay_coord::{Area, Loss, Place};
+use serde_json::json;
+
+use super::credential;
+use crate::cluster::Cluster;
+use crate::control::answer::{Document, Refused};
+use crate::control::registry::named;
+use crate::control::sse;
+
+/// `POST /sessions`
+pub(super) async fn open(
+    State(cluster): State<Arc<Cluster>>,
+    Document(ask): Document<OpenSession>,
+) -> Result<Response, Refused> {
+    let (host, name) =
+        (named(OwnerName::new(ask.owner.host))?, named(OwnerName::new(ask.owner.name))?);
+    let ttl = super::seconds("ttl_seconds", ask.ttl_seconds)?;
+    let owner = Owner::new(host, ask.owner.pid, name);
+    let opened = cluster.coordination.sessions().open(owner, ttl).await?;
+    let document = SessionOpened {
+        session: opened.credential.session.to_string(),
+        secret: opened.credential.secret.reveal().to_owned(),
+        ttl_seconds: opened.ttl.as_secs_f64(),
+    };
+    Ok((StatusCode::CREATED, Json(document)).into_response())
+}
+
+/// `PUT /sessions/{id}/renew`
+pub(super) async fn renew(
+    State(cluster): State<Arc<Cluster>>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Result<Json<SessionRenewed>, Refused> {
+    let credential = credential(&id, &headers)?;
+    let ttl: Duration = cluster.coordination.sessions().renew(&credential).await?;
+    Ok(Json(SessionRenewed { ttl_seconds: ttl.as_secs_f64() }))
+}
+
+/// `DELETE /sessions/{id}`
+pub(super) async fn end(
+    State(cluster): State<Arc<Cluster>>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Result<StatusCode, Refused> {
+    cluster.coordination.sessions().end(&credential(&id, &headers)?).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `GET /sessions/{id}/stream`
+pub(super) async fn stream(
+    State(cluster): State<Arc<Cluster>>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Refused> {
+    let credential = credential(&id, &headers)?;
+    let following = cluster.coordination.locks().follow(&credential).await?;
+    Ok(sse::answer(told(following)))
+}
+
+fn told(following: Following) -> impl Stream<Item = Event> + Send {
+    stream::unfold(Some(following), |following| async move {
+        let mut following = following?;
+        match following.next().await {
+            Ok(Some(news)) => Some((event(&news), Some(following))),
+            Ok(None) => None,
+            Err(error) => {
+                let why = json!({ "code": error.code().as_str(), "detail": error.to_string() });
+                Some((sse::event(names::PROBLEM, None, &why), None))
+            }
+        }
+    })
+}
+
+fn event(news: &News) -> Event {
+    match news {
+        News::Holds(holdings) => {
+            let held = holdings.held.iter().map(|(place, token)| held(place, *token)).collect();
+            let document = SessionSnapshot { revision: holdings.revision.get(), held };
+            sse::event(names::SNAPSHOT, Some(holdings.revision), &json!(document))
+        }
+        News::Lost { revision, place, token, loss } => {
+            let (place, reason) = (held(place, *token), reason(*loss));
+            let document = SessionChange::Lost { place, reason };
+            sse::event(names::CHANGE, Some(*revision), &json!(document))
+        }
+        News::Ended => {
+            let document = SessionChange::Ended { reason: LossReason::SessionGone };
+            sse::event(names::CHANGE, None, &json!(document))
+        }
+    }
+}
+
+fn held(place: &Place, token: Token) -> HeldPlace {
+    HeldPlace {
+        area: area(place.area),
+        namespace: place.namespace.to_string(),
+        name: place.name.to_string(),
+        token: token.get(),
+    }
+}
+
+/// An area as documents name it.
+pub(super) const fn area(area: Area) -> ApiArea {
+    match area {
+        Area::Lock => ApiArea::Lock,
+        Area::Semaphore => ApiArea::Semaphore,
+        Area::Election => ApiArea::Election,
+    }
+}
+
+const fn reason(loss: Loss) -> LossReason {
+    match loss {
+        Loss::Expired => LossReason::Expired,
+        Loss::SessionGone => LossReason::SessionGone,
+        Loss::Revoked => LossReason::Revoked,
+        Loss::StoreRegressed => LossReason::StoreRegressed,
+    }
+}
