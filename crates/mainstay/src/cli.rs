@@ -4,6 +4,7 @@
 //! know. A verb is a function from its arguments and a [`Session`] to an exit code; it never
 //! prints past the session, so tests run whole commands without a process.
 
+mod agreed;
 mod arguments;
 mod calls;
 mod check;
@@ -97,6 +98,9 @@ pub fn run(arguments: Vec<OsString>, session: &mut Session<'_>) -> u8 {
         Command::Route { verb } => calls::route(verb, session),
         Command::Circuit { verb } => calls::circuit(verb, session),
         Command::Limit { verb } => calls::limit(verb, session),
+        Command::Service { verb } => agreed::service(verb, session),
+        Command::Instance { verb } => agreed::instance(verb, session),
+        Command::Lock { verb } => agreed::lock(verb, session),
         Command::Fault { verb } => faults::run(verb, session),
         Command::Explain(arguments) => explain::run(arguments, session),
         Command::Check(arguments) => check::run(arguments, session),

@@ -1,5 +1,7 @@
 //! The grammar. Nouns are singular, flags are long; short are only `-o -f -w -n -q -v -y -h`.
 
+pub(super) mod agreed;
+
 use std::path::PathBuf;
 
 use clap::{Arg, Args, CommandFactory, Parser, Subcommand, ValueEnum};
@@ -91,6 +93,24 @@ pub(super) enum Command {
     Limit {
         #[command(subcommand)]
         verb: Limit,
+    },
+    /// Services and who can answer for them.
+    #[command(after_help = examples("service list", "service explain order"))]
+    Service {
+        #[command(subcommand)]
+        verb: agreed::Service,
+    },
+    /// Instances of services.
+    #[command(after_help = examples("instance register order 10.0.0.7:8080", "instance drain order 10.0.0.7:8080"))]
+    Instance {
+        #[command(subcommand)]
+        verb: agreed::Instance,
+    },
+    /// Locks: who holds them, who waits.
+    #[command(after_help = examples("lock list", "lock show jobs/nightly"))]
+    Lock {
+        #[command(subcommand)]
+        verb: agreed::Lock,
     },
     /// Faults put in on purpose; every one ends by itself.
     #[command(after_help = examples("fault list", "fault set abort=503 --service order --percent 20 --reason 'drill'"))]

@@ -167,7 +167,11 @@ fn set_mode(force: &Force, mode: &str, why: Option<String>, session: &mut Sessio
 }
 
 /// Says what will happen and wants the name typed, unless `--yes`.
-fn confirm(name: &str, consequence: &str, session: &mut Session<'_>) -> Result<(), Errors> {
+pub(super) fn confirm(
+    name: &str,
+    consequence: &str,
+    session: &mut Session<'_>,
+) -> Result<(), Errors> {
     if session.global.yes {
         return Ok(());
     }
