@@ -101,6 +101,7 @@ pub fn run(arguments: Vec<OsString>, session: &mut Session<'_>) -> u8 {
         Command::Service { verb } => agreed::service(verb, session),
         Command::Instance { verb } => agreed::instance(verb, session),
         Command::Lock { verb } => agreed::lock(verb, session),
+        Command::Store { verb } => agreed::store(verb, session),
         Command::Fault { verb } => faults::run(verb, session),
         Command::Explain(arguments) => explain::run(arguments, session),
         Command::Check(arguments) => check::run(arguments, session),

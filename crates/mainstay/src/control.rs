@@ -28,6 +28,7 @@ mod registry;
 mod routes;
 mod settings;
 mod sse;
+mod store;
 
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -79,7 +80,9 @@ fn router(shared: Arc<Shared>) -> Router {
 
 fn calls(cluster: Option<Arc<Cluster>>) -> Router<Arc<Shared>> {
     let agreed = match cluster {
-        Some(cluster) => registry::calls().merge(locks::calls()).with_state(cluster),
+        Some(cluster) => {
+            registry::calls().merge(locks::calls()).merge(store::calls()).with_state(cluster)
+        }
         None => Router::new(),
     };
     Router::new()

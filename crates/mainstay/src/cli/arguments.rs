@@ -112,6 +112,12 @@ pub(super) enum Command {
         #[command(subcommand)]
         verb: agreed::Lock,
     },
+    /// The store of agreed state.
+    #[command(after_help = examples("store status", "store range --prefix ins/"))]
+    Store {
+        #[command(subcommand)]
+        verb: agreed::Store,
+    },
     /// Faults put in on purpose; every one ends by itself.
     #[command(after_help = examples("fault list", "fault set abort=503 --service order --percent 20 --reason 'drill'"))]
     Fault {

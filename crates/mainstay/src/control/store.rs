@@ -1,0 +1,142 @@
+//! The store itself, for operators: how it stands, what it holds, one number for all of it.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use mainstay_core::problem::Code;
+use mainstay_store::hash::{Take, hash};
+use mainstay_store::{Error, Range, RangeRequest, Revision, Select};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::answer::{Answer, Asked, Document, Refused};
+use crate::cluster::Cluster;
+
+/// Keys of one page, unless fewer are asked for.
+const PAGE_MAX: u32 = 1_000;
+
+/// The calls.
+pub(super) fn calls() -> Router<Arc<Cluster>> {
+    Router::new()
+        .route("/store/status", get(status))
+        .route("/store/range", get(range))
+        .route("/store/hash", get(hashed))
+        .route("/store/compact", post(compact))
+}
+
+/// `GET /store/status`
+async fn status(State(cluster): State<Arc<Cluster>>) -> Answer {
+    let status = cluster.store.status().await?;
+    Ok(Json(json!({
+        "backend": status.backend,
+        "store": status.store.to_string(),
+        "node": cluster.node.as_str(),
+        "state": status.state.as_str(),
+        "revision": status.revision.get(),
+        "compacted": status.compacted.get(),
+        "bytes": status.bytes,
+        "leases": status.leases,
+        "watchers": status.watchers,
+    })))
+}
+
+/// Which keys.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Which {
+    prefix: String,
+    /// Go on after this key.
+    after: Option<String>,
+    limit: u32,
+    at: Option<u64>,
+}
+
+impl Default for Which {
+    fn default() -> Self {
+        Self { prefix: String::new(), after: None, limit: PAGE_MAX, at: None }
+    }
+}
+
+/// `GET /store/range`: names, sizes and revisions. Values stay where they are: they hold secrets.
+async fn range(State(cluster): State<Arc<Cluster>>, Asked(which): Asked<Which>) -> Answer {
+    let limit = std::num::NonZeroU32::new(which.limit.min(PAGE_MAX));
+    let limit = limit.ok_or_else(|| Refused::invalid("`limit` must be 1 to 1000"))?;
+    let mut of = Range::prefix(which.prefix);
+    if let Some(after) = which.after {
+        let key = mainstay_store::Key::new(after).map_err(Refused::from)?;
+        of = of.after(&key);
+    }
+    let mut request = RangeRequest::new(Select::new(of).limit(limit));
+    request.at = which.at.map(Revision::new);
+    let page = cluster.store.range(request).await?;
+    let items = page.entries.iter().map(|entry| {
+        json!({
+            "key": entry.key.to_string(),
+            "bytes": entry.value.len(),
+            "create_revision": entry.create_revision.get(),
+            "mod_revision": entry.mod_revision.get(),
+            "version": entry.version,
+            "lease": entry.lease.map(|lease| lease.to_string()),
+        })
+    });
+    let items: Vec<Value> = items.collect();
+    let last = page.entries.last().filter(|_| page.more);
+    Ok(Json(json!({
+        "items": items,
+        "next": last.map(|entry| entry.key.to_string()),
+        "count": page.count,
+        "revision": page.revision.get(),
+    })))
+}
+
+/// As of when, and what is taken into account.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Hash {
+    at: Option<u64>,
+    content: bool,
+}
+
+/// `GET /store/hash`
+async fn hashed(State(cluster): State<Arc<Cluster>>, Asked(ask): Asked<Hash>) -> Answer {
+    let take = if ask.content { Take::Content } else { Take::Everything };
+    let at = ask.at.map(Revision::new);
+    let hashed = hash(&*cluster.store, Range::prefix(""), at, take).await?;
+    let digits: String = hashed.sha256.iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok(Json(json!({
+        "revision": hashed.revision.get(),
+        "entries": hashed.entries,
+        "sha256": digits,
+    })))
+}
+
+/// Up to where history goes.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Compact {
+    revision: u64,
+}
+
+/// `POST /store/compact`
+async fn compact(
+    State(cluster): State<Arc<Cluster>>,
+    Document(Compact { revision }): Document<Compact>,
+) -> Answer {
+    cluster.store.compact(Revision::new(revision)).await?;
+    Ok(Json(json!({ "compacted": revision })))
+}
+
+impl From<Error> for Refused {
+    fn from(error: Error) -> Self {
+        let refused = Self::new(error.code(), error.to_string()).with_effect(error.effect());
+        match error {
+            Error::Busy { retry_after } => refused.retry_after(retry_after),
+            _ if error.code() == Code::StoreUnavailable => {
+                refused.retry_after(std::time::Duration::from_secs(1))
+            }
+            _ => refused,
+        }
+    }
+}
