@@ -92,17 +92,21 @@ impl RawCanary {
             Err(CentreError::TooLarge { what, found, unit: "members", max })
         };
         at_most("clients", self.clients.len(), CLIENTS_MAX)?;
-        at_most("labels", self.labels.len(), LABELS_MAX)?;
         for client in &self.clients {
             ClientId::new(client.clone())?;
         }
-        let is_long = |(key, value): (&String, &String)| 128 < key.len() || 512 < value.len();
-        if self.labels.iter().any(is_long) {
-            let problem = "must have keys of at most 128 and values of at most 512 bytes";
-            return Err(CentreError::invalid("canary.labels", problem));
-        }
-        Ok(())
+        labels_fit("canary.labels", &self.labels)
     }
+}
+
+fn labels_fit(field: &str, labels: &BTreeMap<String, String>) -> Result<(), CentreError> {
+    let is_long = |(key, value): (&String, &String)| 128 < key.len() || 512 < value.len();
+    if LABELS_MAX < labels.len() || labels.iter().any(is_long) {
+        let problem =
+            "must be at most 64, with keys of at most 128 and values of at most 512 bytes";
+        return Err(CentreError::invalid(field, problem));
+    }
+    Ok(())
 }
 
 /// A gradual release under way.
@@ -141,6 +145,13 @@ pub struct Client {
     pub id: ClientId,
     /// What it says of itself.
     pub labels: BTreeMap<String, String>,
+}
+
+impl Client {
+    /// Refuses more labels than a node would keep for each of its clients.
+    pub(super) fn check(&self) -> Result<(), CentreError> {
+        labels_fit("labels", &self.labels)
+    }
 }
 
 /// The release `client` gets. Who does not say its name gets what most get.

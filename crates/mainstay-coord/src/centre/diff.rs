@@ -8,8 +8,9 @@ use similar::TextDiff;
 
 use super::item::Item;
 
-/// Longest search for the smallest difference of one item; then a larger one is told.
-const SEARCH_MAX: Duration = Duration::from_millis(100);
+/// Longest search for the smallest differences, of all items; then larger ones are told. The
+/// thread that searches serves others, too.
+const SEARCH_MAX: Duration = Duration::from_millis(200);
 
 /// Longest unified text of a whole difference; items beyond it are named only.
 const UNIFIED_BYTES_MAX: usize = 1_048_576;
@@ -85,22 +86,24 @@ pub fn diff(
     (from, old): (u64, &BTreeMap<String, Item>),
     (to, new): (u64, &BTreeMap<String, Item>),
 ) -> Diff {
+    let found = changes(old, new, |old, new| old == new);
+    let search = SEARCH_MAX / u32::try_from(found.len().max(1)).unwrap_or(u32::MAX);
     let mut left = UNIFIED_BYTES_MAX;
     let shown = |ItemChange { item, change }: ItemChange| {
         let (old, new) = (old.get(&item), new.get(&item));
         let secret = old.into_iter().chain(new).any(|item| item.secret);
         let content = |item: Option<&Item>| item.map(|item| item.content.clone());
         let (old, new) = (content(old).unwrap_or_default(), content(new).unwrap_or_default());
-        let unified = if secret || old == new { None } else { Some(unified(&old, &new)) };
+        let unified = if secret || old == new { None } else { Some(unified(&old, &new, search)) };
         let unified = unified.filter(|text| text.len() <= left);
         left -= unified.as_ref().map_or(0, String::len);
         ItemDiff { item, change, secret, unified }
     };
-    let items = changes(old, new, |old, new| old == new).into_iter().map(shown).collect();
+    let items = found.into_iter().map(shown).collect();
     Diff { from, to, items }
 }
 
-fn unified(old: &str, new: &str) -> String {
-    let diff = TextDiff::configure().timeout(SEARCH_MAX).diff_lines(old, new);
+fn unified(old: &str, new: &str, search: Duration) -> String {
+    let diff = TextDiff::configure().timeout(search).diff_lines(old, new);
     diff.unified_diff().context_radius(3).to_string()
 }

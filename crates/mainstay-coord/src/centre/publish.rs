@@ -36,6 +36,13 @@ pub struct Published {
     pub changed: Vec<ItemChange>,
 }
 
+impl Published {
+    const fn unchanged(release: u64, at: Revision) -> Self {
+        let revision = at.get();
+        Self { release, revision, is_new: false, canary: false, changed: Vec::new() }
+    }
+}
+
 /// What a release is made from.
 enum Source<'a> {
     Items(&'a Wanted, Option<&'a RawCanary>),
@@ -105,6 +112,7 @@ impl Centre {
         editor: &Editor,
     ) -> Result<Diff, CentreError> {
         let wanted = Wanted::new(publication)?;
+        publication.canary.as_ref().map_or(Ok(()), RawCanary::check)?;
         let ground = self.shared.ground(group).await?;
         may_append(group, &ground, editor)?;
         not_running(group, &ground)?;
@@ -214,12 +222,10 @@ impl Shared {
     /// What to do next, as the group is now.
     async fn step(&self, errand: &Errand<'_>, tried: Option<u64>) -> Result<Next, CentreError> {
         let Errand { group, editor, note, source, id } = errand;
-        if let Some(tried) = tried {
-            match self.release(group, tried, None).await {
-                Ok((found, written)) if found.id == *id => return Ok(Next::Done(written)),
-                Ok(_) | Err(CentreError::ReleaseNotFound { .. }) => {}
-                Err(error) => return Err(error),
-            }
+        if let Some(tried) = tried
+            && let Some(written) = self.came_through(group, tried, id).await?
+        {
+            return Ok(Next::Done(written));
         }
         let ground = self.ground(group).await?;
         may_append(group, &ground, editor)?;
@@ -238,13 +244,7 @@ impl Shared {
         let mut head = ground.head.next(id);
         head.last = number;
         let mut compares = vec![Compare::unchanged_since(&group.head(), ground.written)];
-        let same = Published {
-            release: base.number,
-            revision: ground.at.get(),
-            is_new: false,
-            canary: false,
-            changed: Vec::new(),
-        };
+        let same = Published::unchanged(base.number, ground.at);
         match source {
             Source::Rollback(to) => {
                 let (old, written) = self.release(group, *to, Some(ground.at)).await?;
@@ -265,6 +265,9 @@ impl Shared {
                 let mut plan = self.plan(group, &ground, wanted).await?;
                 compares.append(&mut plan.compares);
                 let (ops, changed) = (std::mem::take(&mut plan.ops), plan.changed.clone());
+                if changed.is_empty() && base.number == 0 {
+                    return Err(CentreError::GroupNotFound { group: (*group).clone() });
+                }
                 if changed.is_empty() {
                     self.put_away(errand, &ground, compares, ops).await?;
                     return Ok(Next::Same(same));
@@ -281,6 +284,20 @@ impl Shared {
                 (record.items, record.keys) = (rows, keys);
                 Ok(Next::append(Step { record, head, blobs, compares, ops, changed }))
             }
+        }
+    }
+
+    /// When release `tried` was written, if the publication `id` wrote it.
+    async fn came_through(
+        &self,
+        group: &GroupRef,
+        tried: u64,
+        id: &str,
+    ) -> Result<Option<Revision>, CentreError> {
+        match self.release(group, tried, None).await {
+            Ok((found, written)) => Ok(Some(written).filter(|_| *found.id == *id)),
+            Err(CentreError::ReleaseNotFound { .. }) => Ok(None),
+            Err(error) => Err(error),
         }
     }
 

@@ -130,13 +130,15 @@ impl Centre {
     ///
     /// # Errors
     ///
-    /// [`CentreError::Loading`], [`CentreError::TooLarge`] for more than 100 groups.
+    /// [`CentreError::Loading`], [`CentreError::TooLarge`] for more than 100 groups,
+    /// [`CentreError::Invalid`] for more than 64 labels, or too long ones.
     pub fn subscribe(&self, interest: Interest) -> Result<Subscription, CentreError> {
         let Interest { client, groups, secrets } = interest;
         if GROUPS_MAX < groups.len() {
             let (what, found) = ("subscription".to_owned(), groups.len());
             return Err(CentreError::TooLarge { what, found, unit: "groups", max: GROUPS_MAX });
         }
+        client.check()?;
         let unix_ms = self.shared.timer.unix_millis();
         let mut local = self.shared.loaded()?;
         let mut followed = Vec::with_capacity(groups.len());
@@ -157,7 +159,8 @@ impl Centre {
     ///
     /// # Errors
     ///
-    /// [`CentreError::Loading`], [`CentreError::GroupNotFound`].
+    /// [`CentreError::Loading`], [`CentreError::GroupNotFound`], [`CentreError::Invalid`] as for a
+    /// subscription.
     pub fn report(
         &self,
         group: &GroupRef,
@@ -165,6 +168,7 @@ impl Centre {
         release: u64,
         verdict: &Verdict,
     ) -> Result<(), CentreError> {
+        client.check()?;
         let mut local = self.shared.loaded()?;
         let missing = || CentreError::GroupNotFound { group: group.clone() };
         let known = local.copy.group(group).ok_or_else(missing)?;

@@ -39,6 +39,9 @@ async fn nothing_changed_gives_no_new_number() {
     let again = publish(&node, &group, &["a=1", "-missing"]).await.unwrap();
     assert_eq!((again.release, again.is_new), (1, false));
     assert!(again.changed.is_empty());
+    let drafted = publication(json!({ "from_drafts": true }));
+    let nothing = node.publish(&super::stage::group("none"), &drafted, &anna()).await;
+    assert_eq!(nothing.unwrap_err().code(), Code::ConfigNotFound);
     let empty = publish(&node, &group, &[]).await.unwrap_err();
     assert_eq!(empty.to_string(), "items must not be empty without `from_drafts`");
     // The format is part of it.

@@ -124,6 +124,9 @@ async fn a_held_release_that_was_swept_is_told_from_the_start() {
     let mut told = node.subscribe(interest("x", &[(payment(), Some(77))])).unwrap();
     let update = told.next().await;
     assert_eq!((update.from, update.changed[0].change), (0, Turn::Added));
+    let mut wordy = interest("x", &[]);
+    wordy.client.labels.insert("k".to_owned(), "v".repeat(513));
+    assert!(node.subscribe(wordy).is_err());
     let groups: Vec<_> = (0..101).map(|n| (group(&format!("g{n}")), None)).collect();
     assert!(node.subscribe(interest("x", &groups)).is_err());
 }
