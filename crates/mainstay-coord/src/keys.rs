@@ -13,11 +13,17 @@
 //! | `ins/<ns>/<service>` | which instance went last, and why | – |
 //! | `ins/<ns>/<service>/<instance>` | an instance, with its owner and its registration | – |
 //! | `obs/<ns>/<service>/<instance>/<reporter>` | a caller met failures there | 30 s |
+//! | `cfg/<ns>/<group>/head` | which release is in force, and the canary | – |
+//! | `cfg/<ns>/<group>/rel/<n>` | a release: its items, who, when, why | – |
+//! | `cfg/<ns>/<group>/draft/<item>`, `…/draft` | a draft; that drafts were edited | publishing |
+//! | `blob/<hash>` | a content, after eight bytes that say when it was put | sweeping |
+//! | `hold/<node>/<ns>/<group>/<chunk>` | which client holds which release | the node |
 //!
 //! A segment is percent-encoded outside `[A-Za-z0-9._~-]`, so a name holds no `/` once it is part
 //! of a key, and `prefix/` covers exactly what lies under it. Nobody writes a key by hand: names
 //! come in checked, keys go out of the builders here.
 
+mod centre;
 mod queue;
 mod registry;
 #[cfg(test)]
@@ -26,6 +32,7 @@ mod tests;
 use mainstay_store::{Key, LeaseId, Range};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
+pub use centre::{CentreKey, GroupRef, blob, blobs, configuration, holds, parse_centre};
 pub use queue::{Area, Place, Slot, area, parse_session, parse_slot};
 pub use registry::{InstanceRef, RegistryArea, RegistryKey, ServiceRef, node, parse_registry};
 

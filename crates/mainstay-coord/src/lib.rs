@@ -12,15 +12,19 @@
 //! | locks, read-write locks, semaphores; who holds and who waits: a machine | [`lock`], [`lock::line`] |
 //! | leader election | [`election`] |
 //! | who can answer for a service; whether it can do its work | [`registry`], [`health`] |
-//! | counters | [`figures`], [`registry::figures`] |
+//! | configuration: releases of whole groups, pushed to whoever holds them | [`centre`] |
+//! | keys that wrap other keys | [`keyring`] |
+//! | counters | [`figures`], [`registry::figures`], [`centre::figures`] |
 
 pub mod belief;
+pub mod centre;
 pub mod clock;
 pub mod coordination;
 pub mod election;
 mod events;
 pub mod figures;
 pub mod health;
+pub mod keyring;
 pub mod keys;
 pub mod lock;
 pub mod name;
@@ -32,9 +36,11 @@ pub mod session;
 mod tasks;
 
 pub use belief::{Loss, Standing};
+pub use centre::{Centre, CentreError};
 pub use clock::{BootClock, HandClock, Timer};
 pub use coordination::Coordination;
 pub use election::{Leader, Leadership, Observer};
-pub use keys::{Area, InstanceRef, Place, ServiceRef};
+pub use keyring::{Keyring, KeyringError, KeyringFile};
+pub use keys::{Area, GroupRef, InstanceRef, Place, ServiceRef};
 pub use lock::{Grant, Held, LockError, Locks, Request, Token, Wait};
 pub use session::{Credential, Owner, Session, SessionError, Sessions};

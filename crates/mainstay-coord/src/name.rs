@@ -69,6 +69,12 @@ names! {
     NodeName: "node", 255, "1 to 255 bytes without control characters", is_printable;
     /// Whoever reports what it met when calling an instance: a gateway, a library.
     Reporter: "reporter", 255, "1 to 255 bytes without control characters", is_printable;
+    /// A group of configuration: what is published together.
+    GroupName: "group", 127, "1 to 127 of A-Z, a-z, 0-9, `.`, `_` and `-`", is_plain;
+    /// An item of a group, often the name of a file.
+    ItemName: "item", 127, "1 to 127 of A-Z, a-z, 0-9, `.`, `_` and `-`", is_plain;
+    /// Whoever holds configuration, the same after a restart: an instance id, a host name.
+    ClientId: "client", 255, "1 to 255 bytes without control characters", is_printable;
 }
 
 impl RequestId {
@@ -80,6 +86,10 @@ impl RequestId {
 
 const fn is_printable(byte: u8) -> bool {
     !byte.is_ascii_control()
+}
+
+const fn is_plain(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-')
 }
 
 #[cfg(test)]

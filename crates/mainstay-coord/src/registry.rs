@@ -47,7 +47,7 @@ pub mod service;
 pub mod share;
 mod shared;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub mod view;
 mod write;
 

@@ -210,6 +210,30 @@ codes! {
     /// A check may not be sent there.
     EgressRefused = "egress-refused", 422, 7, "The target is not allowed";
 
+    // The config centre and the keyring.
+    /// No such group or item of configuration.
+    ConfigNotFound = "config-not-found", 404, 5, "Configuration not found";
+    /// No such release, or it was swept.
+    ReleaseNotFound = "release-not-found", 404, 5, "Release not found";
+    /// No gradual release is under way.
+    CanaryNotFound = "canary-not-found", 404, 5, "No gradual release is under way";
+    /// A gradual release is under way.
+    CanaryRunning = "canary-running", 409, 9, "A gradual release is under way";
+    /// Somebody else published since it was read.
+    RevisionMoved = "revision-moved", 412, 9, "It was published meanwhile";
+    /// Content that is not of its format.
+    FormatInvalid = "format-invalid", 422, 3, "Content does not have its format";
+    /// Content that its schema refuses.
+    SchemaViolation = "schema-violation", 422, 3, "Content violates its schema";
+    /// This node has not read the configuration yet.
+    ConfigLoading = "config-loading", 503, 14, "The configuration is loading";
+    /// A sealed value does not open with this node's keyring.
+    SecretUnreadable = "secret-unreadable", 500, 13, "A secret cannot be opened";
+    /// Others can read the keyring; at start only.
+    KeyringOpen = "keyring-open", 0, 9, "The keyring is open to others";
+    /// The keyring cannot be read; at start only.
+    KeyringUnreadable = "keyring-unreadable", 0, 15, "The keyring cannot be read";
+
     /// A fault in Mainstay itself.
     Internal = "internal", 500, 13, "Internal error";
 

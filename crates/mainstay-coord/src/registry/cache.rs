@@ -178,7 +178,7 @@ fn checksum(list: &Value) -> String {
 }
 
 /// Writes beside, then renames: after a crash the file is the old or the new one.
-fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
     fs::create_dir_all(folder)?;
     let beside = path.with_extension(format!("json.{}.new", std::process::id()));

@@ -6,5 +6,5 @@ mod faults;
 mod lifecycle;
 mod owners;
 mod properties;
-mod stage;
+pub(crate) mod stage;
 mod views;

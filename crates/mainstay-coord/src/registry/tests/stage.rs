@@ -20,9 +20,9 @@ use crate::name::{InstanceId, Namespace, NodeName};
 use crate::registry::{Options, RawRegistration, Registration, Registry, View};
 
 /// A store with a clock that is turned by hand.
-pub(super) struct Stage {
-    pub(super) clock: HandClock,
-    pub(super) store: Arc<dyn Store>,
+pub(crate) struct Stage {
+    pub(crate) clock: HandClock,
+    pub(crate) store: Arc<dyn Store>,
     backend: Backend,
 }
 
@@ -32,13 +32,13 @@ enum Backend {
 }
 
 impl Stage {
-    pub(super) fn memory() -> Self {
+    pub(crate) fn memory() -> Self {
         let clock = HandClock::default();
         let memory = Arc::new(Memory::new(clock.hands()));
         Self { clock, store: memory.clone(), backend: Backend::Memory(memory) }
     }
 
-    pub(super) fn embedded() -> Self {
+    pub(crate) fn embedded() -> Self {
         let (clock, folder) = (HandClock::default(), tempfile::tempdir().unwrap());
         let mut options = mainstay_store::embedded::Options::new(folder.path().join("store"));
         options.ticks = mainstay_store::embedded::Ticks::ByHand;
@@ -47,11 +47,11 @@ impl Stage {
     }
 
     /// A node on this store, ready.
-    pub(super) async fn node(&self, name: &str) -> Registry {
+    pub(crate) async fn node(&self, name: &str) -> Registry {
         self.node_on(Arc::clone(&self.store), name, |_options| {}).await
     }
 
-    pub(super) async fn node_on(
+    pub(crate) async fn node_on(
         &self,
         store: Arc<dyn Store>,
         name: &str,
@@ -70,7 +70,7 @@ impl Stage {
     }
 
     /// Lets time pass, in steps that no clock takes for a pause.
-    pub(super) async fn pass(&self, span: Duration) {
+    pub(crate) async fn pass(&self, span: Duration) {
         let step = Duration::from_millis(250);
         let mut left = span;
         while !left.is_zero() {
@@ -81,12 +81,12 @@ impl Stage {
         }
     }
 
-    pub(super) async fn pass_seconds(&self, seconds: u64) {
+    pub(crate) async fn pass_seconds(&self, seconds: u64) {
         self.pass(Duration::from_secs(seconds)).await;
     }
 
     /// Lets everything that can go on go on.
-    pub(super) async fn settle(&self) {
+    pub(crate) async fn settle(&self) {
         match &self.backend {
             Backend::Memory(memory) => {
                 memory.tick();
@@ -106,7 +106,7 @@ impl Stage {
     }
 
     /// Lets time pass until `is_so`.
-    pub(super) async fn within(&self, seconds: u64, what: &str, mut is_so: impl FnMut() -> bool) {
+    pub(crate) async fn within(&self, seconds: u64, what: &str, mut is_so: impl FnMut() -> bool) {
         for _ in 0..seconds * 4 {
             if is_so() {
                 return;
@@ -118,7 +118,7 @@ impl Stage {
 }
 
 /// Waits in real time until `is_so`.
-pub(super) async fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+pub(crate) async fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     for _ in 0..10_000 {
         if is_so() {
             return;
@@ -128,21 +128,21 @@ pub(super) async fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     panic!("never: {what}");
 }
 
-pub(super) fn near() -> Addresses {
+pub(crate) fn near() -> Addresses {
     Addresses { loopback: true, allowed: Vec::new() }
 }
 
-pub(super) fn service(name: &str) -> ServiceRef {
+pub(crate) fn service(name: &str) -> ServiceRef {
     let namespace = Namespace::new("default").unwrap();
     ServiceRef { namespace, name: ServiceName::new(name).unwrap() }
 }
 
-pub(super) fn instance(name: &str, id: &str) -> InstanceRef {
+pub(crate) fn instance(name: &str, id: &str) -> InstanceRef {
     service(name).instance(&InstanceId::new(id).unwrap())
 }
 
 /// A registration written as JSON; address and port may be left out.
-pub(super) fn registration(json: &str) -> Registration {
+pub(crate) fn registration(json: &str) -> Registration {
     let mut raw: RawRegistration = serde_json::from_str(json).unwrap();
     raw.address.get_or_insert_with(|| "10.0.0.7".to_owned());
     raw.port.get_or_insert(80);
@@ -150,12 +150,12 @@ pub(super) fn registration(json: &str) -> Registration {
 }
 
 /// A registration that says nothing but its id.
-pub(super) fn plain(id: &str) -> Registration {
+pub(crate) fn plain(id: &str) -> Registration {
     registration(&format!("{{\"id\": \"{id}\"}}"))
 }
 
 /// What a view says, a line an instance: `id health state`.
-pub(super) fn lines(view: &View) -> Vec<String> {
+pub(crate) fn lines(view: &View) -> Vec<String> {
     let line = |listed: &crate::registry::Listed| {
         format!("{} {} {}", listed.id, listed.health, listed.instance.state.as_str())
     };
@@ -164,7 +164,7 @@ pub(super) fn lines(view: &View) -> Vec<String> {
 
 /// What a faulty store does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fault {
+pub(crate) enum Fault {
     None,
     /// It cannot be reached; watches end.
     Away,
@@ -175,17 +175,20 @@ pub(super) enum Fault {
 }
 
 /// A store that fails when told to.
-pub(super) struct Faulty {
+pub(crate) struct Faulty {
     inner: Arc<dyn Store>,
     state: Mutex<(Fault, CancellationToken)>,
+    /// Batches that go through before the one that fails.
+    skip: Mutex<usize>,
 }
 
 impl Faulty {
-    pub(super) fn new(inner: Arc<dyn Store>) -> Arc<Self> {
-        Arc::new(Self { inner, state: Mutex::new((Fault::None, CancellationToken::new())) })
+    pub(crate) fn new(inner: Arc<dyn Store>) -> Arc<Self> {
+        let state = Mutex::new((Fault::None, CancellationToken::new()));
+        Arc::new(Self { inner, state, skip: Mutex::new(0) })
     }
 
-    pub(super) fn set(&self, fault: Fault) {
+    pub(crate) fn set(&self, fault: Fault) {
         let mut state = self.state.lock();
         state.0 = fault;
         if fault == Fault::Away {
@@ -195,7 +198,13 @@ impl Faulty {
         }
     }
 
-    pub(super) fn fault(&self) -> Fault {
+    /// As [`set`](Faulty::set), for the batch after the next `skip` batches.
+    pub(crate) fn set_after(&self, skip: usize, fault: Fault) {
+        self.set(fault);
+        *self.skip.lock() = skip;
+    }
+
+    pub(crate) fn fault(&self) -> Fault {
         self.state.lock().0
     }
 
@@ -220,10 +229,16 @@ impl Store for Faulty {
         let fault = {
             let mut state = self.state.lock();
             let fault = state.0;
-            if matches!(fault, Fault::Applied | Fault::Lost) {
+            let mut skip = self.skip.lock();
+            if !matches!(fault, Fault::Applied | Fault::Lost) {
+                fault
+            } else if *skip > 0 {
+                *skip -= 1;
+                Fault::None
+            } else {
                 state.0 = Fault::None;
+                fault
             }
-            fault
         };
         match fault {
             Fault::None | Fault::Away => self.unless_away(self.inner.apply(batch)),
