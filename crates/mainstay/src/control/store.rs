@@ -104,7 +104,9 @@ async fn hashed(State(cluster): State<Arc<Cluster>>, Asked(ask): Asked<Hash>) ->
     let take = if ask.content { Take::Content } else { Take::Everything };
     let at = ask.at.map(Revision::new);
     let hashed = hash(&*cluster.store, Range::prefix(""), at, take).await?;
-    let digits: String = hashed.sha256.iter().map(|byte| format!("{byte:02x}")).collect();
+    let digit = |half: u8| char::from_digit(u32::from(half), 16).unwrap_or('0');
+    let digits: String =
+        hashed.sha256.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect();
     Ok(Json(json!({
         "revision": hashed.revision.get(),
         "entries": hashed.entries,
