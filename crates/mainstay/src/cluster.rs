@@ -19,6 +19,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use mainstay_coord::centre::{self, Centre};
+use mainstay_coord::keyring::Keyring;
 use mainstay_coord::name::NodeName;
 use mainstay_coord::registry::{Options, Registry};
 use mainstay_coord::{BootClock, Coordination, Timer as _};
@@ -39,6 +41,8 @@ pub struct Cluster {
     pub coordination: Coordination,
     /// Who can answer for a service.
     pub registry: Registry,
+    /// Configuration of services.
+    pub centre: Centre,
     /// How registrations are read.
     pub registry_config: RegistryConfig,
     /// Instances for the data plane.
@@ -56,6 +60,7 @@ impl Cluster {
     /// Not safe: what was started goes on. It is awaited to its end when a process starts.
     pub async fn start(
         store: Arc<dyn Store>,
+        keyring: Keyring,
         config: RegistryConfig,
         node: NodeName,
         address: String,
@@ -71,13 +76,18 @@ impl Cluster {
             ..Options::new(node.clone())
         };
         let registry = Registry::start(Arc::clone(&store), Arc::new(BootClock), options);
-        if tokio::time::timeout(LOADING_MAX, registry.ready()).await.is_err() {
+        let timer = Arc::new(BootClock);
+        let options = centre::Options::new(node.clone());
+        let centre = Centre::start(Arc::clone(&store), timer, keyring, options);
+        let ready = async { tokio::join!(registry.ready(), centre.ready()) };
+        if tokio::time::timeout(LOADING_MAX, ready).await.is_err() {
             tracing::warn!("the store does not answer; what it holds is loaded when it does");
         }
         Self {
             coordination: Coordination::new(Arc::clone(&store), Arc::new(BootClock)),
             resolver: Arc::new(RegistryResolver::new(registry.clone())),
             registry,
+            centre,
             registry_config: config,
             store,
             node,
@@ -98,11 +108,12 @@ impl Cluster {
     pub async fn leave(&self, grace: Duration) -> usize {
         self.resolver.stop();
         let sessions = self.coordination.shutdown(grace).await;
+        let centre = self.centre.shutdown(grace).await;
         let registry = self.registry.shutdown(grace).await;
         if let Err(error) = self.store.close().await {
             tracing::error!(%error, "the store was not closed well");
         }
-        sessions + registry
+        sessions + centre + registry
     }
 }
 

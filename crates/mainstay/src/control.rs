@@ -15,6 +15,7 @@
 
 mod answer;
 mod balance;
+mod centre;
 mod checks;
 mod circuits;
 mod events;
@@ -49,6 +50,9 @@ use answer::Refused;
 /// Largest document taken: the longest there is, a route test with its headers, is a tenth of it.
 const BODY_BYTES_MAX: usize = 64 << 10;
 
+/// Largest document about agreed state: a publication of a group with several large items.
+const AGREED_BYTES_MAX: usize = 4 << 20;
+
 /// Answers on `listener` until told to stop.
 ///
 /// # Cancel safety
@@ -80,9 +84,12 @@ fn router(shared: Arc<Shared>) -> Router {
 
 fn calls(cluster: Option<Arc<Cluster>>) -> Router<Arc<Shared>> {
     let agreed = match cluster {
-        Some(cluster) => {
-            registry::calls().merge(locks::calls()).merge(store::calls()).with_state(cluster)
-        }
+        Some(cluster) => registry::calls()
+            .merge(locks::calls())
+            .merge(store::calls())
+            .merge(centre::calls())
+            .layer(DefaultBodyLimit::max(AGREED_BYTES_MAX))
+            .with_state(cluster),
         None => Router::new(),
     };
     Router::new()

@@ -6,6 +6,7 @@
 //! sweep for a day, long enough for any release that is about to name it.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -211,10 +212,14 @@ impl Shared {
         group: &GroupRef,
         release: &Release,
     ) -> Result<BTreeMap<String, Item>, CentreError> {
-        let reads = stream::iter(&release.items).map(|(name, row)| async move {
-            Ok((name.clone(), self.item(group, name, row, &release.keys).await?))
+        let reads = release.items.iter().map(|(name, row)| -> Read<'_> {
+            Box::pin(async move {
+                Ok((name.clone(), self.item(group, name, row, &release.keys).await?))
+            })
         });
-        reads.buffered(READS_MAX).try_collect().await
+        // Named, or the compiler takes it for one that cannot go to another thread.
+        let reads: Vec<Read<'_>> = reads.collect();
+        stream::iter(reads).buffered(READS_MAX).try_collect().await
     }
 
     pub(super) async fn item(
@@ -259,3 +264,6 @@ fn secret_place(group: &GroupRef, item: &str, since: &str) -> String {
 pub(super) fn secret_error(group: &GroupRef, item: &str, source: KeyringError) -> CentreError {
     CentreError::Secret { group: group.clone(), item: item.to_owned(), source }
 }
+
+/// The reading of one item, on its way.
+type Read<'a> = Pin<Box<dyn Future<Output = Result<(String, Item), CentreError>> + Send + 'a>>;

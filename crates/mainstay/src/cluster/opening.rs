@@ -4,6 +4,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use mainstay_call::clock::MonotonicClock;
+use mainstay_coord::keyring::{Keyring, KeyringFile};
+use mainstay_coord::{BootClock, Timer as _};
 use mainstay_core::problem::Code;
 use mainstay_store::embedded::OpenError;
 use mainstay_store::{Embedded, Store};
@@ -35,6 +37,21 @@ pub fn open(config: &StoreConfig, data: &Path) -> Result<Arc<dyn Store>, Errors>
             Ok(Arc::new(Etcd::open(options, MonotonicClock)))
         }
     }
+}
+
+/// Opens the keyring in the data directory `data`, or makes one: the keys that seal secrets.
+///
+/// # Errors
+///
+/// [`Errors`] when others may read it, or it cannot be read.
+pub fn keyring(data: &Path) -> Result<Keyring, Errors> {
+    let path = data.join("keyring");
+    let opened = KeyringFile::new(&path).open_or_create(BootClock.unix_millis());
+    opened.map_err(|error| {
+        let causes = std::iter::successors(Some(&error as &dyn std::error::Error), |e| e.source());
+        let text: Vec<String> = causes.map(ToString::to_string).collect();
+        Report::error(error.code(), format!("{}: {}", path.display(), text.join(": "))).into()
+    })
 }
 
 fn unopened(path: &Path, error: &OpenError) -> Report {

@@ -51,6 +51,14 @@ impl Refused {
         self
     }
 
+    /// The same problem, with a member more.
+    pub(super) fn with(mut self, member: &str, value: Value) -> Self {
+        if let Some(fields) = self.document.as_object_mut() {
+            fields.insert(member.to_owned(), value);
+        }
+        self
+    }
+
     /// The same problem, over in `after`.
     pub(super) fn retry_after(mut self, after: Duration) -> Self {
         if let Some(fields) = self.document.as_object_mut() {

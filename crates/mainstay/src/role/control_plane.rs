@@ -49,8 +49,9 @@ pub(super) fn open(
     let node = meant.node.clone().map_or_else(|| node_name(meant.store.backend, control), Ok)?;
     let inside = runtime.enter();
     let store = opening::open(&meant.store, data)?;
+    let keyring = opening::keyring(data)?;
     let registry = meant.registry.clone();
-    let started = Cluster::start(store, registry, node, control.to_string());
+    let started = Cluster::start(store, keyring, registry, node, control.to_string());
     let cluster = Arc::new(runtime.block_on(started));
     drop(inside);
     Ok((runtime, Some(cluster)))

@@ -232,6 +232,21 @@ impl Gateway {
         stream
     }
 
+    /// A stream that a document opens, the request sent.
+    #[allow(dead_code, reason = "not every test binary follows something")]
+    #[track_caller]
+    pub(crate) fn send(&self, method: &str, path: &str, body: &str) -> TcpStream {
+        let mut stream = TcpStream::connect(self.control).unwrap();
+        let ask = format!(
+            "{method} {path} HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {}\r\ncontent-length: {}\r\n\r\n{body}",
+            self.control,
+            self.token,
+            body.len()
+        );
+        stream.write_all(ask.as_bytes()).unwrap();
+        stream
+    }
+
     /// The sum of all samples of a counter whose labels hold `label`.
     #[track_caller]
     pub(crate) fn counted(&self, metric: &str, label: &str) -> u64 {

@@ -1,0 +1,284 @@
+//! The config centre over HTTP: groups, drafts, releases, who holds what.
+//!
+//! | calls | module |
+//! |---|---|
+//! | what is asked, what is changed | this one |
+//! | what is followed, what clients report | [`push`] |
+
+mod push;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::extract::{FromRequestParts, Path, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post, put};
+use axum::{Json, Router};
+use mainstay_coord::centre::{CentreError, Client, Editor, Publication, RawCanary, RawItem};
+use mainstay_coord::keys::GroupRef;
+use mainstay_coord::name::{ClientId, GroupName, Namespace};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::answer::{Answer, Asked, Document, Refused, items};
+use super::registry::named;
+use crate::cluster::Cluster;
+
+/// Who changes something, until the control plane knows principals: whoever has its token.
+const OPERATOR: &str = "operator";
+
+/// Releases of one page.
+const PAGE: u64 = 100;
+
+/// The calls.
+pub(super) fn calls() -> Router<Arc<Cluster>> {
+    let group = |rest: &str| format!("/config/{{namespace}}/{{group}}{rest}");
+    Router::new()
+        .route("/config/watch", post(push::watch))
+        .route("/config/reports", post(push::report))
+        .route("/config/{namespace}/groups", get(groups))
+        .route(&group(""), get(fetch))
+        .route(&group("/drafts"), get(drafts))
+        .route(&group("/drafts/{item}"), put(edit_draft).delete(remove_draft))
+        .route(&group("/releases"), get(history).post(publish))
+        .route(&group("/releases/{release}"), get(release))
+        .route(&group("/diff"), get(diff))
+        .route(&group("/rollback"), post(roll_back))
+        .route(&group("/canary"), put(set_canary))
+        .route(&group("/canary/promote"), post(promote))
+        .route(&group("/canary/abort"), post(abort))
+        .route(&group("/listeners"), get(push::listeners))
+}
+
+/// The group a path names.
+#[derive(Clone, Debug)]
+struct Of(GroupRef);
+
+impl<S: Send + Sync> FromRequestParts<S> for Of {
+    type Rejection = Refused;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refused> {
+        let path = Path::<BTreeMap<String, String>>::from_request_parts(parts, state).await;
+        let Path(mut path) = path.map_err(|rejection| Refused::invalid(rejection.body_text()))?;
+        let mut part = |name: &str| path.remove(name).unwrap_or_default();
+        Ok(Self(group(part("namespace"), part("group"))?))
+    }
+}
+
+fn group(namespace: String, name: String) -> Result<GroupRef, Refused> {
+    let (namespace, name) = (named(Namespace::new(namespace))?, named(GroupName::new(name))?);
+    Ok(GroupRef { namespace, name })
+}
+
+/// `GET /config/{namespace}/groups`
+async fn groups(State(cluster): State<Arc<Cluster>>, Path(namespace): Path<String>) -> Answer {
+    let groups = cluster.centre.groups(&named(Namespace::new(namespace))?)?;
+    Ok(items(groups.iter().map(|group| json!(group)).collect()))
+}
+
+/// For whom.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct For {
+    client: Option<String>,
+    /// `key=value`, joined by commas.
+    label: Option<String>,
+    /// Contents of secrets too.
+    secrets: bool,
+}
+
+impl For {
+    fn client(&self) -> Result<Option<Client>, Refused> {
+        let Some(id) = &self.client else { return Ok(None) };
+        let labels = self.label.iter().flat_map(|labels| labels.split(','));
+        let labels = labels.map(|label| match label.split_once('=') {
+            Some((key, value)) => Ok((key.to_owned(), value.to_owned())),
+            None => Err(Refused::invalid("`label` must be `key=value`, joined by commas")),
+        });
+        let id = named(ClientId::new(id.clone()))?;
+        Ok(Some(Client { id, labels: labels.collect::<Result<_, _>>()? }))
+    }
+}
+
+/// `GET /config/{namespace}/{group}`
+async fn fetch(
+    State(cluster): State<Arc<Cluster>>,
+    Of(group): Of,
+    Asked(whom): Asked<For>,
+) -> Result<Response, Refused> {
+    let client = whom.client()?;
+    let fetched = cluster.centre.fetch(&group, client.as_ref(), whom.secrets).await?;
+    let tag = HeaderValue::from_str(&format!("\"{}\"", fetched.release));
+    let mut response = Json(json!(fetched)).into_response();
+    if let Ok(tag) = tag {
+        response.headers_mut().insert(header::ETAG, tag);
+    }
+    Ok(response)
+}
+
+/// `GET …/drafts`
+async fn drafts(State(cluster): State<Arc<Cluster>>, Of(group): Of) -> Answer {
+    let drafts = cluster.centre.drafts(&group).await?;
+    Ok(items(drafts.iter().map(|draft| json!(draft)).collect()))
+}
+
+/// `PUT …/drafts/{item}`; `null` is a draft that removes the item.
+async fn edit_draft(
+    State(cluster): State<Arc<Cluster>>,
+    Of(group): Of,
+    Path((_, _, item)): Path<(String, String, String)>,
+    Document(raw): Document<Option<RawItem>>,
+) -> Answer {
+    let revision = cluster.centre.edit_draft(&group, &item, raw, OPERATOR).await?;
+    Ok(Json(json!({ "revision": revision.get() })))
+}
+
+/// `DELETE …/drafts/{item}`
+async fn remove_draft(
+    State(cluster): State<Arc<Cluster>>,
+    Of(group): Of,
+    Path((_, _, item)): Path<(String, String, String)>,
+) -> Answer {
+    let revision = cluster.centre.remove_draft(&group, &item, OPERATOR).await?;
+    Ok(Json(json!({ "revision": revision.get() })))
+}
+
+/// What every change takes beside its document.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct How {
+    dry_run: bool,
+}
+
+/// `POST …/releases`
+async fn publish(
+    State(cluster): State<Arc<Cluster>>,
+    Of(group): Of,
+    Asked(how): Asked<How>,
+    headers: HeaderMap,
+    Document(publication): Document<Publication>,
+) -> Result<Response, Refused> {
+    let editor = editor(&headers)?;
+    if how.dry_run {
+        let diff = cluster.centre.preview(&group, &publication, &editor).await?;
+        return Ok(Json(json!({ "dry_run": true, "diff": diff })).into_response());
+    }
+    let published = cluster.centre.publish(&group, &publication, &editor).await?;
+    let status = if published.is_new { StatusCode::CREATED } else { StatusCode::OK };
+    Ok((status, Json(json!(published))).into_response())
+}
+
+/// Where a list of releases goes on.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Before {
+    before: Option<u64>,
+}
+
+/// `GET …/releases`, newest first.
+async fn history(
+    State(cluster): State<Arc<Cluster>>,
+    Of(group): Of,
+    Asked(Before { before }): Asked<Before>,
+) -> Answer {
+    let releases = cluster.centre.history(&group, before, PAGE).await?;
+    let next = releases.last().map(|last| last.release).filter(|oldest| 1 < *oldest);
+    let each: Vec<Value> = releases.iter().map(|release| json!(release)).collect();
+    Ok(Json(json!({ "items": each, "next": next })))
+}
+
+/// `GET …/releases/{release}`
+async fn release(
+    State(cluster): State<Arc<Cluster>>,
+    Of(group): Of,
+    Path((_, _, release)): Path<(String, String, u64)>,
+    Asked(whom): Asked<For>,
+) -> Answer {
+    let (shown, contents) = cluster.centre.release(&group, release, whom.secrets).await?;
+    Ok(Json(json!({ "release": shown, "contents": contents })))
+}
+
+/// Between which releases.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Between {
+    from: u64,
+    to: u64,
+}
+
+/// `GET …/diff`
+async fn diff(
+    State(cluster): State<Arc<Cluster>>,
+    Of(group): Of,
+    Asked(Between { from, to }): Asked<Between>,
+) -> Answer {
+    Ok(Json(json!(cluster.centre.diff(&group, from, to).await?)))
+}
+
+/// Where to.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Rollback {
+    to: u64,
+    #[serde(default)]
+    note: String,
+}
+
+/// `POST …/rollback`
+async fn roll_back(
+    State(cluster): State<Arc<Cluster>>,
+    Of(group): Of,
+    headers: HeaderMap,
+    Document(Rollback { to, note }): Document<Rollback>,
+) -> Answer {
+    let editor = editor(&headers)?;
+    Ok(Json(json!(cluster.centre.roll_back(&group, to, &note, &editor).await?)))
+}
+
+/// `PUT …/canary`
+async fn set_canary(
+    State(cluster): State<Arc<Cluster>>,
+    Of(group): Of,
+    headers: HeaderMap,
+    Document(canary): Document<RawCanary>,
+) -> Answer {
+    let editor = editor(&headers)?;
+    Ok(Json(json!(cluster.centre.set_canary(&group, &canary, &editor).await?)))
+}
+
+/// `POST …/canary/promote`
+async fn promote(State(cluster): State<Arc<Cluster>>, Of(group): Of, headers: HeaderMap) -> Answer {
+    let editor = editor(&headers)?;
+    Ok(Json(json!(cluster.centre.promote(&group, &editor).await?)))
+}
+
+/// `POST …/canary/abort`
+async fn abort(State(cluster): State<Arc<Cluster>>, Of(group): Of, headers: HeaderMap) -> Answer {
+    let editor = editor(&headers)?;
+    Ok(Json(json!(cluster.centre.abort(&group, &editor).await?)))
+}
+
+/// Who changes something, and the release they had read: `If-Match: "3"`.
+fn editor(headers: &HeaderMap) -> Result<Editor, Refused> {
+    const IF_MATCH: HeaderName = header::IF_MATCH;
+    let base = headers.get(IF_MATCH).map(|field| {
+        let number = field.to_str().ok().map(|text| text.trim().trim_matches('"'));
+        let number = number.and_then(|number| number.parse().ok());
+        number.ok_or_else(|| Refused::invalid("`If-Match` must be a release in quotes, as \"3\""))
+    });
+    Ok(Editor { who: OPERATOR.to_owned(), base: base.transpose()? })
+}
+
+impl From<CentreError> for Refused {
+    fn from(error: CentreError) -> Self {
+        let causes = std::iter::successors(Some(&error as &dyn std::error::Error), |e| e.source());
+        let text: Vec<String> = causes.map(ToString::to_string).collect();
+        let refused = Self::new(error.code(), text.join(": ")).with_effect(error.effect());
+        match error.failures() {
+            [] => refused,
+            failures => refused.with("errors", json!(failures)),
+        }
+    }
+}

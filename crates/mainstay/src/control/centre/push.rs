@@ -1,0 +1,112 @@
+//! Following groups, and telling what became of a release at a client.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::Response;
+use axum::response::sse::Event;
+use futures_util::stream::{self, Stream};
+use mainstay_coord::centre::{Client, Interest, Subscription, Verdict};
+use mainstay_coord::name::ClientId;
+use mainstay_store::Revision;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{Of, group};
+use crate::cluster::Cluster;
+use crate::control::answer::{Answer, Document, Refused, items};
+use crate::control::registry::named;
+use crate::control::sse;
+
+/// A group, and the release the client has of it.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Held {
+    #[serde(default = "default_namespace")]
+    namespace: String,
+    group: String,
+    release: Option<u64>,
+}
+
+fn default_namespace() -> String {
+    "default".to_owned()
+}
+
+/// What a client follows.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Followed {
+    client: String,
+    #[serde(default)]
+    labels: std::collections::BTreeMap<String, String>,
+    groups: Vec<Held>,
+    #[serde(default)]
+    secrets: bool,
+}
+
+/// `POST /config/watch`
+pub(super) async fn watch(
+    State(cluster): State<Arc<Cluster>>,
+    Document(followed): Document<Followed>,
+) -> Result<Response, Refused> {
+    let Followed { client, labels, groups, secrets } = followed;
+    let groups = groups
+        .into_iter()
+        .map(|held| Ok((group(held.namespace, held.group)?, held.release)))
+        .collect::<Result<Vec<_>, Refused>>()?;
+    let client = Client { id: named(ClientId::new(client))?, labels };
+    let subscription = cluster.centre.subscribe(Interest { client, groups, secrets })?;
+    Ok(sse::answer(updates(subscription)))
+}
+
+fn updates(subscription: Subscription) -> impl Stream<Item = Event> + Send {
+    stream::unfold(subscription, |mut subscription| async move {
+        let update = subscription.next().await;
+        let name = if update.from == 0 { "snapshot" } else { "change" };
+        let event = sse::event(name, Some(Revision::new(update.revision)), &json!(update));
+        Some((event, subscription))
+    })
+}
+
+/// What became of a release at a client.
+#[derive(Debug, Deserialize)]
+pub(super) struct Report {
+    client: String,
+    #[serde(default)]
+    labels: std::collections::BTreeMap<String, String>,
+    #[serde(default = "default_namespace")]
+    namespace: String,
+    group: String,
+    release: u64,
+    #[serde(flatten)]
+    verdict: Verdict,
+}
+
+/// `POST /config/reports`
+pub(super) async fn report(
+    State(cluster): State<Arc<Cluster>>,
+    Document(report): Document<Report>,
+) -> Result<StatusCode, Refused> {
+    let Report { client, labels, namespace, group: name, release, verdict } = report;
+    let client = Client { id: named(ClientId::new(client))?, labels };
+    cluster.centre.report(&group(namespace, name)?, &client, release, &verdict)?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// `GET …/listeners`: who holds which release.
+pub(super) async fn listeners(State(cluster): State<Arc<Cluster>>, Of(group): Of) -> Answer {
+    let holders = cluster.centre.holders(&group).await?;
+    let each = holders.iter().flat_map(|(node, holders)| {
+        holders.iter().map(|holder| {
+            let mut document = json!(holder);
+            if let Some(fields) = document.as_object_mut() {
+                fields.insert("node".to_owned(), node.as_str().into());
+            }
+            document
+        })
+    });
+    let Json(document) = items(each.collect::<Vec<Value>>());
+    Ok(Json(document))
+}
