@@ -18,6 +18,8 @@ use super::{Role, Start, failed};
 use crate::cluster::settings::Backend;
 use crate::cluster::{Cluster, opening};
 use crate::control;
+use crate::dns::Dns;
+use crate::dns::door::Door;
 use crate::report::Report;
 use crate::settings::Errors;
 use crate::settings::root::Meant;
@@ -72,7 +74,7 @@ fn node_name(backend: Backend, control: SocketAddr) -> Result<NodeName, Errors> 
 /// The control plane, on a thread of its own; signals arrive there too.
 pub(super) fn serve(
     runtime: Runtime,
-    listener: TcpListener,
+    (listener, names): (TcpListener, Option<Door>),
     shared: &Arc<Shared>,
     stop: &CancellationToken,
     tell: UnboundedSender<Told>,
@@ -93,8 +95,11 @@ pub(super) fn serve(
                 }
             };
             let cluster = shared.cluster.clone();
+            let answers_names = answer_names(names, shared.dns.clone(), stop.clone());
+            let served =
+                async { tokio::join!(control::serve(listener, shared, stop), answers_names) };
             tokio::select! {
-                () = control::serve(listener, shared, stop) => (),
+                ((), ()) = served => (),
                 () = listen_to_signals => (),
             }
             if let Some(cluster) = cluster {
@@ -109,6 +114,15 @@ pub(super) fn serve(
         .name("control".to_owned())
         .spawn(work)
         .map_err(|error| failed("control plane", &error))
+}
+
+/// Answers names until told to stop.
+async fn answer_names(door: Option<Door>, dns: Option<Arc<Dns>>, stop: CancellationToken) {
+    if let (Some(door), Some(dns)) = (door, dns)
+        && let Err(error) = door.serve(dns, stop).await
+    {
+        tracing::error!(%error, "names are not answered");
+    }
 }
 
 /// How long each part of the cluster may take to hand over what it looks after.

@@ -84,7 +84,7 @@ impl Node {
             (None, Inherited::new())
         };
         let workers = workers(&meant.plane.gateway);
-        let doors = open_all(&start, &meant, workers, &mut inherited)?;
+        let mut doors = open_all(&start, &meant, workers, &mut inherited)?;
         let (runtime, cluster) = control_plane::open(&start, &meant, &doors, data_dir.path())?;
         let (parts, log_writer) = parts(&meant.plane.gateway, cluster.as_deref())?;
         keeping::restore(data_dir.path(), &parts.machines);
@@ -98,10 +98,16 @@ impl Node {
             move || copies(&kept.lock())
         };
         let control_listener = doors.control.try_clone().map_err(|e| failed("control port", &e))?;
+        let dns = cluster.as_deref().and_then(|cluster| doors.answering(&meant.dns, cluster));
+        if let Some(dns) = &dns {
+            gateway.parts().metrics.register(|registry| dns.figures().register(registry));
+        }
+        let dns_door = doors.dns.take();
         let server = serve_gateway(&gateway, doors, &transport, workers)?;
         let shared = Arc::new(Shared {
             gateway,
             cluster,
+            dns,
             live: Mutex::new(live),
             token: token().map_err(|error| failed("random numbers", &error))?,
             since: MonotonicClock.now(),
@@ -112,8 +118,13 @@ impl Node {
         });
         let stop = CancellationToken::new();
         let (tell, told) = tokio::sync::mpsc::unbounded_channel();
-        let control =
-            control_plane::serve(runtime, control_listener, &shared, &stop, tell.clone())?;
+        let control = control_plane::serve(
+            runtime,
+            (control_listener, dns_door),
+            &shared,
+            &stop,
+            tell.clone(),
+        )?;
         if let Some(takeover) = takeover {
             take_over(takeover, &mut data_dir)?;
         }
@@ -269,7 +280,7 @@ fn ready(start: &Start, doors: &Doors, plane: &Plane, data_dir: PathBuf, began: 
         control: format!("http://{control}"),
         gateway: first.map(|address| format!("http://{address}")),
         gateway_listeners: listeners,
-        dns: None,
+        dns: doors.dns.as_ref().map(|door| door.address().to_string()),
         login_url: None,
         data_dir,
         ephemeral: start.ephemeral,
