@@ -47,7 +47,7 @@ pub(super) fn run(verb: Dns, session: &mut Session<'_>) -> Ended {
 fn question(mut name: Name, kind: DnsType) -> Message {
     name.set_fqdn(true);
     // From the draw of the process, so that nobody guesses it.
-    let id = (mainstay_call::draw::next() & u64::from(u16::MAX)) as u16;
+    let id = (mainstay_call::draw::next() & 0xffff) as u16;
     let mut message = Message::new(id, MessageType::Query, OpCode::Query);
     let kind = match kind {
         DnsType::A => RecordType::A,

@@ -40,7 +40,7 @@ pub fn spread(instances: Vec<&Listed>, draw: u64) -> Vec<&Listed> {
         .into_iter()
         .map(|listed| {
             // Above 0, so that its logarithm is finite.
-            let u = ((next(&mut state) >> 11) as f64 + 0.5) / (1_u64 << 53) as f64;
+            let u = (f64::from((next(&mut state) >> 32) as u32) + 0.5) / 4_294_967_296.0;
             let weight = f64::from(listed.instance.effective_weight().max(1));
             (u.ln() / weight, listed)
         })
@@ -192,7 +192,7 @@ pub fn name_server(owner: Name, zone: &Zone) -> Option<Record> {
 pub fn authority(owner: Name, zone: &Zone, ttl: u32, revision: u64) -> Option<Record> {
     let (server, person) = (below(zone, "ns")?, below(zone, "hostmaster")?);
     // The serial wraps around, as its arithmetic wants (RFC 1982).
-    let serial = (revision & u64::from(u32::MAX)) as u32;
+    let serial = (revision & 0xffff_ffff) as u32;
     let data = SOA::new(server, person, serial, 3_600, 600, 86_400, zone.negative_ttl_seconds);
     Some(Record::from_rdata(owner, ttl, RData::SOA(data)))
 }

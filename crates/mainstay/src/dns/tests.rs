@@ -180,10 +180,9 @@ fn additional_records_are_cut_first_and_without_a_word() {
     assert!(message.additionals.is_empty() && reply.bytes.len() <= 512);
 }
 
-#[test]
-fn names_of_services_and_what_they_come_to() {
-    use RecordType::{A, AAAA, ANY, SRV, TXT};
-    let table = Table::default()
+/// Services of every kind.
+fn shop() -> Table {
+    Table::default()
         .with(
             "default",
             "web",
@@ -198,65 +197,89 @@ fn names_of_services_and_what_they_come_to() {
         )
         .with("shop", "a.b", vec![instance("10.1.0.1:80", "10.1.0.1", json!({}))])
         .with("default", "cdn", vec![instance("x", "cdn.example.com", json!({ "port": 443 }))])
-        .with("default", "idle", Vec::new());
-    let check = |name: &str, kind, want: (ResponseCode, bool, bool), data: &[&str]| {
-        let message = ask(&table, name, kind);
-        assert_eq!(standing(&message), want, "{name} {kind}");
-        assert_eq!(told(&message), data, "{name} {kind}");
-    };
-    check("web.svc.mainstay.", A, GOT, &["10.0.0.1"]);
-    check("web.default.svc.mainstay.", AAAA, GOT, &["fd00::1"]);
-    check("web.svc.mainstay.", ANY, GOT, &["10.0.0.1", "fd00::1"]);
-    check("web.svc.mainstay.", TXT, EMPTY, &[]);
-    check("idle.svc.mainstay.", A, EMPTY, &[]);
-    check("none.svc.mainstay.", A, MISSING, &[]);
-    let both = ["1 1 8080 a.web.default.inst.mainstay.", "1 3 8080 b.web.default.inst.mainstay."];
-    check("_web._tcp.svc.mainstay.", SRV, GOT, &both);
-    check("web.svc.mainstay.", SRV, GOT, &both);
-    let metrics = ["1 1 9100 a.web.default.inst.mainstay."];
-    check("_metrics._tcp.web.svc.mainstay.", SRV, GOT, &metrics);
-    check("_metrics._tcp.web.default.svc.mainstay.", SRV, GOT, &metrics);
-    check("_metrics._tcp.web.svc.mainstay.", A, EMPTY, &[]);
-    check("_none._tcp.web.svc.mainstay.", SRV, MISSING, &[]);
-    check("_tcp.web.svc.mainstay.", SRV, EMPTY, &[]);
-    check("c.web.default.inst.mainstay.", A, GOT, &["10.0.0.3"]);
-    check("c.web.default.inst.mainstay.", AAAA, EMPTY, &[]);
-    check("z.web.default.inst.mainstay.", A, MISSING, &[]);
-    check("a.b.shop.svc.mainstay.", A, GOT, &["10.1.0.1"]);
-    for name in ["mainstay.", "svc.mainstay.", "inst.mainstay.", "shop.svc.mainstay."] {
-        check(name, A, EMPTY, &[]);
-    }
-    check("b.shop.inst.mainstay.", A, EMPTY, &[]);
-    check("x.mainstay.", A, MISSING, &[]);
-    check("cdn.svc.mainstay.", A, GOT, &["cdn.example.com."]);
-    check("_cdn._tcp.svc.mainstay.", SRV, GOT, &["1 1 443 cdn.example.com."]);
-    check("x.cdn.default.inst.mainstay.", A, GOT, &["cdn.example.com."]);
-    check("example.com.", A, REFUSED, &[]);
-    check("ns.mainstay.", A, GOT, &["127.0.0.1"]);
-    check("mainstay.", RecordType::NS, GOT, &["ns.mainstay."]);
+        .with("default", "idle", Vec::new())
+}
 
-    check("web.service.consul.", A, GOT, &["10.0.0.1"]);
-    check("v1.web.service.dc1.consul.", A, GOT, &["10.0.0.1"]);
-    check("v2.web.service.consul.", A, MISSING, &[]);
-    check("idle.service.consul.", A, MISSING, &[]);
-    check("web.service.dc2.consul.", A, MISSING, &[]);
+#[track_caller]
+fn check(
+    table: &Table,
+    name: &str,
+    kind: RecordType,
+    want: (ResponseCode, bool, bool),
+    data: &[&str],
+) {
+    let message = ask(table, name, kind);
+    assert_eq!(standing(&message), want, "{name} {kind}");
+    assert_eq!(told(&message), data, "{name} {kind}");
+}
+
+#[test]
+fn names_of_services_and_what_they_come_to() {
+    use RecordType::{A, AAAA, ANY, NS, SRV, TXT};
+    let table = shop();
+    check(&table, "web.svc.mainstay.", A, GOT, &["10.0.0.1"]);
+    check(&table, "web.default.svc.mainstay.", AAAA, GOT, &["fd00::1"]);
+    check(&table, "web.svc.mainstay.", ANY, GOT, &["10.0.0.1", "fd00::1"]);
+    check(&table, "web.svc.mainstay.", TXT, EMPTY, &[]);
+    check(&table, "idle.svc.mainstay.", A, EMPTY, &[]);
+    check(&table, "none.svc.mainstay.", A, MISSING, &[]);
+    let both = ["1 1 8080 a.web.default.inst.mainstay.", "1 3 8080 b.web.default.inst.mainstay."];
+    check(&table, "_web._tcp.svc.mainstay.", SRV, GOT, &both);
+    check(&table, "web.svc.mainstay.", SRV, GOT, &both);
+    let metrics = ["1 1 9100 a.web.default.inst.mainstay."];
+    check(&table, "_metrics._tcp.web.svc.mainstay.", SRV, GOT, &metrics);
+    check(&table, "_metrics._tcp.web.default.svc.mainstay.", SRV, GOT, &metrics);
+    check(&table, "_metrics._tcp.web.svc.mainstay.", A, EMPTY, &[]);
+    check(&table, "_none._tcp.web.svc.mainstay.", SRV, MISSING, &[]);
+    check(&table, "_tcp.web.svc.mainstay.", SRV, EMPTY, &[]);
+    check(&table, "c.web.default.inst.mainstay.", A, GOT, &["10.0.0.3"]);
+    check(&table, "c.web.default.inst.mainstay.", AAAA, EMPTY, &[]);
+    check(&table, "z.web.default.inst.mainstay.", A, MISSING, &[]);
+    check(&table, "a.b.shop.svc.mainstay.", A, GOT, &["10.1.0.1"]);
+    for name in ["mainstay.", "svc.mainstay.", "inst.mainstay.", "shop.svc.mainstay."] {
+        check(&table, name, A, EMPTY, &[]);
+    }
+    check(&table, "b.shop.inst.mainstay.", A, EMPTY, &[]);
+    check(&table, "x.mainstay.", A, MISSING, &[]);
+    check(&table, "cdn.svc.mainstay.", A, GOT, &["cdn.example.com."]);
+    check(&table, "_cdn._tcp.svc.mainstay.", SRV, GOT, &["1 1 443 cdn.example.com."]);
+    check(&table, "x.cdn.default.inst.mainstay.", A, GOT, &["cdn.example.com."]);
+    check(&table, "example.com.", A, REFUSED, &[]);
+    check(&table, "ns.mainstay.", A, GOT, &["127.0.0.1"]);
+    check(&table, "mainstay.", NS, GOT, &["ns.mainstay."]);
+}
+
+#[test]
+fn consuls_names_and_what_they_come_to() {
+    use RecordType::{A, SRV};
+    let table = shop();
+    check(&table, "web.service.consul.", A, GOT, &["10.0.0.1"]);
+    check(&table, "v1.web.service.dc1.consul.", A, GOT, &["10.0.0.1"]);
+    check(&table, "v2.web.service.consul.", A, MISSING, &[]);
+    check(&table, "idle.service.consul.", A, MISSING, &[]);
+    check(&table, "web.service.dc2.consul.", A, MISSING, &[]);
     let targets = [
         "1 1 8080 0a000001.addr.dc1.consul.",
         "1 3 8080 fd000000000000000000000000000001.addr.dc1.consul.",
     ];
-    check("_web._tcp.service.consul.", SRV, GOT, &targets);
-    check("_web._v1.service.dc1.consul.", SRV, GOT, &targets[..1]);
-    check("0a000001.addr.dc1.consul.", A, GOT, &["10.0.0.1"]);
-    check("host.node.dc1.consul.", A, GOT, &["192.0.2.1"]);
-    check("other.node.consul.", A, MISSING, &[]);
+    check(&table, "_web._tcp.service.consul.", SRV, GOT, &targets);
+    check(&table, "_web._v1.service.dc1.consul.", SRV, GOT, &targets[..1]);
+    check(&table, "0a000001.addr.dc1.consul.", A, GOT, &["10.0.0.1"]);
+    check(&table, "host.node.dc1.consul.", A, GOT, &["192.0.2.1"]);
+    check(&table, "other.node.consul.", A, MISSING, &[]);
+}
 
+#[test]
+fn addresses_have_the_names_of_those_at_them() {
+    use RecordType::PTR;
+    let table = shop();
     let pointed = "10-1-0-1-80-";
-    let message = ask(&table, "1.0.1.10.in-addr.arpa.", RecordType::PTR);
+    let message = ask(&table, "1.0.1.10.in-addr.arpa.", PTR);
     assert!(told(&message)[0].starts_with(pointed), "{message:?}");
     assert_eq!(standing(&message), GOT);
-    check("1.2.0.192.in-addr.arpa.", RecordType::PTR, GOT, &["host.node.dc1.consul."]);
-    check("9.9.0.10.in-addr.arpa.", RecordType::PTR, REFUSED, &[]);
-    check("10.in-addr.arpa.", RecordType::PTR, REFUSED, &[]);
+    check(&table, "1.2.0.192.in-addr.arpa.", PTR, GOT, &["host.node.dc1.consul."]);
+    check(&table, "9.9.0.10.in-addr.arpa.", PTR, REFUSED, &[]);
+    check(&table, "10.in-addr.arpa.", PTR, REFUSED, &[]);
 }
 
 #[test]
