@@ -36,8 +36,8 @@ impl Directory for Same {
         Ok(self.0.instances.first().map(|listed| self.0.service.instance(&listed.id)))
     }
 
-    fn node(&self, _: &str) -> Result<Option<Option<IpAddr>>, Loading> {
-        Ok(Some(None))
+    fn node(&self, _: &str) -> Result<Option<Vec<IpAddr>>, Loading> {
+        Ok(Some(Vec::new()))
     }
 
     fn node_at(&self, _: IpAddr) -> Option<String> {

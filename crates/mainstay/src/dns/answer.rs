@@ -113,7 +113,7 @@ impl Asking<'_> {
             Asked::Address(ip) => self.addresses_of(&[ip]),
             Asked::Node(name) => match self.directory.node(&name)? {
                 None => Found::Missing,
-                Some(address) => self.addresses_of(address.as_slice()),
+                Some(addresses) => self.addresses_of(&addresses),
             },
             Asked::Unknown => Found::Missing,
         };

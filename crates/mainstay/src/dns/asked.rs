@@ -93,7 +93,7 @@ pub fn labels_before(name: &Name, zone: &Name) -> Option<Vec<String>> {
     let label = |bytes: &[u8]| {
         let is_legal = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_');
         let text = std::str::from_utf8(bytes).ok()?;
-        bytes.iter().all(|b| is_legal(b)).then(|| text.to_ascii_lowercase())
+        bytes.iter().all(is_legal).then(|| text.to_ascii_lowercase())
     };
     name.iter().take(count).map(label).collect()
 }

@@ -56,12 +56,13 @@ pub trait Directory {
     /// [`Loading`].
     fn instance_at(&self, address: IpAddr) -> Result<Option<InstanceRef>, Loading>;
 
-    /// Whether a node of this name, in lower case, is there, and its address if that is known.
+    /// The addresses, as far as they are known, of the node of this name, in lower case; `None`
+    /// when there is no such node.
     ///
     /// # Errors
     ///
     /// [`Loading`].
-    fn node(&self, name: &str) -> Result<Option<Option<IpAddr>>, Loading>;
+    fn node(&self, name: &str) -> Result<Option<Vec<IpAddr>>, Loading>;
 
     /// The node at `address`.
     fn node_at(&self, address: IpAddr) -> Option<String>;
@@ -184,14 +185,14 @@ impl Directory for RegistryDirectory {
         Ok(index.get(&address).cloned())
     }
 
-    fn node(&self, name: &str) -> Result<Option<Option<IpAddr>>, Loading> {
+    fn node(&self, name: &str) -> Result<Option<Vec<IpAddr>>, Loading> {
         let (own, address) = &self.node;
         if own.eq_ignore_ascii_case(name) {
-            return Ok(Some(Some(*address)));
+            return Ok(Some(vec![*address]));
         }
         let nodes = self.registry.nodes().map_err(|_loading| Loading)?;
         let is_there = nodes.iter().any(|node| node.as_str().eq_ignore_ascii_case(name));
-        Ok(is_there.then_some(None))
+        Ok(is_there.then(Vec::new))
     }
 
     fn node_at(&self, address: IpAddr) -> Option<String> {

@@ -130,7 +130,7 @@ fn zone_name(text: &str) -> Result<Name, String> {
             "must be a domain of at most {DOMAIN_BYTES_MAX} bytes, of a-z, 0-9 and `-`, found `{text}`"
         ));
     }
-    if bare == "arpa" || bare.ends_with(".arpa") {
+    if bare.rsplit('.').next() == Some("arpa") {
         return Err("must not lie under `arpa`, where addresses are looked up".to_owned());
     }
     Name::from_ascii(format!("{bare}.")).map_err(|error| error.to_string())

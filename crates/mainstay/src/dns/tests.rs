@@ -72,8 +72,8 @@ impl Directory for Table {
         Ok(found.map(|(service, listed)| service.instance(&listed.id)))
     }
 
-    fn node(&self, name: &str) -> Result<Option<Option<IpAddr>>, Loading> {
-        Ok((name == "host").then_some(Some([192, 0, 2, 1].into())))
+    fn node(&self, name: &str) -> Result<Option<Vec<IpAddr>>, Loading> {
+        Ok((name == "host").then(|| vec![[192, 0, 2, 1].into()]))
     }
 
     fn node_at(&self, address: IpAddr) -> Option<String> {

@@ -1,6 +1,6 @@
 //! The control plane of a process: the runtime it has to itself, and the state it keeps.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio_util::sync::CancellationToken;
 
-use super::doors::Doors;
+use super::doors::{ControlDoors, Doors};
 use super::shared::Shared;
 use super::signals::{Signals, Told};
 use super::{Role, Start, failed};
@@ -74,7 +74,7 @@ fn node_name(backend: Backend, control: SocketAddr) -> Result<NodeName, Errors> 
 /// The control plane, on a thread of its own; signals arrive there too.
 pub(super) fn serve(
     runtime: Runtime,
-    (listener, names): (TcpListener, Option<Door>),
+    (listener, names): ControlDoors,
     shared: &Arc<Shared>,
     stop: &CancellationToken,
     tell: UnboundedSender<Told>,

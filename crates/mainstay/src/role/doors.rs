@@ -75,6 +75,9 @@ pub(super) fn open_all(
     Ok(Doors { control, plain, tls, dns })
 }
 
+/// What the control plane listens on: its port, and where names are answered.
+pub(super) type ControlDoors = (TcpListener, Option<Door>);
+
 /// Listening sockets by name.
 pub(super) type Sockets = BTreeMap<String, Vec<OwnedFd>>;
 

@@ -23,7 +23,9 @@ use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use super::data_dir::DataDir;
-use super::doors::{self, Doors, Sockets, copies, duplicates, open_all, serve_gateway};
+use super::doors::{
+    self, ControlDoors, Doors, Sockets, copies, duplicates, open_all, serve_gateway,
+};
 use super::keeping::{self, Keeping};
 use super::listeners::Inherited;
 use super::sampling::Sampling;
@@ -34,6 +36,7 @@ use super::{Ready, Role, Start, control_plane, failed, takeover};
 use crate::cli::Session;
 use crate::cluster::Cluster;
 use crate::control_client::{ContextFile, default_data_dir, started_ticks};
+use crate::dns::Dns;
 use crate::exit::Exit;
 use crate::report::Report;
 use crate::settings::reload::{Live, Reloaded};
@@ -97,12 +100,7 @@ impl Node {
             let kept = Arc::clone(&kept);
             move || copies(&kept.lock())
         };
-        let control_listener = doors.control.try_clone().map_err(|e| failed("control port", &e))?;
-        let dns = cluster.as_deref().and_then(|cluster| doors.answering(&meant.dns, cluster));
-        if let Some(dns) = &dns {
-            gateway.parts().metrics.register(|registry| dns.figures().register(registry));
-        }
-        let dns_door = doors.dns.take();
+        let (dns, listeners) = control_doors(&meant, &mut doors, cluster.as_deref(), &gateway)?;
         let server = serve_gateway(&gateway, doors, &transport, workers)?;
         let shared = Arc::new(Shared {
             gateway,
@@ -118,13 +116,7 @@ impl Node {
         });
         let stop = CancellationToken::new();
         let (tell, told) = tokio::sync::mpsc::unbounded_channel();
-        let control = control_plane::serve(
-            runtime,
-            (control_listener, dns_door),
-            &shared,
-            &stop,
-            tell.clone(),
-        )?;
+        let control = control_plane::serve(runtime, listeners, &shared, &stop, tell.clone())?;
         if let Some(takeover) = takeover {
             take_over(takeover, &mut data_dir)?;
         }
@@ -265,6 +257,21 @@ fn parts(
         .map_err(|error| failed("access log", &error))?;
     parts.log = Some(log);
     Ok((parts, writer))
+}
+
+/// What answers names, counted beside all else; and the sockets of the control plane.
+fn control_doors(
+    meant: &Meant,
+    doors: &mut Doors,
+    cluster: Option<&Cluster>,
+    gateway: &Gateway,
+) -> Result<(Option<Arc<Dns>>, ControlDoors), Errors> {
+    let control = doors.control.try_clone().map_err(|error| failed("control port", &error))?;
+    let dns = cluster.and_then(|cluster| doors.answering(&meant.dns, cluster));
+    if let Some(dns) = &dns {
+        gateway.parts().metrics.register(|registry| dns.figures().register(registry));
+    }
+    Ok((dns, (control, doors.dns.take())))
 }
 
 fn ready(start: &Start, doors: &Doors, plane: &Plane, data_dir: PathBuf, began: Instant) -> Ready {
