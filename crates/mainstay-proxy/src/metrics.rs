@@ -332,6 +332,11 @@ impl Metrics {
         self.mirrored.get_or_create(&ResultLabel { result: result.to_owned() }).inc();
     }
 
+    /// Lets another part of the process put what it counts into the same exposition.
+    pub fn register(&self, put: impl FnOnce(&mut Registry)) {
+        put(&mut self.registry.lock());
+    }
+
     /// The exposition, in the `OpenMetrics` text format.
     ///
     /// # Errors

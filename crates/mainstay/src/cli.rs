@@ -8,6 +8,7 @@ mod agreed;
 mod arguments;
 mod calls;
 mod check;
+mod dns;
 mod explain;
 mod faults;
 mod help;
@@ -103,6 +104,7 @@ pub fn run(arguments: Vec<OsString>, session: &mut Session<'_>) -> u8 {
         Command::Lock { verb } => agreed::lock(verb, session),
         Command::Store { verb } => agreed::store(verb, session),
         Command::Fault { verb } => faults::run(verb, session),
+        Command::Dns { verb } => dns::run(verb, session),
         Command::Explain(arguments) => explain::run(arguments, session),
         Command::Check(arguments) => check::run(arguments, session),
         Command::Version => session.version(),

@@ -18,10 +18,12 @@ mod balance;
 mod centre;
 mod checks;
 mod circuits;
+mod dns;
 mod events;
 mod explain;
 mod faults;
 mod guard;
+mod http_sd;
 mod limits;
 mod locks;
 mod moment;
@@ -71,7 +73,12 @@ pub async fn serve(listener: TcpListener, shared: Arc<Shared>, stop: Cancellatio
 
 fn router(shared: Arc<Shared>) -> Router {
     let guard = axum::middleware::from_fn_with_state(Arc::clone(&shared), guard::guard);
+    let targets = match shared.cluster.clone() {
+        Some(cluster) => http_sd::calls().with_state(cluster),
+        None => Router::new(),
+    };
     Router::new()
+        .merge(targets)
         .route("/api/v1/live", get(|| async { StatusCode::OK }))
         .route("/api/v1/ready", get(ready))
         .route("/metrics", get(metrics))
@@ -94,6 +101,7 @@ fn calls(cluster: Option<Arc<Cluster>>) -> Router<Arc<Shared>> {
     };
     Router::new()
         .merge(agreed)
+        .route("/dns", get(dns::show))
         .route("/circuit-states", get(circuits::list))
         .route("/circuit-states/{id}/mode", put(circuits::set_mode))
         .route("/circuit-states/{id}/reset", post(circuits::reset))

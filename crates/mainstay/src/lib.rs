@@ -9,6 +9,7 @@
 //! | what a code means | [`explain`] |
 //! | is this machine fit to run on | [`check`] |
 //! | agreed state, and who shares it | [`cluster`] |
+//! | names of services, for every resolver | [`dns`] |
 //! | the configuration, in layers, explained to the line | [`settings`] |
 
 pub mod check;
@@ -16,6 +17,7 @@ pub mod cli;
 pub mod cluster;
 pub mod control;
 pub mod control_client;
+pub mod dns;
 pub mod exit;
 pub mod explain;
 pub mod output;

@@ -92,7 +92,7 @@ pub struct Ready {
     pub gateway: Option<String>,
     /// All listeners of the gateway.
     pub gateway_listeners: Vec<SocketAddr>,
-    /// DNS listener; none in this version.
+    /// Where names are answered, over UDP and TCP; none in the role `gateway`, or when it is off.
     pub dns: Option<String>,
     /// One-time login; none in this version.
     pub login_url: Option<String>,

@@ -124,6 +124,12 @@ pub(super) enum Command {
         #[command(subcommand)]
         verb: Fault,
     },
+    /// Names of services, as the running process answers them to every resolver.
+    #[command(after_help = examples("dns query web.svc.mainstay", "dns query _web._tcp.svc.mainstay --type SRV"))]
+    Dns {
+        #[command(subcommand)]
+        verb: Dns,
+    },
     /// Explains a problem code, a configuration key, or a request, service or rule.
     #[command(after_help = examples("explain circuit-open", "explain limit.burst"))]
     Explain(Explain),
@@ -309,6 +315,33 @@ pub(super) enum Fault {
     /// Lists faults with the time they have left.
     #[command(after_help = examples("fault list", "fault list -o name"))]
     List,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Dns {
+    /// Asks for a name, over UDP, and over TCP when the answer is too long for that.
+    #[command(after_help = examples("dns query web.svc.mainstay", "dns query _http._tcp.web.shop.svc.mainstay --type SRV -o json"))]
+    Query {
+        /// Name; the dot at its end may be left out.
+        name: String,
+        /// Type of the records.
+        #[arg(long = "type", value_name = "TYPE", default_value = "A", ignore_case = true)]
+        kind: DnsType,
+    },
+}
+
+/// Type of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum DnsType {
+    /// IPv4 addresses.
+    #[value(name = "A")]
+    A,
+    /// IPv6 addresses.
+    #[value(name = "AAAA")]
+    Aaaa,
+    /// Where to connect to: weight, port, target.
+    #[value(name = "SRV")]
+    Srv,
 }
 
 #[derive(Debug, Args)]

@@ -58,9 +58,13 @@ fn banner(role: Role, ready: &Ready) -> String {
         Some(url) => format!("{url}   {} routes", ready.routes),
         None => "no listener".to_owned(),
     };
+    let names = match &ready.dns {
+        Some(address) => format!("\n  Names    {address}   UDP and TCP"),
+        None => String::new(),
+    };
     format!(
         "Mainstay {} ready in {:.2} s    {} · one node · {kept} in {}\n\n  \
-         Gateway  {gateway}\n  \
+         Gateway  {gateway}{names}\n  \
          Control  {}   token in {}\n  \
          Next     mainstay route test GET http://localhost/   ·   mainstay circuit list\n",
         ready.version,

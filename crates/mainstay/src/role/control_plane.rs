@@ -1,6 +1,6 @@
 //! The control plane of a process: the runtime it has to itself, and the state it keeps.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,13 +11,15 @@ use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio_util::sync::CancellationToken;
 
-use super::doors::Doors;
+use super::doors::{ControlDoors, Doors};
 use super::shared::Shared;
 use super::signals::{Signals, Told};
 use super::{Role, Start, failed};
 use crate::cluster::settings::Backend;
 use crate::cluster::{Cluster, opening};
 use crate::control;
+use crate::dns::Dns;
+use crate::dns::door::Door;
 use crate::report::Report;
 use crate::settings::Errors;
 use crate::settings::root::Meant;
@@ -73,7 +75,7 @@ fn node_name(backend: Backend, control: SocketAddr) -> Result<NodeName, Errors> 
 /// The control plane, on a thread of its own; signals arrive there too.
 pub(super) fn serve(
     runtime: Runtime,
-    listener: TcpListener,
+    (listener, names): ControlDoors,
     shared: &Arc<Shared>,
     stop: &CancellationToken,
     tell: UnboundedSender<Told>,
@@ -94,8 +96,11 @@ pub(super) fn serve(
                 }
             };
             let cluster = shared.cluster.clone();
+            let answers_names = answer_names(names, shared.dns.clone(), stop.clone());
+            let served =
+                async { tokio::join!(control::serve(listener, shared, stop), answers_names) };
             tokio::select! {
-                () = control::serve(listener, shared, stop) => (),
+                ((), ()) = served => (),
                 () = listen_to_signals => (),
             }
             if let Some(cluster) = cluster {
@@ -110,6 +115,15 @@ pub(super) fn serve(
         .name("control".to_owned())
         .spawn(work)
         .map_err(|error| failed("control plane", &error))
+}
+
+/// Answers names until told to stop.
+async fn answer_names(door: Option<Door>, dns: Option<Arc<Dns>>, stop: CancellationToken) {
+    if let (Some(door), Some(dns)) = (door, dns)
+        && let Err(error) = door.serve(dns, stop).await
+    {
+        tracing::error!(%error, "names are not answered");
+    }
 }
 
 /// How long each part of the cluster may take to hand over what it looks after.

@@ -17,6 +17,11 @@ use mainstay_proxy::tls::{ClientCertificates, ServerTls, TlsError};
 use super::listeners::{self, Inherited};
 use super::shared::{Transport, connections_max, pairs, per_address_max, unreadable};
 use super::{Start, failed};
+use crate::cluster::Cluster;
+use crate::dns::Dns;
+use crate::dns::directory::RegistryDirectory;
+use crate::dns::door::Door;
+use crate::dns::settings::DnsConfig;
 use crate::report::Report;
 use crate::settings::Errors;
 use crate::settings::root::Meant;
@@ -27,6 +32,18 @@ pub(super) struct Doors {
     pub(super) control: TcpListener,
     pub(super) plain: Vec<Listener>,
     pub(super) tls: Vec<Listener>,
+    pub(super) dns: Option<Door>,
+}
+
+impl Doors {
+    /// What answers names on the door that was opened for them.
+    pub(super) fn answering(&self, config: &DnsConfig, cluster: &Cluster) -> Option<Arc<Dns>> {
+        let listen = self.dns.as_ref()?.address();
+        let reached = self.control.local_addr().ok()?.ip();
+        let node = cluster.node.as_str().to_owned();
+        let directory = RegistryDirectory::new(cluster.registry.clone(), node, reached);
+        Some(Arc::new(Dns::new(DnsConfig { listen, ..config.clone() }, directory)))
+    }
 }
 
 /// Opens all of them, or takes over those that are `inherited`.
@@ -49,11 +66,17 @@ pub(super) fn open_all(
     let (plain, tls): (&[SocketAddr], &[SocketAddr]) =
         if start.role.takes_calls() { (&gateway.listen, &gateway.tls_listen) } else { (&[], &[]) };
     let (plain, tls) = (open("gateway", plain)?, open("gateway-tls", tls)?);
+    let dns = (start.role.keeps_state() && meant.dns.enabled)
+        .then(|| listeners::open_dns(meant.dns.listen, random))
+        .transpose()?;
     let sockets = control.duplicate().map_err(|error| failed("control port", &error))?;
     let control = sockets.into_iter().next().map(TcpListener::from);
     let control = control.ok_or_else(|| Report::error(Code::Internal, "no control socket"))?;
-    Ok(Doors { control, plain, tls })
+    Ok(Doors { control, plain, tls, dns })
 }
+
+/// What the control plane listens on: its port, and where names are answered.
+pub(super) type ControlDoors = (TcpListener, Option<Door>);
 
 /// Listening sockets by name.
 pub(super) type Sockets = BTreeMap<String, Vec<OwnedFd>>;

@@ -10,6 +10,7 @@ use mainstay_core::problem::Code;
 use mainstay_proxy::listener::Listener;
 
 use super::system;
+use crate::dns::door::Door;
 use crate::report::Report;
 use crate::settings::Errors;
 
@@ -42,6 +43,19 @@ pub(super) fn open(
     Listener::bind(address, workers).map_err(|error| match error.kind() {
         io::ErrorKind::AddrInUse => in_use(name, address),
         _ => system(Code::PortInUse, format!("{name} cannot listen on {address}"), &error).into(),
+    })
+}
+
+/// Opens `address` for questions of DNS, over UDP and TCP.
+///
+/// # Errors
+///
+/// `port-in-use`, with the process that listens there over TCP if it can be found.
+pub(super) fn open_dns(address: SocketAddr, random: bool) -> Result<Door, Errors> {
+    let address = if random { SocketAddr::new(address.ip(), 0) } else { address };
+    Door::open(address).map_err(|error| match error.kind() {
+        io::ErrorKind::AddrInUse => in_use("dns", address),
+        _ => system(Code::PortInUse, format!("dns cannot listen on {address}"), &error).into(),
     })
 }
 

@@ -23,7 +23,9 @@ use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
 use super::data_dir::DataDir;
-use super::doors::{self, Doors, Sockets, copies, duplicates, open_all, serve_gateway};
+use super::doors::{
+    self, ControlDoors, Doors, Sockets, copies, duplicates, open_all, serve_gateway,
+};
 use super::keeping::{self, Keeping};
 use super::listeners::Inherited;
 use super::sampling::Sampling;
@@ -34,6 +36,7 @@ use super::{Ready, Role, Start, control_plane, failed, takeover};
 use crate::cli::Session;
 use crate::cluster::Cluster;
 use crate::control_client::{ContextFile, default_data_dir, started_ticks};
+use crate::dns::Dns;
 use crate::exit::Exit;
 use crate::report::Report;
 use crate::settings::reload::{Live, Reloaded};
@@ -84,7 +87,7 @@ impl Node {
             (None, Inherited::new())
         };
         let workers = workers(&meant.plane.gateway);
-        let doors = open_all(&start, &meant, workers, &mut inherited)?;
+        let mut doors = open_all(&start, &meant, workers, &mut inherited)?;
         let (runtime, cluster) = control_plane::open(&start, &meant, &doors, data_dir.path())?;
         let (parts, log_writer) = parts(&meant.plane.gateway, cluster.as_deref())?;
         keeping::restore(data_dir.path(), &parts.machines);
@@ -97,11 +100,12 @@ impl Node {
             let kept = Arc::clone(&kept);
             move || copies(&kept.lock())
         };
-        let control_listener = doors.control.try_clone().map_err(|e| failed("control port", &e))?;
+        let (dns, listeners) = control_doors(&meant, &mut doors, cluster.as_deref(), &gateway)?;
         let server = serve_gateway(&gateway, doors, &transport, workers)?;
         let shared = Arc::new(Shared {
             gateway,
             cluster,
+            dns,
             live: Mutex::new(live),
             token: token().map_err(|error| failed("random numbers", &error))?,
             since: MonotonicClock.now(),
@@ -112,8 +116,7 @@ impl Node {
         });
         let stop = CancellationToken::new();
         let (tell, told) = tokio::sync::mpsc::unbounded_channel();
-        let control =
-            control_plane::serve(runtime, control_listener, &shared, &stop, tell.clone())?;
+        let control = control_plane::serve(runtime, listeners, &shared, &stop, tell.clone())?;
         if let Some(takeover) = takeover {
             take_over(takeover, &mut data_dir)?;
         }
@@ -256,6 +259,21 @@ fn parts(
     Ok((parts, writer))
 }
 
+/// What answers names, counted beside all else; and the sockets of the control plane.
+fn control_doors(
+    meant: &Meant,
+    doors: &mut Doors,
+    cluster: Option<&Cluster>,
+    gateway: &Gateway,
+) -> Result<(Option<Arc<Dns>>, ControlDoors), Errors> {
+    let control = doors.control.try_clone().map_err(|error| failed("control port", &error))?;
+    let dns = cluster.and_then(|cluster| doors.answering(&meant.dns, cluster));
+    if let Some(dns) = &dns {
+        gateway.parts().metrics.register(|registry| dns.figures().register(registry));
+    }
+    Ok((dns, (control, doors.dns.take())))
+}
+
 fn ready(start: &Start, doors: &Doors, plane: &Plane, data_dir: PathBuf, began: Instant) -> Ready {
     let control = doors.control.local_addr().map_or_else(|_| String::new(), |a| a.to_string());
     let plain = doors.plain.iter().map(Listener::address);
@@ -269,7 +287,7 @@ fn ready(start: &Start, doors: &Doors, plane: &Plane, data_dir: PathBuf, began: 
         control: format!("http://{control}"),
         gateway: first.map(|address| format!("http://{address}")),
         gateway_listeners: listeners,
-        dns: None,
+        dns: doors.dns.as_ref().map(|door| door.address().to_string()),
         login_url: None,
         data_dir,
         ephemeral: start.ephemeral,

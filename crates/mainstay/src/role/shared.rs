@@ -19,6 +19,7 @@ use super::Ready;
 use super::doors::limits;
 use super::keeping::wall_clock;
 use crate::cluster::Cluster;
+use crate::dns::Dns;
 use crate::report::Report;
 use crate::settings::reload::{Live, Reloaded};
 use crate::settings::root::Meant;
@@ -32,6 +33,8 @@ pub struct Shared {
     pub gateway: Arc<Gateway>,
     /// Agreed state; `None` where none is kept.
     pub cluster: Option<Arc<Cluster>>,
+    /// What answers names; `None` where nobody does.
+    pub dns: Option<Arc<Dns>>,
     /// The configuration in force.
     pub live: Mutex<Live<Settings, Meant>>,
     /// What every request to the control plane must bear.
