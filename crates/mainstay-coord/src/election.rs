@@ -7,13 +7,13 @@
 
 use mainstay_store::{Error, WatchItem, WatchRequest};
 
-use crate::belief::Loss;
 use crate::coordination::Coordination;
 use crate::keys::{Area, Place};
 use crate::lock::line::{Line, Waiter};
 use crate::lock::{Held, LockError, Locks, Released, Request, Token};
 use crate::name::{LockName, Namespace};
 use crate::session::{Owner, Session};
+use mainstay_core::belief::Loss;
 
 impl Session {
     /// Stands for election, and waits until elected, as long as `request` says.

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use mainstay_store::LeaseId;
 
-use crate::belief::Loss;
 use crate::figures::Figures;
 use crate::keys::Place;
+use mainstay_core::belief::Loss;
 
 /// A request for a lock, semaphore or election has ended.
 #[derive(Debug)]

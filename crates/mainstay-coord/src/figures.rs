@@ -10,7 +10,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::belief::Loss;
+use mainstay_core::belief::Loss;
 
 /// Upper bounds in seconds: from a lock nobody else wants to the longest wait that is allowed.
 const WAIT_BUCKETS: [f64; 10] = [0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 60.0, 300.0, 600.0];

@@ -8,8 +8,8 @@ use mainstay_store::{Error, Key};
 
 use super::line::{Line, Waiter};
 use super::record::Token;
-use crate::belief::Loss;
 use crate::session::{Owner, SessionError};
+use mainstay_core::belief::Loss;
 
 /// Who holds what was asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -12,13 +12,13 @@ use super::desk::Desk;
 use super::error::LockError;
 use super::record::{Past, Reason, Token};
 use super::request::{Grant, Released, Want};
-use crate::belief::{Loss, Standing};
 use crate::coordination::Coordination;
 use crate::keys::{self, Place};
 use crate::name::{Gid, RequestId};
 use crate::patience::Patience;
 use crate::session::{Hold, HoldState, Session};
 use crate::{events, presence};
+use mainstay_core::belief::{Loss, Standing};
 
 /// Proof that something was granted to this process, and how long it is worth something.
 ///

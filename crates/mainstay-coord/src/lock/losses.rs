@@ -16,10 +16,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::record::{Past, Reason};
 use super::{LockError, Locks, Token};
-use crate::belief::Loss;
 use crate::coordination::Coordination;
 use crate::keys::{self, Area, Place};
 use crate::session::{Credential, SessionError};
+use mainstay_core::belief::Loss;
 
 /// News kept for one slow reader. One that is behind by more is told to look anew, which costs it
 /// one reading; a session seldom holds more than a few locks.

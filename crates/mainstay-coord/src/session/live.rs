@@ -12,11 +12,11 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{Fresh, SessionError, renewal};
-use crate::belief::{Belief, Loss, Standing, Terms};
 use crate::coordination::Coordination;
 use crate::events;
 use crate::keys::{self, Place};
 use crate::lock::Token;
+use mainstay_core::belief::{Belief, Loss, Standing, Terms};
 
 /// A session of this process, renewed by a task and judged by this process' clock.
 ///

@@ -1,4 +1,4 @@
-//! The task that renews a session: does what [`Belief`](crate::belief::Belief) says.
+//! The task that renews a session: does what [`Belief`](mainstay_core::belief::Belief) says.
 
 use std::time::Duration;
 
@@ -6,9 +6,9 @@ use mainstay_store::{Batch, Compare, Error};
 use tokio_util::sync::CancellationToken;
 
 use super::live::{Hold, Shared};
-use crate::belief::{Loss, Step};
 use crate::lock;
 use crate::{keys, presence};
+use mainstay_core::belief::{Loss, Step};
 
 /// Renews until the session is lost, or `wanted` or `shutdown` says stop; then ends it.
 pub(super) async fn run(shared: &Shared, wanted: &CancellationToken, shutdown: &CancellationToken) {
