@@ -5,6 +5,7 @@
 //! [`Leader`]: it steps down by its own clock before anybody else can be elected, and each of its
 //! writes can carry the term.
 
+use mainstay_core::belief::Loss;
 use mainstay_store::{Error, WatchItem, WatchRequest};
 
 use crate::coordination::Coordination;
@@ -13,7 +14,6 @@ use crate::lock::line::{Line, Waiter};
 use crate::lock::{Held, LockError, Locks, Released, Request, Token};
 use crate::name::{LockName, Namespace};
 use crate::session::{Owner, Session};
-use mainstay_core::belief::Loss;
 
 impl Session {
     /// Stands for election, and waits until elected, as long as `request` says.

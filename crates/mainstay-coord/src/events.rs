@@ -7,11 +7,11 @@ pub(crate) mod registry;
 
 use std::time::Duration;
 
+use mainstay_core::belief::Loss;
 use mainstay_store::LeaseId;
 
 use crate::figures::Figures;
 use crate::keys::Place;
-use mainstay_core::belief::Loss;
 
 /// A request for a lock, semaphore or election has ended.
 #[derive(Debug)]

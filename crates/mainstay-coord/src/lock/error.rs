@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use mainstay_core::Effect;
+use mainstay_core::belief::Loss;
 use mainstay_core::problem::Code;
 use mainstay_store::{Error, Key};
 
 use super::line::{Line, Waiter};
 use super::record::Token;
 use crate::session::{Owner, SessionError};
-use mainstay_core::belief::Loss;
 
 /// Who holds what was asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use mainstay_core::belief::{Loss, Standing};
 use mainstay_store::{Answer, Applied, Batch, Compare, Get, Key, Op, Revision};
 use tokio::sync::oneshot;
 
@@ -18,7 +19,6 @@ use crate::name::{Gid, RequestId};
 use crate::patience::Patience;
 use crate::session::{Hold, HoldState, Session};
 use crate::{events, presence};
-use mainstay_core::belief::{Loss, Standing};
 
 /// Proof that something was granted to this process, and how long it is worth something.
 ///

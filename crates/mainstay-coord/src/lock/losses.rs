@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use mainstay_core::belief::Loss;
 use mainstay_store::{Change, Event, LeaseId, Revision, WatchItem, WatchRequest};
 use parking_lot::Mutex;
 use tokio::sync::mpsc::{self, Receiver, Sender, error::TrySendError};
@@ -19,7 +20,6 @@ use super::{LockError, Locks, Token};
 use crate::coordination::Coordination;
 use crate::keys::{self, Area, Place};
 use crate::session::{Credential, SessionError};
-use mainstay_core::belief::Loss;
 
 /// News kept for one slow reader. One that is behind by more is told to look anew, which costs it
 /// one reading; a session seldom holds more than a few locks.

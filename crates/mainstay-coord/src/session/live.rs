@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mainstay_core::Instant;
+use mainstay_core::belief::{Belief, Loss, Standing, Terms};
 use mainstay_store::{Compare, Key, LeaseId, Revision};
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -16,7 +17,6 @@ use crate::coordination::Coordination;
 use crate::events;
 use crate::keys::{self, Place};
 use crate::lock::Token;
-use mainstay_core::belief::{Belief, Loss, Standing, Terms};
 
 /// A session of this process, renewed by a task and judged by this process' clock.
 ///

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
+use mainstay_core::belief::{Loss, Step};
 use mainstay_store::{Batch, Compare, Error};
 use tokio_util::sync::CancellationToken;
 
 use super::live::{Hold, Shared};
 use crate::lock;
 use crate::{keys, presence};
-use mainstay_core::belief::{Loss, Step};
 
 /// Renews until the session is lost, or `wanted` or `shutdown` says stop; then ends it.
 pub(super) async fn run(shared: &Shared, wanted: &CancellationToken, shutdown: &CancellationToken) {
