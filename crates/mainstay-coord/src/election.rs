@@ -5,9 +5,9 @@
 //! [`Leader`]: it steps down by its own clock before anybody else can be elected, and each of its
 //! writes can carry the term.
 
+use mainstay_core::belief::Loss;
 use mainstay_store::{Error, WatchItem, WatchRequest};
 
-use crate::belief::Loss;
 use crate::coordination::Coordination;
 use crate::keys::{Area, Place};
 use crate::lock::line::{Line, Waiter};

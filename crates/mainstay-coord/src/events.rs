@@ -7,9 +7,9 @@ pub(crate) mod registry;
 
 use std::time::Duration;
 
+use mainstay_core::belief::Loss;
 use mainstay_store::LeaseId;
 
-use crate::belief::Loss;
 use crate::figures::Figures;
 use crate::keys::Place;
 

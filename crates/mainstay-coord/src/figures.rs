@@ -4,13 +4,12 @@
 
 use std::time::Duration;
 
+use mainstay_core::belief::Loss;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
-
-use crate::belief::Loss;
 
 /// Upper bounds in seconds: from a lock nobody else wants to the longest wait that is allowed.
 const WAIT_BUCKETS: [f64; 10] = [0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 60.0, 300.0, 600.0];

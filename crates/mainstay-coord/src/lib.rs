@@ -7,7 +7,6 @@
 //! | the store, a clock, tasks and counters, shared by all recipes | [`coordination`] |
 //! | the key space; the names in it | [`keys`], [`name`] |
 //! | the clock holders judge by | [`clock`] |
-//! | what the holder of a lease believes: a machine | [`belief`] |
 //! | leases with an owner | [`session`] |
 //! | locks, read-write locks, semaphores; who holds and who waits: a machine | [`lock`], [`lock::line`] |
 //! | leader election | [`election`] |
@@ -16,7 +15,6 @@
 //! | keys that wrap other keys | [`keyring`] |
 //! | counters | [`figures`], [`registry::figures`], [`centre::figures`] |
 
-pub mod belief;
 pub mod centre;
 pub mod clock;
 pub mod coordination;
@@ -35,7 +33,6 @@ pub mod registry;
 pub mod session;
 mod tasks;
 
-pub use belief::{Loss, Standing};
 pub use centre::{Centre, CentreError};
 pub use clock::{BootClock, HandClock, Timer};
 pub use coordination::Coordination;
@@ -43,4 +40,5 @@ pub use election::{Leader, Leadership, Observer};
 pub use keyring::{Keyring, KeyringError, KeyringFile};
 pub use keys::{Area, GroupRef, InstanceRef, Place, ServiceRef};
 pub use lock::{Grant, Held, LockError, Locks, Request, Token, Wait};
+pub use mainstay_core::belief::{Loss, Standing};
 pub use session::{Credential, Owner, Session, SessionError, Sessions};

@@ -6,11 +6,13 @@
 //! | word | module |
 //! |---|---|
 //! | moments, and where waiting code gets them | [`time`] |
+//! | what the holder of a lease believes, and how it loses | [`belief`] |
 //! | names of services, instances, routes | [`name`] |
 //! | what a failed call may have done | [`effect`] |
 //! | why a stage refused | [`rejection`] |
 //! | what a caller is told | [`problem`] |
 
+pub mod belief;
 pub mod effect;
 pub mod name;
 pub mod problem;

@@ -190,6 +190,11 @@ codes! {
     /// Others agreed on another number of permits.
     SemaphoreLimitDiffers = "semaphore-limit-differs", 409, 9, "The semaphore has another limit";
 
+    /// A later holder of the lock was here.
+    FencingTokenStale = "fencing-token-stale", 412, 9, "The fencing token is stale";
+    /// Somebody else changed the row first, each time.
+    OptimisticConflict = "optimistic-conflict", 409, 10, "Somebody else changed it first";
+
     // The registry.
     /// Nobody registered such a service.
     ServiceNotFound = "service-not-found", 404, 5, "Service not found";

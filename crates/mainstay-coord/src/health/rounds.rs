@@ -99,9 +99,15 @@ impl Rounds {
                     && *entry.probe.host == *record.address
                     && entry.probe.port == port
             };
-            // One that is not the same stays in `before`, whose checks are taken off the plan.
-            let entry =
-                if before.get(&name).is_some_and(is_same) { before.remove(&name) } else { None };
+            // One that is not the same is off the plan before its successor is on it: both may be
+            // due at the same moment, and then they are one line of the plan.
+            let entry = before.remove(&name).and_then(|entry| {
+                if is_same(&entry) {
+                    return Some(entry);
+                }
+                self.unschedule(&entry);
+                None
+            });
             let mut entry = entry.unwrap_or_else(|| {
                 self.generation += 1;
                 let of = CheckRef { instance: instance.clone(), check: Arc::clone(&name) };
@@ -281,6 +287,17 @@ mod tests {
         assert!(!run(&mut rounds, 20_000, "b"));
         assert!(!run(&mut rounds, 30_000, "a"), "nothing new");
         assert!(run(&mut rounds, 40_000, "b"));
+    }
+
+    #[test]
+    fn a_check_whose_successor_is_due_at_the_same_moment_is_still_planned() {
+        let mut rounds = Rounds::default();
+        let (one, check, mut other) = (instance("1"), tcp(), tcp());
+        other.port = CheckPort::Number(9);
+        rounds.follow(at(0), &one, Some((&record(None), &[check])), || 0.5);
+        rounds.follow(at(4_000), &one, Some((&record(None), &[other])), || 0.1);
+        assert_eq!(rounds.next(), Some(at(5_000)));
+        assert_eq!(rounds.take(at(5_000)).map(|probe| probe.port), Some(9));
     }
 
     #[test]

@@ -316,7 +316,7 @@ impl Acquiring {
     async fn why_gone(&self) -> LockError {
         match self.desk.ground.sessions().entry(self.session).await {
             Err(error @ SessionError::NotFound { .. }) => error.into(),
-            Ok(_) | Err(_) => LockError::Lost(crate::belief::Loss::Revoked),
+            Ok(_) | Err(_) => LockError::Lost(mainstay_core::belief::Loss::Revoked),
         }
     }
 }

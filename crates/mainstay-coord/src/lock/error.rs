@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use mainstay_core::Effect;
+use mainstay_core::belief::Loss;
 use mainstay_core::problem::Code;
 use mainstay_store::{Error, Key};
 
 use super::line::{Line, Waiter};
 use super::record::Token;
-use crate::belief::Loss;
 use crate::session::{Owner, SessionError};
 
 /// Who holds what was asked for.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use mainstay_core::belief::{Loss, Standing};
 use mainstay_store::{Answer, Applied, Batch, Compare, Get, Key, Op, Revision};
 use tokio::sync::oneshot;
 
@@ -12,7 +13,6 @@ use super::desk::Desk;
 use super::error::LockError;
 use super::record::{Past, Reason, Token};
 use super::request::{Grant, Released, Want};
-use crate::belief::{Loss, Standing};
 use crate::coordination::Coordination;
 use crate::keys::{self, Place};
 use crate::name::{Gid, RequestId};

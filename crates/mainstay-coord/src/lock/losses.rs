@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use mainstay_core::belief::Loss;
 use mainstay_store::{Change, Event, LeaseId, Revision, WatchItem, WatchRequest};
 use parking_lot::Mutex;
 use tokio::sync::mpsc::{self, Receiver, Sender, error::TrySendError};
@@ -16,7 +17,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::record::{Past, Reason};
 use super::{LockError, Locks, Token};
-use crate::belief::Loss;
 use crate::coordination::Coordination;
 use crate::keys::{self, Area, Place};
 use crate::session::{Credential, SessionError};

@@ -6,13 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mainstay_core::Instant;
+use mainstay_core::belief::{Belief, Loss, Standing, Terms};
 use mainstay_store::{Compare, Key, LeaseId, Revision};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{Fresh, SessionError, renewal};
-use crate::belief::{Belief, Loss, Standing, Terms};
 use crate::coordination::Coordination;
 use crate::events;
 use crate::keys::{self, Place};

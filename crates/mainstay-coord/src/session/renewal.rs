@@ -1,12 +1,12 @@
-//! The task that renews a session: does what [`Belief`](crate::belief::Belief) says.
+//! The task that renews a session: does what [`Belief`](mainstay_core::belief::Belief) says.
 
 use std::time::Duration;
 
+use mainstay_core::belief::{Loss, Step};
 use mainstay_store::{Batch, Compare, Error};
 use tokio_util::sync::CancellationToken;
 
 use super::live::{Hold, Shared};
-use crate::belief::{Loss, Step};
 use crate::lock;
 use crate::{keys, presence};
 

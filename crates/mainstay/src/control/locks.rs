@@ -22,13 +22,13 @@ use mainstay_api::lock::{
     Release, Released, SECRET_HEADER, StandForElection,
 };
 use mainstay_call::clock::MonotonicClock;
-use mainstay_coord::belief::Terms;
 use mainstay_coord::keys::parse_session;
 use mainstay_coord::lock::{LockError, Request, Token, Wait};
 use mainstay_coord::name::{Gid, LockName, Namespace, RequestId};
 use mainstay_coord::session::Secret;
 use mainstay_coord::{Area, Credential, Place, SessionError};
 use mainstay_core::Clock as _;
+use mainstay_core::belief::Terms;
 use mainstay_core::problem::Code;
 
 use super::answer::{Document, Refused};

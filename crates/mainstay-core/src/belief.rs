@@ -23,7 +23,7 @@ mod tests;
 use std::fmt;
 use std::time::Duration;
 
-use mainstay_core::Instant;
+use crate::Instant;
 
 /// How long a lease is believed in and when it is renewed, all from its ttl.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,0 +1,32 @@
+//! The client library of Mainstay.
+//!
+//! | what | module |
+//! |---|---|
+//! | the control plane, as a program sees it | [`client`] |
+//! | locks, semaphores, leadership | [`lock`] |
+//! | requests refused that come from a holder who has lost its lock | [`fencing`] |
+//! | writes to a database refused that come from such a holder | [`fence`] |
+//! | updates that are done only if nobody else was there first | [`optimistic`] |
+//! | why the control plane did not do as asked | [`error`] |
+//!
+//! What speaks to a database takes the caller's open connection and is compiled in by the features
+//! `postgres` and `mysql`.
+
+pub mod client;
+mod clock;
+mod control;
+pub mod error;
+mod events;
+pub mod fence;
+pub mod fencing;
+pub mod lock;
+pub mod optimistic;
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+mod quote;
+mod session;
+mod sse;
+mod tasks;
+
+pub use client::Client;
+pub use error::ClientError;
+pub use lock::Held;
