@@ -15,11 +15,19 @@ use mainstay_resilience::system::RawSystem;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::cluster::consul::{ConsulConfig, RawConsul};
 use crate::cluster::settings::{RawRegistry, RawStore, RegistryConfig, StoreConfig};
 
 /// Keys that take effect at the next start only: listeners and threads are made once.
-pub const RESTART_ONLY: &[&str] =
-    &["gateway.listen", "gateway.tls_listen", "gateway.workers", "registry", "server", "store"];
+pub const RESTART_ONLY: &[&str] = &[
+    "consul",
+    "gateway.listen",
+    "gateway.tls_listen",
+    "gateway.workers",
+    "registry",
+    "server",
+    "store",
+];
 
 /// The whole configuration as written.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
@@ -33,6 +41,8 @@ pub struct Settings {
     pub store: RawStore,
     /// What holds for instances of services.
     pub registry: RawRegistry,
+    /// The door for clients of Consul.
+    pub consul: RawConsul,
     /// Protection of this process.
     pub system: RawSystem,
     /// Routes by name.
@@ -58,6 +68,8 @@ pub struct Meant {
     pub store: StoreConfig,
     /// What holds for instances.
     pub registry: RegistryConfig,
+    /// The door for clients of Consul.
+    pub consul: ConsulConfig,
     /// The data plane.
     pub plane: Arc<Plane>,
 }
@@ -69,13 +81,14 @@ impl Meant {
     ///
     /// Every fault there is.
     pub fn resolve(raw: Settings) -> Result<Self, Vec<Invalid>> {
-        let Settings { server, store, registry, gateway, system, .. } = raw;
+        let Settings { server, store, registry, consul, gateway, system, .. } = raw;
         let Settings { route, upstream, circuit, limit, fallback, .. } = raw;
         let RawServer { listen, node } = server.unwrap_or_default();
         let control = listen.unwrap_or(RawServer::LISTEN);
         let mut faults = Vec::new();
         let store = StoreConfig::resolve(store, &mut faults);
         let registry = RegistryConfig::resolve(registry, &mut faults);
+        let consul = ConsulConfig::resolve(consul, &mut faults);
         if !control.ip().is_loopback() {
             let problem = "must be a loopback address while the control plane knows no users";
             faults.push(Invalid::range("server.listen", format!("{problem}, found {control}")));
@@ -89,7 +102,7 @@ impl Meant {
         let raw = RawPlane { gateway, system, route, upstream, circuit, limit, fallback };
         match Plane::resolve(raw) {
             Ok(plane) if faults.is_empty() => {
-                Ok(Self { control, node, store, registry, plane: Arc::new(plane) })
+                Ok(Self { control, node, store, registry, consul, plane: Arc::new(plane) })
             }
             Ok(_plane) => Err(faults),
             Err(more) => Err(faults.into_iter().chain(more).collect()),
