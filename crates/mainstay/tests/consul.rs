@@ -85,7 +85,9 @@ fn check(gateway: &Gateway, request: &str, body: &str, status: u16, want: &str) 
 #[test]
 fn pairs_are_written_read_and_listed() {
     let dev = Gateway::start_dev("consul-kv", CONFIG);
-    let check = |request, body, status, want| check(&dev, request, body, status, want);
+    let check = |request: &str, body: &str, status: u16, want: &str| {
+        check(&dev, request, body, status, want);
+    };
     check("GET kv/a", "", 404, "");
     check("PUT kv/a?flags=42", "hi", 200, "true");
     let answer = get(&dev, "kv/a");

@@ -10,7 +10,7 @@ use super::*;
 use crate::clock::BootClock;
 use crate::keys::PairName;
 
-fn on(store: &Arc<Memory<BootClock>>) -> Consul {
+fn on(store: &Arc<Memory>) -> Consul {
     Consul::start(Arc::clone(store) as _, Arc::new(BootClock))
 }
 
