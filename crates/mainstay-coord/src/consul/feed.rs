@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use mainstay_store::{Error, Key, Range, Revision, WatchItem, WatchRequest};
+use mainstay_store::{Error, Event, Key, Range, Revision, WatchItem, WatchRequest};
 use tokio_util::sync::CancellationToken;
 
 use super::{Consul, Shared};
@@ -16,7 +16,7 @@ use crate::events::consul::FollowingStore;
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// First segments of keys whose deletions are remembered.
-const AREAS: [&[u8]; 2] = [b"ckv/", b"cses/"];
+const AREAS: [&[u8]; 3] = [b"ckv/", b"cses/", b"ins/"];
 
 /// Follows the store until told to stop.
 pub(super) async fn run(consul: Consul, stop: CancellationToken) {
@@ -60,7 +60,7 @@ async fn try_follow(shared: &Shared) -> Result<(), Error> {
             WatchItem::Bookmark { revision } => shared.take(revision, Vec::new()),
             WatchItem::Changes { revision, events } => {
                 let gone = events.iter().filter(|event| event.entry().is_none());
-                let ours = gone.map(|event| event.key());
+                let ours = gone.map(Event::key);
                 let ours = ours.filter(|key| AREAS.iter().any(|area| key.starts_with(area)));
                 shared.take(revision, ours.cloned().collect());
             }

@@ -5,7 +5,7 @@
 //! nobody is told an index. What happened before this process watched counts as its first
 //! revision, for the same reason.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use mainstay_store::{Key, Range, Revision};
 
@@ -20,7 +20,7 @@ pub struct Deletions {
     seen: Revision,
     by_key: BTreeMap<Key, Revision>,
     /// One revision may delete many keys.
-    by_age: BTreeMap<(Revision, Key), ()>,
+    by_age: BTreeSet<(Revision, Key)>,
     max: usize,
 }
 
@@ -36,7 +36,7 @@ impl Deletions {
             floor: Revision::FIRST,
             seen: Revision::NEVER,
             by_key: BTreeMap::new(),
-            by_age: BTreeMap::new(),
+            by_age: BTreeSet::new(),
             max,
         }
     }
@@ -53,11 +53,11 @@ impl Deletions {
             if let Some(before) = self.by_key.insert(key.clone(), revision) {
                 self.by_age.remove(&(before, key.clone()));
             }
-            self.by_age.insert((revision, key), ());
+            self.by_age.insert((revision, key));
         }
         self.seen = self.seen.max(revision);
         while self.max < self.by_age.len()
-            && let Some(((gone, key), ())) = self.by_age.pop_first()
+            && let Some((gone, key)) = self.by_age.pop_first()
         {
             self.by_key.remove(&key);
             self.floor = self.floor.max(gone);

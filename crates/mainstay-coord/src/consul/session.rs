@@ -14,7 +14,6 @@ use serde_json::{Map, Value};
 
 use super::{Consul, ConsulError};
 use crate::keys::{ConsulSessionId, consul_session};
-use crate::random;
 
 /// What becomes of what a session holds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -118,7 +117,7 @@ impl Consul {
     /// Whether it happens is open.
     pub async fn create_session(&self, new: NewSession) -> Result<ConsulSessionId, ConsulError> {
         let store = &*self.shared.store;
-        let id = ConsulSessionId::new(&uuid()).expect("a uuid");
+        let id = ConsulSessionId::random();
         let lease = match &new.ttl {
             Some((ttl, _)) => Some(store.grant(*ttl, None).await?.id),
             None => None,
@@ -194,15 +193,4 @@ impl Consul {
     pub async fn destroy_session(&self, id: &ConsulSessionId) -> Result<(), ConsulError> {
         self.end_session(id, super::reaper::Cause::Destroyed).await
     }
-}
-
-/// A random UUID (RFC 9562, version 4).
-fn uuid() -> String {
-    let mut bytes = random::bytes::<16>();
-    bytes[6] = (bytes[6] & 0x0f) | 0x40;
-    bytes[8] = (bytes[8] & 0x3f) | 0x80;
-    let hex = random::to_hex(&bytes);
-    let part = |from: usize, to: usize| hex.get(from..to).unwrap_or_default();
-    let parts = [part(0, 8), part(8, 12), part(12, 16), part(16, 20), part(20, 32)];
-    parts.join("-")
 }

@@ -6,6 +6,7 @@
 use mainstay_store::{Key, Range};
 
 use super::made;
+use crate::random;
 
 /// Longest name of a key-value pair, in bytes. The longest key made of one is that of a hold:
 /// 6 + 36 + 1 + 2,000 is below 2,048.
@@ -62,6 +63,15 @@ impl ConsulSessionId {
         };
         let is_uuid = text.len() == 36 && text.bytes().enumerate().all(fits);
         is_uuid.then(|| Self(text.to_owned()))
+    }
+
+    /// A new one: a random UUID (RFC 9562, version 4).
+    pub(crate) fn random() -> Self {
+        let [a, b, c, d, e, f, version, g, variant, rest @ ..] = random::bytes::<16>();
+        let (version, variant) = ((version & 0x0f) | 0x40, (variant & 0x3f) | 0x80);
+        let [h, tail @ ..] = rest;
+        let parts: [&[u8]; 5] = [&[a, b, c, d], &[e, f], &[version, g], &[variant, h], &tail];
+        Self(parts.map(random::to_hex).join("-"))
     }
 
     /// The id.
@@ -126,6 +136,12 @@ mod tests {
         let id = ConsulSessionId::new(ID).unwrap();
         assert_eq!(id.held(&id.hold(&name)), Some(name));
         assert_eq!(consul_session(&id.life()), Some(id));
+    }
+
+    #[test]
+    fn a_random_id_is_one() {
+        let id = ConsulSessionId::random();
+        assert_eq!(ConsulSessionId::new(id.as_str()), Some(id));
     }
 
     #[test]
