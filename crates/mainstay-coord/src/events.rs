@@ -3,6 +3,7 @@
 //! What happens for each request is counted; what changes a state is logged.
 
 pub(crate) mod centre;
+pub(crate) mod consul;
 pub(crate) mod registry;
 
 use std::time::Duration;

@@ -12,6 +12,10 @@
 //! | `svc/<ns>/<service>` | settings of a service | – |
 //! | `ins/<ns>/<service>` | which instance went last, and why | – |
 //! | `ins/<ns>/<service>/<instance>` | an instance, with its owner and its registration | – |
+//! | `ckv/<name>` | a pair of the Consul door | – |
+//! | `cses/<id>`, `clife/<id>` | a session of the Consul door; that it lives | –; its ttl |
+//! | `chold/<id>/<name>` | that the session has acquired the pair | – |
+//! | `cdelay/<name>` | nobody acquires the pair while this is there | its own lease |
 //! | `obs/<ns>/<service>/<instance>/<reporter>` | a caller met failures there | 30 s |
 //! | `cfg/<ns>/<group>/head` | which release is in force, and the canary | – |
 //! | `cfg/<ns>/<group>/rel/<n>` | a release: its items, who, when, why | – |
@@ -24,6 +28,7 @@
 //! come in checked, keys go out of the builders here.
 
 mod centre;
+mod consul;
 mod queue;
 mod registry;
 #[cfg(test)]
@@ -33,6 +38,10 @@ use mainstay_store::{Key, LeaseId, Range};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
 pub use centre::{CentreKey, GroupRef, blob, blobs, configuration, holds, parse_centre};
+pub use consul::{
+    ConsulSessionId, PairName, consul_lives, consul_pair_name, consul_pairs, consul_session,
+    consul_sessions,
+};
 pub use queue::{Area, Place, Slot, area, parse_session, parse_slot};
 pub use registry::{InstanceRef, RegistryArea, RegistryKey, ServiceRef, node, parse_registry};
 

@@ -12,11 +12,13 @@
 //! | leader election | [`election`] |
 //! | who can answer for a service; whether it can do its work | [`registry`], [`health`] |
 //! | configuration: releases of whole groups, pushed to whoever holds them | [`centre`] |
+//! | what the Consul door keeps: pairs, sessions, indexes | [`consul`] |
 //! | keys that wrap other keys | [`keyring`] |
 //! | counters | [`figures`], [`registry::figures`], [`centre::figures`] |
 
 pub mod centre;
 pub mod clock;
+pub mod consul;
 pub mod coordination;
 pub mod election;
 mod events;

@@ -8,9 +8,11 @@
 //! | what | module |
 //! |---|---|
 //! | `[store]`, `[registry]` | [`settings`] |
+//! | `[consul]` | [`consul`](mod@consul) |
 //! | opening the store | [`opening`] |
 //! | instances for the data plane of the same process | [`resolve`] |
 
+pub mod consul;
 pub mod opening;
 pub mod resolve;
 pub mod settings;
@@ -20,12 +22,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mainstay_coord::centre::{self, Centre};
+use mainstay_coord::consul::Consul;
 use mainstay_coord::keyring::Keyring;
 use mainstay_coord::name::NodeName;
 use mainstay_coord::registry::{Options, Registry};
 use mainstay_coord::{BootClock, Coordination, Timer as _};
 use mainstay_store::Store;
 
+use consul::ConsulConfig;
 use resolve::RegistryResolver;
 use settings::RegistryConfig;
 
@@ -45,15 +49,29 @@ pub struct Cluster {
     pub centre: Centre,
     /// How registrations are read.
     pub registry_config: RegistryConfig,
+    /// The door for clients of Consul, if there is one.
+    pub consul: Option<ConsulDoor>,
     /// Instances for the data plane.
     pub resolver: Arc<RegistryResolver>,
     /// This process, as others see it.
     pub node: NodeName,
 }
 
+/// The door for clients of Consul.
+#[derive(Debug)]
+pub struct ConsulDoor {
+    /// Pairs, sessions, indexes.
+    pub recipes: Consul,
+    /// What it says of itself.
+    pub config: ConsulConfig,
+    /// Whether callers on this machine need no token.
+    pub is_open: bool,
+}
+
 impl Cluster {
     /// Takes part in what `store` holds as `node`, which others reach at `address`. Must be called
-    /// within a tokio runtime.
+    /// within a tokio runtime. `door` is how clients of Consul are answered, and whether those on
+    /// this machine need no token.
     ///
     /// # Cancel safety
     ///
@@ -62,6 +80,7 @@ impl Cluster {
         store: Arc<dyn Store>,
         keyring: Keyring,
         config: RegistryConfig,
+        door: Option<(ConsulConfig, bool)>,
         node: NodeName,
         address: String,
     ) -> Self {
@@ -83,7 +102,12 @@ impl Cluster {
         if tokio::time::timeout(LOADING_MAX, ready).await.is_err() {
             tracing::warn!("the store does not answer; what it holds is loaded when it does");
         }
+        let consul = door.map(|(config, is_open)| {
+            let recipes = Consul::start(Arc::clone(&store), Arc::new(BootClock));
+            ConsulDoor { recipes, config, is_open }
+        });
         Self {
+            consul,
             coordination: Coordination::new(Arc::clone(&store), Arc::new(BootClock)),
             resolver: Arc::new(RegistryResolver::new(registry.clone())),
             registry,
@@ -110,10 +134,14 @@ impl Cluster {
         let sessions = self.coordination.shutdown(grace).await;
         let centre = self.centre.shutdown(grace).await;
         let registry = self.registry.shutdown(grace).await;
+        let consul = match &self.consul {
+            Some(door) => door.recipes.shutdown(grace).await,
+            None => 0,
+        };
         if let Err(error) = self.store.close().await {
             tracing::error!(%error, "the store was not closed well");
         }
-        sessions + centre + registry
+        sessions + centre + registry + consul
     }
 }
 

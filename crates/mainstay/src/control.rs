@@ -18,6 +18,7 @@ mod balance;
 mod centre;
 mod checks;
 mod circuits;
+mod consul;
 mod dns;
 mod events;
 mod explain;
@@ -83,6 +84,7 @@ fn router(shared: Arc<Shared>) -> Router {
         .route("/api/v1/ready", get(ready))
         .route("/metrics", get(metrics))
         .nest("/api/v1", calls(shared.cluster.clone()))
+        .nest("/v1", consul::calls(shared.cluster.clone()))
         .fallback(|| async { Refused::new(Code::NotFound, "the API has no such path") })
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(guard)

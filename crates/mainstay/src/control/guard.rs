@@ -17,6 +17,7 @@ use axum::response::{IntoResponse, Response};
 use mainstay_core::problem::Code;
 
 use super::answer::{PROBLEM, Refused};
+use super::consul;
 use crate::role::Shared;
 
 /// Lets a request pass or refuses it, and completes the answer's header.
@@ -27,9 +28,18 @@ pub(super) async fn guard(
 ) -> Response {
     // Nobody learns anything from these two, and probes have neither token nor our name.
     let open = matches!(request.uri().path(), "/api/v1/live" | "/api/v1/ready");
-    let mut response = match refusal(&request, &shared.token) {
-        Some(refused) if !open => refused.into_response(),
-        _ => explained(next.run(request).await),
+    let mut response = if consul::is_its(request.uri().path()) {
+        let door = shared.cluster.as_deref().and_then(|cluster| cluster.consul.as_ref());
+        let is_open = door.is_some_and(|door| door.is_open);
+        match is_foreign(&request).or_else(|| consul::refusal(&request, &shared.token, is_open)) {
+            Some(refused) => refused.into_response(),
+            None => next.run(request).await,
+        }
+    } else {
+        match refusal(&request, &shared.token) {
+            Some(refused) if !open => refused.into_response(),
+            _ => explained(next.run(request).await),
+        }
     };
     let status = response.status();
     let headers = response.headers_mut();
@@ -42,19 +52,31 @@ pub(super) async fn guard(
 }
 
 fn refusal(request: &Request, token: &str) -> Option<Refused> {
-    let headers = request.headers();
-    let mut hosts = headers.get_all(header::HOST).iter().map(|host| host.to_str().unwrap_or(""));
-    let named = hosts.next().is_some_and(is_ours) && hosts.next().is_none();
-    let target = request.uri().authority().is_none_or(|authority| is_ours(authority.as_str()));
-    if !(named && target) {
-        let detail = "the `Host` of the request must be `localhost` or a loopback address";
-        return Some(Refused::new(Code::HostNotAllowed, detail));
+    if !is_for_us(request) {
+        return Some(Refused::new(Code::HostNotAllowed, NOT_FOR_US));
     }
+    let headers = request.headers();
     if bearer(headers).is_some_and(|given| same(given, token)) {
         return None;
     }
     let detail = "send the token of control.toml as `Authorization: Bearer TOKEN`";
     Some(Refused::new(Code::CredentialMissing, detail))
+}
+
+const NOT_FOR_US: &str = "the `Host` of the request must be `localhost` or a loopback address";
+
+fn is_for_us(request: &Request) -> bool {
+    let mut hosts =
+        request.headers().get_all(header::HOST).iter().map(|host| host.to_str().unwrap_or(""));
+    let named = hosts.next().is_some_and(is_ours) && hosts.next().is_none();
+    let target = request.uri().authority().is_none_or(|authority| is_ours(authority.as_str()));
+    named && target
+}
+
+/// The same for the Consul door, in its own words.
+fn is_foreign(request: &Request) -> Option<consul::Text> {
+    let line = || consul::Text(StatusCode::FORBIDDEN, NOT_FOR_US.to_owned());
+    (!is_for_us(request)).then(line)
 }
 
 /// The router refuses in plain text; that becomes a problem document.
@@ -96,7 +118,7 @@ fn is_port(text: &str) -> bool {
         || text.strip_prefix(':').is_some_and(|port| port.bytes().all(|b| b.is_ascii_digit()))
 }
 
-fn bearer(headers: &HeaderMap) -> Option<&str> {
+pub(super) fn bearer(headers: &HeaderMap) -> Option<&str> {
     let mut fields = headers.get_all(header::AUTHORIZATION).iter();
     let (field, None) = (fields.next()?, fields.next()) else { return None };
     let (scheme, token) = field.to_str().ok()?.split_once(' ')?;
@@ -104,7 +126,7 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
 }
 
 /// Whether two texts are equal, in a time that says nothing of where they differ.
-fn same(a: &str, b: &str) -> bool {
+pub(super) fn same(a: &str, b: &str) -> bool {
     let differ = |seen, (x, y): (u8, u8)| black_box(seen | (x ^ y));
     a.len() == b.len() && a.bytes().zip(b.bytes()).fold(0, differ) == 0
 }

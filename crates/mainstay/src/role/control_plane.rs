@@ -15,6 +15,7 @@ use super::doors::{ControlDoors, Doors};
 use super::shared::Shared;
 use super::signals::{Signals, Told};
 use super::{Role, Start, failed};
+use crate::cluster::consul::Acl;
 use crate::cluster::settings::Backend;
 use crate::cluster::{Cluster, opening};
 use crate::control;
@@ -53,7 +54,11 @@ pub(super) fn open(
     let store = opening::open(&meant.store, data)?;
     let keyring = opening::keyring(data)?;
     let registry = meant.registry.clone();
-    let started = Cluster::start(store, keyring, registry, node, control.to_string());
+    let consul = meant.consul.clone();
+    // The control port listens on loopback, so whoever can ask is on this machine.
+    let is_open = start.role == Role::Dev || consul.acl == Acl::Off;
+    let door = consul.enabled.then_some((consul, is_open));
+    let started = Cluster::start(store, keyring, registry, door, node, control.to_string());
     let cluster = Arc::new(runtime.block_on(started));
     drop(inside);
     Ok((runtime, Some(cluster)))

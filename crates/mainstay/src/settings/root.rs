@@ -15,11 +15,13 @@ use mainstay_resilience::system::RawSystem;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::cluster::consul::{ConsulConfig, RawConsul};
 use crate::cluster::settings::{RawRegistry, RawStore, RegistryConfig, StoreConfig};
 use crate::dns::settings::{DnsConfig, RawDns};
 
 /// Keys that take effect at the next start only: listeners and threads are made once.
 pub const RESTART_ONLY: &[&str] = &[
+    "consul",
     "dns",
     "gateway.listen",
     "gateway.tls_listen",
@@ -43,6 +45,8 @@ pub struct Settings {
     pub registry: RawRegistry,
     /// Names of services, for every resolver.
     pub dns: RawDns,
+    /// The door for clients of Consul.
+    pub consul: RawConsul,
     /// Protection of this process.
     pub system: RawSystem,
     /// Routes by name.
@@ -70,6 +74,8 @@ pub struct Meant {
     pub registry: RegistryConfig,
     /// Names of services.
     pub dns: DnsConfig,
+    /// The door for clients of Consul.
+    pub consul: ConsulConfig,
     /// The data plane.
     pub plane: Arc<Plane>,
 }
@@ -81,7 +87,7 @@ impl Meant {
     ///
     /// Every fault there is.
     pub fn resolve(raw: Settings) -> Result<Self, Vec<Invalid>> {
-        let Settings { server, store, registry, dns, gateway, system, .. } = raw;
+        let Settings { server, store, registry, dns, consul, gateway, system, .. } = raw;
         let Settings { route, upstream, circuit, limit, fallback, .. } = raw;
         let RawServer { listen, node } = server.unwrap_or_default();
         let control = listen.unwrap_or(RawServer::LISTEN);
@@ -89,6 +95,7 @@ impl Meant {
         let store = StoreConfig::resolve(store, &mut faults);
         let registry = RegistryConfig::resolve(registry, &mut faults);
         let dns = DnsConfig::resolve(dns, &mut faults);
+        let consul = ConsulConfig::resolve(consul, &mut faults);
         if !control.ip().is_loopback() {
             let problem = "must be a loopback address while the control plane knows no users";
             faults.push(Invalid::range("server.listen", format!("{problem}, found {control}")));
@@ -102,7 +109,7 @@ impl Meant {
         let raw = RawPlane { gateway, system, route, upstream, circuit, limit, fallback };
         match Plane::resolve(raw) {
             Ok(plane) if faults.is_empty() => {
-                Ok(Self { control, node, store, registry, dns, plane: Arc::new(plane) })
+                Ok(Self { control, node, store, registry, dns, consul, plane: Arc::new(plane) })
             }
             Ok(_plane) => Err(faults),
             Err(more) => Err(faults.into_iter().chain(more).collect()),

@@ -38,7 +38,8 @@ pub(crate) struct Gateway {
     home: Arc<TempDir>,
     role: &'static str,
     addresses: Vec<SocketAddr>,
-    control: SocketAddr,
+    /// The control port.
+    pub(crate) control: SocketAddr,
     token: String,
     /// From the start of the process until it said that it is ready.
     pub(crate) started_in: Duration,

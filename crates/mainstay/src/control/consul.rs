@@ -1,0 +1,212 @@
+//! `/v1/…`: the door for clients of Consul.
+//!
+//! Clients written for Consul find here what they know: its paths, its documents, its plain text
+//! for errors. What the door does not do it says: 501, and a line that names the page which lists
+//! what there is. See `docs/consul.md`.
+//!
+//! | calls | module |
+//! |---|---|
+//! | `kv/…`, `txn` | [`kv`], [`txn`] |
+//! | `session/…` | [`session`] |
+//! | who is here | [`agent`] |
+//!
+//! The door may be open to everybody on this machine, and then a page on the web could have a
+//! browser send requests here: reading the answers is forbidden to it, but a `POST` is sent all
+//! the same. A browser says `Origin` with it, and no client of Consul does; so whoever says it is
+//! refused unless it bears a token.
+
+mod agent;
+mod answer;
+mod body;
+mod kv;
+mod query;
+mod session;
+mod txn;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, FromRequest, Request};
+use axum::http::{StatusCode, header};
+use axum::routing::{get, put};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use percent_encoding::percent_decode_str;
+
+use super::guard::{bearer, same};
+use crate::cluster::{Cluster, ConsulDoor};
+use crate::role::Shared;
+pub(super) use answer::Text;
+
+/// Largest body: 128 operations that fill a batch of the store, 1,400,000 bytes, in base64.
+const BODY_BYTES_MAX: usize = 2 << 20;
+
+/// The check every node has: that it is there.
+const NODE_CHECK: &str = "serfHealth";
+
+/// The calls.
+pub(super) fn calls(cluster: Option<Arc<Cluster>>) -> Router<Arc<Shared>> {
+    let Some(cluster) = cluster.filter(|cluster| cluster.consul.is_some()) else {
+        let line = "this process does not answer clients of Consul; see docs/consul.md";
+        return Router::new()
+            .fallback(move || async move { Text(StatusCode::NOT_FOUND, line.to_owned()) });
+    };
+    let pairs = || get(kv::get).put(kv::put).post(kv::put).delete(kv::delete);
+    Router::new()
+        .route("/kv", pairs())
+        .route("/kv/", pairs())
+        .route("/kv/{*key}", pairs())
+        .route("/txn", put(txn::put).post(txn::put))
+        .route("/session/create", put(session::create).post(session::create))
+        .route("/session/destroy/{id}", put(session::destroy).post(session::destroy))
+        .route("/session/renew/{id}", put(session::renew).post(session::renew))
+        .route("/session/info/{id}", get(session::info))
+        .route("/session/node/{node}", get(session::of_node))
+        .route("/session/list", get(session::list))
+        .route("/agent/self", get(agent::own))
+        .route("/agent/members", get(agent::members))
+        .route("/status/leader", get(agent::leader))
+        .route("/status/peers", get(agent::peers))
+        .route("/catalog/datacenters", get(agent::datacenters))
+        .fallback(|| async {
+            let line = "this call of Consul is not part of Mainstay's door; see docs/consul.md";
+            Text(StatusCode::NOT_IMPLEMENTED, line.to_owned())
+        })
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .with_state(cluster)
+}
+
+impl Cluster {
+    /// The door; calls of it are not mounted without.
+    fn consul(&self) -> Result<&ConsulDoor, Text> {
+        let line = || Text(StatusCode::NOT_FOUND, "there is no such door".to_owned());
+        self.consul.as_ref().ok_or_else(line)
+    }
+}
+
+/// Whether `path` is one of the door.
+pub(super) fn is_its(path: &str) -> bool {
+    path == "/v1" || path.starts_with("/v1/")
+}
+
+/// Why `request` may not pass, if so.
+pub(super) fn refusal(request: &Request, token: &str, is_open: bool) -> Option<Text> {
+    let headers = request.headers();
+    let given = headers.get("x-consul-token").and_then(|value| value.to_str().ok());
+    let in_query = || {
+        let pairs = request.uri().query()?.split('&');
+        let value = pairs.filter_map(|pair| pair.strip_prefix("token=")).next()?;
+        percent_decode_str(value).decode_utf8().ok().map(|text| text.into_owned())
+    };
+    let given = given.or_else(|| bearer(headers)).map(str::to_owned).or_else(in_query);
+    let given = given.filter(|given| !given.is_empty());
+    if given.as_ref().is_some_and(|given| same(given, token)) {
+        return None;
+    }
+    let line = match given {
+        _ if is_open && headers.contains_key(header::ORIGIN) => {
+            "Permission denied: requests of web pages need the token of control.toml"
+        }
+        // Clients bring along tokens of the Consul they spoke to before.
+        _ if is_open => return None,
+        Some(_) => "ACL not found",
+        None => "Permission denied: anonymous token lacks permission",
+    };
+    Some(Text(StatusCode::FORBIDDEN, line.to_owned()))
+}
+
+/// A body as it came.
+#[derive(Debug)]
+struct Said(Bytes);
+
+impl<S: Send + Sync> FromRequest<S> for Said {
+    type Rejection = Text;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Text> {
+        let read = Bytes::from_request(request, state).await;
+        read.map(Self).map_err(|rejection| {
+            let line = format!("Request body too large, max size: {BODY_BYTES_MAX} bytes");
+            match rejection.status() {
+                StatusCode::PAYLOAD_TOO_LARGE => Text(StatusCode::PAYLOAD_TOO_LARGE, line),
+                status => Text(status, rejection.body_text()),
+            }
+        })
+    }
+}
+
+impl Said {
+    /// The bytes, if they are at most `max`.
+    fn at_most(self, max: usize) -> Result<Bytes, Text> {
+        let found = self.0.len();
+        if found <= max {
+            return Ok(self.0);
+        }
+        let line = format!("Request body({found} bytes) too large, max size: {max} bytes");
+        Err(Text(StatusCode::PAYLOAD_TOO_LARGE, line))
+    }
+}
+
+fn base64(bytes: &[u8]) -> String {
+    STANDARD.encode(bytes)
+}
+
+fn unbase64(text: &str) -> Option<Bytes> {
+    STANDARD.decode(text).ok().map(Bytes::from)
+}
+
+/// A span of time as Go writes it: `10s`, `1m30s`, `1.5h`, `0`. `None` for what is none, and for
+/// one that is negative or longer than 292 years.
+fn span(text: &str) -> Option<Duration> {
+    if text == "0" {
+        return Some(Duration::ZERO);
+    }
+    let mut rest = text;
+    let mut total = Duration::ZERO;
+    while !rest.is_empty() {
+        let (number, tail) = rest.split_at(rest.find(|c: char| !matches!(c, '0'..='9' | '.'))?);
+        let (unit, tail) =
+            tail.split_at(tail.find(|c: char| matches!(c, '0'..='9' | '.')).unwrap_or(tail.len()));
+        let seconds = match unit {
+            "ns" => 1e-9,
+            "us" | "µs" | "μs" => 1e-6,
+            "ms" => 1e-3,
+            "s" => 1.0,
+            "m" => 60.0,
+            "h" => 3_600.0,
+            _ => return None,
+        };
+        let number: f64 = number.parse().ok()?;
+        total = total.checked_add(Duration::try_from_secs_f64(number * seconds).ok()?)?;
+        rest = tail;
+    }
+    let is_one = !text.is_empty() && u64::try_from(total.as_nanos()).is_ok();
+    is_one.then_some(total)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_are_read_as_go_reads_them() {
+        let cases = [
+            ("10s", Some(10_000)),
+            ("1m30s", Some(90_000)),
+            ("100ms", Some(100)),
+            ("1.5h", Some(5_400_000)),
+            ("0", Some(0)),
+            ("", None),
+            ("10", None),
+            ("-1s", None),
+            ("s", None),
+            ("1x", None),
+            ("1s1", None),
+            ("99999999999h", None),
+        ];
+        for (text, want) in cases {
+            assert_eq!(span(text), want.map(Duration::from_millis), "{text:?}");
+        }
+    }
+}
