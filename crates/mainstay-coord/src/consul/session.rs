@@ -88,6 +88,10 @@ impl Record {
         let record = record.filter(|record| record.v == 1);
         record.ok_or_else(|| ConsulError::Unreadable(entry.key.to_string()))
     }
+
+    fn write(&self) -> Bytes {
+        serde_json::to_vec(self).expect("text and numbers are JSON").into()
+    }
 }
 
 impl ConsulSession {
@@ -135,7 +139,7 @@ impl Consul {
             service_checks: new.service_checks,
             rest: Map::new(),
         };
-        let value: Bytes = serde_json::to_vec(&record).expect("text and numbers").into();
+        let value: Bytes = record.write();
         let mut batch =
             Batch::new().when(Compare::missing(&id.record())).then(Put::new(id.record(), value));
         if let Some(lease) = lease {

@@ -67,11 +67,11 @@ impl ConsulSessionId {
 
     /// A new one: a random UUID (RFC 9562, version 4).
     pub(crate) fn random() -> Self {
-        let [a, b, c, d, e, f, version, g, variant, rest @ ..] = random::bytes::<16>();
-        let (version, variant) = ((version & 0x0f) | 0x40, (variant & 0x3f) | 0x80);
-        let [h, tail @ ..] = rest;
-        let parts: [&[u8]; 5] = [&[a, b, c, d], &[e, f], &[version, g], &[variant, h], &tail];
-        Self(parts.map(random::to_hex).join("-"))
+        let mut bytes = random::bytes::<16>();
+        bytes[6] = (bytes[6] & 0x0f) | 0x40;
+        bytes[8] = (bytes[8] & 0x3f) | 0x80;
+        let parts = [0..4, 4..6, 6..8, 8..10, 10..16];
+        Self(parts.map(|part| random::to_hex(&bytes[part])).join("-"))
     }
 
     /// The id.

@@ -96,9 +96,9 @@ pub(super) fn refusal(request: &Request, token: &str, is_open: bool) -> Option<T
     let headers = request.headers();
     let given = headers.get("x-consul-token").and_then(|value| value.to_str().ok());
     let in_query = || {
-        let pairs = request.uri().query()?.split('&');
-        let value = pairs.filter_map(|pair| pair.strip_prefix("token=")).next()?;
-        percent_decode_str(value).decode_utf8().ok().map(|text| text.into_owned())
+        let mut pairs = request.uri().query()?.split('&');
+        let value = pairs.find_map(|pair| pair.strip_prefix("token="))?;
+        percent_decode_str(value).decode_utf8().ok().map(std::borrow::Cow::into_owned)
     };
     let given = given.or_else(|| bearer(headers)).map(str::to_owned).or_else(in_query);
     let given = given.filter(|given| !given.is_empty());
