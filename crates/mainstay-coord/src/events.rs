@@ -2,6 +2,7 @@
 //!
 //! What happens for each request is counted; what changes a state is logged.
 
+pub(crate) mod audit;
 pub(crate) mod centre;
 pub(crate) mod consul;
 pub(crate) mod registry;

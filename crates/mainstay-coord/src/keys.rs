@@ -22,11 +22,14 @@
 //! | `cfg/<ns>/<group>/draft/<item>`, `…/draft` | a draft; that drafts were edited | publishing |
 //! | `blob/<hash>` | a content, after eight bytes that say when it was put | sweeping |
 //! | `hold/<node>/<ns>/<group>/<chunk>` | which client holds which release | the node |
+//! | `aud/out/<record>` | an audit record that no log has taken over yet | trimming |
+//! | `aud/trimmed` | how many records were trimmed | – |
 //!
 //! A segment is percent-encoded outside `[A-Za-z0-9._~-]`, so a name holds no `/` once it is part
 //! of a key, and `prefix/` covers exactly what lies under it. Nobody writes a key by hand: names
 //! come in checked, keys go out of the builders here.
 
+mod audit;
 mod centre;
 mod consul;
 mod queue;
@@ -37,6 +40,8 @@ mod tests;
 use mainstay_store::{Key, LeaseId, Range};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
+pub(crate) use audit::audit_area;
+pub use audit::{AuditId, audit, audit_records, audit_trimmed, parse_audit};
 pub use centre::{CentreKey, GroupRef, blob, blobs, configuration, holds, parse_centre};
 pub use consul::{
     ConsulSessionId, PairName, consul_lives, consul_pair_name, consul_pairs, consul_session,

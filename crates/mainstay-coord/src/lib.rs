@@ -14,8 +14,11 @@
 //! | configuration: releases of whole groups, pushed to whoever holds them | [`centre`] |
 //! | what the Consul door keeps: pairs, sessions, indexes | [`consul`] |
 //! | keys that wrap other keys | [`keyring`] |
+//! | audit records, put by the batch that changes something | [`audit`] |
+//! | moments of the wall clock, as people write them | [`moment`] |
 //! | counters | [`figures`], [`registry::figures`], [`centre::figures`] |
 
+pub mod audit;
 pub mod centre;
 pub mod clock;
 pub mod consul;
@@ -27,6 +30,7 @@ pub mod health;
 pub mod keyring;
 pub mod keys;
 pub mod lock;
+pub mod moment;
 pub mod name;
 mod patience;
 mod presence;
@@ -35,6 +39,7 @@ pub mod registry;
 pub mod session;
 mod tasks;
 
+pub use audit::Outbox;
 pub use centre::{Centre, CentreError};
 pub use clock::{BootClock, HandClock, Timer};
 pub use coordination::Coordination;
@@ -43,4 +48,5 @@ pub use keyring::{Keyring, KeyringError, KeyringFile};
 pub use keys::{Area, GroupRef, InstanceRef, Place, ServiceRef};
 pub use lock::{Grant, Held, LockError, Locks, Request, Token, Wait};
 pub use mainstay_core::belief::{Loss, Standing};
+pub use moment::Moment;
 pub use session::{Credential, Owner, Session, SessionError, Sessions};

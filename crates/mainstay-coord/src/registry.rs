@@ -34,7 +34,7 @@ mod feed;
 pub mod figures;
 pub mod instance;
 pub mod last_good;
-mod listing;
+pub(crate) mod listing;
 mod local;
 mod nodes;
 pub mod observation;

@@ -238,6 +238,9 @@ codes! {
     KeyringOpen = "keyring-open", 0, 9, "The keyring is open to others";
     /// The keyring cannot be read; at start only.
     KeyringUnreadable = "keyring-unreadable", 0, 15, "The keyring cannot be read";
+    // Revisions, switches, plans, and their audit.
+    /// Audit records pile up, so nothing is changed.
+    AuditUnavailable = "audit-unavailable", 503, 14, "The audit outbox is full";
 
     /// A fault in Mainstay itself.
     Internal = "internal", 500, 13, "Internal error";

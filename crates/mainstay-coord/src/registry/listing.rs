@@ -14,7 +14,7 @@ use mainstay_store::{Entry, Error, Range, RangeRequest, Revision, Select, Store}
 /// # Cancel safety
 ///
 /// Safe: it only reads.
-pub(super) async fn list_all(
+pub(crate) async fn list_all(
     store: &dyn Store,
     mut range: Range,
 ) -> Result<(Revision, Vec<Entry>), Error> {

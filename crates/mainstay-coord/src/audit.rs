@@ -1,0 +1,165 @@
+//! The audit outbox: who did what, put by the batch that does it.
+//!
+//! A change and its record are one batch, so there is no change without a record and no record
+//! without a change, whatever fails in between. A record is a key of its own ([`AuditId`]), and
+//! its id is drawn before the batch is first sent: sent again, it is the same record.
+//!
+//! The outbox is where records wait for the tamper-evident log, which takes them over in order and
+//! deletes them. As long as none does, the newest 100,000 (or 64 MiB) are kept: every node counts,
+//! and the first to find a hundredth too much trims the oldest, which is counted for all to see.
+//! When they do not go either, nothing is changed any more: [`Outbox::admit`].
+//!
+//! | what | module | decides or acts |
+//! |---|---|---|
+//! | a record; what is shown of a secret | [`record`], [`mask`] | – |
+//! | how full the outbox is | [`tally`] | decides |
+//! | counting and trimming; reading newest first | `keep`, [`list`] | act |
+
+pub mod error;
+pub mod figures;
+mod keep;
+pub mod list;
+pub mod mask;
+pub mod record;
+pub mod tally;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mainstay_store::{Batch, Put, Revision, Store};
+use parking_lot::Mutex;
+
+use crate::clock::Timer;
+use crate::keys::{self, AuditId};
+use crate::moment::Moment;
+use crate::patience::Patience;
+use crate::tasks::Tasks;
+use figures::Figures;
+use tally::{Limits, Tally};
+
+pub use error::AuditError;
+pub use list::{Filter, Listed, Page};
+pub use mask::Mask;
+pub use record::{Actor, Author, Outcome, ReasonInvalid, Record, Target};
+
+/// Where audit records wait for the log. Clones share everything.
+#[derive(Clone)]
+pub struct Outbox {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    store: Arc<dyn Store>,
+    timer: Arc<dyn Timer>,
+    limits: Limits,
+    mask: Mask,
+    tasks: Tasks,
+    figures: Figures,
+    tally: Mutex<Tally>,
+}
+
+impl Shared {
+    fn counted(&self, tally: Tally) {
+        *self.tally.lock() = tally;
+        self.figures.holds(tally);
+    }
+
+    fn moment(&self) -> Moment {
+        Moment::from_unix_millis(self.timer.unix_millis())
+    }
+}
+
+impl Outbox {
+    /// The outbox of `store`, counted and trimmed until [`shutdown`](Outbox::shutdown). Secrets
+    /// are masked by `mask`. Must be called within a tokio runtime.
+    pub fn start(store: Arc<dyn Store>, timer: Arc<dyn Timer>, mask: Mask, limits: Limits) -> Self {
+        let (tasks, figures) = (Tasks::default(), Figures::default());
+        let shared = Shared { store, timer, limits, mask, tasks, figures, tally: Mutex::default() };
+        let shared = Arc::new(shared);
+        let keeper = Arc::clone(&shared);
+        shared.tasks.spawn("audit outbox", move |stop| keep::run(keeper, stop));
+        Self { shared }
+    }
+
+    /// Whether a change may be made now: whoever makes one asks first.
+    ///
+    /// # Errors
+    ///
+    /// [`AuditError::Unavailable`] when records pile up.
+    pub fn admit(&self) -> Result<(), AuditError> {
+        let found = *self.shared.tally.lock();
+        if found.is_overrun(self.shared.limits) {
+            self.shared.figures.refused();
+            return Err(AuditError::Unavailable { found });
+        }
+        Ok(())
+    }
+
+    /// The operation that puts `record`, for the batch that makes the change it tells of. `decided`
+    /// is the revision of the store the change was decided at.
+    pub fn put(&self, decided: Revision, record: &Record) -> Put {
+        Put::new(keys::audit(AuditId::draw(decided)), record.write())
+    }
+
+    /// Puts a record of something that changes nothing in the store: a refusal, a login. Sent
+    /// again after an unknown outcome it is the same record.
+    ///
+    /// # Errors
+    ///
+    /// What the store said.
+    ///
+    /// # Cancel safety
+    ///
+    /// Whether the record is put is open.
+    pub async fn note(&self, record: &Record) -> Result<(), AuditError> {
+        let Shared { store, timer, .. } = &*self.shared;
+        let mut patience = Patience::new(timer.now(), Patience::FOR_CALLERS);
+        let mut put = None;
+        loop {
+            let done = async {
+                let put = match &put {
+                    Some(put) => put,
+                    None => &*put.insert(self.put(store.status().await?.revision, record)),
+                };
+                store.apply(Batch::new().then(put.clone())).await
+            };
+            match done.await {
+                Ok(_) => return Ok(()),
+                Err(error) => patience.bear(&**timer, error).await?,
+            }
+        }
+    }
+
+    /// What is shown of secrets.
+    pub fn mask(&self) -> &Mask {
+        &self.shared.mask
+    }
+
+    /// What there is, as this node knows it.
+    pub fn tally(&self) -> Tally {
+        *self.shared.tally.lock()
+    }
+
+    /// What has been counted.
+    pub fn figures(&self) -> &Figures {
+        &self.shared.figures
+    }
+
+    /// Stops counting and trimming. Waits up to `grace`; returns how many tasks are still running.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: tasks stay told to stop, and calling again waits again.
+    pub async fn shutdown(&self, grace: Duration) -> usize {
+        self.shared.tasks.shutdown(grace).await
+    }
+}
+
+impl fmt::Debug for Outbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Outbox").field("tally", &self.tally()).finish_non_exhaustive()
+    }
+}

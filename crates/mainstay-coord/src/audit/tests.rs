@@ -1,0 +1,201 @@
+//! The outbox over the store in memory and the embedded one.
+
+use std::time::Duration;
+
+use mainstay_core::problem::Code;
+use mainstay_store::{Batch, RangeRequest};
+use serde_json::{Value, json};
+
+use super::*;
+use crate::registry::tests::stage::{Fault, Faulty, Stage, eventually};
+
+fn limits(records_max: u64) -> Limits {
+    Limits { records_max, ..Limits::default() }
+}
+
+fn outbox(stage: &Stage, store: Arc<dyn Store>, limits: Limits) -> Outbox {
+    Outbox::start(store, Arc::new(stage.clock.clone()), Mask::new(b"key"), limits)
+}
+
+fn record(actor: &str, action: &str, id: &str) -> Record {
+    let actor = Actor { principal: actor.to_owned(), ..Actor::default() };
+    let target = Target { kind: "switch".to_owned(), id: id.to_owned(), ..Target::default() };
+    Record::done(Moment::from_unix_millis(7), action, target, &Author::new(actor))
+}
+
+/// The targets of a whole list, page by page, newest first.
+async fn targets(outbox: &Outbox, filter: &Filter, limit: usize) -> Vec<String> {
+    let (mut found, mut cursor) = (Vec::new(), None);
+    loop {
+        let page = outbox.list(filter, cursor.as_deref(), limit).await.unwrap();
+        assert!(page.items.len() <= limit);
+        found.extend(page.items.into_iter().map(|listed| listed.record.target.id));
+        match page.next {
+            Some(next) => cursor = Some(next),
+            None => return found,
+        }
+    }
+}
+
+#[test]
+fn a_record_is_written_as_the_log_wants_it_and_keeps_what_it_does_not_know() {
+    let author = Author {
+        actor: Actor { roles: vec!["editor".to_owned()], ..Actor::system("timers") },
+        ..Author::default()
+    };
+    let target = Target {
+        kind: "limit".to_owned(),
+        id: "shop/order-api".to_owned(),
+        revision_before: Some(41),
+        revision_after: Some(42),
+    };
+    let time = Moment::parse("2026-01-02T03:04:05.678Z").unwrap();
+    let record = Record::done(time, "limit:write", target, &author.because("flash sale"))
+        .changed(json!({"quota": 100}), json!({"quota": 120}));
+    let mut written: Value = serde_json::from_slice(&record.write()).unwrap();
+    assert_eq!(
+        written,
+        json!({
+            "v": 1, "time": "2026-01-02T03:04:05.678Z", "action": "limit:write", "outcome": "done",
+            "code": null, "reason": "flash sale",
+            "actor": {
+                "principal": "system/timers", "kind": "system", "via": "timer", "address": null,
+                "session": null, "token": null, "roles": ["editor"]
+            },
+            "target": {
+                "kind": "limit", "id": "shop/order-api", "revision_before": 41, "revision_after": 42
+            },
+            "before": {"quota": 100}, "after": {"quota": 120}, "policies": [], "trace_id": null,
+            "correlation": null
+        })
+    );
+    written["new"] = json!(1);
+    let read = Record::read(written.to_string().as_bytes()).unwrap();
+    assert_eq!(serde_json::from_slice::<Value>(&read.write()).unwrap(), written);
+}
+
+#[test]
+fn a_long_record_says_how_long_its_values_were() {
+    let long = json!({"text": "x".repeat(40_000)});
+    let record = record("a", "limit:write", "x").changed(long.clone(), long);
+    let bytes = record.write();
+    assert!(bytes.len() < record::RECORD_BYTES_MAX);
+    let read = Record::read(&bytes).unwrap();
+    assert_eq!((&read.before, &read.after), (&json!({"left_out_bytes": 40_011}), &read.before));
+}
+
+#[test]
+fn a_reason_has_three_to_five_hundred_characters() {
+    let check = |reason: &str| Author::default().because(reason).check();
+    assert_eq!(check("ab"), Err(ReasonInvalid(2)));
+    assert_eq!(check("  ab  "), Err(ReasonInvalid(2)));
+    assert_eq!(check("限流中"), Ok(()));
+    assert_eq!(check(&"字".repeat(501)), Err(ReasonInvalid(501)));
+    assert_eq!(Author::default().check(), Ok(()));
+}
+
+async fn newest_first(stage: Stage) {
+    let outbox = outbox(&stage, stage.store.clone(), Limits::default());
+    for number in 0..25 {
+        let actor = if number % 2 == 0 { "user/a" } else { "user/b" };
+        let action = if number % 5 == 0 { "plan:activate" } else { "switch:write" };
+        outbox.note(&record(actor, action, &number.to_string())).await.unwrap();
+        if number == 12 {
+            // Revisions others use: the list has to look further back.
+            for _ in 0..1_100 {
+                let key = mainstay_store::Key::try_from("other").unwrap();
+                stage.store.apply(Batch::new().then(Put::new(key, "x"))).await.unwrap();
+            }
+        }
+    }
+    let all: Vec<String> = (0..25).rev().map(|number| number.to_string()).collect();
+    for limit in [1, 7, 25, 1_000] {
+        assert_eq!(targets(&outbox, &Filter::default(), limit).await, all, "{limit}");
+    }
+    let of = |actor: &str, action: &str, target: &str| Filter {
+        actor: Some(actor.to_owned()).filter(|text| !text.is_empty()),
+        action: Some(action.to_owned()).filter(|text| !text.is_empty()),
+        target: Some(target.to_owned()).filter(|text| !text.is_empty()),
+    };
+    for (filter, want) in [
+        (of("user/a", "plan:activate", ""), vec!["20", "10", "0"]),
+        (of("user/b", "plan:*", ""), vec!["15", "5"]),
+        (of("", "", "7"), vec!["7"]),
+        (of("", "", "switch/7"), vec!["7"]),
+        (of("", "", "limit/7"), vec![]),
+        (of("user/c", "", ""), vec![]),
+    ] {
+        assert_eq!(targets(&outbox, &filter, 2).await, want, "{filter:?}");
+    }
+    let wrong = outbox.list(&Filter::default(), Some("x"), 1).await.unwrap_err();
+    assert_eq!(wrong.code(), Code::InvalidRequest);
+    assert_eq!(outbox.shutdown(Duration::from_secs(5)).await, 0);
+}
+
+#[tokio::test]
+async fn records_are_listed_newest_first_and_by_filter() {
+    newest_first(Stage::memory()).await;
+    newest_first(Stage::embedded()).await;
+}
+
+#[tokio::test]
+async fn of_too_many_the_newest_are_kept_and_the_rest_counted_once() {
+    let stage = Stage::memory();
+    let two = [(); 2].map(|()| outbox(&stage, stage.store.clone(), limits(200)));
+    for number in 0..500 {
+        two[0].note(&record("user/a", "switch:write", &number.to_string())).await.unwrap();
+        stage.settle().await;
+    }
+    for outbox in &two {
+        eventually("it is trimmed", || outbox.tally().records <= 202).await;
+        assert!(200 <= outbox.tally().records);
+    }
+    let left = targets(&two[1], &Filter::default(), 1_000).await;
+    let want: Vec<String> =
+        (500 - left.len()..500).rev().map(|number| number.to_string()).collect();
+    assert_eq!(left, want);
+    let page = two[0].list(&Filter::default(), None, 1).await.unwrap();
+    assert_eq!(page.trimmed, 500 - left.len() as u64);
+    // What is counted is what there is.
+    let page = stage.store.range(RangeRequest::from(keys::audit_records())).await.unwrap();
+    let bytes: usize = page.entries.iter().map(mainstay_store::Entry::bytes).sum();
+    let found = Tally { records: page.count, bytes: bytes as u64 };
+    eventually("it is counted", || two[0].tally() == found && two[1].tally() == found).await;
+}
+
+#[tokio::test]
+async fn when_nothing_goes_nothing_is_changed() {
+    let stage = Stage::memory();
+    let faulty = Faulty::new(stage.store.clone());
+    let outbox = outbox(&stage, faulty.clone(), limits(10));
+    outbox.admit().unwrap();
+    let other = self::outbox(&stage, stage.store.clone(), limits(1_000));
+    // Every batch of the first one is lost, so it cannot trim.
+    for number in 0..12 {
+        faulty.set(Fault::Lost);
+        other.note(&record("user/a", "switch:write", &number.to_string())).await.unwrap();
+        stage.settle().await;
+    }
+    eventually("it is counted", || outbox.tally().records == 12).await;
+    let refused = outbox.admit().unwrap_err();
+    assert_eq!((refused.code(), refused.is_retryable()), (Code::AuditUnavailable, true));
+    let told = refused.to_string();
+    assert!(told.contains("the newest 100,000 are kept until the audit log drains it"), "{told}");
+    faulty.set(Fault::None);
+    other.note(&record("user/a", "switch:write", "12")).await.unwrap();
+    eventually("it is trimmed", || outbox.admit().is_ok()).await;
+}
+
+#[tokio::test]
+async fn a_record_noted_twice_is_one() {
+    for fault in [Fault::Applied, Fault::Lost] {
+        let stage = Stage::memory();
+        let faulty = Faulty::new(stage.store.clone());
+        let outbox = outbox(&stage, faulty.clone(), Limits::default());
+        faulty.set(fault);
+        let record = record("user/a", "login", "x");
+        let (noted, ()) = tokio::join!(outbox.note(&record), stage.pass(Duration::from_secs(1)));
+        noted.unwrap();
+        assert_eq!(targets(&outbox, &Filter::default(), 10).await, ["x"], "{fault:?}");
+    }
+}
