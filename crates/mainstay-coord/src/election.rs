@@ -27,7 +27,7 @@ impl Session {
     ///
     /// Safe: the candidate withdraws in the background.
     pub async fn stand(&self, request: Request) -> Result<Leader, LockError> {
-        if request.place().area != Area::Election {
+        if !matches!(request.place().area, Area::Election | Area::Duty) {
             return Err(LockError::RequestInvalid { why: "it is not for an election" });
         }
         Ok(Leader { held: self.acquire(request.not_reentrant()).await? })

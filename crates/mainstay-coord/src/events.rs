@@ -6,6 +6,7 @@ pub(crate) mod audit;
 pub(crate) mod centre;
 pub(crate) mod consul;
 pub(crate) mod registry;
+pub(crate) mod rules;
 
 use std::time::Duration;
 

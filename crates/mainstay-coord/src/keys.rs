@@ -7,7 +7,7 @@
 //! | `lock/<ns>/<name>/q/<slot>` | place in the queue of a lock | the session, or a transaction |
 //! | `lock/<ns>/<name>/last` | how the lock was last held | – |
 //! | `lock/<ns>/<name>/delay` | nobody is granted the lock while this is there | its own lease |
-//! | `sem/…`, `elect/…` | the same for semaphores and elections | |
+//! | `sem/…`, `elect/…`, `duty/…` | the same for semaphores, elections, duties of nodes | |
 //! | `node/<node>` | a process of Mainstay: address, started, roles | 10 s after it vanished |
 //! | `svc/<ns>/<service>` | settings of a service | – |
 //! | `ins/<ns>/<service>` | which instance went last, and why | – |
@@ -24,6 +24,10 @@
 //! | `hold/<node>/<ns>/<group>/<chunk>` | which client holds which release | the node |
 //! | `aud/out/<record>` | an audit record that no log has taken over yet | trimming |
 //! | `aud/trimmed` | how many records were trimmed | – |
+//! | `sw/<ns>/<switch>`, `plan/<ns>/<plan>` | a switch, a plan: its newest revision | – |
+//! | `plan/<ns>/<plan>/undo` | whether a plan is active, and what was before | – |
+//! | `rule/<kind>/head/<ns>/<name>` | the newest revision of an object of another kind | – |
+//! | `rule/<kind>/rev/<ns>/<name>/<n>` | a revision, of any kind | sweeping |
 //!
 //! A segment is percent-encoded outside `[A-Za-z0-9._~-]`, so a name holds no `/` once it is part
 //! of a key, and `prefix/` covers exactly what lies under it. Nobody writes a key by hand: names
@@ -34,6 +38,7 @@ mod centre;
 mod consul;
 mod queue;
 mod registry;
+mod rules;
 #[cfg(test)]
 mod tests;
 
@@ -49,6 +54,7 @@ pub use consul::{
 };
 pub use queue::{Area, Place, Slot, area, parse_session, parse_slot};
 pub use registry::{InstanceRef, RegistryArea, RegistryKey, ServiceRef, node, parse_registry};
+pub use rules::{RuleKind, RuleRef, plans_beside};
 
 /// What stays as it is inside a segment, besides letters and digits.
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'.').remove(b'_').remove(b'~').remove(b'-');

@@ -15,6 +15,9 @@
 //! | what the Consul door keeps: pairs, sessions, indexes | [`consul`] |
 //! | keys that wrap other keys | [`keyring`] |
 //! | audit records, put by the batch that changes something | [`audit`] |
+//! | what only one node is to do | [`duty`] |
+//! | objects with a history: who changed them, when, why | [`revisions`] |
+//! | switches; plans of switches; what time brings about | [`switch`], [`plan`], [`timers`] |
 //! | moments of the wall clock, as people write them | [`moment`] |
 //! | counters | [`figures`], [`registry::figures`], [`centre::figures`] |
 
@@ -23,6 +26,7 @@ pub mod centre;
 pub mod clock;
 pub mod consul;
 pub mod coordination;
+pub mod duty;
 pub mod election;
 mod events;
 pub mod figures;
@@ -33,11 +37,15 @@ pub mod lock;
 pub mod moment;
 pub mod name;
 mod patience;
+pub mod plan;
 mod presence;
 mod random;
 pub mod registry;
+pub mod revisions;
 pub mod session;
+pub mod switch;
 mod tasks;
+pub mod timers;
 
 pub use audit::Outbox;
 pub use centre::{Centre, CentreError};
@@ -49,4 +57,8 @@ pub use keys::{Area, GroupRef, InstanceRef, Place, ServiceRef};
 pub use lock::{Grant, Held, LockError, Locks, Request, Token, Wait};
 pub use mainstay_core::belief::{Loss, Standing};
 pub use moment::Moment;
+pub use plan::{PlanError, Plans};
+pub use revisions::{Revisions, RuleError};
 pub use session::{Credential, Owner, Session, SessionError, Sessions};
+pub use switch::{SwitchError, Switches};
+pub use timers::Timers;

@@ -67,6 +67,9 @@ names! {
     InstanceId: "instance id", 255, "1 to 255 bytes without control characters", is_printable;
     /// A process of Mainstay.
     NodeName: "node", 255, "1 to 255 bytes without control characters", is_printable;
+    /// A switch, a plan, or another object with a history.
+    RuleName: "name", 128, "1 to 128 of a-z, 0-9 and `-`",
+        |b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
     /// Whoever reports what it met when calling an instance: a gateway, a library.
     Reporter: "reporter", 255, "1 to 255 bytes without control characters", is_printable;
     /// A group of configuration: what is published together.

@@ -224,8 +224,8 @@ codes! {
     CanaryNotFound = "canary-not-found", 404, 5, "No gradual release is under way";
     /// A gradual release is under way.
     CanaryRunning = "canary-running", 409, 9, "A gradual release is under way";
-    /// Somebody else published since it was read.
-    RevisionMoved = "revision-moved", 412, 9, "It was published meanwhile";
+    /// Somebody else changed it since it was read.
+    RevisionMoved = "revision-moved", 412, 9, "It was changed meanwhile";
     /// Content that is not of its format.
     FormatInvalid = "format-invalid", 422, 3, "Content does not have its format";
     /// Content that its schema refuses.
@@ -238,9 +238,26 @@ codes! {
     KeyringOpen = "keyring-open", 0, 9, "The keyring is open to others";
     /// The keyring cannot be read; at start only.
     KeyringUnreadable = "keyring-unreadable", 0, 15, "The keyring cannot be read";
+
     // Revisions, switches, plans, and their audit.
     /// Audit records pile up, so nothing is changed.
     AuditUnavailable = "audit-unavailable", 503, 14, "The audit outbox is full";
+    /// It is kept somewhere else.
+    ManagedElsewhere = "managed-elsewhere", 409, 9, "It is managed elsewhere";
+    /// Content that its kind does not allow.
+    InvalidRule = "invalid-rule", 422, 3, "The rule is not valid";
+    /// As many objects of a kind as there may be.
+    RulesFull = "rules-full", 409, 8, "Too many objects of this kind";
+    /// A switch that something refers to is not removed.
+    SwitchInUse = "switch-in-use", 409, 9, "The switch is in use";
+    /// A value that is not of the switch's type.
+    SwitchType = "switch-type", 422, 3, "The value is not of the switch's type";
+    /// Another active plan has one of the switches.
+    PlanConflict = "plan-conflict", 409, 9, "Another plan has a switch of this one";
+    /// The plan is active already.
+    PlanActive = "plan-active", 409, 9, "The plan is active";
+    /// The plan is not active.
+    PlanInactive = "plan-inactive", 409, 9, "The plan is not active";
 
     /// A fault in Mainstay itself.
     Internal = "internal", 500, 13, "Internal error";

@@ -16,11 +16,13 @@ pub enum Area {
     Semaphore,
     /// Elections.
     Election,
+    /// Elections of who does what only one node is to do.
+    Duty,
 }
 
 impl Area {
     /// Every area.
-    pub const ALL: [Self; 3] = [Self::Lock, Self::Semaphore, Self::Election];
+    pub const ALL: [Self; 4] = [Self::Lock, Self::Semaphore, Self::Election, Self::Duty];
 
     /// First segment of its keys.
     pub const fn as_str(self) -> &'static str {
@@ -28,6 +30,7 @@ impl Area {
             Self::Lock => "lock",
             Self::Semaphore => "sem",
             Self::Election => "elect",
+            Self::Duty => "duty",
         }
     }
 }

@@ -350,7 +350,7 @@ fn delay_of(waiter: &Waiter) -> u64 {
 /// The kind of request, as it is counted.
 fn kind(request: &Request) -> &'static str {
     match request.place.area {
-        crate::keys::Area::Election => "election",
+        crate::keys::Area::Election | crate::keys::Area::Duty => "election",
         _ => request.want.as_str(),
     }
 }

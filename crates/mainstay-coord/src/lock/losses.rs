@@ -196,9 +196,9 @@ impl Losses {
 
     async fn watch(self: Arc<Self>, ground: Coordination, stop: CancellationToken) {
         let areas = Area::ALL.map(|area| self.watch_area(&ground, keys::area(area, None)));
-        let [locks, semaphores, elections] = areas;
+        let [locks, semaphores, elections, duties] = areas;
         let sessions = self.watch_area(&ground, keys::sessions());
-        let all = async { tokio::join!(locks, semaphores, elections, sessions) };
+        let all = async { tokio::join!(locks, semaphores, elections, duties, sessions) };
         let (Some(_) | None) = stop.run_until_cancelled(all).await;
         // Their streams end with their senders.
         self.followed.lock().sessions.clear();

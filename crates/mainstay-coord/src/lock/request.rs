@@ -106,6 +106,12 @@ impl Request {
         Ok(Self { value, ..Self::new(place, Want::Exclusive) })
     }
 
+    /// The duty `name`: one of the nodes that stand for it has it.
+    pub(crate) fn duty(name: LockName) -> Self {
+        let namespace = Namespace::new("mainstay").expect("a-z");
+        Self::new(Place { area: Area::Duty, namespace, name }, Want::Exclusive)
+    }
+
     /// The request's own name, so that asking again counts once. Random unless given.
     #[must_use]
     pub fn id(mut self, id: RequestId) -> Self {

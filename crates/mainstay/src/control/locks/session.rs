@@ -123,7 +123,8 @@ pub(super) const fn area(area: Area) -> ApiArea {
     match area {
         Area::Lock => ApiArea::Lock,
         Area::Semaphore => ApiArea::Semaphore,
-        Area::Election => ApiArea::Election,
+        // A duty is an election among the nodes themselves.
+        Area::Election | Area::Duty => ApiArea::Election,
     }
 }
 
