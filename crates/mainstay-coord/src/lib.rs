@@ -19,7 +19,7 @@
 //! | objects with a history: who changed them, when, why | [`revisions`] |
 //! | switches; plans of switches; what time brings about | [`switch`], [`plan`], [`timers`] |
 //! | moments of the wall clock, as people write them | [`moment`] |
-//! | counters | [`figures`], [`registry::figures`], [`centre::figures`] |
+//! | counters | [`figures`], [`registry::figures`], [`centre::figures`], [`audit::figures`], [`switch::figures`] |
 
 pub mod audit;
 pub mod centre;

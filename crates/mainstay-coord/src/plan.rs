@@ -142,7 +142,7 @@ impl Plans {
     ///
     /// # Errors
     ///
-    /// [`RuleError::NotFound`], what the store said.
+    /// [`PlanError::Rule`]: it is not there, or what the store said.
     ///
     /// # Cancel safety
     ///
