@@ -8,8 +8,8 @@
 //!
 //! | database | check | table |
 //! |---|---|---|
-//! | `PostgreSQL` | [`postgres::check`] | [`postgres::create_table`] |
-//! | `MariaDB`, `MySQL` | [`mysql::check`] | [`mysql::create_table`] |
+//! | `PostgreSQL` | `postgres::check` | `postgres::create_table` |
+//! | `MariaDB`, `MySQL` | `mysql::check` | `mysql::create_table` |
 //!
 //! The check takes the caller's connection and must run in the transaction of the write it
 //! protects; it begins none. A check that is committed by itself protects nothing: the next

@@ -7,7 +7,7 @@
 //!
 //! | | |
 //! |---|---|
-//! | [`postgres::update`], [`mysql::update`] | one conditional update in the caller's transaction |
+//! | `postgres::update`, `mysql::update` | one conditional update in the caller's transaction |
 //! | [`retry`], [`Retry`] | read, change and update again after a conflict, a few times |
 //!
 //! Nothing here begins or ends a transaction: a conflict at commit is the caller's to see, and

@@ -3,7 +3,7 @@
 //! | calls | module |
 //! |---|---|
 //! | what is asked | this one |
-//! | what is changed | [`write`] |
+//! | what is changed | [`write`](mod@write) |
 //! | what is followed | [`watch`] |
 //! | what an instance looks like in a document | [`document`] |
 
