@@ -40,7 +40,7 @@ mod record;
 mod request;
 
 pub use bound::{Bound, BoundPage, BoundPlace};
-pub use doors::{LockStatus, Locks};
+pub use doors::{LockStatus, Locks, PlacePage};
 pub use error::{Holder, LockError};
 pub use held::Held;
 pub(crate) use held::lost_entry;

@@ -120,6 +120,12 @@ impl Table<'_> {
     }
 }
 
+/// `bytes` as hexadecimal digits.
+pub fn hex(bytes: &[u8]) -> String {
+    let digit = |half: u8| char::from_digit(u32::from(half), 16).unwrap_or('0');
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+}
+
 /// The items of `{"items": […]}`, of a bare list, or the one document.
 pub fn items(document: &Json) -> Vec<&Json> {
     match document.get("items").unwrap_or(document) {

@@ -185,6 +185,13 @@ impl Report {
     }
 }
 
+/// What `error` says, and what it says of its causes, on one line.
+pub fn causes(error: &dyn std::error::Error) -> String {
+    let all = std::iter::successors(Some(error), |error| error.source());
+    let text: Vec<String> = all.map(ToString::to_string).collect();
+    text.join(": ")
+}
+
 /// Several reports as text: the first [`PRINTED_MAX`], then how many more there are.
 pub fn render_all(reports: &[Report]) -> String {
     let mut out: String =

@@ -4,11 +4,9 @@
 #[path = "support/support.rs"]
 mod support;
 
-use std::io::{BufRead as _, BufReader};
-use std::time::Duration;
-
 use rustix::process::Signal;
 use serde_json::{Value, json};
+use support::events::Events;
 use support::gateway::Gateway;
 
 const CONFIG: &str = r#"
@@ -80,20 +78,14 @@ fn a_canary_is_for_some_and_whoever_follows_is_told() {
     publish(&node, &json!({ "items": { "a.json": limit(1) } }));
     let ask =
         json!({ "client": "pay-5", "groups": [{ "namespace": "default", "group": "payment" }] });
-    let stream = node.send("POST", "/api/v1/config/watch", &ask.to_string());
-    stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-    let mut told = BufReader::new(stream)
-        .lines()
-        .map_while(Result::ok)
-        .inspect(|line| assert!(!line.starts_with(':'), "nothing came for 15 s"))
-        .filter_map(|line| Some(line.strip_prefix("data: ")?.to_owned()))
-        .map(|text| serde_json::from_str::<Value>(&text).unwrap());
-    assert_eq!(told.next().unwrap()["release"], 1);
+    let stream = node.open("POST", "/api/v1/config/watch", "", &ask.to_string());
+    let mut told = Events::of(stream);
+    assert_eq!(told.next().document["release"], 1);
 
     // Bucket of pay-5 is 1551: 20 % reaches it, and pay-6 (2202) not.
     let canary = json!({ "items": { "a.json": limit(9) }, "canary": { "percent": 20 } });
     assert_eq!(publish(&node, &canary).1["canary"], true);
-    let update = told.next().unwrap();
+    let update = told.next().document;
     assert_eq!((update["release"].as_u64(), update["canary"].as_bool()), (Some(2), Some(true)));
     let of = |client: &str| {
         let path = format!("/default/payment?client={client}");

@@ -4,12 +4,11 @@
 #[path = "support/support.rs"]
 mod support;
 
-use std::io::{BufRead as _, BufReader};
-use std::net::TcpStream;
 use std::time::Duration;
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
+use support::events::Events;
 use support::gateway::Gateway;
 
 const CONFIG: &str = r#"
@@ -134,9 +133,9 @@ fn a_holder_is_told_what_was_taken_and_that_its_session_is_gone() {
     let a = Session::open(&node, 30);
     let (_, granted) = a.acquire(&node, "1", 0);
     let header = format!("mainstay-session-secret: {}\r\n", a.secret);
-    let mut stream =
-        BufReader::new(node.open(&format!("/api/v1/sessions/{}/stream", a.id), &header));
-    let snapshot = next(&mut stream, "snapshot");
+    let path = format!("/api/v1/sessions/{}/stream", a.id);
+    let mut stream = Events::of(node.open("GET", &path, &header, ""));
+    let snapshot = stream.find("snapshot");
     assert_eq!(snapshot["held"][0]["token"], granted["token"]);
 
     let force = |reason: &str| {
@@ -145,28 +144,10 @@ fn a_holder_is_told_what_was_taken_and_that_its_session_is_gone() {
     };
     assert_eq!(code(&force("")), (422, "reason-required"));
     assert_eq!(force("its holder hangs").0, 204);
-    let lost = next(&mut stream, "change");
+    let lost = stream.find("change");
     assert_eq!((lost["what"].as_str(), lost["reason"].as_str()), (Some("lost"), Some("revoked")));
     assert_eq!(lost["token"], granted["token"]);
 
     assert_eq!(call(&node, Some(&a), "DELETE", &format!("/sessions/{}", a.id), &json!({})).0, 204);
-    assert_eq!(next(&mut stream, "change")["what"], "ended");
-}
-
-/// The document of the next event of that name; snapshots may be repeated.
-fn next(stream: &mut BufReader<TcpStream>, wanted: &str) -> Value {
-    stream.get_ref().set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-    let mut name = String::new();
-    loop {
-        let mut line = String::new();
-        assert_ne!(stream.read_line(&mut line).unwrap(), 0, "the stream ended");
-        if let Some(text) = line.trim_end().strip_prefix("event: ") {
-            text.clone_into(&mut name);
-        }
-        if let Some(text) = line.trim_end().strip_prefix("data: ")
-            && name == wanted
-        {
-            return serde_json::from_str(text).unwrap();
-        }
-    }
+    assert_eq!(stream.find("change")["what"], "ended");
 }

@@ -15,6 +15,7 @@ use backend::Backend;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
+use support::events::{Event, Events};
 use support::gateway::Gateway;
 use support::wait::until;
 
@@ -112,54 +113,26 @@ fn a_stream_tells_of_changes_and_goes_on_where_it_was() {
     let node = Gateway::start_dev("registry-stream", CONFIG);
     let a = Backend::start();
     register(&node, "a", &a);
-    let mut stream = Stream::open(&node, "view", None);
-    let (name, id, document) = stream.next();
+    let mut stream = follow(&node, "view", None);
+    let Event { name, id, document } = stream.next();
     assert_eq!((&*name, document["instances"][0]["id"].as_str()), ("snapshot", Some("a")));
     call(&node, "POST", &format!("{}/weight", instance("a")), &json!({ "weight": 7 }));
-    let (name, later, document) = stream.next();
+    let Event { name, id: later, document } = stream.next();
     assert_eq!((&*name, document["instances"][0]["weight"].as_u64()), ("change", Some(7)));
     assert!(id < later);
 
-    let mut resumed = Stream::open(&node, "events", Some(id));
-    let (name, at, document) = resumed.next();
+    let mut resumed = follow(&node, "events", Some(id));
+    let Event { name, id: at, document } = resumed.next();
     assert_eq!((&*name, at, document["put"]["weight"].as_u64()), ("change", later, Some(7)));
     call(&node, "DELETE", &instance("a"), &json!({}));
-    assert_eq!(resumed.next().2["removed"], "a");
-    let (name, _, document) = stream.next();
+    assert_eq!(resumed.next().document["removed"], "a");
+    let Event { name, document, .. } = stream.next();
     assert_eq!((&*name, document["empty_because"].as_str()), ("change", Some("deregistered")));
 }
 
-/// A stream of server-sent events.
-struct Stream(BufReader<TcpStream>);
-
-impl Stream {
-    fn open(node: &Gateway, mode: &str, last: Option<u64>) -> Self {
-        let path = format!("/api/v1/registry/watch?services=default/order&mode={mode}");
-        let last = last.map(|last| format!("last-event-id: {last}\r\n")).unwrap_or_default();
-        let stream = node.open(&path, &last);
-        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-        Self(BufReader::new(stream))
-    }
-
-    /// Name, id and document of the next event.
-    fn next(&mut self) -> (String, u64, Value) {
-        let (mut name, mut id) = (String::new(), 0);
-        let mut document = None;
-        loop {
-            let mut line = String::new();
-            assert_ne!(self.0.read_line(&mut line).unwrap(), 0, "the stream ended");
-            let line = line.trim_end();
-            if let Some(text) = line.strip_prefix("event: ") {
-                text.clone_into(&mut name);
-            } else if let Some(text) = line.strip_prefix("id: ") {
-                id = text.parse().unwrap();
-            } else if let Some(text) = line.strip_prefix("data: ") {
-                document = Some(serde_json::from_str(text).unwrap());
-            } else if line.is_empty()
-                && let Some(document) = document.take()
-            {
-                return (name, id, document);
-            }
-        }
-    }
+/// What is told of the service `order`, after `last`.
+fn follow(node: &Gateway, mode: &str, last: Option<u64>) -> Events {
+    let path = format!("/api/v1/registry/watch?services=default/order&mode={mode}");
+    let last = last.map(|last| format!("last-event-id: {last}\r\n")).unwrap_or_default();
+    Events::of(node.open("GET", &path, &last, ""))
 }

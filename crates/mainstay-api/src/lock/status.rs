@@ -134,11 +134,9 @@ pub struct Last {
     pub at: String,
 }
 
-/// Who leads, at one revision.
+/// Who leads.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Leadership {
-    /// The revision.
-    pub revision: u64,
     /// The leader; absent while there is none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub leader: Option<Leader>,

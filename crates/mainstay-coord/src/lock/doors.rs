@@ -34,6 +34,15 @@ pub struct LockStatus {
     pub is_delayed: bool,
 }
 
+/// Some of the places of a namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlacePage {
+    /// In the order of their keys.
+    pub places: Vec<Place>,
+    /// Whether there may be more after the last one.
+    pub more: bool,
+}
+
 impl Locks {
     pub(crate) const fn new(ground: Coordination) -> Self {
         Self { ground }
@@ -250,7 +259,7 @@ impl Locks {
         area: Area,
         namespace: &Namespace,
         after: Option<&Place>,
-    ) -> Result<Vec<Place>, LockError> {
+    ) -> Result<PlacePage, LockError> {
         let whole = keys::area(area, Some(namespace));
         let range = match after.and_then(|place| place.all().to().cloned()) {
             Some(from) => Range::between(from, whole.to().cloned()),
@@ -260,7 +269,7 @@ impl Locks {
         let slots = page.entries.iter().filter_map(|entry| keys::parse_slot(&entry.key));
         let mut places: Vec<Place> = slots.map(|(place, _)| place).collect();
         places.dedup();
-        Ok(places)
+        Ok(PlacePage { places, more: page.more })
     }
 
     pub(crate) const fn ground(&self) -> &Coordination {

@@ -327,9 +327,9 @@ async fn a_remote_session_needs_its_secret_and_a_release_its_token() {
         let released = locks.release(&own, &place, grant.token, &op).await.unwrap();
         assert_eq!(released.count, 1);
     }
-    let listed = locks.list(Area::Lock, &namespace(), None).await.unwrap();
+    let listed = locks.list(Area::Lock, &namespace(), None).await.unwrap().places;
     assert_eq!(listed, std::slice::from_ref(&place));
-    assert_eq!(locks.list(Area::Lock, &namespace(), Some(&place)).await.unwrap(), []);
+    assert_eq!(locks.list(Area::Lock, &namespace(), Some(&place)).await.unwrap().places, []);
     sessions.end(&own).await.unwrap();
     let gone = SessionError::NotFound { session };
     assert_eq!(sessions.renew(&own).await.unwrap_err(), gone);

@@ -12,7 +12,7 @@ use mainstay_store::{Embedded, Store};
 use mainstay_store_etcd::Etcd;
 
 use super::settings::{Backend, StoreConfig};
-use crate::report::Report;
+use crate::report::{Report, causes};
 use crate::settings::Errors;
 
 /// Opens the store that `config` describes; `data` is the data directory. Must be called within a
@@ -48,16 +48,12 @@ pub fn keyring(data: &Path) -> Result<Keyring, Errors> {
     let path = data.join("keyring");
     let opened = KeyringFile::new(&path).open_or_create(BootClock.unix_millis());
     opened.map_err(|error| {
-        let causes = std::iter::successors(Some(&error as &dyn std::error::Error), |e| e.source());
-        let text: Vec<String> = causes.map(ToString::to_string).collect();
-        Report::error(error.code(), format!("{}: {}", path.display(), text.join(": "))).into()
+        Report::error(error.code(), format!("{}: {}", path.display(), causes(&error))).into()
     })
 }
 
 fn unopened(path: &Path, error: &OpenError) -> Report {
-    let causes = std::iter::successors(Some(error as &dyn std::error::Error), |e| e.source());
-    let text: Vec<String> = causes.map(ToString::to_string).collect();
-    let what = format!("{}: {}", path.display(), text.join(": "));
+    let what = format!("{}: {}", path.display(), causes(error));
     let report = Report::error(error.code(), what);
     match error {
         OpenError::Regressed { .. } | OpenError::Corrupt { .. } => {

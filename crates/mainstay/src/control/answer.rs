@@ -6,7 +6,7 @@ use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, Query, Request};
 use axum::http::request::Parts;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use mainstay_core::Effect;
 use mainstay_core::problem::Code;
@@ -103,7 +103,9 @@ impl Refused {
             StatusCode::METHOD_NOT_ALLOWED => {
                 (Code::MethodNotAllowed, "the path is there, for other methods")
             }
-            StatusCode::PAYLOAD_TOO_LARGE => (Code::BodyTooLarge, "at most 64 KiB"),
+            StatusCode::PAYLOAD_TOO_LARGE => {
+                (Code::BodyTooLarge, "at most 64 KiB, or 4 MiB about agreed state")
+            }
             _ => (Code::InvalidRequest, "the request cannot be read"),
         };
         Self::new(code, detail)
@@ -167,6 +169,20 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Asked<T> {
         let Query(value) = query.map_err(|rejection| Refused::invalid(rejection.body_text()))?;
         Ok(Self(value))
     }
+}
+
+/// The number of what the caller had read: `If-Match: "41"`; `None` when it does not say.
+pub(super) fn if_match(headers: &HeaderMap) -> Result<Option<u64>, Refused> {
+    let Some(field) = headers.get(header::IF_MATCH) else { return Ok(None) };
+    let number = field.to_str().ok().map(|text| text.trim().trim_matches('"'));
+    let number = number.and_then(|number| number.parse().ok());
+    let wrong = "`If-Match` must be a revision or release in quotes, such as \"41\"";
+    number.map(Some).ok_or_else(|| Refused::invalid(wrong))
+}
+
+/// The namespace of what names none.
+pub(super) fn default_namespace() -> String {
+    "default".to_owned()
 }
 
 /// `{"items": […]}`.

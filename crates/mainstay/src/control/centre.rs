@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use axum::extract::{FromRequestParts, Path, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
@@ -22,9 +22,10 @@ use mainstay_coord::name::{ClientId, GroupName, Namespace};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::answer::{Answer, Asked, Document, Refused, items};
+use super::answer::{Answer, Asked, Document, Refused, if_match, items};
 use super::registry::named;
 use crate::cluster::Cluster;
+use crate::report::causes;
 
 /// Who changes something, until the control plane knows principals: whoever has its token.
 const OPERATOR: &str = "operator";
@@ -262,20 +263,12 @@ async fn abort(State(cluster): State<Arc<Cluster>>, Of(group): Of, headers: Head
 
 /// Who changes something, and the release they had read: `If-Match: "3"`.
 fn editor(headers: &HeaderMap) -> Result<Editor, Refused> {
-    const IF_MATCH: HeaderName = header::IF_MATCH;
-    let base = headers.get(IF_MATCH).map(|field| {
-        let number = field.to_str().ok().map(|text| text.trim().trim_matches('"'));
-        let number = number.and_then(|number| number.parse().ok());
-        number.ok_or_else(|| Refused::invalid("`If-Match` must be a release in quotes, as \"3\""))
-    });
-    Ok(Editor { who: OPERATOR.to_owned(), base: base.transpose()? })
+    Ok(Editor { who: OPERATOR.to_owned(), base: if_match(headers)? })
 }
 
 impl From<CentreError> for Refused {
     fn from(error: CentreError) -> Self {
-        let causes = std::iter::successors(Some(&error as &dyn std::error::Error), |e| e.source());
-        let text: Vec<String> = causes.map(ToString::to_string).collect();
-        let refused = Self::new(error.code(), text.join(": ")).with_effect(error.effect());
+        let refused = Self::new(error.code(), causes(&error)).with_effect(error.effect());
         match error.failures() {
             [] => refused,
             failures => refused.with("errors", json!(failures)),

@@ -34,8 +34,9 @@ use mainstay_core::problem::Code;
 use super::answer::{Document, Refused};
 use super::registry::named;
 use crate::cluster::Cluster;
+use crate::report::causes;
 
-/// Longest a request may wait for its turn; also `lock.wait_seconds_max`.
+/// Longest a request may wait for its turn.
 const WAIT_MAX: Duration = Duration::from_mins(10);
 
 /// The calls.
@@ -250,9 +251,7 @@ fn seconds(field: &str, value: f64) -> Result<Duration, Refused> {
 
 impl From<LockError> for Refused {
     fn from(error: LockError) -> Self {
-        let causes = std::iter::successors(Some(&error as &dyn std::error::Error), |e| e.source());
-        let text: Vec<String> = causes.map(ToString::to_string).collect();
-        let refused = Self::new(error.code(), text.join(": ")).with_effect(error.effect());
+        let refused = Self::new(error.code(), causes(&error)).with_effect(error.effect());
         match error {
             LockError::Busy { retry_after: Some(after), .. } => refused.retry_after(after),
             _ => refused,

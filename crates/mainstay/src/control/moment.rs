@@ -1,6 +1,6 @@
 //! Moments of this process as times of day.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use mainstay_call::clock::MonotonicClock;
 use mainstay_core::{Clock as _, Instant};
@@ -30,4 +30,9 @@ impl Moment {
         };
         wall.filter(|_| at != Instant::MAX).map(rfc3339)
     }
+}
+
+/// Milliseconds since 1970 as RFC 3339 has them.
+pub(super) fn unix_time(unix_ms: u64) -> String {
+    rfc3339(SystemTime::UNIX_EPOCH + Duration::from_millis(unix_ms))
 }

@@ -29,6 +29,7 @@ use serde_json::{Value, json};
 
 use super::answer::{Answer, Asked, Refused, items};
 use crate::cluster::Cluster;
+use crate::report::causes;
 
 /// The calls.
 pub(super) fn calls() -> Router<Arc<Cluster>> {
@@ -91,7 +92,6 @@ struct Which {
     version: Option<String>,
     min_revision: Option<u64>,
     consistent: bool,
-    client: Option<String>,
 }
 
 impl Which {
@@ -162,7 +162,6 @@ async fn explain(
     Ok(Json(json!({
         "namespace": service.namespace.as_str(),
         "service": service.name.as_str(),
-        "client": which.client,
         "revision": view.revision.get(),
         "protected": view.protected,
         "empty_because": view.empty_because(),
@@ -192,9 +191,7 @@ const LOADING: Duration = Duration::from_secs(1);
 
 impl From<RegistryError> for Refused {
     fn from(error: RegistryError) -> Self {
-        let causes = std::iter::successors(Some(&error as &dyn std::error::Error), |e| e.source());
-        let text: Vec<String> = causes.map(ToString::to_string).collect();
-        let refused = Self::new(error.code(), text.join(": ")).with_effect(error.effect());
+        let refused = Self::new(error.code(), causes(&error)).with_effect(error.effect());
         if error.code() == Code::RegistryLoading { refused.retry_after(LOADING) } else { refused }
     }
 }

@@ -12,11 +12,15 @@ use axum::http::HeaderMap;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_core::Stream;
+use mainstay_api::stream as names;
+use mainstay_core::problem::Code;
 use mainstay_store::Revision;
-use serde_json::Value;
+use serde_json::{Value, json};
+
+use crate::report::causes;
 
 /// From one sign of life to the next on an idle stream.
-const ALIVE_EVERY: Duration = Duration::from_secs(15);
+const ALIVE_EVERY: Duration = Duration::from_secs(names::COMMENT_EVERY_SECONDS);
 
 /// One event.
 pub(super) fn event(name: &str, id: Option<Revision>, document: &Value) -> Event {
@@ -25,6 +29,12 @@ pub(super) fn event(name: &str, id: Option<Revision>, document: &Value) -> Event
         Some(revision) => event.id(revision.get().to_string()),
         None => event,
     }
+}
+
+/// The event that ends a stream, and why it does.
+pub(super) fn problem(code: Code, error: &dyn std::error::Error) -> Event {
+    let why = json!({ "code": code.as_str(), "detail": causes(error) });
+    event(names::PROBLEM, None, &why)
 }
 
 /// The answer that streams `events`.

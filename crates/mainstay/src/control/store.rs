@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use super::answer::{Answer, Asked, Document, Refused};
 use crate::cluster::Cluster;
+use crate::output::hex;
 
 /// Keys of one page, unless fewer are asked for.
 const PAGE_MAX: u32 = 1_000;
@@ -104,13 +105,10 @@ async fn hashed(State(cluster): State<Arc<Cluster>>, Asked(ask): Asked<Hash>) ->
     let take = if ask.content { Take::Content } else { Take::Everything };
     let at = ask.at.map(Revision::new);
     let hashed = hash(&*cluster.store, Range::prefix(""), at, take).await?;
-    let digit = |half: u8| char::from_digit(u32::from(half), 16).unwrap_or('0');
-    let digits: String =
-        hashed.sha256.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect();
     Ok(Json(json!({
         "revision": hashed.revision.get(),
         "entries": hashed.entries,
-        "sha256": digits,
+        "sha256": hex(&hashed.sha256),
     })))
 }
 

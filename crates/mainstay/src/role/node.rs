@@ -38,6 +38,7 @@ use crate::cluster::Cluster;
 use crate::control_client::{ContextFile, default_data_dir, started_ticks};
 use crate::dns::Dns;
 use crate::exit::Exit;
+use crate::output::hex;
 use crate::report::Report;
 use crate::settings::reload::{Live, Reloaded};
 use crate::settings::root::{Meant, RESTART_ONLY};
@@ -341,6 +342,5 @@ fn report_reload(done: Result<Reloaded, Errors>) {
 fn token() -> io::Result<String> {
     let mut bytes = [0_u8; 32];
     File::open("/dev/urandom")?.read_exact(&mut bytes)?;
-    let digit = |half: u8| char::from_digit(u32::from(half), 16).unwrap_or('0');
-    Ok(bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect())
+    Ok(hex(&bytes))
 }

@@ -20,7 +20,7 @@ use super::doors::limits;
 use super::keeping::wall_clock;
 use crate::cluster::Cluster;
 use crate::dns::Dns;
-use crate::report::Report;
+use crate::report::{Report, causes};
 use crate::settings::reload::{Live, Reloaded};
 use crate::settings::root::Meant;
 use crate::settings::spans::Place;
@@ -139,7 +139,5 @@ pub(super) fn per_address_max(config: &GatewayConfig) -> usize {
 }
 
 pub(super) fn unreadable(error: &TlsError) -> Errors {
-    let causes = std::iter::successors(Some(error as &dyn std::error::Error), |e| e.source());
-    let text: Vec<String> = causes.map(ToString::to_string).collect();
-    Report::error(Code::ConfigContradiction, text.join(": ")).into()
+    Report::error(Code::ConfigContradiction, causes(error)).into()
 }

@@ -209,47 +209,34 @@ impl Gateway {
         headers: &str,
         body: &str,
     ) -> (u16, String) {
-        let mut stream = TcpStream::connect(self.control).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        let ask = format!(
-            "{method} {path} HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {}\r\ncontent-length: {}\r\nconnection: close\r\n{headers}\r\n{body}",
-            self.control,
-            self.token,
-            body.len()
-        );
-        stream.write_all(ask.as_bytes()).unwrap();
+        let headers = format!("connection: close\r\n{headers}");
+        let mut stream = self.open(method, path, &headers, body);
         let mut answer = String::new();
         stream.read_to_string(&mut answer).unwrap();
         let (head, body) = answer.split_once("\r\n\r\n").unwrap();
         (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
     }
 
-    /// A stream of the control port, the request sent; `headers` are whole lines.
-    #[allow(dead_code, reason = "not every test binary follows something")]
+    /// A connection to the control port with a request sent; each of `headers` is a whole line.
     #[track_caller]
-    pub(crate) fn open(&self, path: &str, headers: &str) -> TcpStream {
+    pub(crate) fn open(&self, method: &str, path: &str, headers: &str, body: &str) -> TcpStream {
         let mut stream = TcpStream::connect(self.control).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let ask = format!(
-            "GET {path} HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {}\r\n{headers}\r\n",
-            self.control, self.token
-        );
-        stream.write_all(ask.as_bytes()).unwrap();
-        stream
-    }
-
-    /// A stream that a document opens, the request sent.
-    #[allow(dead_code, reason = "not every test binary follows something")]
-    #[track_caller]
-    pub(crate) fn send(&self, method: &str, path: &str, body: &str) -> TcpStream {
-        let mut stream = TcpStream::connect(self.control).unwrap();
-        let ask = format!(
-            "{method} {path} HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {}\r\ncontent-length: {}\r\n\r\n{body}",
+            "{method} {path} HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {}\r\n\
+             content-length: {}\r\n{headers}\r\n{body}",
             self.control,
             self.token,
             body.len()
         );
         stream.write_all(ask.as_bytes()).unwrap();
         stream
+    }
+
+    /// Where the control port is, and the token it asks for.
+    #[allow(dead_code, reason = "not every test binary has a client")]
+    pub(crate) fn door(&self) -> (SocketAddr, &str) {
+        (self.control, &self.token)
     }
 
     /// The sum of all samples of a counter whose labels hold `label`.

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
 use axum::response::sse::Event;
 use futures_util::stream::{self, Stream};
+use mainstay_api::stream as names;
 use mainstay_coord::centre::{Client, Interest, Subscription, Verdict};
 use mainstay_coord::name::ClientId;
 use mainstay_store::Revision;
@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 use super::{Of, group};
 use crate::cluster::Cluster;
-use crate::control::answer::{Answer, Document, Refused, items};
+use crate::control::answer::{Answer, Document, Refused, default_namespace, items};
 use crate::control::registry::named;
 use crate::control::sse;
 
@@ -28,10 +28,6 @@ struct Held {
     namespace: String,
     group: String,
     release: Option<u64>,
-}
-
-fn default_namespace() -> String {
-    "default".to_owned()
 }
 
 /// What a client follows.
@@ -64,7 +60,7 @@ pub(super) async fn watch(
 fn updates(subscription: Subscription) -> impl Stream<Item = Event> + Send {
     stream::unfold(subscription, |mut subscription| async move {
         let update = subscription.next().await;
-        let name = if update.from == 0 { "snapshot" } else { "change" };
+        let name = if update.from == 0 { names::SNAPSHOT } else { names::CHANGE };
         let event = sse::event(name, Some(Revision::new(update.revision)), &json!(update));
         Some((event, subscription))
     })
@@ -107,6 +103,5 @@ pub(super) async fn listeners(State(cluster): State<Arc<Cluster>>, Of(group): Of
             document
         })
     });
-    let Json(document) = items(each.collect::<Vec<Value>>());
-    Ok(Json(document))
+    Ok(items(each.collect::<Vec<Value>>()))
 }

@@ -82,10 +82,7 @@ fn told(following: Following) -> impl Stream<Item = Event> + Send {
         match following.next().await {
             Ok(Some(news)) => Some((event(&news), Some(following))),
             Ok(None) => None,
-            Err(error) => {
-                let why = json!({ "code": error.code().as_str(), "detail": error.to_string() });
-                Some((sse::event(names::PROBLEM, None, &why), None))
-            }
+            Err(error) => Some((sse::problem(error.code(), &error), None)),
         }
     })
 }

@@ -1,7 +1,7 @@
 //! How locks, semaphores and elections stand.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Path, State};
@@ -14,10 +14,9 @@ use mainstay_api::lock::{
 };
 use mainstay_api::stream as names;
 use mainstay_coord::lock::line::{Line, Waiter as InLine};
-use mainstay_coord::lock::{LockError, LockStatus, Want};
+use mainstay_coord::lock::{LockStatus, PlacePage, Want};
 use mainstay_coord::name::{LockName, Namespace};
 use mainstay_coord::{Observer, Place};
-use mainstay_proxy::time::rfc3339;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -25,6 +24,7 @@ use super::session::area;
 use super::{At, area as area_of};
 use crate::cluster::Cluster;
 use crate::control::answer::{Asked, Refused};
+use crate::control::moment::unix_time;
 use crate::control::registry::named;
 use crate::control::sse;
 
@@ -49,9 +49,9 @@ pub(super) async fn list(
         Ok::<_, Refused>(Place { area, namespace: namespace.clone(), name })
     });
     let after = after.transpose()?;
-    let places = cluster.coordination.locks().list(area, &namespace, after.as_ref()).await?;
-    // An empty page is the end; one that is not may be the last, and the next one says so.
-    let next = places.last().map(|place| place.name.to_string());
+    let page = cluster.coordination.locks().list(area, &namespace, after.as_ref()).await?;
+    let PlacePage { places, more } = page;
+    let next = places.last().filter(|_| more).map(|place| place.name.to_string());
     Ok(Json(Places { items: places.iter().map(place).collect(), next }))
 }
 
@@ -78,7 +78,7 @@ pub(super) async fn show(
         last: past.map(|past| Last {
             token: past.token.get(),
             reason: json!(past.reason).as_str().unwrap_or_default().to_owned(),
-            at: time(past.unix_ms),
+            at: unix_time(past.unix_ms),
         }),
     }))
 }
@@ -99,7 +99,7 @@ fn holder(waiter: &InLine, remaining: Option<Duration>) -> Holder {
         mode: mode(waiter),
         count: Some(waiter.count()),
         permits: permits(waiter),
-        since: waiter.asked_unix_ms().map(time),
+        since: waiter.asked_unix_ms().map(unix_time),
         remaining_seconds: remaining.filter(|_| !is_bound).map(|left| left.as_secs_f64()),
         bound_gid: waiter.bound_gid().map(str::to_owned),
         value: waiter.value().map(str::to_owned),
@@ -113,7 +113,7 @@ fn queued(line: &Line, waiter: &InLine, position: u32) -> Waiter {
         token: waiter.token().get(),
         mode: mode(waiter),
         permits: permits(waiter),
-        since: waiter.asked_unix_ms().map(time),
+        since: waiter.asked_unix_ms().map(unix_time),
         waits_for: line.waits_for(waiter).map(|other| other.token().get()),
     }
 }
@@ -152,7 +152,7 @@ fn leaders(observer: Observer) -> impl Stream<Item = Event> + Send {
                 let event = sse::event(name, None, &leadership(leader));
                 Some((event, (Some(observer), names::CHANGE)))
             }
-            Err(error) => Some((problem(&error), (None, names::CHANGE))),
+            Err(error) => Some((sse::problem(error.code(), &error), (None, names::CHANGE))),
         }
     })
 }
@@ -163,16 +163,5 @@ fn leadership(leader: Option<mainstay_coord::Leadership>) -> Value {
         owner: leader.owner.as_ref().map(of_coord),
         value: leader.value,
     });
-    // The term is the revision that elected; of nobody there is none to name.
-    let revision = leader.as_ref().map_or(0, |leader| leader.term);
-    json!(Leadership { revision, leader })
-}
-
-fn problem(error: &LockError) -> Event {
-    let why = json!({ "code": error.code().as_str(), "detail": error.to_string() });
-    sse::event(names::PROBLEM, None, &why)
-}
-
-fn time(unix_ms: u64) -> String {
-    rfc3339(SystemTime::UNIX_EPOCH + Duration::from_millis(unix_ms))
+    json!(Leadership { leader })
 }

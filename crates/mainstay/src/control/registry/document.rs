@@ -1,10 +1,11 @@
 //! A service and its instances as documents.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use mainstay_coord::registry::{Filter, Instance, Listed, View};
-use mainstay_proxy::time::rfc3339;
 use serde_json::{Map, Value, json};
+
+use crate::control::moment::unix_time;
 
 /// A service with those of its instances that `filter` asks for, at `now_unix_ms`.
 pub(super) fn view(view: &View, filter: &Filter, now_unix_ms: u64) -> Value {
@@ -15,7 +16,7 @@ pub(super) fn view(view: &View, filter: &Filter, now_unix_ms: u64) -> Value {
         "service": view.service.name.as_str(),
         "revision": view.revision.get(),
         "protected": view.protected.as_ref().map(|protected| json!({
-            "since": time(protected.since_unix_ms),
+            "since": unix_time(protected.since_unix_ms),
             "reason": protected.reason,
             "healthy": protected.healthy,
             "total": protected.total,
@@ -65,8 +66,8 @@ pub(super) fn listed(listed: &Listed) -> Value {
     put("ttl_seconds", instance.ttl_seconds.into());
     put("remove_after_seconds", json!(instance.remove_after_seconds));
     put("owner", instance.owner.as_str().into());
-    put("registered_at", time(instance.registered_unix_ms).into());
-    put("changed_at", time(instance.changed_unix_ms).into());
+    put("registered_at", unix_time(instance.registered_unix_ms).into());
+    put("changed_at", unix_time(instance.changed_unix_ms).into());
     put("revision", revision.get().into());
     Value::Object(fields)
 }
@@ -77,14 +78,9 @@ fn checks(instance: &Instance) -> Value {
             "name": name,
             "health": check.health.as_str(),
             "output": check.output,
-            "changed_at": time(check.changed_unix_ms),
+            "changed_at": unix_time(check.changed_unix_ms),
         });
         status
     });
     each.collect()
-}
-
-/// A moment of the wall clock as RFC 3339 has it.
-fn time(unix_ms: u64) -> String {
-    rfc3339(SystemTime::UNIX_EPOCH + Duration::from_millis(unix_ms))
 }

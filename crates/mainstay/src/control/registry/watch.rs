@@ -12,6 +12,7 @@ use axum::http::HeaderMap;
 use axum::response::sse::Event;
 use axum::response::{IntoResponse, Response};
 use futures_util::stream::{self, Stream, StreamExt as _};
+use mainstay_api::stream as names;
 use mainstay_coord::ServiceRef;
 use mainstay_coord::registry::{Change, Changes, Filter, View};
 use mainstay_store::Revision;
@@ -141,11 +142,11 @@ fn states(
                     continue;
                 }
                 let document = document::view(&view, &filter, cluster.unix_millis());
-                let name = if is_first { "snapshot" } else { "change" };
+                let name = if is_first { names::SNAPSHOT } else { names::CHANGE };
                 let state = sse::event(name, Some(view.revision), &document);
                 let lost = view.resync.then(|| {
                     let why = json!({ "reason": "history was lost; what follows is the present" });
-                    sse::event("resync", None, &why)
+                    sse::event(names::RESYNC, None, &why)
                 });
                 let told = stream::iter(lost.into_iter().chain([state]));
                 return Some((told, (views, false)));
@@ -168,7 +169,7 @@ fn events(
             let revision = cluster.registry.revision();
             let view = cluster.registry.view(service)?;
             let document = document::view(&view, &Filter::default(), cluster.unix_millis());
-            (Some(sse::event("snapshot", Some(revision), &document)), revision)
+            (Some(sse::event(names::SNAPSHOT, Some(revision), &document)), revision)
         }
     };
     let changes = cluster.registry.changes(service, after)?;
@@ -184,8 +185,8 @@ fn events(
                     Some((stream::iter(told), Some(changes)))
                 }
                 Err(error) => {
-                    let why = json!({ "code": error.code().as_str(), "detail": error.to_string() });
-                    Some((stream::iter(vec![sse::event("problem", None, &why)]), None))
+                    let why = sse::problem(error.code(), &error);
+                    Some((stream::iter(vec![why]), None))
                 }
             }
         }
@@ -204,14 +205,14 @@ fn changed(of: &ServiceRef, revision: Revision, change: &Change) -> Event {
     };
     match change {
         Change::Put(listed) => {
-            sse::event("change", Some(revision), &named("put", document::listed(listed)))
+            sse::event(names::CHANGE, Some(revision), &named("put", document::listed(listed)))
         }
         Change::Removed(id) => {
-            sse::event("change", Some(revision), &named("removed", id.as_str().into()))
+            sse::event(names::CHANGE, Some(revision), &named("removed", id.as_str().into()))
         }
         Change::Resync(all) => {
             let all: Vec<Value> = all.iter().map(document::listed).collect();
-            sse::event("resync", Some(revision), &named("instances", all.into()))
+            sse::event(names::RESYNC, Some(revision), &named("instances", all.into()))
         }
     }
 }

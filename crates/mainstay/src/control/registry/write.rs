@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use mainstay_coord::InstanceRef;
 use mainstay_coord::health::Health;
@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 use super::{instance, named, service};
 use crate::cluster::Cluster;
-use crate::control::answer::{Answer, Asked, Document, Refused};
+use crate::control::answer::{Answer, Asked, Document, Refused, default_namespace, if_match};
 
 type ServicePath = Path<(String, String)>;
 type InstancePath = Path<(String, String, String)>;
@@ -40,7 +40,7 @@ pub(super) async fn settings(
     Document(raw): Document<RawSettings>,
 ) -> Answer {
     let service = service(path)?;
-    let expected = if_match(&headers)?;
+    let expected = if_match(&headers)?.map(Revision::new);
     let settings =
         Settings::new(raw, cluster.registry_config.shares).map_err(RegistryError::from)?;
     if how.dry_run {
@@ -112,10 +112,6 @@ pub(super) struct Named {
     namespace: String,
     service: String,
     id: String,
-}
-
-fn default_namespace() -> String {
-    "default".to_owned()
 }
 
 impl Named {
@@ -266,14 +262,4 @@ pub(super) async fn observe(
     let (at, reporter) = (instance.read()?, named(Reporter::new(reporter))?);
     cluster.registry.observe(&at, &reporter, callers.max(1), &why).await?;
     Ok(StatusCode::NO_CONTENT)
-}
-
-/// The revision that the caller had read: `If-Match: "41"`; `None` when it does not say.
-fn if_match(headers: &HeaderMap) -> Result<Option<Revision>, Refused> {
-    let Some(field) = headers.get(header::IF_MATCH) else { return Ok(None) };
-    let number = field.to_str().ok().map(|text| text.trim().trim_matches('"'));
-    match number.and_then(|number| number.parse().ok()) {
-        Some(revision) => Ok(Some(Revision::new(revision))),
-        None => Err(Refused::invalid("`If-Match` must be a revision in quotes, such as \"41\"")),
-    }
 }
