@@ -78,7 +78,7 @@ fn one_holds_others_wait_in_order_and_tokens_rise() {
     let (status, first) = a.acquire(&node, "1", 0);
     assert_eq!((status, first["count"].as_u64()), (200, Some(1)));
     let valid = first["valid_seconds"].as_f64().unwrap();
-    assert!((27.0..=37.0).contains(&valid), "30 s less a margin of 3 s, and the wait: {valid}");
+    assert!((27.0..30.0).contains(&valid), "30 s less a margin of 3 s, and the wait: {valid}");
     // The same request again counts once; another one counts once more.
     assert_eq!(a.acquire(&node, "1", 0).1["count"], 1);
     assert_eq!(a.acquire(&node, "2", 0).1["count"], 2);

@@ -104,23 +104,15 @@ fn nobody(why: &'static str) -> Snapshot {
     Snapshot { empty_because: Some(why), ..Snapshot::default() }
 }
 
-/// What a balancer may choose among. Whoever is draining or down is left out altogether: a balancer
-/// that finds nobody healthy tries everybody it is told of.
 fn snapshot(view: &View) -> Snapshot {
-    let offered = view.endpoints().filter(|endpoint| 0 < endpoint.weight);
-    let instances: Vec<Instance> = offered.map(instance).collect();
-    let none_offered = instances.is_empty();
     Snapshot {
         revision: view.revision.get(),
-        empty_because: view.empty_because().or_else(|| none_offered.then_some(NONE_OFFERED)),
-        instances,
+        instances: view.endpoints().map(instance).collect(),
         protected: view.protected.is_some(),
         stale: view.stale_since_unix_ms.is_some(),
+        empty_because: view.empty_because(),
     }
 }
-
-/// Why there is nobody to call though there are instances.
-const NONE_OFFERED: &str = "every instance is starting, draining or down";
 
 fn instance(endpoint: Endpoint) -> Instance {
     let Endpoint { name, address, weight, zone, priority, usable } = endpoint;
