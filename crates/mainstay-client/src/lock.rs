@@ -106,7 +106,7 @@ impl LockRequest {
     /// # Errors
     ///
     /// [`ClientError`]: what was asked for makes no sense, it was not granted in time (`lock-busy`,
-    /// `lock-wait-timeout`), or no server has answered for a whole ttl.
+    /// `lock-wait-timeout`), or no server answered, each asked in turn.
     ///
     /// # Cancel safety
     ///

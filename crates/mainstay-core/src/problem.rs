@@ -208,8 +208,6 @@ codes! {
     RegistryFull = "registry-full", 409, 8, "Too many instances";
     /// This node has not read the registry yet.
     RegistryLoading = "registry-loading", 503, 14, "The registry is loading";
-    /// Somebody else changed it first.
-    RevisionConflict = "revision-conflict", 409, 10, "It was changed meanwhile";
     /// An instance may not be registered with that address.
     AddressRefused = "address-refused", 422, 7, "The address is not allowed";
     /// A check may not be sent there.

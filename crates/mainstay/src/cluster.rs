@@ -118,6 +118,13 @@ impl Cluster {
         }
     }
 
+    /// Puts what the recipes count into `registry`.
+    pub fn register(&self, registry: &mut prometheus_client::registry::Registry) {
+        self.registry.figures().register(registry);
+        self.centre.figures().register(registry);
+        self.coordination.figures().register(registry);
+    }
+
     /// Milliseconds since 1970, to be shown.
     pub fn unix_millis(&self) -> u64 {
         BootClock.unix_millis()
@@ -130,7 +137,7 @@ impl Cluster {
     ///
     /// Safe: what was told to stop stays told, and calling again waits again.
     pub async fn leave(&self, grace: Duration) -> usize {
-        self.resolver.stop();
+        let resolver = self.resolver.shutdown(grace).await;
         let sessions = self.coordination.shutdown(grace).await;
         let centre = self.centre.shutdown(grace).await;
         let registry = self.registry.shutdown(grace).await;
@@ -141,7 +148,7 @@ impl Cluster {
         if let Err(error) = self.store.close().await {
             tracing::error!(%error, "the store was not closed well");
         }
-        sessions + centre + registry + consul
+        resolver + sessions + centre + registry + consul
     }
 }
 

@@ -1,10 +1,9 @@
 //! The control plane of one process: HTTP on the control port.
 //!
-//! What a person or a program may see of the running gateway, and the few things they may change
-//! by hand: modes of circuits, faults, and when the configuration is read again. Everything else
-//! comes from the configuration. An answer is made from the machines themselves at the moment of
-//! the question; nothing is kept here, so the API never tells of another state than the gateway
-//! acts by.
+//! What a person or a program may see and change of the running gateway (modes of circuits, faults,
+//! when the configuration is read again), and, where state is kept, of that: registry, locks,
+//! config centre, store. An answer is made from the machines and recipes themselves at the moment
+//! of the question; nothing is kept here, so the API never tells of another state than they act by.
 //!
 //! | question | module |
 //! |---|---|
@@ -18,6 +17,7 @@ mod balance;
 mod centre;
 mod checks;
 mod circuits;
+mod conditions;
 mod consul;
 mod dns;
 mod events;
@@ -37,6 +37,7 @@ mod store;
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, State};
@@ -56,7 +57,10 @@ const BODY_BYTES_MAX: usize = 64 << 10;
 /// Largest document about agreed state: a publication of a group with several large items.
 const AGREED_BYTES_MAX: usize = 4 << 20;
 
-/// Answers on `listener` until told to stop.
+/// How long requests under way, streams among them, may go on once told to stop.
+const LAST: Duration = Duration::from_secs(2);
+
+/// Answers on `listener` until told to stop, and a moment longer whoever is being answered.
 ///
 /// # Cancel safety
 ///
@@ -65,10 +69,19 @@ pub async fn serve(listener: TcpListener, shared: Arc<Shared>, stop: Cancellatio
     let served = async {
         listener.set_nonblocking(true)?;
         let listener = tokio::net::TcpListener::from_std(listener)?;
-        axum::serve(listener, router(shared)).with_graceful_shutdown(stop.cancelled_owned()).await
+        let served = axum::serve(listener, router(shared));
+        served.with_graceful_shutdown(stop.clone().cancelled_owned()).await
     };
-    if let Err(error) = served.await {
-        tracing::error!(%error, "the control plane has ended");
+    let over = async {
+        stop.cancelled().await;
+        tokio::time::sleep(LAST).await;
+    };
+    tokio::select! {
+        ended = served => if let Err(error) = ended {
+            tracing::error!(%error, "the control plane has ended");
+        },
+        // A stream ends with its reader, and a lock may be waited for for minutes.
+        () = over => tracing::info!("streams and waits on the control port are cut"),
     }
 }
 
@@ -97,6 +110,7 @@ fn calls(cluster: Option<Arc<Cluster>>) -> Router<Arc<Shared>> {
             .merge(locks::calls())
             .merge(store::calls())
             .merge(centre::calls())
+            .layer(axum::middleware::from_fn(conditions::known))
             .layer(DefaultBodyLimit::max(AGREED_BYTES_MAX))
             .with_state(cluster),
         None => Router::new(),

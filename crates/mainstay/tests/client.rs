@@ -50,7 +50,7 @@ async fn who_waits_is_granted_when_the_holder_gives_back_and_tokens_rise() {
     released.unwrap();
     assert!(token < second.token());
     second.check().unwrap();
-    // It outlives its ttl many times over only because it is renewed.
+    // It outlives its ttl only because it is renewed.
     let short =
         client.semaphore("docks", 1, 2).ttl(Duration::from_secs(3)).acquire().await.unwrap();
     tokio::time::sleep(Duration::from_secs(5)).await;

@@ -146,6 +146,9 @@ fn pairs_are_written_read_and_listed() {
     assert_eq!(get(&dev, "connect/ca/roots").status, 501);
 }
 
+/// Much sooner than the waits of queries.
+const SOON: Duration = Duration::from_secs(30);
+
 #[test]
 fn a_query_waits_for_a_change_of_its_own() {
     let dev = Gateway::start_dev("consul-blocking", CONFIG);
@@ -159,14 +162,16 @@ fn a_query_waits_for_a_change_of_its_own() {
     assert_eq!((missing.status, missing.index()), (404, floor));
     let control = dev.control;
     let waits = std::thread::spawn(move || {
-        ask(control, "GET", &format!("kv/a?index={a}&wait=15s"), "", b"")
+        ask(control, "GET", &format!("kv/a?index={a}&wait=60s"), "", b"")
     });
     for _ in 0..20 {
         put(&dev, "kv/b", "2");
     }
     assert!(!waits.is_finished(), "an unrelated change woke it");
+    let began = now();
     ask(dev.control, "DELETE", "kv/a", "", b"");
     let woken = waits.join().unwrap();
+    assert!(began.elapsed() < SOON, "woken by the change, not by the clock");
     let b = get(&dev, "kv/b").index();
     assert_eq!((woken.status, woken.index()), (404, b + 1));
     for index in [floor, 1_000_000] {
@@ -179,10 +184,12 @@ fn a_query_waits_for_a_change_of_its_own() {
     assert!(Duration::from_millis(200) <= began.elapsed());
     let control = dev.control;
     let created = std::thread::spawn(move || {
-        ask(control, "GET", &format!("kv/c?index={floor}&wait=15s"), "", b"")
+        ask(control, "GET", &format!("kv/c?index={floor}&wait=60s"), "", b"")
     });
+    let began = now();
     put(&dev, "kv/c", "1");
     assert_eq!(created.join().unwrap().status, 200);
+    assert!(began.elapsed() < SOON);
 }
 
 #[test]

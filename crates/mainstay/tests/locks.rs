@@ -83,7 +83,9 @@ fn one_holds_others_wait_in_order_and_tokens_rise() {
     assert_eq!(a.acquire(&node, "1", 0).1["count"], 1);
     assert_eq!(a.acquire(&node, "2", 0).1["count"], 2);
 
-    assert_eq!(code(&b.acquire(&node, "1", 0)), (409, "lock-busy"));
+    let busy = b.acquire(&node, "1", 0);
+    assert_eq!(code(&busy), (409, "lock-busy"));
+    assert_eq!((&busy.1["holder"]["token"], &busy.1["queued"]), (&first["token"], &json!(1)));
     assert_eq!(code(&b.acquire(&node, "1", 1)), (409, "lock-wait-timeout"));
     let wrong = Session { id: a.id.clone(), secret: b.secret.clone() };
     assert_eq!(code(&wrong.release(&node, &first["token"])).0, 403);
@@ -143,7 +145,9 @@ fn a_holder_is_told_what_was_taken_and_that_its_session_is_gone() {
         call(&node, None, "POST", &format!("{LOCK}/force-release"), &ask)
     };
     assert_eq!(code(&force("")), (422, "reason-required"));
+    assert_eq!(code(&force("   ")), (422, "reason-required"));
     assert_eq!(force("its holder hangs").0, 204);
+    assert!(node.logged("its holder hangs") == 1 && node.logged("lock.force-release") == 1);
     let lost = stream.find("change");
     assert_eq!((lost["what"].as_str(), lost["reason"].as_str()), (Some("lost"), Some("revoked")));
     assert_eq!(lost["token"], granted["token"]);

@@ -130,6 +130,73 @@ fn a_stream_tells_of_changes_and_goes_on_where_it_was() {
     assert_eq!((&*name, document["empty_because"].as_str()), ("change", Some("deregistered")));
 }
 
+#[test]
+fn whoever_follows_several_services_gets_each_whole_when_it_comes_back() {
+    let node = Gateway::start_dev("registry-several", CONFIG);
+    let a = Backend::start();
+    register(&node, "a", &a);
+    let port = a.address.port();
+    let document = json!({ "address": "127.0.0.1", "port": port });
+    let stock = "/api/v1/registry/default/services/stock/instances/s";
+    assert_eq!(call(&node, "PUT", stock, &document).0, 201);
+    for mode in ["view", "events"] {
+        // The last id is that of the later one; of the other nothing was seen.
+        let path = format!("/api/v1/registry/watch?services=order,stock&mode={mode}");
+        let header = "last-event-id: 1000000\r\n";
+        let mut events = Events::of(node.open("GET", &path, header, ""));
+        let mut of = [events.next(), events.next()].map(|event| {
+            assert_eq!(event.name, "snapshot");
+            event.document["service"].as_str().unwrap().to_owned()
+        });
+        of.sort_unstable();
+        assert_eq!(of, ["order", "stock"], "{mode}");
+    }
+}
+
+#[test]
+fn a_change_that_cannot_be_tried_or_compared_is_refused_instead_of_made() {
+    let node = Gateway::start_dev("registry-tried", CONFIG);
+    let a = Backend::start();
+    register(&node, "a", &a);
+    let tried = format!("{}?dry_run=true", instance("a"));
+    assert_eq!(call(&node, "DELETE", &tried, &json!({})).0, 422);
+    let (status, _) = node.call_with("DELETE", &instance("a"), "if-match: \"1\"\r\n", "{}");
+    assert_eq!(status, 422);
+    assert_eq!(register(&node, "a", &a).0, 200, "it is there");
+    let settings = "/api/v1/registry/default/services/order";
+    let stale = "if-match: \"1\"\r\n";
+    for query in ["", "?dry_run=true"] {
+        let (status, body) = node.call_with(
+            "PUT",
+            &format!("{settings}{query}"),
+            stale,
+            "{\"protect_threshold\":0.4}",
+        );
+        assert_eq!(status, 412, "{query} {body}");
+    }
+    let other = format!("{}?dry_run=true", instance("b"));
+    let document = json!({ "address": "127.0.0.1", "port": 1 });
+    assert_eq!(call(&node, "PUT", &other, &document).1["dry_run"], true);
+    assert_eq!(call(&node, "DELETE", &instance("b"), &json!({})).0, 404);
+}
+
+#[test]
+fn an_open_stream_does_not_keep_a_process_that_is_told_to_end() {
+    let mut node = Gateway::start_dev("registry-end", CONFIG);
+    let a = Backend::start();
+    register(&node, "a", &a);
+    let mut events = follow(&node, "view", None);
+    assert_eq!(events.next().name, "snapshot");
+    let (_, metrics) = node.control("/metrics");
+    for name in ["mainstay_registry_push_seconds", "mainstay_lock_wait_seconds"] {
+        assert!(metrics.contains(name), "{name} in {metrics}");
+    }
+    node.signal(Signal::TERM);
+    node.ended();
+    let again = node.again("registry-ended", &[]);
+    assert!(again.log().contains("unclean=false"), "the store was closed");
+}
+
 /// What is told of the service `order`, after `last`.
 fn follow(node: &Gateway, mode: &str, last: Option<u64>) -> Events {
     let path = format!("/api/v1/registry/watch?services=default/order&mode={mode}");

@@ -151,7 +151,7 @@ impl RegistryError {
             Self::ServiceInUse { .. } => Code::ServiceInUse,
             Self::KindConflict { .. } => Code::KindConflict,
             Self::Full { .. } => Code::RegistryFull,
-            Self::Changed { .. } => Code::RevisionConflict,
+            Self::Changed { .. } => Code::RevisionMoved,
             Self::Loading => Code::RegistryLoading,
             Self::Unreadable { .. } => Code::Internal,
             Self::Store(error) => error.code(),

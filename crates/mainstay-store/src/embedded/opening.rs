@@ -35,8 +35,8 @@ pub enum OpenError {
         /// That process, if it said which it is.
         pid: Option<u32>,
     },
-    /// It is older than it has already been, or another store. To be restored from a backup, so
-    /// that revisions go on above all that were seen: `mainstay backup restore FILE`.
+    /// It is older than it has already been, or another store. To be restored from a snapshot
+    /// ([`restore`](super::restore)), so that revisions go on above all that were seen.
     #[error("coordination store went back from revision {seen} to {found}")]
     Regressed {
         /// The highest revision seen.

@@ -121,9 +121,15 @@ pub(super) fn instance(verb: Instance, session: &mut Session<'_>) -> Ended {
 
 pub(super) fn lock(verb: Lock, session: &mut Session<'_>) -> Ended {
     match verb {
-        Lock::List { namespace } => {
-            let all = session.control()?.get(&format!("/api/v1/locks/{}", encoded(&namespace)))?;
-            session.show(&all, &PLACES)
+        Lock::List { namespace, after } => {
+            let after = after.map(|name| format!("?after={}", encoded(&name))).unwrap_or_default();
+            let path = format!("/api/v1/locks/{}{after}", encoded(&namespace));
+            let page = session.control()?.get(&path)?;
+            session.show(&page, &PLACES)?;
+            if let Some(next) = page.get("next").and_then(Json::as_str) {
+                session.note(&format!("more: add --after '{next}'"));
+            }
+            Ok(Exit::Done.code())
         }
         Lock::Show(lock) => {
             let document = session.control()?.get(&lock_path(&lock))?;

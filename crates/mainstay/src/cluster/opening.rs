@@ -57,7 +57,7 @@ fn unopened(path: &Path, error: &OpenError) -> Report {
     let report = Report::error(error.code(), what);
     match error {
         OpenError::Regressed { .. } | OpenError::Corrupt { .. } => {
-            report.next("mainstay backup restore FILE --force")
+            report.help("put a newer copy of the folder back, or move it aside and begin empty")
         }
         OpenError::Locked { .. } => report.next("stop that process, or name another `--data-dir`"),
         OpenError::FormatNewer { .. } => report.next("start the newer version that wrote it"),

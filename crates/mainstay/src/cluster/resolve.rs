@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use mainstay_call::resolve::{Instance, Resolve, Snapshot, Watch};
 use mainstay_coord::ServiceRef;
@@ -44,9 +45,19 @@ impl RegistryResolver {
         }
     }
 
-    /// Follows nothing any more; watches stay open and keep the last list.
-    pub fn stop(&self) {
+    /// Follows nothing any more; watches stay open and keep the last list. Waits up to `grace`;
+    /// returns how many tasks are still running.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: tasks stay told to stop, and calling again waits again.
+    pub async fn shutdown(&self, grace: Duration) -> usize {
         self.stop.cancel();
+        self.tasks.close();
+        match tokio::time::timeout(grace, self.tasks.wait()).await {
+            Ok(()) => 0,
+            Err(_elapsed) => self.tasks.len(),
+        }
     }
 
     fn follow(&self, service: ServiceRef, tell: watch::Sender<Arc<Snapshot>>) {

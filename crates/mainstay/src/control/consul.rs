@@ -100,8 +100,9 @@ pub(super) fn refusal(request: &Request, token: &str, is_open: bool) -> Option<T
         let value = pairs.find_map(|pair| pair.strip_prefix("token="))?;
         percent_decode_str(value).decode_utf8().ok().map(std::borrow::Cow::into_owned)
     };
-    let given = given.or_else(|| bearer(headers)).map(str::to_owned).or_else(in_query);
-    let given = given.filter(|given| !given.is_empty());
+    let is_there = |given: &&str| !given.is_empty();
+    let given = given.filter(is_there).or_else(|| bearer(headers).filter(is_there));
+    let given = given.map(str::to_owned).or_else(in_query).filter(|given| !given.is_empty());
     if given.as_ref().is_some_and(|given| same(given, token)) {
         return None;
     }

@@ -1,6 +1,7 @@
 //! Who may ask.
 //!
-//! Two questions come before every call but `live` and `ready`. Is it meant for us? A page on the
+//! Two questions come before every call but `live` and `ready` (and before those of Consul's door,
+//! which may be open to this machine: [`consul`]). Is it meant for us? A page on the
 //! web can have its own name resolve to loopback and then send requests here with the browser of
 //! whoever reads it (DNS rebinding); such requests bear that name in `Host`, so only names that
 //! cannot be anybody else's pass. Does the caller know the token? It stands in a file that only

@@ -30,8 +30,10 @@ use mainstay_coord::{Area, Credential, Place, SessionError};
 use mainstay_core::Clock as _;
 use mainstay_core::belief::Terms;
 use mainstay_core::problem::Code;
+use serde_json::{Value, json};
 
 use super::answer::{Document, Refused};
+use super::events::{Changed, needed_reason};
 use super::registry::named;
 use crate::cluster::Cluster;
 use crate::report::causes;
@@ -218,16 +220,11 @@ async fn force_release(
     headers: HeaderMap,
     Document(ask): Document<ForceRelease>,
 ) -> Result<StatusCode, Refused> {
-    let header = headers.get("mainstay-reason").and_then(|reason| reason.to_str().ok());
-    let decoded = header.map(|reason| {
-        percent_encoding::percent_decode_str(reason).decode_utf8_lossy().into_owned()
-    });
-    let reason = ask.reason.or(decoded).unwrap_or_default();
-    if !(3..=500).contains(&reason.chars().count()) {
-        let detail = "taking a lock from its holder needs a reason of 3 to 500 characters";
-        return Err(Refused::new(Code::ReasonRequired, detail));
-    }
+    let why = needed_reason(ask.reason, &headers)?;
     cluster.coordination.locks().force_release(&place, Token::new(ask.token)).await?;
+    let (subject, before) = (&*place.to_string(), &json!({ "token": ask.token }));
+    let reason = Some(&*why);
+    Changed { what: "lock.force-release", subject, before, after: &Value::Null, reason }.emit();
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -251,9 +248,15 @@ fn seconds(field: &str, value: f64) -> Result<Duration, Refused> {
 
 impl From<LockError> for Refused {
     fn from(error: LockError) -> Self {
-        let refused = Self::new(error.code(), causes(&error)).with_effect(error.effect());
+        let mut refused = Self::new(error.code(), causes(&error)).with_effect(error.effect());
+        if let Some(after) = error.retry_after() {
+            refused = refused.retry_after(after);
+        }
         match error {
-            LockError::Busy { retry_after: Some(after), .. } => refused.retry_after(after),
+            LockError::Busy { holder, queued, .. } | LockError::WaitTimeout { holder, queued } => {
+                let holder = holder.map(|holder| status::holder_of(&holder));
+                refused.with("holder", json!(holder)).with("queued", queued.into())
+            }
             _ => refused,
         }
     }

@@ -12,6 +12,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::answer::{Answer, Asked, Document, Refused};
+use super::events::Changed;
 use crate::cluster::Cluster;
 use crate::output::hex;
 
@@ -125,6 +126,9 @@ async fn compact(
     Document(Compact { revision }): Document<Compact>,
 ) -> Answer {
     cluster.store.compact(Revision::new(revision)).await?;
+    let (before, after) = (&Value::Null, &json!({ "revision": revision }));
+    let reason = None;
+    Changed { what: "store.compact", subject: "store", before, after, reason }.emit();
     Ok(Json(json!({ "compacted": revision })))
 }
 

@@ -70,7 +70,7 @@ impl RawDns {
 
 impl DnsConfig {
     /// Resolves what was written; adds what is wrong to `faults`.
-    pub fn resolve(raw: RawDns, faults: &mut Vec<Invalid>) -> Self {
+    pub fn resolve(raw: RawDns, datacenter: &str, faults: &mut Vec<Invalid>) -> Self {
         let mut seconds = |key: &str, written: Option<u32>| {
             let value = written.unwrap_or(5);
             if TTL_SECONDS_MAX < value {
@@ -110,7 +110,7 @@ impl DnsConfig {
             main: Zone { apex, ttl_seconds, negative_ttl_seconds },
             // Consul's clients expect that nothing of it is kept.
             consul: consul.map(|apex| Zone { apex, ttl_seconds: 0, negative_ttl_seconds: 0 }),
-            datacenter: "dc1".to_owned(),
+            datacenter: datacenter.to_owned(),
             udp_payload_bytes_max: payload,
         }
     }
@@ -142,7 +142,7 @@ mod tests {
 
     fn faults(raw: RawDns) -> Vec<String> {
         let mut faults = Vec::new();
-        DnsConfig::resolve(raw, &mut faults);
+        DnsConfig::resolve(raw, "dc1", &mut faults);
         faults.into_iter().map(|fault| fault.path).collect()
     }
 

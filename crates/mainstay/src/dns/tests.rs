@@ -98,7 +98,7 @@ fn instance(id: &str, address: &str, more: Value) -> Listed {
 }
 
 fn config() -> DnsConfig {
-    DnsConfig::resolve(RawDns::default(), &mut Vec::new())
+    DnsConfig::resolve(RawDns::default(), "dc1", &mut Vec::new())
 }
 
 /// A question as bytes.

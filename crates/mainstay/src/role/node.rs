@@ -269,8 +269,12 @@ fn control_doors(
 ) -> Result<(Option<Arc<Dns>>, ControlDoors), Errors> {
     let control = doors.control.try_clone().map_err(|error| failed("control port", &error))?;
     let dns = cluster.and_then(|cluster| doors.answering(&meant.dns, cluster));
+    let metrics = &gateway.parts().metrics;
+    if let Some(cluster) = cluster {
+        metrics.register(|registry| cluster.register(registry));
+    }
     if let Some(dns) = &dns {
-        gateway.parts().metrics.register(|registry| dns.figures().register(registry));
+        metrics.register(|registry| dns.figures().register(registry));
     }
     Ok((dns, (control, doors.dns.take())))
 }

@@ -94,8 +94,8 @@ impl Meant {
         let mut faults = Vec::new();
         let store = StoreConfig::resolve(store, &mut faults);
         let registry = RegistryConfig::resolve(registry, &mut faults);
-        let dns = DnsConfig::resolve(dns, &mut faults);
         let consul = ConsulConfig::resolve(consul, &mut faults);
+        let dns = DnsConfig::resolve(dns, &consul.datacenter, &mut faults);
         if !control.ip().is_loopback() {
             let problem = "must be a loopback address while the control plane knows no users";
             faults.push(Invalid::range("server.listen", format!("{problem}, found {control}")));

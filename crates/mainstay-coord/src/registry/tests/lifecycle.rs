@@ -196,7 +196,7 @@ async fn settings_are_changed_by_whoever_has_read_them_last() {
     let half = settings(r#"{"protect_threshold": 0.5}"#).unwrap();
     let late = node.set_settings(&order, &half, Some(Revision::NEVER)).await.unwrap_err();
     assert!(matches!(late, RegistryError::Changed { found, .. } if found == first.revision));
-    assert_eq!(late.code(), Code::RevisionConflict);
+    assert_eq!(late.code(), Code::RevisionMoved);
     let (known, revision) = node.settings(&order).unwrap();
     assert_eq!((known.protect_threshold().basis_points(), revision), (0, first.revision));
     assert!(settings(r#"{"protect_treshold": 0}"#).is_err(), "a member nobody knows");

@@ -137,6 +137,9 @@ pub(in crate::cli) enum Lock {
         /// Namespace.
         #[arg(long, value_name = "NAME", default_value = "default")]
         namespace: String,
+        /// Go on after this name.
+        #[arg(long, value_name = "NAME")]
+        after: Option<String>,
     },
     /// Shows who holds a lock, and who waits for it.
     #[command(after_help = examples("lock show jobs/nightly", "lock show jobs/nightly -o json"))]

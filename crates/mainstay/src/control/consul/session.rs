@@ -88,6 +88,7 @@ pub(super) async fn destroy(
     Path(id): Path<String>,
 ) -> Result<Response, Text> {
     let door = cluster.consul()?;
+    asked.within(&door.config.datacenter)?;
     if let Some(id) = ConsulSessionId::new(&id) {
         door.recipes.destroy_session(&id).await?;
     }
@@ -101,6 +102,7 @@ pub(super) async fn renew(
     Path(text): Path<String>,
 ) -> Result<Response, Text> {
     let door = cluster.consul()?;
+    asked.within(&door.config.datacenter)?;
     let renewed = match ConsulSessionId::new(&text) {
         Some(id) => door.recipes.renew_session(&id).await?,
         None => None,

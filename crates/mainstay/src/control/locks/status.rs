@@ -106,6 +106,21 @@ fn holder(waiter: &InLine, remaining: Option<Duration>) -> Holder {
     }
 }
 
+/// A holder as a refusal names it.
+pub(super) fn holder_of(holder: &mainstay_coord::lock::Holder) -> Holder {
+    Holder {
+        owner: holder.owner.as_ref().map(of_coord),
+        token: holder.token.get(),
+        mode: None,
+        count: None,
+        permits: None,
+        since: holder.asked_unix_ms.map(unix_time),
+        remaining_seconds: None,
+        bound_gid: holder.bound_gid.clone(),
+        value: None,
+    }
+}
+
 fn queued(line: &Line, waiter: &InLine, position: u32) -> Waiter {
     Waiter {
         position,

@@ -65,7 +65,8 @@ pub(super) async fn watch(
     if let Some(index) = followed.index {
         return poll(&cluster, &services, &followed, Revision::new(index)).await;
     }
-    let last = sse::last_event_id(&headers);
+    // The services of a stream come in any order, so one id says how far a single one is.
+    let last = sse::last_event_id(&headers).filter(|_| services.len() == 1);
     match followed.mode {
         Mode::View => {
             let filter = Filter { healthy: followed.healthy, ..Filter::default() };
@@ -142,12 +143,10 @@ fn states(
                     continue;
                 }
                 let document = document::view(&view, &filter, cluster.unix_millis());
-                let name = if is_first { names::SNAPSHOT } else { names::CHANGE };
+                let is_whole = is_first || view.resync;
+                let name = if is_whole { names::SNAPSHOT } else { names::CHANGE };
                 let state = sse::event(name, Some(view.revision), &document);
-                let lost = view.resync.then(|| {
-                    let why = json!({ "reason": "history was lost; what follows is the present" });
-                    sse::event(names::RESYNC, None, &why)
-                });
+                let lost = view.resync.then(resync);
                 let told = stream::iter(lost.into_iter().chain([state]));
                 return Some((told, (views, false)));
             }
@@ -181,7 +180,7 @@ fn events(
             match changes.next().await {
                 Ok((revision, all)) => {
                     let told: Vec<Event> =
-                        all.iter().map(|change| changed(&of, revision, change)).collect();
+                        all.iter().flat_map(|change| changed(&of, revision, change)).collect();
                     Some((stream::iter(told), Some(changes)))
                 }
                 Err(error) => {
@@ -194,7 +193,12 @@ fn events(
     Ok(stream::iter(first).chain(later.flatten()))
 }
 
-fn changed(of: &ServiceRef, revision: Revision, change: &Change) -> Event {
+/// History was lost; a snapshot follows.
+fn resync() -> Event {
+    sse::event(names::RESYNC, None, &json!(names::Resync { reason: "compacted".to_owned() }))
+}
+
+fn changed(of: &ServiceRef, revision: Revision, change: &Change) -> Vec<Event> {
     let named = |what: &str, value: Value| {
         json!({
             "namespace": of.namespace.as_str(),
@@ -203,16 +207,15 @@ fn changed(of: &ServiceRef, revision: Revision, change: &Change) -> Event {
             what: value,
         })
     };
+    let told = |name, document: Value| sse::event(name, Some(revision), &document);
     match change {
         Change::Put(listed) => {
-            sse::event(names::CHANGE, Some(revision), &named("put", document::listed(listed)))
+            vec![told(names::CHANGE, named("put", document::listed(listed)))]
         }
-        Change::Removed(id) => {
-            sse::event(names::CHANGE, Some(revision), &named("removed", id.as_str().into()))
-        }
+        Change::Removed(id) => vec![told(names::CHANGE, named("removed", id.as_str().into()))],
         Change::Resync(all) => {
             let all: Vec<Value> = all.iter().map(document::listed).collect();
-            sse::event(names::RESYNC, Some(revision), &named("instances", all.into()))
+            vec![resync(), told(names::SNAPSHOT, named("instances", all.into()))]
         }
     }
 }

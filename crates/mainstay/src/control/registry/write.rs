@@ -19,6 +19,7 @@ use serde_json::{Value, json};
 use super::{instance, named, service};
 use crate::cluster::Cluster;
 use crate::control::answer::{Answer, Asked, Document, Refused, default_namespace, if_match};
+use crate::control::events::{Changed, reason};
 
 type ServicePath = Path<(String, String)>;
 type InstancePath = Path<(String, String, String)>;
@@ -44,15 +45,30 @@ pub(super) async fn settings(
     let settings =
         Settings::new(raw, cluster.registry_config.shares).map_err(RegistryError::from)?;
     if how.dry_run {
+        let found = match cluster.registry.settings(&service) {
+            Ok((_, found)) => found,
+            Err(RegistryError::ServiceNotFound { .. }) => Revision::NEVER,
+            Err(error) => return Err(error.into()),
+        };
+        if let Some(expected) = expected.filter(|expected| *expected != found) {
+            return Err(RegistryError::Changed { service, expected, found }.into());
+        }
         return Ok(Json(json!({ "settings": settings.raw(), "dry_run": true })));
     }
     let written = cluster.registry.set_settings(&service, &settings, expected).await?;
+    noted("service.settings", &service, json!(settings.raw()), None);
     Ok(Json(json!({ "revision": written.revision.get() })))
 }
 
 /// `DELETE …/services/{service}`
-pub(super) async fn delete(State(cluster): State<Arc<Cluster>>, Path(path): ServicePath) -> Answer {
-    let written = cluster.registry.delete_service(&service(path)?).await?;
+pub(super) async fn delete(
+    State(cluster): State<Arc<Cluster>>,
+    Path(path): ServicePath,
+    headers: HeaderMap,
+) -> Answer {
+    let (service, why) = (service(path)?, reason(None, &headers)?);
+    let written = cluster.registry.delete_service(&service).await?;
+    noted("service.remove", &service, Value::Null, why.as_deref());
     Ok(Json(json!({ "revision": written.revision.get() })))
 }
 
@@ -162,7 +178,9 @@ pub(super) async fn drain(
     Path(path): InstancePath,
     Document(Drain { seconds }): Document<Drain>,
 ) -> Answer {
-    let written = cluster.registry.drain(&instance(path)?, seconds).await?;
+    let at = instance(path)?;
+    let written = cluster.registry.drain(&at, seconds).await?;
+    noted("instance.drain", &at, json!({ "seconds": seconds }), None);
     Ok(Json(json!({ "revision": written.revision.get() })))
 }
 
@@ -171,7 +189,9 @@ pub(super) async fn undrain(
     State(cluster): State<Arc<Cluster>>,
     Path(path): InstancePath,
 ) -> Answer {
-    let written = cluster.registry.bring_up(&instance(path)?).await?;
+    let at = instance(path)?;
+    let written = cluster.registry.bring_up(&at).await?;
+    noted("instance.enable", &at, Value::Null, None);
     Ok(Json(json!({ "revision": written.revision.get() })))
 }
 
@@ -196,6 +216,7 @@ pub(super) async fn maintenance(
     } else {
         cluster.registry.bring_up(&at).await?
     };
+    noted("instance.maintenance", &at, json!({ "enabled": enable }), Some(&reason));
     Ok(Json(json!({ "revision": written.revision.get() })))
 }
 
@@ -212,7 +233,9 @@ pub(super) async fn weight(
     Path(path): InstancePath,
     Document(Weight { weight }): Document<Weight>,
 ) -> Answer {
-    let written = cluster.registry.weigh(&instance(path)?, weight).await?;
+    let at = instance(path)?;
+    let written = cluster.registry.weigh(&at, weight).await?;
+    noted("instance.weight", &at, json!({ "weight": weight }), None);
     Ok(Json(json!({ "revision": written.revision.get() })))
 }
 
@@ -262,4 +285,10 @@ pub(super) async fn observe(
     let (at, reporter) = (instance.read()?, named(Reporter::new(reporter))?);
     cluster.registry.observe(&at, &reporter, callers.max(1), &why).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Notes a change that a person makes. What was before stands in the store's history.
+fn noted(what: &'static str, subject: &impl ToString, after: Value, reason: Option<&str>) {
+    let (subject, before, after) = (&*subject.to_string(), &Value::Null, &after);
+    Changed { what, subject, before, after, reason }.emit();
 }
