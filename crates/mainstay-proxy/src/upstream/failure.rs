@@ -26,16 +26,9 @@ pub(super) fn handshake(error: io::Error) -> CallError {
     CallError::failed(Failure::ConnectFailed { identity }, error)
 }
 
-/// An HTTP/2 connection could not be set up. `sent`: some byte was taken by the socket.
-pub(super) fn before_head(error: hyper::Error, sent: bool) -> CallError {
-    let failure = if error.is_user() {
-        Failure::Cancelled // The request's own body failed: the caller went away.
-    } else if error.is_parse() {
-        Failure::Malformed
-    } else {
-        Failure::Congestion(Congestion::Lost { sent })
-    };
-    CallError::failed(failure, error)
+/// An HTTP/2 connection could not be set up: no request is on it yet, and nothing was read.
+pub(super) fn opening(error: hyper::Error) -> CallError {
+    CallError::failed(Failure::Congestion(Congestion::Lost { sent: false }), error)
 }
 
 /// An HTTP/2 exchange ended without a response head.

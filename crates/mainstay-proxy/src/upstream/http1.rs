@@ -89,6 +89,11 @@ impl<B: RequestBody> Live<B> {
         !self.closing && quiet == Poll::Ready(true)
     }
 
+    /// Gives back the place of a connection that is about to be dropped, and serves nobody with it.
+    pub(super) fn retire(&mut self) {
+        self.slot.retire();
+    }
+
     /// Takes `request`; the next [`Live::poll_reply`] writes it. The connection must be reusable,
     /// or new.
     pub(super) fn send(&mut self, request: Request<B>) {

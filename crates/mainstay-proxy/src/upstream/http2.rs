@@ -60,7 +60,7 @@ impl<B: RequestBody> Shared<B> {
             .max_header_list_size(u32::try_from(settings.head_bytes_max).unwrap_or(u32::MAX))
             .handshake(TokioIo::new(wire))
             .await;
-        let (sender, connection) = opened.map_err(|e| failure::before_head(e, false))?;
+        let (sender, connection) = opened.map_err(failure::opening)?;
         slot.connected(true);
         let weak = Rc::downgrade(&pool);
         let shared = Rc::new(Self {

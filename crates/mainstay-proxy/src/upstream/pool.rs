@@ -181,6 +181,8 @@ impl<B: RequestBody> Pool<B> {
         }
     }
 
+    /// Takes what is free. What is dead is let go on the way, without a look at those in line: they
+    /// are served by whoever asks here, and would be granted twice otherwise.
     fn available(self: &Rc<Self>) -> Option<Grant<B>> {
         loop {
             let idle = self.inner.borrow_mut().idle.pop_back();
@@ -188,6 +190,7 @@ impl<B: RequestBody> Pool<B> {
             if live.is_reusable() {
                 return Some(Grant::Live(live));
             }
+            live.retire();
         }
         let mut inner = self.inner.borrow_mut();
         if let Some(shared) = inner.shared.iter().find(|shared| shared.has_room()) {
@@ -200,7 +203,7 @@ impl<B: RequestBody> Pool<B> {
         }
         inner.open += 1;
         inner.dialing += 1;
-        Some(Grant::Slot(Slot { pool: Rc::clone(self), dialing: true }))
+        Some(Grant::Slot(Slot { pool: Rc::clone(self), dialing: true, retired: false }))
     }
 }
 
@@ -209,6 +212,8 @@ impl<B: RequestBody> Pool<B> {
 pub(super) struct Slot<B: RequestBody> {
     pool: Rc<Pool<B>>,
     dialing: bool,
+    /// Given back already.
+    retired: bool,
 }
 
 impl<B: RequestBody> Slot<B> {
@@ -228,10 +233,20 @@ impl<B: RequestBody> Slot<B> {
             self.pool.serve_waiting(); // Those who hoped to share it must make their own.
         }
     }
+
+    /// Gives back the place of a connection, and serves nobody with it.
+    pub(super) fn retire(&mut self) {
+        if !std::mem::replace(&mut self.retired, true) {
+            self.pool.inner.borrow_mut().open -= 1;
+        }
+    }
 }
 
 impl<B: RequestBody> Drop for Slot<B> {
     fn drop(&mut self) {
+        if self.retired {
+            return;
+        }
         let mut inner = self.pool.inner.borrow_mut();
         inner.open -= 1;
         if self.dialing {
@@ -412,3 +427,6 @@ impl Hasher for IdHasher {
         self.0 = id;
     }
 }
+
+#[cfg(test)]
+mod tests;
