@@ -28,8 +28,10 @@ use crate::faults::FaultyBody;
 use crate::upstream::UpstreamBody;
 
 mod feed;
+mod parts;
 
 pub(crate) use feed::Feed;
+pub(crate) use parts::Rest;
 
 /// The body of an answer on its way to the caller.
 #[derive(Debug, Default)]

@@ -24,6 +24,7 @@ mod fit;
 mod http1;
 mod http2;
 mod pool;
+mod uplink;
 mod wire;
 
 use std::fmt;

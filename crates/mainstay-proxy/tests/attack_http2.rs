@@ -28,6 +28,7 @@ const END_STREAM: u8 = 1;
 const END_HEADERS: u8 = 4;
 
 const NO_ERROR: u32 = 0;
+const CANCEL: u32 = 8;
 const ENHANCE_YOUR_CALM: u32 = 11;
 
 /// A header block of literals, none of which is indexed (RFC 7541 section 6.2.2).
@@ -344,4 +345,32 @@ fn heads_that_are_malformed() {
             assert!(told, "{fields:?} {data:?}: {fate:?}");
         });
     }
+}
+
+/// CVE-2019-9517: the client asks for much and never makes room for it.
+#[test]
+fn a_client_that_makes_no_room_lets_go_of_its_upstream_connection() {
+    local(async {
+        let (tell, released) = tokio::sync::oneshot::channel();
+        let tell = std::rc::Rc::new(std::cell::Cell::new(Some(tell)));
+        let address = peer(move |_, mut tcp| {
+            let tell = std::rc::Rc::clone(&tell);
+            async move {
+                head(&mut tcp).await.unwrap();
+                let begun = b"HTTP/1.1 200 OK\r\ncontent-length: 100000000\r\n\r\n";
+                tcp.write_all(begun).await.unwrap();
+                let part = vec![b'x'; 65_536];
+                while tcp.write_all(&part).await.is_ok() {}
+                tell.take().unwrap().send(()).unwrap();
+            }
+        });
+        let limits = Limits { write_stall: Duration::from_millis(500), ..Limits::default() };
+        let gateway = Setup { limits, ..Setup::default() }.in_front_of(address.await);
+        let opening = frame(HEADERS, END_STREAM | END_HEADERS, 1, &block(REQUEST));
+        let attack = tokio::task::spawn_local(flood(gateway.address, opening, false, |_| None));
+        timeout(Duration::from_secs(2), released).await.expect("it is held").unwrap();
+        let fate = attack.await.unwrap();
+        assert_eq!(fate.resets, [(1, CANCEL)], "{fate:?}");
+        assert!(!fate.closed && fate.goaways.is_empty(), "other streams go on: {fate:?}");
+    });
 }

@@ -412,3 +412,27 @@ fn an_http2_body_that_breaks_off() {
         assert_eq!(failure(&error), Failure::Truncated, "{error:?}");
     });
 }
+
+#[test]
+fn a_peer_that_makes_no_room_for_an_http2_body() {
+    local(async {
+        let address = peer(|_, tcp| async move {
+            let mut builder = h2::server::Builder::new();
+            let opening = builder.initial_window_size(0).handshake::<_, Bytes>(tcp);
+            let mut connection = opening.await.unwrap();
+            let kept = connection.accept().await; // Its body is never given room.
+            drop(std::future::poll_fn(|cx| connection.poll_closed(cx)).await);
+            drop(kept);
+        });
+        let stall = Duration::from_millis(200);
+        let upstream = upstream(address.await, UpstreamSettings { stall, ..over_http2() });
+        let body = Full::new(Bytes::from(vec![b'x'; 100_000]));
+        let request = Request::post("/x").body(body).unwrap();
+        let error = upstream.clone().call(request).await.unwrap_err();
+        let want = Failure::Congestion(Congestion::WriteStalled);
+        assert_eq!(failure(&error), want, "{error:?}");
+        // Nobody is waited for who has nothing to send.
+        let answer = tokio::time::timeout(3 * stall, get(&upstream)).await;
+        assert!(answer.is_err(), "{answer:?}");
+    });
+}

@@ -30,7 +30,7 @@ pub struct RawGatewayLimits {
     /// Longest pause within a body, in seconds, 0.1 to 3,600; then 408. Default 15.
     pub body_gap_seconds: Option<f64>,
     /// Longest time a client may take nothing of an answer, in seconds, 0.1 to 3,600; then the
-    /// connection is closed. Default 30.
+    /// connection is closed, and over HTTP/2 the stream reset. Default 30.
     pub write_stall_seconds: Option<f64>,
     /// Connections at once, 1 to 1,000,000. Default 20,000.
     pub connections_max: Option<u32>,

@@ -18,12 +18,11 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use super::entry::Entry;
+use super::entry::{Entry, Streams};
 use super::farewell::Farewell;
 use super::http1::{self, End, Outer};
 use super::pace::{Order, Pace};
 use super::socket::{Link, Socket};
-use super::tasks::LocalExecutor;
 use super::{Abuse, ConnInfo, Handler, Incident, Limits, LiveLimits, OnIncident, TlsInfo};
 
 /// What connections of a worker have in common, made anew when the limits are replaced.
@@ -48,7 +47,8 @@ impl<H> Settings<H> {
             Some((of, setting)) if Arc::ptr_eq(of, &limits) => Rc::clone(setting),
             _ => {
                 let (handler, tell) = (Rc::clone(&self.handler), self.on_incident.clone());
-                let setting = Rc::new(Setting::new(handler, (*limits).clone(), tell));
+                let setting =
+                    Rc::new(Setting { handler, limits: (*limits).clone(), on_incident: tell });
                 *made = Some((limits, Rc::clone(&setting)));
                 setting
             }
@@ -62,22 +62,6 @@ pub(super) struct Setting<H> {
     pub(super) handler: Rc<H>,
     pub(super) limits: Limits,
     pub(super) on_incident: OnIncident,
-    pub(super) http2: http2::Builder<LocalExecutor>,
-}
-
-impl<H> Setting<H> {
-    fn new(handler: Rc<H>, limits: Limits, on_incident: OnIncident) -> Self {
-        let mut http2 = http2::Builder::new(LocalExecutor);
-        http2
-            .timer(TokioTimer::new())
-            .max_concurrent_streams(limits.h2_streams_max)
-            .max_header_list_size(limits.h2_header_list_bytes_max)
-            .max_pending_accept_reset_streams(limits.h2_pending_reset_max)
-            .max_local_error_reset_streams(limits.h2_local_reset_max)
-            .keep_alive_interval(limits.keepalive)
-            .keep_alive_timeout(limits.head);
-        Self { handler, limits, on_incident, http2 }
-    }
 }
 
 impl<H: Handler> Setting<H> {
@@ -163,7 +147,17 @@ impl<H: Handler> Setting<H> {
     }
 
     async fn http2(&self, io: TokioIo<Socket>, entry: Entry<H>, pace: &Rc<Pace>, peer: SocketAddr) {
-        let mut connection = pin!(self.http2.serve_connection(io, entry));
+        let limits = &self.limits;
+        let serving = http2::Builder::new(Streams(Rc::clone(pace)))
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(limits.h2_streams_max)
+            .max_header_list_size(limits.h2_header_list_bytes_max)
+            .max_pending_accept_reset_streams(limits.h2_pending_reset_max)
+            .max_local_error_reset_streams(limits.h2_local_reset_max)
+            .keep_alive_interval(limits.keepalive)
+            .keep_alive_timeout(limits.head)
+            .serve_connection(io, entry);
+        let mut connection = pin!(serving);
         let ended = std::future::poll_fn(|cx| {
             while let Poll::Ready(order) = pace.poll_order(cx) {
                 if order != Order::Finish {

@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
@@ -10,12 +10,13 @@ use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
+use hyper::rt::Executor;
 use hyper::service::Service;
 use mainstay_call::CallError;
 
-use super::pace::{Flight, Pace};
-use super::{ConnInfo, Handler};
-use crate::body::{InBody, OutBody};
+use super::pace::{Flight, Outflow, Pace};
+use super::{ConnInfo, Handler, tasks};
+use crate::body::{InBody, OutBody, Rest};
 
 /// The application, for one connection.
 #[derive(Debug)]
@@ -34,10 +35,13 @@ impl<H: Handler> Service<Request<Incoming>> for Entry<H> {
         let (head, incoming) = request.into_parts();
         let (body, meter) = InBody::http2(incoming);
         let flight = self.pace.begin(meter);
+        let outflow = Rc::<Outflow>::default();
+        // The next task that hyper starts is the one of this stream.
+        *self.pace.entering.borrow_mut() = Some(Rc::clone(&outflow));
         let bodiless = head.method == Method::HEAD;
         let request = Request::from_parts(head, body);
         let answer = self.handler.call(request, Rc::clone(&self.info));
-        Answer { coming: answer, flight: Some(flight), bodiless }
+        Answer { coming: answer, flight: Some(flight), outflow: Some(outflow), bodiless }
     }
 }
 
@@ -48,6 +52,7 @@ pin_project_lite::pin_project! {
         #[pin]
         coming: F,
         flight: Option<Flight>,
+        outflow: Option<Rc<Outflow>>,
         // A `HEAD`: hyper would send the body that is not to be sent.
         bodiless: bool,
     }
@@ -64,7 +69,8 @@ impl<F: Future<Output = Response<OutBody>>> Future for Answer<F> {
         if *this.bodiless || empty {
             *response.body_mut() = OutBody::Empty;
         }
-        Poll::Ready(Ok(response.map(|body| Tracked::new(body, flight))))
+        let outflow = this.outflow.take();
+        Poll::Ready(Ok(response.map(|body| Tracked::new(body, flight).passing(outflow))))
     }
 }
 
@@ -73,18 +79,30 @@ impl<F: Future<Output = Response<OutBody>>> Future for Answer<F> {
 pub(super) struct Tracked {
     body: OutBody,
     flight: Option<Flight>,
+    /// Over HTTP/2: whether the peer takes what it is given.
+    outflow: Option<Rc<Outflow>>,
+    rest: Rest,
 }
 
 impl Tracked {
     pub(super) fn new(body: OutBody, flight: Option<Flight>) -> Self {
-        let mut tracked = Self { body, flight };
+        let mut tracked = Self { body, flight, outflow: None, rest: Rest::default() };
         tracked.note_end();
         tracked
     }
 
+    /// Notes in `outflow` how the body passes, which the ticker watches from here on.
+    fn passing(mut self, outflow: Option<Rc<Outflow>>) -> Self {
+        if let (Some(outflow), Some(flight)) = (&outflow, &self.flight) {
+            flight.pace.watch(outflow);
+        }
+        self.outflow = outflow;
+        self
+    }
+
     /// The body is over, and with it the request.
     fn note_end(&mut self) {
-        if self.body.is_end_stream()
+        if self.is_end_stream()
             && let Some(mut flight) = self.flight.take()
         {
             flight.complete = true;
@@ -100,7 +118,16 @@ impl Body for Tracked {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, CallError>>> {
-        let frame = ready!(Pin::new(&mut self.body).poll_frame(cx));
+        let this = &mut *self;
+        let polled = match &this.outflow {
+            None => Pin::new(&mut this.body).poll_frame(cx),
+            Some(outflow) => {
+                let polled = this.rest.poll_part(&mut this.body, cx);
+                outflow.note(polled.is_ready());
+                polled
+            }
+        };
+        let frame = ready!(polled);
         if frame.as_ref().is_none_or(Result::is_err) {
             self.body = OutBody::Empty; // One that we break off is not given up by the peer.
         }
@@ -109,10 +136,40 @@ impl Body for Tracked {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
+        self.rest.is_empty() && self.body.is_end_stream()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
+        self.rest.and(&self.body.size_hint())
+    }
+}
+
+impl Drop for Tracked {
+    fn drop(&mut self) {
+        let stalled = self.outflow.as_ref().is_some_and(|outflow| outflow.is_stalled());
+        if stalled && let Some(flight) = &mut self.flight {
+            flight.complete = true; // It was we who gave it up.
+        }
+    }
+}
+
+/// Starts the tasks of one connection's streams. Each ends early when its stream is stalled, and
+/// with that resets it.
+#[derive(Clone, Debug)]
+pub(super) struct Streams(pub(super) Rc<Pace>);
+
+impl<F: Future<Output = ()> + 'static> Executor<F> for Streams {
+    fn execute(&self, task: F) {
+        let Some(outflow) = self.0.entering.borrow_mut().take() else { return tasks::spawn(task) };
+        tasks::spawn(async move {
+            let mut task = pin!(task);
+            std::future::poll_fn(|cx| {
+                if outflow.poll_stalled(cx).is_ready() {
+                    return Poll::Ready(());
+                }
+                task.as_mut().poll(cx)
+            })
+            .await;
+        });
     }
 }

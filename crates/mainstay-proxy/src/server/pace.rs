@@ -52,6 +52,10 @@ pub(super) struct Pace {
     pub(super) leaving: Cell<bool>,
     /// Request bodies that are not over.
     pub(super) bodies: RefCell<Vec<Body>>,
+    /// Answers over HTTP/2 that are not over.
+    answers: RefCell<Vec<Answer>>,
+    /// What belongs to the stream that HTTP/2 is about to start the task of.
+    pub(super) entering: RefCell<Option<Rc<Outflow>>>,
     order: Cell<Option<Order>>,
     task: RefCell<Option<Waker>>,
 }
@@ -98,6 +102,83 @@ impl Pace {
             bodies.push(Body { meter, seen: 0, quiet: 0, waited: 0 });
         }
         Flight { pace: Rc::clone(self), complete: false }
+    }
+
+    /// Watches how an answer passes until nobody passes it on any more.
+    pub(super) fn watch(&self, outflow: &Rc<Outflow>) {
+        let mut answers = self.answers.borrow_mut();
+        if answers.len() == answers.capacity() {
+            answers.retain(Answer::is_on); // The ticker may be far off.
+        }
+        answers.push(Answer { outflow: Rc::clone(outflow), seen: 0, quiet: 0 });
+    }
+}
+
+/// How the body of an answer passes to HTTP/2, which asks for the next part once the peer has
+/// made room for the last one. The body notes it, the ticker reads it, the stream's task obeys.
+#[derive(Debug, Default)]
+pub(super) struct Outflow {
+    /// Parts handed over.
+    parts: Cell<u64>,
+    /// The last part may still wait for room.
+    held: Cell<bool>,
+    stalled: Cell<bool>,
+    task: RefCell<Option<Waker>>,
+}
+
+impl Outflow {
+    /// Notes that a part was handed over, or that there is none yet.
+    pub(super) fn note(&self, handed: bool) {
+        self.held.set(handed);
+        self.parts.set(self.parts.get() + u64::from(handed));
+    }
+
+    pub(super) fn is_stalled(&self) -> bool {
+        self.stalled.get()
+    }
+
+    /// Ready once the stream is to end.
+    pub(super) fn poll_stalled(&self, cx: &Context<'_>) -> Poll<()> {
+        if self.stalled.get() {
+            return Poll::Ready(());
+        }
+        let mut task = self.task.borrow_mut();
+        if !task.as_ref().is_some_and(|task| task.will_wake(cx.waker())) {
+            *task = Some(cx.waker().clone());
+        }
+        Poll::Pending
+    }
+
+    fn stall(&self) {
+        self.stalled.set(true);
+        if let Some(task) = self.task.borrow_mut().take() {
+            task.wake();
+        }
+    }
+}
+
+/// An answer under watch.
+#[derive(Debug)]
+struct Answer {
+    outflow: Rc<Outflow>,
+    seen: u64,
+    quiet: u64,
+}
+
+impl Answer {
+    /// Whether anybody still passes it on.
+    fn is_on(&self) -> bool {
+        1 < Rc::strong_count(&self.outflow) && !self.outflow.is_stalled()
+    }
+
+    fn judge(&mut self, patience: &Patience) {
+        let parts = self.outflow.parts.get();
+        let stands = self.outflow.held.get() && parts == self.seen;
+        self.quiet = if stands { self.quiet + 1 } else { 0 };
+        self.seen = parts;
+        if patience.write_stall <= self.quiet {
+            self.outflow.stall();
+        }
     }
 }
 
@@ -210,6 +291,10 @@ impl Watch {
             body.judge(patience);
         }
         pace.bodies.borrow_mut().retain(|body| body.meter.read().is_some());
+        for answer in pace.answers.borrow_mut().iter_mut() {
+            answer.judge(patience);
+        }
+        pace.answers.borrow_mut().retain(Answer::is_on);
         let late = |since: u64, limit: u64| limit <= now - since;
         if pace.blocked.get() && late(self.written_since, patience.write_stall) {
             return Some(Order::Cut);
@@ -220,6 +305,13 @@ impl Watch {
             }
             Phase::Idle if pace.requests.get() == 0 && late(self.phase_since, patience.head) => {
                 Some(Order::Cut) // It never said anything.
+            }
+            // Told to go, and some stream's last bytes are still not taken.
+            Phase::Idle
+                if pace.http2.get()
+                    && late(self.phase_since, patience.keepalive + patience.write_stall) =>
+            {
+                Some(Order::Cut)
             }
             Phase::Idle | Phase::Head if late(self.phase_since, patience.keepalive) => {
                 Some(Order::Finish)
@@ -373,6 +465,44 @@ mod tests {
         check("r(w..", &[(4, Order::Cut)]);
         check("r(t..r..", &[]);
         check("r(t...", &[(5, Order::Cut)]);
+    }
+
+    #[test]
+    fn only_an_answer_that_waits_for_its_client_stalls() {
+        let pace = Rc::new(Pace::default());
+        pace.http2.set(true);
+        let _flight = pace.begin(None);
+        let mut watch = Watch::new(Rc::clone(&pace), 0);
+        let patience = Patience::from(&Limits { write_stall: TICK * 3, ..Limits::default() });
+        let [slow_client, slow_service, gone] = [(); 3].map(|()| Rc::<Outflow>::default());
+        for outflow in [&slow_client, &slow_service, &gone] {
+            pace.watch(outflow);
+        }
+        drop(gone);
+        for tick in 1..=9 {
+            slow_service.note(false);
+            if tick < 6 {
+                slow_client.note(true);
+            }
+            assert_eq!(watch.judge(tick, &patience), None, "the connection goes on");
+            assert_eq!(slow_client.is_stalled(), 8 <= tick, "{tick}");
+        }
+        assert!(!slow_service.is_stalled());
+        assert_eq!(pace.answers.borrow().len(), 1, "neither the gone nor the stalled are kept");
+    }
+
+    #[test]
+    fn an_http2_connection_that_was_told_to_go_and_does_not_is_cut() {
+        let pace = Rc::new(Pace::default());
+        pace.http2.set(true);
+        drop(pace.begin(None));
+        let mut watch = Watch::new(Rc::clone(&pace), 0);
+        let limits = Limits { keepalive: TICK * 8, write_stall: TICK * 3, ..Limits::default() };
+        let patience = Patience::from(&limits);
+        let orders = (1..=12).map(|tick| watch.judge(tick, &patience)).collect::<Vec<_>>();
+        assert_eq!(orders[7], None);
+        assert_eq!(orders[8..11], [Some(Order::Finish); 3]);
+        assert_eq!(orders[11], Some(Order::Cut));
     }
 
     #[test]

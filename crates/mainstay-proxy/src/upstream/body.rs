@@ -8,9 +8,11 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use mainstay_call::CallError;
+use mainstay_resilience::Failure;
 
 use super::failure;
 use super::http2::Occupied;
+use super::uplink::Uplink;
 use super::wire::Tunnel;
 
 /// The body of an answer, and the connection it comes over.
@@ -31,6 +33,8 @@ enum Kind {
         incoming: Incoming,
         /// Counts the stream until the body is gone.
         _stream: Occupied,
+        /// The body of the request, if there is one, may still be on its way.
+        uplink: Option<Box<Uplink>>,
     },
     Tunnel(Box<Tunnel>),
 }
@@ -59,8 +63,8 @@ impl UpstreamBody {
         Self(Kind::Http1(live))
     }
 
-    pub(super) fn http2(incoming: Incoming, stream: Occupied) -> Self {
-        Self(Kind::Http2 { incoming, _stream: stream })
+    pub(super) fn http2(incoming: Incoming, stream: Occupied, uplink: Option<Box<Uplink>>) -> Self {
+        Self(Kind::Http2 { incoming, _stream: stream, uplink })
     }
 
     pub(super) fn tunnel(tunnel: Tunnel) -> Self {
@@ -111,12 +115,19 @@ impl Body for UpstreamBody {
                 }
                 Poll::Ready(frame)
             }
-            Kind::Http2 { incoming, .. } => {
-                let frame = ready!(Pin::new(incoming).poll_frame(cx));
+            Kind::Http2 { incoming, uplink, .. } => {
+                let frame = match Pin::new(incoming).poll_frame(cx) {
+                    Poll::Ready(frame) => frame.map(|frame| frame.map_err(failure::truncated)),
+                    Poll::Pending => {
+                        let Some(uplink) = uplink else { return Poll::Pending };
+                        ready!(uplink.poll_stalled(cx));
+                        Some(Err(Failure::Truncated.into()))
+                    }
+                };
                 if frame.as_ref().is_none_or(Result::is_err) {
                     self.0 = Kind::Empty;
                 }
-                Poll::Ready(frame.map(|frame| frame.map_err(failure::truncated)))
+                Poll::Ready(frame)
             }
         }
     }

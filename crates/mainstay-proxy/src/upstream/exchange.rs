@@ -14,6 +14,7 @@ use super::connect::{Dialed, dial};
 use super::http1::Live;
 use super::http2::{self, Occupied, Reply, Shared, Stream};
 use super::pool::{Checkout, Grant, Pool, Slot, Waiting};
+use super::uplink::Uplink;
 use super::{RequestBody, UpstreamBody, fit};
 
 /// Connections one request may try when each turns out to be closing before anything was sent.
@@ -38,7 +39,7 @@ enum Step<B: RequestBody> {
     /// The connection is being made.
     Opening(Request<B>, Opening<B>),
     Http1(Box<Live<B>>),
-    Http2(Reply<B>, Occupied),
+    Http2(Reply<B>, Occupied, Option<Box<Uplink>>),
     Failed(CallError),
     Done,
 }
@@ -85,8 +86,8 @@ impl<B: RequestBody> Exchange<B> {
     fn on_http2(&self, mut request: Request<B>, stream: Stream<B>) -> Step<B> {
         let target = self.pool.target();
         fit::http2(&mut request, &target.address, target.settings.tls.is_some());
-        let (reply, occupied) = stream.send(request);
-        Step::Http2(reply, occupied)
+        let (reply, occupied, uplink) = stream.send(request, target.settings.stall);
+        Step::Http2(reply, occupied, uplink)
     }
 
     /// Moves on a step that is not an exchange under way.
@@ -138,12 +139,19 @@ impl<B: RequestBody> Future for Exchange<B> {
                     let Step::Http1(live) = this.take() else { continue };
                     return Poll::Ready(answer.and_then(|response| live.answer(response)));
                 }
-                Step::Http2(reply, _) => {
-                    let answer = ready!(http2::poll_reply(reply, cx));
-                    let Step::Http2(_, occupied) = this.take() else { continue };
+                Step::Http2(reply, _, uplink) => {
+                    let Poll::Ready(answer) = http2::poll_reply(reply, cx) else {
+                        let Some(uplink) = uplink else { return Poll::Pending };
+                        ready!(uplink.poll_stalled(cx));
+                        this.step = Step::Done; // Resets the stream.
+                        return Poll::Ready(Err(
+                            Failure::Congestion(Congestion::WriteStalled).into()
+                        ));
+                    };
+                    let Step::Http2(_, occupied, uplink) = this.take() else { continue };
                     match answer {
                         Ok(response) => {
-                            let body = |incoming| UpstreamBody::http2(incoming, occupied);
+                            let body = |incoming| UpstreamBody::http2(incoming, occupied, uplink);
                             return Poll::Ready(Ok(response.map(body)));
                         }
                         Err(http2::Unanswered { request: Some(request), .. })

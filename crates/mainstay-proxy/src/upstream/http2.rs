@@ -17,6 +17,7 @@ use mainstay_call::CallError;
 use tokio::sync::Notify;
 
 use super::pool::Slot;
+use super::uplink::{Sent, Uplink};
 use super::wire::{Link, Wire};
 use super::{RequestBody, failure};
 use crate::server::tasks::{self, LocalExecutor};
@@ -32,9 +33,9 @@ const PING_INTERVAL: Duration = Duration::from_secs(20);
 
 /// A connection, as all its users see it.
 pub(super) struct Shared<B: RequestBody> {
-    sender: SendRequest<B>,
+    sender: SendRequest<Sent<B>>,
     /// Polled by the task until it ends; asked by everybody how many streams the peer allows.
-    connection: RefCell<Option<Connection<TokioIo<Wire>, B, LocalExecutor>>>,
+    connection: RefCell<Option<Connection<TokioIo<Wire>, Sent<B>, LocalExecutor>>>,
     /// Streams in use here.
     streams: Cell<usize>,
     /// Sweeps without a stream.
@@ -132,7 +133,7 @@ pub(super) struct Stream<B: RequestBody> {
 
 /// What comes back for a stream.
 pub(super) type Reply<B> =
-    Pin<Box<dyn Future<Output = Result<Response<Incoming>, TrySendError<Request<B>>>>>>;
+    Pin<Box<dyn Future<Output = Result<Response<Incoming>, TrySendError<Request<Sent<B>>>>>>>;
 
 impl<B: RequestBody> Stream<B> {
     pub(super) fn open(shared: &Rc<Shared<B>>) -> Self {
@@ -140,10 +141,18 @@ impl<B: RequestBody> Stream<B> {
         Self { shared: Rc::clone(shared), occupied: Occupied(Rc::clone(shared) as _) }
     }
 
-    /// Sends `request`; the place is held until the second value is dropped.
-    pub(super) fn send(self, request: Request<B>) -> (Reply<B>, Occupied) {
+    /// Sends `request`; the place is held until the second value is dropped. The third tells when
+    /// the peer takes no more of the body.
+    pub(super) fn send(
+        self,
+        request: Request<B>,
+        stall: Duration,
+    ) -> (Reply<B>, Occupied, Option<Box<Uplink>>) {
+        let (head, body) = request.into_parts();
+        let (body, uplink) = Sent::watched(body, stall);
         let mut sender = self.shared.sender.clone();
-        (Box::pin(sender.try_send_request(request)), self.occupied)
+        let reply = sender.try_send_request(Request::from_parts(head, body));
+        (Box::pin(reply), self.occupied, uplink)
     }
 }
 
@@ -174,12 +183,12 @@ impl fmt::Debug for Occupied {
 }
 
 /// Polls an answer; `Err(Some)` is a request that was provably not sent and may be tried again.
-pub(super) fn poll_reply<B>(
+pub(super) fn poll_reply<B: RequestBody>(
     reply: &mut Reply<B>,
     cx: &mut Context<'_>,
 ) -> Poll<Result<Response<Incoming>, Unanswered<B>>> {
     reply.as_mut().poll(cx).map_err(|mut error| {
-        let request = error.take_message();
+        let request = error.take_message().map(|request| request.map(Sent::into_inner));
         let error = failure::stream(error.into_error(), request.is_some());
         Unanswered { request, error }
     })
