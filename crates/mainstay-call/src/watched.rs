@@ -50,9 +50,9 @@ impl<B: Body, W: OnEnd> Watched<B, W> {
 }
 
 impl<B, W> Watched<B, W> {
-    /// The body alone; whoever watched it is dropped.
-    pub fn into_inner(self) -> B {
-        self.body
+    /// The body alone, unwatched in what is done to it here.
+    pub fn get_mut(&mut self) -> &mut B {
+        &mut self.body
     }
 }
 

@@ -56,11 +56,14 @@ pub type PipelineBody = Bounded<Watched<FallbackBody<AttemptBody>, Holding>>;
 pub type AttemptBody = Watched<Watched<FaultyBody<UpstreamBody>, Pending>, Attempt>;
 
 /// The upstream's end of the tunnel in the body of a 101, which came through the stages untouched.
-pub(crate) fn tunnel_of(body: PipelineBody) -> OutBody {
-    let attempt = body.into_inner().into_inner().into_inner();
-    let faulty = attempt.map(|attempt| attempt.into_inner().into_inner());
-    let upstream = faulty.and_then(|mut faulty| faulty.get_mut().map(std::mem::take));
-    upstream.map_or(OutBody::Empty, OutBody::Upstream)
+/// What the stages hold for the call is held by the tunnel from here on.
+pub(crate) fn tunnel_of(mut body: PipelineBody) -> OutBody {
+    let attempt = body.get_mut().get_mut().get_mut();
+    let upstream = attempt.and_then(|attempt| attempt.get_mut().get_mut().get_mut());
+    match upstream.and_then(UpstreamBody::take_tunnel) {
+        Some(tunnel) => OutBody::Upstream(UpstreamBody::tunnel(tunnel.holding(body))),
+        None => OutBody::Empty,
+    }
 }
 
 /// What a stage says of a body that broke off; it is always a [`CallError`] inside.

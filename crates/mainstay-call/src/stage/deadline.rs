@@ -190,8 +190,8 @@ pin_project! {
 
 impl<B> Bounded<B> {
     /// The body alone, without its bounds.
-    pub fn into_inner(self) -> B {
-        self.body
+    pub fn get_mut(&mut self) -> &mut B {
+        &mut self.body
     }
 }
 

@@ -10,6 +10,7 @@ use tokio::runtime::{Builder, LocalOptions};
 
 use super::*;
 use crate::access_log::{AccessLog, Format};
+use crate::body::OutBody;
 use crate::config::RawPlane;
 
 /// Where a test reads the log.
@@ -28,8 +29,13 @@ impl Write for Lines {
 
 /// A gateway in front of `upstream`, and its log.
 fn gateway(upstream: SocketAddr) -> (Arc<Gateway>, mpsc::Receiver<String>) {
+    gateway_that(upstream, "to = 'shop'\n")
+}
+
+/// The same with `rules` for its route, and after that for anything.
+fn gateway_that(upstream: SocketAddr, rules: &str) -> (Arc<Gateway>, mpsc::Receiver<String>) {
     let raw: RawPlane = toml::from_str(&format!(
-        "[route.all]\nto = 'shop'\n[upstream.shop]\ninstances = ['{upstream}']\n"
+        "[upstream.shop]\ninstances = ['{upstream}']\n[route.all]\n{rules}"
     ))
     .expect("well-formed");
     let plane = Plane::resolve(raw).expect("legal");
@@ -104,6 +110,42 @@ fn a_caller_that_goes_away_is_counted_and_logged() {
         assert!(line.contains(part), "{line}");
     }
 }
+
+#[test]
+fn a_tunnel_is_in_flight_until_it_ends() {
+    let upstream = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = upstream.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let mut open = Vec::new();
+        while let Ok((mut peer, _)) = upstream.accept() {
+            let mut head = [0; 4_096];
+            assert!(0 < peer.read(&mut head).unwrap());
+            peer.write_all(SWITCHED).unwrap();
+            open.push(peer);
+        }
+    });
+    let one = "to = 'shop'\nlimits = ['one']\n[limit.one]\nkind = 'concurrency'\nmax = 1\n";
+    let (gateway, _log) = gateway_that(address, one);
+    let (running, from) = (gateway.running(), caller());
+    let ask = || {
+        let request = Request::get("/socket")
+            .header("host", "shop.example")
+            .header("connection", "upgrade")
+            .header("upgrade", "websocket");
+        serve::serve(&running, &gateway.parts, request.body(InBody::empty()).unwrap(), &from)
+    };
+    local(async {
+        let OutBody::Upstream(mut body) = ask().await.into_body() else { panic!("no tunnel") };
+        let tunnel = body.take_tunnel().expect("a tunnel");
+        drop(body);
+        assert_eq!(ask().await.status(), 503, "one is open");
+        drop(tunnel);
+        assert_eq!(ask().await.status(), 101, "it has ended");
+    });
+}
+
+const SWITCHED: &[u8] =
+    b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n";
 
 #[test]
 fn cookies_that_came_in_crumbs_are_sent_as_one() {

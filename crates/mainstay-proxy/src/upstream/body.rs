@@ -67,7 +67,7 @@ impl UpstreamBody {
         Self(Kind::Http2 { incoming, _stream: stream, uplink })
     }
 
-    pub(super) fn tunnel(tunnel: Tunnel) -> Self {
+    pub(crate) fn tunnel(tunnel: Tunnel) -> Self {
         Self(Kind::Tunnel(Box::new(tunnel)))
     }
 
@@ -134,8 +134,9 @@ impl Body for UpstreamBody {
 
     fn is_end_stream(&self) -> bool {
         match &self.0 {
-            Kind::Empty | Kind::Tunnel(_) => true,
-            Kind::Whole(_) => false,
+            Kind::Empty => true,
+            // A tunnel has no frames, and is not over: what a call holds is held until it ends.
+            Kind::Tunnel(_) | Kind::Whole(_) => false,
             Kind::Http1(live) => live.is_over(),
             Kind::Http2 { incoming, .. } => incoming.is_end_stream(),
         }

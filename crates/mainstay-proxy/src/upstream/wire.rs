@@ -102,11 +102,18 @@ pub struct Tunnel {
     early: Bytes,
     /// The connection still counts in its pool.
     _slot: Box<dyn Any>,
+    /// What the call holds while it lasts.
+    _held: Option<Box<dyn Any>>,
 }
 
 impl Tunnel {
     pub(super) fn new(wire: Wire, early: Bytes, slot: Box<dyn Any>) -> Self {
-        Self { wire, early, _slot: slot }
+        Self { wire, early, _slot: slot, _held: None }
+    }
+
+    /// Keeps `held` for as long as the tunnel.
+    pub(crate) fn holding(self, held: impl Any) -> Self {
+        Self { _held: Some(Box::new(held)), ..self }
     }
 }
 

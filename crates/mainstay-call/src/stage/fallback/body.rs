@@ -39,8 +39,8 @@ pin_project! {
 
 impl<R> FallbackBody<R> {
     /// The upstream's body, if this is one.
-    pub fn into_inner(self) -> Option<R> {
-        match self.source {
+    pub fn get_mut(&mut self) -> Option<&mut R> {
+        match &mut self.source {
             Source::Upstream { body, .. } => Some(body),
             Source::AtHand { .. } => None,
         }
