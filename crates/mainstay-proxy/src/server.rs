@@ -30,7 +30,7 @@ mod worker;
 use std::fmt;
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroUsize;
 use std::rc::Rc;
 use std::sync::{Arc, mpsc};
@@ -45,7 +45,7 @@ use tokio_util::sync::CancellationToken;
 use crate::body::{InBody, OutBody};
 use crate::framing;
 use crate::listener::{Caps, Listener};
-use crate::tls::ServerTls;
+use crate::tls::{ServerTls, Shown};
 
 pub use incident::{Abuse, Incident, OnIncident};
 
@@ -86,8 +86,28 @@ pub struct ConnInfo {
 pub struct TlsInfo {
     /// The host the client asked for.
     pub sni: Option<String>,
+    /// The certificate it was shown.
+    pub shown: Option<Shown>,
     /// Certificates the client showed, leaf first, checked; empty when it showed none.
     pub client_certificates: Vec<CertificateDer<'static>>,
+}
+
+impl TlsInfo {
+    /// Whether the client may ask for `host`, with or without a port, on this connection: it is the
+    /// name it asked for in the handshake, or one that the certificate it was shown covers. An
+    /// address cannot be asked for there (RFC 6066, section 3), and so is nothing else than asked.
+    pub(crate) fn serves(&self, host: &str) -> bool {
+        let host = match host.strip_prefix('[').and_then(|host| host.split_once(']')) {
+            Some((address, _port)) => address,
+            None => host.split_once(':').map_or(host, |(name, _port)| name),
+        };
+        let host = host.strip_suffix('.').unwrap_or(host);
+        match &self.sni {
+            Some(sni) if sni.eq_ignore_ascii_case(host) => true,
+            None if host.parse::<IpAddr>().is_ok() => true,
+            _ => self.shown.as_ref().is_some_and(|shown| shown.covers(host)),
+        }
+    }
 }
 
 /// A listener and what is spoken on it.

@@ -162,6 +162,22 @@ impl ServerTls {
     pub(crate) fn config(&self) -> Arc<ServerConfig> {
         Arc::clone(&self.config)
     }
+
+    /// What a client that asked for `sni` is shown now.
+    pub(crate) fn shown(&self, sni: Option<&str>) -> Option<Shown> {
+        self.certificates.0.load().resolve(sni).map(Shown)
+    }
+}
+
+/// The certificate that a client was shown.
+#[derive(Clone, Debug)]
+pub struct Shown(Arc<CertifiedKey>);
+
+impl Shown {
+    /// Whether it names `host`, a name or an address without a port.
+    pub fn covers(&self, host: &str) -> bool {
+        covers(&self.0, host).is_some()
+    }
 }
 
 /// Certificates that were read and can be used, to be installed when all else is ready as well.

@@ -27,6 +27,8 @@ use crate::server::ConnInfo;
 /// that tell the service how long it has.
 const FIELDS_ADDED: usize = 8;
 
+const OTHER_HOST: &str = "the certificate of this connection does not cover the host asked for";
+
 const NO_ID: HeaderValue = HeaderValue::from_static("");
 
 /// What is known of a request before a route is looked for.
@@ -81,6 +83,11 @@ impl Arrival {
         let uri = parts.uri.clone();
         let headers = &mut parts.headers;
         let host = host(&uri, headers)?;
+        if let Some(tls) = &from.tls
+            && !tls.serves(host.to_str().unwrap_or_default())
+        {
+            return Err(Problem::new(Code::MisdirectedHost, OTHER_HOST));
+        }
         let seen = Seen::of(headers);
         if seen.identity {
             header::remove_foreign_identity(headers, trusted, Inbound::Gateway, &[]);

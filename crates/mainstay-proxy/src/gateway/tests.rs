@@ -12,6 +12,8 @@ use super::*;
 use crate::access_log::{AccessLog, Format};
 use crate::body::OutBody;
 use crate::config::RawPlane;
+use crate::server::TlsInfo;
+use crate::tls::{ClientCertificates, Pair, ServerTls};
 
 /// Where a test reads the log.
 struct Lines(mpsc::Sender<String>);
@@ -109,6 +111,36 @@ fn a_caller_that_goes_away_is_counted_and_logged() {
     {
         assert!(line.contains(part), "{line}");
     }
+}
+
+#[test]
+fn a_request_for_a_host_that_the_certificate_does_not_cover_is_misdirected() {
+    let folder = tempfile::tempdir().unwrap();
+    let names = ["shop.example", "*.shops.example"].map(str::to_owned);
+    let made = rcgen::generate_simple_self_signed(names).unwrap();
+    let pair = Pair { certificate: folder.path().join("cert"), key: folder.path().join("key") };
+    std::fs::write(&pair.certificate, made.cert.pem()).unwrap();
+    std::fs::write(&pair.key, made.signing_key.serialize_pem()).unwrap();
+    let tls = ServerTls::new(&[pair], false, &ClientCertificates::Off).unwrap();
+    let (gateway, _log) = gateway_that(caller().peer, "respond = { status = 200 }\n");
+    let running = gateway.running();
+    let status = |sni: Option<&str>, host: &str| {
+        let client_certificates = Vec::new();
+        let shown = tls.shown(sni);
+        let tls = TlsInfo { sni: sni.map(str::to_owned), shown, client_certificates };
+        let from = ConnInfo { tls: Some(tls), ..caller() };
+        let request = Request::get("/").header("host", host).body(InBody::empty()).unwrap();
+        local(serve::serve(&running, &gateway.parts, request, &from)).status().as_u16()
+    };
+    assert_eq!(status(Some("shop.example"), "shop.example"), 200);
+    assert_eq!(status(Some("shop.example"), "SHOP.example.:7443"), 200);
+    assert_eq!(status(Some("shop.example"), "a.shops.example"), 200, "the same certificate");
+    assert_eq!(status(Some("shop.example"), "bank.example"), 421);
+    assert_eq!(status(Some("shop.example"), "192.0.2.7:7443"), 421);
+    assert_eq!(status(Some("other.example"), "other.example"), 200, "as asked for");
+    assert_eq!(status(None, "192.0.2.7:7443"), 200, "an address cannot be asked for");
+    assert_eq!(status(None, "[::1]:7443"), 200);
+    assert_eq!(status(None, "bank.example"), 421);
 }
 
 #[test]

@@ -12,7 +12,6 @@ use std::time::Duration;
 
 use hyper::server::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use rustls::ServerConfig;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
@@ -24,6 +23,7 @@ use super::http1::{self, End, Outer};
 use super::pace::{Order, Pace};
 use super::socket::{Link, Socket};
 use super::{Abuse, ConnInfo, Handler, Incident, Limits, LiveLimits, OnIncident, TlsInfo};
+use crate::tls::ServerTls;
 
 /// What connections of a worker have in common, made anew when the limits are replaced.
 #[derive(Debug)]
@@ -70,7 +70,7 @@ impl<H: Handler> Setting<H> {
         &self,
         tcp: TcpStream,
         peer: SocketAddr,
-        tls: Option<Arc<ServerConfig>>,
+        tls: Option<ServerTls>,
         pace: Rc<Pace>,
     ) {
         // What goes wrong on a client's connection is the client's affair: there is nobody left
@@ -82,17 +82,17 @@ impl<H: Handler> Setting<H> {
         &self,
         tcp: TcpStream,
         peer: SocketAddr,
-        tls: Option<Arc<ServerConfig>>,
+        tls: Option<ServerTls>,
         pace: Rc<Pace>,
     ) -> io::Result<()> {
         let local = tcp.local_addr()?;
         let mut info = ConnInfo { peer, local, tls: None };
         let (link, agreed) = match tls {
             None => (Link::Plain(tcp), None),
-            Some(config) => {
-                let shaking = TlsAcceptor::from(config).accept(tcp);
+            Some(tls) => {
+                let shaking = TlsAcceptor::from(tls.config()).accept(tcp);
                 let stream = tokio::time::timeout(self.limits.handshake, shaking).await??;
-                info.tls = Some(facts(&stream));
+                info.tls = Some(facts(&stream, &tls));
                 let http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
                 (Link::Tls(Box::new(stream)), Some(http2))
             }
@@ -194,11 +194,12 @@ async fn obey<T>(pace: &Pace, work: impl Future<Output = T>) -> Option<T> {
     .await
 }
 
-fn facts(stream: &TlsStream<TcpStream>) -> TlsInfo {
+fn facts(stream: &TlsStream<TcpStream>, tls: &ServerTls) -> TlsInfo {
     let session = stream.get_ref().1;
     let shown = session.peer_certificates().unwrap_or_default();
     TlsInfo {
         sni: session.server_name().map(str::to_owned),
+        shown: tls.shown(session.server_name()),
         client_certificates: shown.iter().map(|shown| shown.clone().into_owned()).collect(),
     }
 }

@@ -155,7 +155,7 @@ async fn accept<H: Handler>(
     let take_in = |tcp: tokio::net::TcpStream, peer: SocketAddr| {
         let Some(counted) = caps.admit(peer.ip()) else { return };
         let present = floor.enter(counted);
-        let tls = door.tls.as_ref().map(ServerTls::config);
+        let tls = door.tls.clone();
         let setting = settings.current();
         tasks::spawn(async move {
             setting.serve(tcp, peer, tls, Rc::clone(&present.pace)).await;
