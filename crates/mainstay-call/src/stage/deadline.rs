@@ -189,7 +189,7 @@ pin_project! {
 }
 
 impl<B> Bounded<B> {
-    /// The body alone, without its bounds.
+    /// The body itself, whose bounds are not looked at in what is done to it here.
     pub fn get_mut(&mut self) -> &mut B {
         &mut self.body
     }
