@@ -28,6 +28,7 @@ use aws_lc_rs::hmac;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
+use crate::audit::Mask;
 use crate::random;
 
 pub use error::KeyringError;
@@ -42,6 +43,8 @@ pub enum Label {
     ConfigName,
     /// Secret items in the cache of a client.
     ConfigCache,
+    /// What is shown of secrets in audit records.
+    Audit,
     /// The keyring itself, where another key wraps it.
     Keyring,
 }
@@ -52,6 +55,7 @@ impl Label {
             Self::Config => "mainstay config",
             Self::ConfigName => "mainstay config name",
             Self::ConfigCache => "mainstay config cache",
+            Self::Audit => "mainstay audit",
             Self::Keyring => "mainstay keyring",
         }
     }
@@ -165,6 +169,12 @@ impl Keyring {
             context.update(part);
         }
         random::to_hex(context.sign().as_ref())
+    }
+
+    /// What shows secrets as marks in audit records. After a rotation the same secret has another
+    /// mark.
+    pub fn mask(&self) -> Mask {
+        Mask::new(&*self.newest().derive(Label::Audit))
     }
 
     fn newest(&self) -> &Key {

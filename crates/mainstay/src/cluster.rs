@@ -21,12 +21,19 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use mainstay_coord::audit::tally::Limits;
 use mainstay_coord::centre::{self, Centre};
 use mainstay_coord::consul::Consul;
 use mainstay_coord::keyring::Keyring;
-use mainstay_coord::name::NodeName;
+use mainstay_coord::name::{NodeName, OwnerName};
+use mainstay_coord::plan::PLANS;
 use mainstay_coord::registry::{Options, Registry};
-use mainstay_coord::{BootClock, Coordination, Timer as _};
+use mainstay_coord::revisions::Kind;
+use mainstay_coord::session::Owner;
+use mainstay_coord::switch::SWITCHES;
+use mainstay_coord::{
+    BootClock, Coordination, Outbox, Plans, Revisions, Switches, Timer as _, Timers,
+};
 use mainstay_store::Store;
 
 use consul::ConsulConfig;
@@ -36,6 +43,9 @@ use settings::RegistryConfig;
 /// How long a start waits for the registry to be read. A store that takes longer is away; the
 /// process serves what needs none, and says that the rest is loading.
 const LOADING_MAX: Duration = Duration::from_secs(5);
+
+/// Every kind of object with a history.
+pub const KINDS: [Kind; 2] = [SWITCHES, PLANS];
 
 /// What the nodes of one store share, as this process takes part in it.
 pub struct Cluster {
@@ -47,6 +57,15 @@ pub struct Cluster {
     pub registry: Registry,
     /// Configuration of services.
     pub centre: Centre,
+    /// Where audit records wait for the log.
+    pub outbox: Outbox,
+    /// Objects with a history.
+    pub rules: Revisions,
+    /// Switches.
+    pub switches: Switches,
+    /// Plans of switches.
+    pub plans: Plans,
+    timers: Timers,
     /// How registrations are read.
     pub registry_config: RegistryConfig,
     /// The door for clients of Consul, if there is one.
@@ -96,9 +115,20 @@ impl Cluster {
         };
         let registry = Registry::start(Arc::clone(&store), Arc::new(BootClock), options);
         let timer = Arc::new(BootClock);
+        let outbox =
+            Outbox::start(Arc::clone(&store), timer.clone(), keyring.mask(), Limits::default());
         let options = centre::Options::new(node.clone());
-        let centre = Centre::start(Arc::clone(&store), timer, keyring, options);
-        let ready = async { tokio::join!(registry.ready(), centre.ready()) };
+        let centre = Centre::start(Arc::clone(&store), timer.clone(), keyring, options);
+        let rules = Revisions::new(Arc::clone(&store), timer.clone(), outbox.clone());
+        let switches = Switches::start(&rules);
+        let plans = Plans::start(&switches);
+        let coordination = Coordination::new(Arc::clone(&store), timer);
+        let timers =
+            Timers::start(coordination.clone(), owner(&node), plans.clone(), KINDS.to_vec());
+        let (switched, planned) = (switches.followed(), plans.followed());
+        let ready = async {
+            tokio::join!(registry.ready(), centre.ready(), switched.ready(), planned.ready())
+        };
         if tokio::time::timeout(LOADING_MAX, ready).await.is_err() {
             tracing::warn!("the store does not answer; what it holds is loaded when it does");
         }
@@ -108,7 +138,12 @@ impl Cluster {
         });
         Self {
             consul,
-            coordination: Coordination::new(Arc::clone(&store), Arc::new(BootClock)),
+            coordination,
+            outbox,
+            rules,
+            switches,
+            plans,
+            timers,
             resolver: Arc::new(RegistryResolver::new(registry.clone())),
             registry,
             centre,
@@ -123,6 +158,8 @@ impl Cluster {
         self.registry.figures().register(registry);
         self.centre.figures().register(registry);
         self.coordination.figures().register(registry);
+        self.outbox.figures().register(registry);
+        self.switches.figures().register(registry);
     }
 
     /// Milliseconds since 1970, to be shown.
@@ -138,6 +175,8 @@ impl Cluster {
     /// Safe: what was told to stop stays told, and calling again waits again.
     pub async fn leave(&self, grace: Duration) -> usize {
         let resolver = self.resolver.shutdown(grace).await;
+        // Duties first: they are given back by sessions.
+        let timers = self.timers.shutdown(grace).await;
         let sessions = self.coordination.shutdown(grace).await;
         let centre = self.centre.shutdown(grace).await;
         let registry = self.registry.shutdown(grace).await;
@@ -145,11 +184,20 @@ impl Cluster {
             Some(door) => door.recipes.shutdown(grace).await,
             None => 0,
         };
+        let rules = self.rules.shutdown(grace).await;
+        let outbox = self.outbox.shutdown(grace).await;
         if let Err(error) = self.store.close().await {
             tracing::error!(%error, "the store was not closed well");
         }
-        resolver + sessions + centre + registry + consul
+        resolver + timers + sessions + centre + registry + consul + rules + outbox
     }
+}
+
+/// As whom a node stands for its duties.
+fn owner(node: &NodeName) -> Owner {
+    let host = OwnerName::new(node.as_str()).expect("a node's name can be an owner's");
+    let name = OwnerName::new("mainstay").expect("letters");
+    Owner::new(host, std::process::id(), name)
 }
 
 impl fmt::Debug for Cluster {

@@ -158,6 +158,17 @@ impl<T> Followed<T> {
         self.copy.subscribe()
     }
 
+    /// Waits until everything has been read once.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe.
+    pub async fn ready(&self) {
+        let mut copy = self.copy.subscribe();
+        // The sender lives as long as `self`.
+        drop(copy.wait_for(|snapshot| snapshot.is_loaded()).await);
+    }
+
     /// Waits until the copy is at `revision`; `false` when it is not within 5 s.
     ///
     /// # Cancel safety
