@@ -33,7 +33,7 @@ pub enum Format {
     Off,
 }
 
-/// What is known of a request once its answer's head is there.
+/// What is known of a request once its answer is over.
 #[derive(Debug)]
 pub struct Entry<'a> {
     /// When the request's head had arrived.
@@ -64,19 +64,19 @@ pub struct Entry<'a> {
     pub instance: Option<&'a str>,
     /// Attempts made.
     pub attempts: u32,
-    /// `ok`, or what happened instead.
+    /// `ok`, or what happened instead; of an answer that broke off or was given up, that.
     pub outcome: &'a str,
     /// What called for a degraded answer.
     pub cause: Option<&'a str>,
-    /// From the request's head to the answer's head.
+    /// From the request's head to the end of the answer's body.
     pub duration: Duration,
     /// Time of the last attempt, to the answer's head; `None` when none was made.
     pub upstream: Option<Duration>,
     /// Time in the queues of limits; `None` when the call met none.
     pub queued: Option<Duration>,
-    /// Bytes of the request body announced.
+    /// Bytes of the request's body that came, or were announced when nobody read it.
     pub received_bytes: Option<u64>,
-    /// Bytes of the answer body announced.
+    /// Bytes of the answer's body that the transport took.
     pub sent_bytes: Option<u64>,
     /// Ties the line to spans.
     pub trace_id: &'a str,

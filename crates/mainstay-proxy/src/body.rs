@@ -21,7 +21,6 @@ use mainstay_call::watched::Watched;
 use mainstay_call::{BoxError, CallError};
 use mainstay_core::Problem;
 use mainstay_core::problem::Code;
-use mainstay_resilience::Failure;
 use parking_lot::Mutex;
 
 use crate::faults::FaultyBody;
@@ -29,9 +28,12 @@ use crate::upstream::UpstreamBody;
 
 mod feed;
 mod parts;
+mod streamed;
 
 pub(crate) use feed::Feed;
 pub(crate) use parts::Rest;
+pub(crate) use streamed::End;
+pub use streamed::Streamed;
 
 /// The body of an answer on its way to the caller.
 #[derive(Debug, Default)]
@@ -44,7 +46,7 @@ pub enum OutBody {
     /// Streamed from upstream.
     Upstream(UpstreamBody),
     /// Streamed from upstream through the stages of a call.
-    Pipeline(PipelineBody),
+    Pipeline(Streamed),
     /// Whatever else a stage makes of it.
     Other(Other),
 }
@@ -55,25 +57,6 @@ pub type PipelineBody = Bounded<Watched<FallbackBody<AttemptBody>, Holding>>;
 /// The body of an answer to one attempt.
 pub type AttemptBody = Watched<Watched<FaultyBody<UpstreamBody>, Pending>, Attempt>;
 
-/// The upstream's end of the tunnel in the body of a 101, which came through the stages untouched.
-/// What the stages hold for the call is held by the tunnel from here on.
-pub(crate) fn tunnel_of(mut body: PipelineBody) -> OutBody {
-    let attempt = body.get_mut().get_mut().get_mut();
-    let upstream = attempt.and_then(|attempt| attempt.get_mut().get_mut().get_mut());
-    match upstream.and_then(UpstreamBody::take_tunnel) {
-        Some(tunnel) => OutBody::Upstream(UpstreamBody::tunnel(tunnel.holding(body))),
-        None => OutBody::Empty,
-    }
-}
-
-/// What a stage says of a body that broke off; it is always a [`CallError`] inside.
-fn call_error(error: BoxError) -> CallError {
-    match error.downcast::<CallError>() {
-        Ok(error) => *error,
-        Err(other) => CallError::failed(Failure::Truncated, other),
-    }
-}
-
 /// A body made by a stage: one allocation, one virtual call a frame.
 pub struct Other(Pin<Box<dyn Body<Data = Bytes, Error = CallError>>>);
 
@@ -81,6 +64,19 @@ impl OutBody {
     /// Wraps a body that a stage made.
     pub fn other(body: impl Body<Data = Bytes, Error = CallError> + 'static) -> Self {
         Self::Other(Other(Box::pin(body)))
+    }
+
+    /// The upstream's end of the tunnel in the body of a 101, which came through the stages
+    /// untouched. What the stages hold for the call is held by the tunnel from here on, and whoever
+    /// is told of the end is told when that ends.
+    pub(crate) fn into_tunnel(self) -> Self {
+        let Self::Pipeline(mut body) = self else { return Self::Empty };
+        let attempt = body.get_mut().get_mut().get_mut().get_mut();
+        let upstream = attempt.and_then(|attempt| attempt.get_mut().get_mut().get_mut());
+        match upstream.and_then(UpstreamBody::take_tunnel) {
+            Some(tunnel) => Self::Upstream(UpstreamBody::tunnel(tunnel.holding(body))),
+            None => Self::Empty,
+        }
     }
 }
 
@@ -112,7 +108,7 @@ impl Body for OutBody {
                 Poll::Ready(Some(Ok(Frame::data(bytes))))
             }
             Self::Upstream(body) => Pin::new(body).poll_frame(cx),
-            Self::Pipeline(body) => Pin::new(body).poll_frame(cx).map_err(call_error),
+            Self::Pipeline(body) => Pin::new(body).poll_frame(cx),
             Self::Other(Other(body)) => body.as_mut().poll_frame(cx),
         }
     }
@@ -228,6 +224,11 @@ impl InBody {
         (Self { source: Source::Http2(incoming), left: u64::MAX, meter: meter.clone() }, meter)
     }
 
+    /// What is counted of it, if there is anything to come.
+    pub(crate) fn meter(&self) -> Option<Arc<Meter>> {
+        self.meter.clone()
+    }
+
     /// The same body, which ends with [`BodyError::TooLarge`] once more than `bytes` have come.
     #[must_use]
     pub fn limited(mut self, bytes: u64) -> Self {
@@ -237,10 +238,15 @@ impl InBody {
 }
 
 impl Meter {
+    /// Bytes so far.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
+    }
+
     /// Bytes so far, and whether more are waited for. `None` when the body is over.
     pub(crate) fn read(&self) -> Option<(u64, bool)> {
         let over = self.ended.load(Ordering::Relaxed);
-        let now = || (self.bytes.load(Ordering::Relaxed), self.waiting.load(Ordering::Relaxed));
+        let now = || (self.bytes(), self.waiting.load(Ordering::Relaxed));
         (!over).then(now)
     }
 

@@ -8,12 +8,14 @@ mod affinity;
 mod answer;
 mod arrival;
 mod copies;
+mod document;
 pub mod keys;
 mod lane;
 mod observer;
 pub mod protection;
 mod serve;
 pub mod substitutes;
+mod telling;
 #[cfg(test)]
 mod tests;
 mod upstreams;
@@ -214,7 +216,7 @@ impl Gateway {
             let gateway = Arc::clone(&gateway);
             Box::pin(async move {
                 let running = gateway.running.load_full();
-                serve::serve(&running, &gateway.parts, request, &from).await
+                serve::serve(&running, &gateway, request, &from).await
             })
         }
     }

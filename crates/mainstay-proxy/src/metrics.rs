@@ -62,6 +62,8 @@ macro_rules! labels {
 }
 
 labels! {
+    /// A route, the service it led to, and why an answer broke off.
+    BrokenLabels { route, service, reason }
     /// An upstream.
     ServiceLabel { service }
     /// Why something happened to an upstream's calls.
@@ -97,6 +99,7 @@ labels! {
 pub struct Metrics {
     registry: Mutex<Registry>,
     requests: Family<RequestLabels, Counter>,
+    broken: Family<BrokenLabels, Counter>,
     durations: Family<RouteLabels, Histogram, fn() -> Histogram>,
     attempt_durations: Family<ServiceLabel, Histogram, fn() -> Histogram>,
     attempts: Family<AttemptLabels, Counter>,
@@ -132,6 +135,7 @@ impl Metrics {
         let this = Self {
             registry: Mutex::new(Registry::with_prefix("mainstay")),
             requests: Family::default(),
+            broken: Family::default(),
             durations: Family::new_with_constructor(duration_histogram),
             attempt_durations: Family::new_with_constructor(duration_histogram),
             attempts: Family::default(),
@@ -166,6 +170,11 @@ impl Metrics {
     fn register_calls(&self) {
         let mut r = self.registry.lock();
         r.register("requests", "Requests answered", self.requests.clone());
+        r.register(
+            "answers_broken",
+            "Answers of which the caller got a part only, by why: counted as answered as well",
+            self.broken.clone(),
+        );
         let seconds = || Unit::Seconds;
         r.register_with_unit(
             "request_duration",
@@ -295,6 +304,12 @@ impl Metrics {
             failure: of("failure"),
             abandoned: of("abandoned"),
         }
+    }
+
+    /// Counts an answer that broke off after its head, or that its caller gave up.
+    pub(crate) fn answer_broken(&self, route: &str, service: &str, reason: &'static str) {
+        let [route, service, reason] = [route, service, reason].map(str::to_owned);
+        self.broken.get_or_create(&BrokenLabels { route, service, reason }).inc();
     }
 
     /// Counts decision records dropped for want of room.

@@ -1,11 +1,11 @@
-//! The answer on its way back: headers, problems, counters, the log line.
+//! The answer on its way back: its head, and the problems it can be instead.
 
-use std::time::{Duration, SystemTime};
+use std::sync::Arc;
+use std::time::Duration;
 
-use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, LOCATION, RETRY_AFTER};
+use http::header::{ALLOW, LOCATION};
 use http::request::Parts as Head;
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Version};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use http_body::Body;
 use mainstay_call::CallError;
 use mainstay_call::clock::MonotonicClock;
@@ -16,16 +16,18 @@ use mainstay_core::problem::Code;
 use mainstay_core::{Clock, Instant, Problem};
 
 use super::arrival::Arrival;
+use super::document::{document, grpc};
 use super::lane::Lane;
 use super::serve::Matched;
+use super::telling::{Streaming, Told, version};
 use super::{Parts, Running, Way};
 use crate::access_log::Entry;
-use crate::body::{OutBody, PipelineBody, tunnel_of};
+use crate::body::{OutBody, PipelineBody, Streamed};
 use crate::config::gateway::{Explain, OutcomeHeader};
 use crate::faults::FAULT_HEADER;
 use crate::header;
 use crate::metrics::RouteMetrics;
-use crate::record::{Ended, Record, Stages, Step, steps};
+use crate::record::{Ended, Stages, Step, steps};
 use crate::redirect::Redirect;
 use crate::respond::Respond;
 use crate::rewrite::headers::Values;
@@ -44,44 +46,17 @@ pub(super) struct Asked<'a> {
     pub(super) started: Instant,
 }
 
-/// What is counted and logged of an answer.
-struct Told<'a> {
-    route: Option<&'a Route>,
-    metrics: &'a RouteMetrics,
-    service: Option<&'a str>,
-    context: Option<&'a Context>,
-    outcome: &'static str,
-    cause: Option<&'static str>,
-    /// Not a plain success.
-    failed: bool,
-    /// What the stages decided, when that is kept.
-    steps: Vec<Step>,
-}
-
-/// What the log says of the answer itself.
-struct Outline {
-    status: u16,
-    /// Of its body, where they are known.
-    bytes: Option<u64>,
-}
-
-impl From<&Response<OutBody>> for Outline {
-    fn from(response: &Response<OutBody>) -> Self {
-        let bytes = response.body().size_hint().exact();
-        Self { status: response.status().as_u16(), bytes }
-    }
-}
-
 impl Asked<'_> {
-    /// The answer that came back through the stages, or the problem they ended in.
+    /// The answer that came back through the stages, or the problem they ended in; with what is
+    /// to be told once its body is over, if that is still on its way.
     pub(super) fn answer(
         &self,
         matched: &Matched<'_>,
         lane: &Lane,
-        context: &Context,
+        context: &Arc<Context>,
         now: Instant,
         result: Result<Response<PipelineBody>, CallError>,
-    ) -> Response<OutBody> {
+    ) -> (Response<OutBody>, Option<Streaming>) {
         let Matched { route, captures, path } = *matched;
         let error = result.as_ref().err().map(problem_of);
         let steps = self.steps(route, lane, context, now, &result);
@@ -118,19 +93,22 @@ impl Asked<'_> {
             // Whoever answers in the end: people must not take a rehearsal for the real thing.
             headers.insert(FAULT_HEADER, HeaderValue::from_static(fault));
         }
-        let failed = outcome != "ok" || response.status().is_server_error();
         let told = Told {
-            route: Some(route),
-            metrics: &lane.metrics,
-            service: Some(lane.upstream.instances.service()),
-            context: Some(context),
+            status: response.status().as_u16(),
             outcome,
             cause: context.degraded().map(|degraded| degraded.cause),
-            failed,
-            steps,
+            failed: outcome != "ok" || response.status().is_server_error(),
+            route: Some(route.name.as_str()),
+            service: Some(lane.upstream.instances.service()),
+            context: Some(context),
         };
-        self.tell(&response, now, told);
-        response
+        self.count(&told, &lane.metrics, now, steps);
+        let streaming = matches!(response.body(), OutBody::Pipeline(_));
+        if !streaming {
+            self.line(&told, now, response.body().size_hint().exact());
+        }
+        let streaming = streaming.then(|| Streaming::of(&told, lane, context));
+        (response, streaming)
     }
 
     /// A problem found before or instead of a call.
@@ -147,20 +125,16 @@ impl Asked<'_> {
         {
             response.headers_mut().insert(OUTCOME, value);
         }
-        self.tell(
-            &response,
-            MonotonicClock.now(),
-            Told {
-                route: way.map(|way| &*way.route),
-                metrics: self.metrics(way, lane),
-                service: lane.map(|lane| &**lane.upstream.instances.service()),
-                context: None,
-                outcome,
-                cause: None,
-                failed: true,
-                steps: Vec::new(),
-            },
-        );
+        let told = Told {
+            status: response.status().as_u16(),
+            outcome,
+            cause: None,
+            failed: true,
+            route: way.map(|way| way.route.name.as_str()),
+            service: lane.map(|lane| &**lane.upstream.instances.service()),
+            context: None,
+        };
+        self.tell(&told, self.metrics(way, lane), response.body().size_hint().exact());
         response
     }
 
@@ -202,34 +176,28 @@ impl Asked<'_> {
     #[cold]
     pub(super) fn cancelled(&self, route: &Route, lane: &Lane, context: &Context) {
         let told = Told {
-            route: Some(route),
-            metrics: &lane.metrics,
-            service: Some(lane.upstream.instances.service()),
-            context: Some(context),
+            status: Code::Cancelled.http(),
             outcome: Code::Cancelled.as_str(),
             cause: None,
             failed: true,
-            steps: Vec::new(),
+            route: Some(route.name.as_str()),
+            service: Some(lane.upstream.instances.service()),
+            context: Some(context),
         };
-        let status = Code::Cancelled.http();
-        self.tell(Outline { status, bytes: None }, MonotonicClock.now(), told);
+        self.tell(&told, &lane.metrics, None);
     }
 
     fn own(&self, way: &Way, response: Response<OutBody>) -> Response<OutBody> {
-        self.tell(
-            &response,
-            MonotonicClock.now(),
-            Told {
-                route: Some(&way.route),
-                metrics: self.metrics(Some(way), None),
-                service: None,
-                context: None,
-                outcome: "ok",
-                cause: None,
-                failed: false,
-                steps: Vec::new(),
-            },
-        );
+        let told = Told {
+            status: response.status().as_u16(),
+            outcome: "ok",
+            cause: None,
+            failed: false,
+            route: Some(way.route.name.as_str()),
+            service: None,
+            context: None,
+        };
+        self.tell(&told, self.metrics(Some(way), None), response.body().size_hint().exact());
         response
     }
 
@@ -244,7 +212,7 @@ impl Asked<'_> {
     /// A problem as its caller reads it: a document, or for gRPC a head that ends the call.
     fn document(&self, problem: &Problem) -> Response<OutBody> {
         let full = self.running.plane.gateway.explain == Explain::Full;
-        let trace = trace_id(self.arrival);
+        let trace = self.arrival.trace_id();
         if self.arrival.grpc { grpc(problem) } else { document(problem, full, Some(&trace)) }
     }
 
@@ -303,84 +271,14 @@ impl Asked<'_> {
         let error = result.as_ref().err();
         steps(context, Ended { now, at: wall_clock(), status, error }, stages)
     }
-
-    /// Keeps what was decided, to be explained.
-    fn keep(&self, status: u16, outcome: &'static str, took: Duration, steps: Vec<Step>) {
-        let record = Record {
-            request_id: self.arrival.request_id.to_str().unwrap_or_default().to_owned(),
-            trace_id: trace_id(self.arrival),
-            at: arrived(took),
-            listener: "gateway",
-            method: self.arrival.method.to_string(),
-            path: self.arrival.uri.path().to_owned(),
-            status,
-            outcome,
-            duration: took,
-            steps,
-        };
-        let dropped = self.parts.records.keep(MonotonicClock.now(), record);
-        self.parts.metrics.records_dropped(dropped);
-    }
-
-    /// Counts the answer, keeps its record and writes its line.
-    fn tell(&self, answer: impl Into<Outline>, now: Instant, mut told: Told<'_>) {
-        let took = now.since(self.started);
-        let Outline { status, bytes } = answer.into();
-        told.metrics.answered(status, told.outcome, took);
-        let steps = std::mem::take(&mut told.steps);
-        if !steps.is_empty() || (told.failed && told.context.is_none()) {
-            self.keep(status, told.outcome, took, steps);
-        }
-        let draw = told.context.map_or(0, |context| context.facts.draw);
-        let Some(log) = self.parts.log.as_ref().filter(|log| log.wants(told.failed, draw)) else {
-            return;
-        };
-        let arrival = self.arrival;
-        let instance = told.context.and_then(Context::instance);
-        let trace = trace_id(arrival);
-        log.write(&Entry {
-            at: arrived(took),
-            method: arrival.method.as_str(),
-            path: arrival.uri.path(),
-            query: arrival.uri.query(),
-            version: version(arrival.version),
-            status,
-            client: arrival.client,
-            host: Some(arrival.host()),
-            user_agent: arrival.user_agent.as_ref().and_then(|agent| agent.to_str().ok()),
-            referer: arrival.referer.as_ref().and_then(|referer| referer.to_str().ok()),
-            route: told.route.map(|route| route.name.as_str()),
-            service: told.service,
-            instance: instance.as_ref().map(|instance| &**instance.name()),
-            attempts: told.context.map_or(0, Context::attempts),
-            outcome: told.outcome,
-            cause: told.cause,
-            duration: took,
-            upstream: told.context.filter(|it| it.attempts() > 0).map(Context::upstream),
-            queued: told.context.map(Context::queued).filter(|it| !it.is_zero()),
-            received_bytes: arrival.announced,
-            sent_bytes: bytes,
-            trace_id: &trace,
-            request_id: arrival.request_id.to_str().unwrap_or_default(),
-        });
-    }
 }
 
 /// The upstream's answer, without what concerned only its connection.
 fn passed_on(mut response: Response<PipelineBody>) -> Response<OutBody> {
-    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        // The tunnel is taken out of the body by the server, which goes on with it.
-        return response.map(tunnel_of);
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        header::remove_hop_by_hop(response.headers_mut());
     }
-    header::remove_hop_by_hop(response.headers_mut());
-    response.map(OutBody::Pipeline)
-}
-
-/// The time of day at which the head of a request had arrived that `took` this long. Read only
-/// where somebody is told of it.
-fn arrived(took: Duration) -> SystemTime {
-    let now = wall_clock();
-    now.checked_sub(took).unwrap_or(now)
+    response.map(|body| OutBody::Pipeline(Streamed::new(body)))
 }
 
 /// Answers a request that could not even be taken in.
@@ -443,70 +341,4 @@ fn problem_of(error: &CallError) -> Problem {
     let sources = std::iter::successors(Some(error as &dyn std::error::Error), |e| e.source());
     let body = sources.into_iter().find_map(crate::body::BodyError::problem_of);
     body.unwrap_or_else(|| error.problem())
-}
-
-/// An RFC 9457 document.
-fn document(problem: &Problem, full: bool, trace: Option<&str>) -> Response<OutBody> {
-    let code = problem.code.as_str();
-    let mut members = serde_json::json!({
-        "type": format!("/problems/{code}"),
-        "code": code,
-        "title": problem.code.title(),
-        "status": problem.status,
-        "detail": problem.detail,
-        "effect": problem.effect.as_str(),
-    });
-    if let Some(after) = problem.retry_after {
-        members["retry_after"] = after.as_secs_f64().into();
-    }
-    if let Some(trace) = trace {
-        members["trace_id"] = trace.into();
-    }
-    if let Some(rejection) = &problem.rejection {
-        members["rejection"] = if full {
-            serde_json::to_value(rejection).unwrap_or_default()
-        } else {
-            serde_json::json!({ "rule": rejection.rule })
-        };
-    }
-    let body = Bytes::from(format!("{members}\n"));
-    let mut response = Response::new(OutBody::Empty);
-    *response.status_mut() =
-        StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-    headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    if let Some(after) = problem.retry_after {
-        let seconds = after.as_secs() + u64::from(after.subsec_nanos() > 0);
-        headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
-    }
-    *response.body_mut() = OutBody::Full(body);
-    response
-}
-
-/// A gRPC answer that is all head: status 200 and the problem in `grpc-status`.
-fn grpc(problem: &Problem) -> Response<OutBody> {
-    let mut response = Response::new(OutBody::Empty);
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-    headers.insert("grpc-status", HeaderValue::from(u16::from(problem.code.grpc())));
-    // Percent-encoded as gRPC's protocol document says; titles are plain ASCII without `%`.
-    let message = format!("{}: {}", problem.code, problem.code.title());
-    if let Ok(message) = HeaderValue::try_from(message) {
-        headers.insert("grpc-message", message);
-    }
-    response
-}
-
-fn trace_id(arrival: &Arrival) -> String {
-    format!("{:032x}", arrival.trace.trace)
-}
-
-const fn version(version: Version) -> &'static str {
-    match version {
-        Version::HTTP_10 => "1.0",
-        Version::HTTP_2 => "2",
-        _ => "1.1",
-    }
 }

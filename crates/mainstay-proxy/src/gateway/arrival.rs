@@ -149,6 +149,11 @@ impl Arrival {
         running.judge(self.uri.path())
     }
 
+    /// Ties what is told of the request to spans.
+    pub(super) fn trace_id(&self) -> String {
+        format!("{:032x}", self.trace.trace)
+    }
+
     /// Host asked for, as text.
     pub(super) fn host(&self) -> &str {
         self.host.to_str().unwrap_or_default()

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::header::{CONNECTION, HOST, SET_COOKIE, UPGRADE};
 use http::request::Parts as Head;
 use http::uri::PathAndQuery;
-use http::{Extensions, HeaderValue, Request, Response, Uri, Version};
+use http::{Extensions, HeaderValue, Request, Response, StatusCode, Uri, Version};
 use mainstay_call::CallError;
 use mainstay_call::clock::MonotonicClock;
 use mainstay_call::context::{Context, Facts as CallFacts};
@@ -22,8 +22,9 @@ use super::arrival::Arrival;
 use super::keys::Found;
 use super::lane::Lane;
 use super::protection::Admitted;
-use super::{Parts, Running, Way};
-use crate::body::{InBody, OutBody, PipelineBody};
+use super::telling::{Bytes, Streaming};
+use super::{Gateway, Parts, Running, Way};
+use crate::body::{InBody, Meter, OutBody, PipelineBody};
 use crate::key::Facts;
 use crate::mirror::Mirrors;
 use crate::path::Judged;
@@ -39,10 +40,11 @@ use crate::split::Split;
 /// that one future carries what is needed after it, and nothing is moved from one to the next.
 pub(super) async fn serve(
     running: &Running,
-    parts: &Parts,
+    gateway: &Arc<Gateway>,
     request: Request<InBody>,
     from: &ConnInfo,
 ) -> Response<OutBody> {
+    let parts = &gateway.parts;
     let started = MonotonicClock.now();
     let (mut head, body) = request.into_parts();
     let arrival = match Arrival::take(running, &parts.metrics, &mut head, from) {
@@ -58,7 +60,21 @@ pub(super) async fn serve(
     let result = coming.await;
     unanswered.armed = false;
     drop(unanswered);
-    sent.answer(asked, result)
+    let meter = sent.meter.clone();
+    let (mut response, streaming) = sent.answer(asked, result);
+    if let (OutBody::Pipeline(body), Some(streaming)) = (response.body_mut(), streaming) {
+        let gateway = Arc::clone(gateway);
+        body.tell(move |end, sent| {
+            let received = meter.map_or(arrival.announced, |meter| Some(meter.bytes()));
+            let bytes = Bytes { received, sent: Some(sent) };
+            streaming.ended(&gateway.parts, &arrival, started, end, bytes);
+        });
+    }
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        // The tunnel is taken out of the body by the server, which goes on with it.
+        return response.map(OutBody::into_tunnel);
+    }
+    response
 }
 
 /// Tells of a call whose caller went away before there was an answer: then what serves it is
@@ -89,6 +105,8 @@ struct Sent<'a> {
     admitted: Admitted<'a>,
     /// Brings the caller back to the same instance.
     cookie: Option<HeaderValue>,
+    /// Counts the request's body, if there is one.
+    meter: Option<Arc<Meter>>,
 }
 
 /// Sends a request into the stages of its route.
@@ -140,10 +158,11 @@ fn send(
     let target = target(arrival, &judged, &matched)
         .map_err(|problem| Box::new(asked.problem(Some(way), Some(lane), &problem)))?;
     let context = context(&chosen, arrival, route, started);
+    let meter = body.meter();
     let request = outgoing(head, body.limited(longest), target, arrival, &matched);
     let coming = call(parts, &matched, &chosen, &context, request);
     let cookie = chosen.cookie;
-    Ok((coming, Sent { route, captures, judged, lane, context, admitted, cookie }))
+    Ok((coming, Sent { route, captures, judged, lane, context, admitted, cookie, meter }))
 }
 
 /// Where a call goes, and what that takes.
@@ -209,18 +228,18 @@ impl Sent<'_> {
         self,
         asked: Asked<'_>,
         result: Result<Response<PipelineBody>, CallError>,
-    ) -> Response<OutBody> {
-        let Self { route, captures, judged, lane, context, admitted, cookie } = self;
+    ) -> (Response<OutBody>, Option<Streaming>) {
+        let Self { route, captures, judged, lane, context, admitted, cookie, meter: _ } = self;
         let now = MonotonicClock.now();
         if result.is_ok() {
             admitted.answered(now.since(asked.started));
         }
         let matched = Matched { route, captures: &captures, path: judged.judged() };
-        let mut response = asked.answer(&matched, lane, &context, now, result);
+        let (mut response, streaming) = asked.answer(&matched, lane, &context, now, result);
         if let Some(cookie) = cookie {
             response.headers_mut().append(SET_COOKIE, cookie);
         }
-        response
+        (response, streaming)
     }
 }
 

@@ -2,10 +2,12 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
+use std::pin::Pin;
 use std::sync::mpsc;
 use std::time::Duration;
 
 use http::Version;
+use http_body::Body;
 use tokio::runtime::{Builder, LocalOptions};
 
 use super::*;
@@ -73,7 +75,11 @@ fn local<T>(test: impl Future<Output = T>) -> T {
 }
 
 /// Serves `request` until `upstream` has read its head, then lets the caller go away; the head.
-fn serve_until_sent(gateway: &Gateway, upstream: TcpListener, request: Request<InBody>) -> String {
+fn serve_until_sent(
+    gateway: &Arc<Gateway>,
+    upstream: TcpListener,
+    request: Request<InBody>,
+) -> String {
     local(async {
         let head = tokio::task::spawn_blocking(move || {
             let (mut peer, _) = upstream.accept().unwrap();
@@ -88,7 +94,7 @@ fn serve_until_sent(gateway: &Gateway, upstream: TcpListener, request: Request<I
         });
         let (running, from) = (gateway.running(), caller());
         tokio::select! {
-            answer = serve::serve(&running, &gateway.parts, request, &from) => {
+            answer = serve::serve(&running, gateway, request, &from) => {
                 panic!("nobody answers: {answer:?}")
             }
             head = head => head.unwrap().0,
@@ -113,6 +119,55 @@ fn a_caller_that_goes_away_is_counted_and_logged() {
     }
 }
 
+/// Asks a service that answers with `sent` of four bytes it announces and hangs up, takes what
+/// comes of the answer, at most `taken` frames, and gives the log line and the counters.
+fn line_of_an_answer(sent: &'static str, taken: usize) -> (serde_json::Value, String) {
+    let upstream = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (gateway, log) = gateway(upstream.local_addr().unwrap());
+    std::thread::spawn(move || {
+        let (mut peer, _) = upstream.accept().unwrap();
+        let mut head = [0; 4_096];
+        assert!(0 < peer.read(&mut head).unwrap());
+        write!(peer, "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\n{sent}").unwrap();
+    });
+    let (running, from) = (gateway.running(), caller());
+    local(async {
+        let answer = serve::serve(&running, &gateway, http2(&[]), &from).await;
+        assert!(log.try_recv().is_err(), "the answer is not over");
+        let mut body = answer.into_body();
+        for _ in 0..taken {
+            let frame = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await;
+            if !matches!(frame, Some(Ok(_))) {
+                break;
+            }
+        }
+    });
+    let line = log.recv_timeout(Duration::from_secs(20)).unwrap();
+    (serde_json::from_str(&line).unwrap(), gateway.parts.metrics.encode().unwrap())
+}
+
+#[test]
+fn an_answer_is_logged_when_its_body_is_over() {
+    let (line, counted) = line_of_an_answer("four", 9);
+    assert_eq!(line["mainstay.outcome"], "ok");
+    assert_eq!(line["sent_bytes"], 4);
+    assert!(!counted.contains("answers_broken_total{"), "{counted}");
+}
+
+#[test]
+fn an_answer_that_breaks_off_is_logged_and_counted_as_that() {
+    for (sent, taken, outcome) in [("tw", 9, "response-truncated"), ("tw", 0, "cancelled")] {
+        let (line, counted) = line_of_an_answer(sent, taken);
+        assert_eq!(line["mainstay.outcome"], outcome);
+        assert_eq!(line["http.response.status_code"], 200);
+        assert_eq!(line["sent_bytes"], taken.min(1) * 2, "{outcome}");
+        let broken = format!(
+            "answers_broken_total{{route=\"all\",service=\"shop\",reason=\"{outcome}\"}} 1"
+        );
+        assert!(counted.contains(&broken), "{counted}");
+    }
+}
+
 #[test]
 fn a_request_for_a_host_that_the_certificate_does_not_cover_is_misdirected() {
     let folder = tempfile::tempdir().unwrap();
@@ -130,7 +185,7 @@ fn a_request_for_a_host_that_the_certificate_does_not_cover_is_misdirected() {
         let tls = TlsInfo { sni: sni.map(str::to_owned), shown, client_certificates };
         let from = ConnInfo { tls: Some(tls), ..caller() };
         let request = Request::get("/").header("host", host).body(InBody::empty()).unwrap();
-        local(serve::serve(&running, &gateway.parts, request, &from)).status().as_u16()
+        local(serve::serve(&running, &gateway, request, &from)).status().as_u16()
     };
     assert_eq!(status(Some("shop.example"), "shop.example"), 200);
     assert_eq!(status(Some("shop.example"), "SHOP.example.:7443"), 200);
@@ -164,7 +219,7 @@ fn a_tunnel_is_in_flight_until_it_ends() {
             .header("host", "shop.example")
             .header("connection", "upgrade")
             .header("upgrade", "websocket");
-        serve::serve(&running, &gateway.parts, request.body(InBody::empty()).unwrap(), &from)
+        serve::serve(&running, &gateway, request.body(InBody::empty()).unwrap(), &from)
     };
     local(async {
         let OutBody::Upstream(mut body) = ask().await.into_body() else { panic!("no tunnel") };
@@ -194,7 +249,7 @@ fn a_malformed_request_over_http2_is_counted_by_its_rule() {
     let (gateway, log) = gateway(caller().peer);
     let (running, from) = (gateway.running(), caller());
     let request = http2(&[("transfer-encoding", "chunked")]);
-    let answer = local(serve::serve(&running, &gateway.parts, request, &from));
+    let answer = local(serve::serve(&running, &gateway, request, &from));
     assert_eq!(answer.status(), 400);
     let text = gateway.parts.metrics.encode().unwrap();
     let counted = r#"mainstay_requests_malformed_total{rule="connection-field"} 1"#;
