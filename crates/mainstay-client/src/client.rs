@@ -7,7 +7,7 @@ use mainstay_api::lock::Owner;
 
 use crate::control::Control;
 use crate::error::ClientError;
-use crate::lock::{LockRequest, Want};
+use crate::lock::{LockRequest, Observer, Want};
 use crate::tasks::Tasks;
 
 /// A client of the control plane. Clones are the same client.
@@ -60,6 +60,15 @@ impl Client {
     /// token the term.
     pub fn election(&self, name: impl Into<String>, value: impl Into<String>) -> LockRequest {
         LockRequest::new(self.clone(), name.into(), Want::Leadership { value: value.into() })
+    }
+
+    /// Observes the election `name`: who leads, and every change of that.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::Invalid`]: that is no name.
+    pub fn observe(&self, name: &str) -> Result<Observer, ClientError> {
+        Observer::new(self.clone(), name)
     }
 
     /// Gives back everything held, and waits for that up to `grace`. Returns how many tasks are

@@ -21,10 +21,12 @@ pub mod fence;
 pub mod fencing;
 pub mod lock;
 pub mod optimistic;
+mod pause;
 #[cfg(any(feature = "postgres", feature = "mysql"))]
 mod quote;
 mod session;
 mod sse;
+mod stream;
 mod tasks;
 
 pub use client::Client;

@@ -14,15 +14,18 @@
 
 mod acquire;
 mod held;
+mod observe;
 
 use std::time::Duration;
 
 use mainstay_api::lock::{Area, Mode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::client::Client;
 use crate::error::ClientError;
 
 pub use held::Held;
+pub use observe::Observer;
 
 /// What is wanted.
 #[derive(Clone, Debug)]
@@ -113,14 +116,27 @@ impl LockRequest {
     /// Safe: the place in the queue, and the lock if it was granted just then, are given up in the
     /// background.
     pub async fn acquire(self) -> Result<Held, ClientError> {
-        let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"._:/-".contains(&byte);
-        if !(1..=255).contains(&self.name.len()) || !self.name.bytes().all(legal) {
-            let why = "must be 1 to 255 of A-Z, a-z, 0-9, `.`, `_`, `:`, `/` and `-`";
-            return Err(ClientError::Invalid { what: "name of a lock", why });
-        }
+        check_name(&self.name)?;
         let range = Duration::from_secs(2)..=Duration::from_hours(1);
         let ttl = self.ttl.filter(|ttl| range.contains(ttl));
         let ttl = ttl.ok_or(ClientError::Invalid { what: "ttl", why: "must be 2 s to an hour" })?;
         acquire::acquire(&self, ttl).await
     }
 }
+
+fn check_name(name: &str) -> Result<(), ClientError> {
+    let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"._:/-".contains(&byte);
+    if (1..=255).contains(&name.len()) && name.bytes().all(legal) {
+        return Ok(());
+    }
+    let why = "must be 1 to 255 of A-Z, a-z, 0-9, `.`, `_`, `:`, `/` and `-`";
+    Err(ClientError::Invalid { what: "name of a lock", why })
+}
+
+/// Where something is, below `/api/v1`.
+fn place_path(area: Area, namespace: &str, name: &str) -> String {
+    format!("/{}/{namespace}/{}", area.segment(), utf8_percent_encode(name, SEGMENT))
+}
+
+/// What a segment of a path may have as it is (RFC 3986, section 2.3).
+const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');

@@ -12,9 +12,9 @@ use std::time::Duration;
 
 use http::{HeaderValue, Method};
 use mainstay_api::lock::{HeldPlace, OpenSession, SessionOpened};
-use mainstay_call::draw;
 use mainstay_core::belief::{Belief, Loss, Standing, Terms};
 use parking_lot::Mutex;
+use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -22,6 +22,7 @@ use crate::client::Shared;
 use crate::clock;
 use crate::control::{Call, Control};
 use crate::error::ClientError;
+use crate::pause::pause;
 
 /// A session, ended when this is dropped.
 #[derive(Debug)]
@@ -121,6 +122,35 @@ impl Session {
         *self.state.hold.lock() = Some(hold);
     }
 
+    /// It is about to hold nothing any more, though the session is not lost with it. Returns what
+    /// it held.
+    pub(crate) fn let_go(&self) -> Option<Hold> {
+        self.state.hold.lock().take()
+    }
+
+    /// Makes a call about what it holds, until it is answered or the session is lost. Repeating
+    /// it must do no harm.
+    pub(crate) async fn insist<T: DeserializeOwned>(&self, call: Call) -> Result<T, ClientError> {
+        let call = call.secret(&self.state.secret);
+        let answered = async {
+            let mut tries = 0;
+            loop {
+                match self.control().ask(&call).await {
+                    Err(error) if error.is_passing() => {
+                        tries += 1;
+                        pause(tries, error.retry_after()).await;
+                    }
+                    answer => return answer,
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            loss = self.lost() => Err(ClientError::Lost(loss)),
+            answer = answered => answer,
+        }
+    }
+
     /// How long it is believed in if nothing more is heard.
     pub(crate) fn valid(&self) -> Result<Duration, Loss> {
         let now = clock::now();
@@ -174,19 +204,8 @@ impl State {
     }
 }
 
-/// Waits before try `tries` + 1: as long as the server asked for, else a random part of 100 ms
-/// doubling to 2 s, so that those whom one server left do not come back as one.
-pub(crate) async fn pause(tries: u32, asked: Option<Duration>) {
-    let most = Duration::from_millis(100 << tries.saturating_sub(1).min(5)).min(PAUSE_MAX);
-    let part = u32::try_from(draw::next() % 1_000).unwrap_or(0) + 1;
-    let random = most * part / 1_000;
-    tokio::time::sleep(asked.map_or(random, |asked| asked.min(PAUSE_MAX))).await;
-}
-
 /// For the answer to a session that is opened: a commit, on a busy server.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
-
-const PAUSE_MAX: Duration = Duration::from_secs(2);
 
 /// Seconds of a document.
 fn seconds(number: f64) -> Option<Duration> {

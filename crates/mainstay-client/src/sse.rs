@@ -7,6 +7,8 @@
 pub(crate) struct Event {
     /// Its name.
     pub(crate) name: String,
+    /// The revision it is as of, if it has one.
+    pub(crate) id: Option<u64>,
     /// Its lines of data, joined.
     pub(crate) data: String,
 }
@@ -60,7 +62,8 @@ impl Reader {
                 }
                 self.event.data.push_str(value);
             }
-            // A comment, an id (streams here begin anew with a snapshot), or something new.
+            "id" => self.event.id = value.parse().ok(),
+            // A comment, or something new.
             _ => {}
         }
         None
@@ -75,8 +78,8 @@ mod tests {
     fn events_are_the_same_however_the_bytes_are_cut() {
         let text = ": hello\n\nid: 7\nevent: snapshot\ndata: {\"a\":\ndata: 1}\n\r\nevent: none\n\n\
                     event:change\r\ndata:{}\r\n\r\ndata: half";
-        let event = |name: &str, data: &str| Event { name: name.into(), data: data.into() };
-        let want = [event("snapshot", "{\"a\":\n1}"), event("change", "{}")];
+        let event = |name: &str, id, data: &str| Event { name: name.into(), id, data: data.into() };
+        let want = [event("snapshot", Some(7), "{\"a\":\n1}"), event("change", None, "{}")];
         for size in 1..text.len() {
             let mut reader = Reader::default();
             let chunks = text.as_bytes().chunks(size);

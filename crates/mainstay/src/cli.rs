@@ -12,6 +12,7 @@ mod dns;
 mod explain;
 mod faults;
 mod help;
+mod lock;
 pub mod reference;
 mod role;
 mod settings;
@@ -29,6 +30,7 @@ use clap::FromArgMatches as _;
 pub use arguments::{Cli, Color, command};
 use arguments::{Command, Global};
 
+use crate::child;
 use crate::control_client::Control;
 use crate::exit::Exit;
 use crate::output::{Format, Table};
@@ -101,7 +103,8 @@ pub fn run(arguments: Vec<OsString>, session: &mut Session<'_>) -> u8 {
         Command::Limit { verb } => calls::limit(verb, session),
         Command::Service { verb } => agreed::service(verb, session),
         Command::Instance { verb } => agreed::instance(verb, session),
-        Command::Lock { verb } => agreed::lock(verb, session),
+        Command::Lock { verb } => lock::lock(verb, session),
+        Command::Leader { verb } => lock::leader(verb, session),
         Command::Store { verb } => agreed::store(verb, session),
         Command::Fault { verb } => faults::run(verb, session),
         Command::Dns { verb } => dns::run(verb, session),
@@ -110,6 +113,12 @@ pub fn run(arguments: Vec<OsString>, session: &mut Session<'_>) -> u8 {
         Command::Version => session.version(),
         Command::Completions { shell } => help::completions(shell, session),
         Command::Help { topic } => help::show(&topic, session),
+        Command::Exec { parting, parent, command } => {
+            let (code, error) = child::become_command(&command, parting, parent);
+            let name = command.first().map(|name| name.to_string_lossy()).unwrap_or_default();
+            session.fail(&usage(format!("`{name}` cannot be run: {error}")).into());
+            Ok(code)
+        }
         Command::Reference { what } => session.print(&reference::render(what)),
     };
     ended.unwrap_or_else(|errors| session.fail(&errors))

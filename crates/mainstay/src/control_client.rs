@@ -16,6 +16,7 @@ use http::header;
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
+use mainstay_client::{Client, ClientError};
 use mainstay_core::problem::Code;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value as Json;
@@ -100,6 +101,15 @@ impl Control {
         let port = authority.port_u16().unwrap_or(80);
         let authority = format!("{}:{port}", authority.host());
         Ok(Self { url: format!("http://{authority}"), authority, token })
+    }
+
+    /// The client library, for what one exchange is not enough for.
+    pub fn client(&self) -> mainstay_client::client::Builder {
+        let builder = Client::builder([&self.url]);
+        match &self.token {
+            Some(token) => builder.token(token),
+            None => builder,
+        }
     }
 
     /// Asks for the document at `path`.
@@ -311,7 +321,36 @@ fn idempotency_key() -> String {
     format!("{:016x}{:016x}", draw(), draw())
 }
 
-fn block_on<T>(future: impl Future<Output = T>) -> Result<T, Errors> {
+/// Why the client library did not do as asked.
+pub fn refusal(error: &ClientError) -> Report {
+    match error {
+        ClientError::Refused(problem) => {
+            let exit = match (Exit::of_status(problem.status), problem.effect.as_deref()) {
+                (Exit::Unavailable, Some("unknown")) => Exit::Unknown,
+                (exit, _) => exit,
+            };
+            let mut report = Report::named(problem.code.clone(), exit, problem.detail.clone());
+            if let Some(seconds) = problem.retry_after {
+                report.help.push(format!("try again in {seconds} s"));
+            }
+            report
+        }
+        ClientError::Unreachable { .. } => {
+            let report = Report::error(Code::ControlUnreachable, error.to_string());
+            report.help("name another with --control URL").next("mainstay dev")
+        }
+        ClientError::Invalid { .. } => Report::error(Code::Usage, error.to_string()),
+        ClientError::Lost(_) => Report::error(Code::LockLost, error.to_string()),
+        ClientError::Stopped => Report::error(Code::ControlUnreachable, error.to_string()),
+    }
+}
+
+/// Runs `future` to its end on a runtime of its own, on this thread.
+///
+/// # Errors
+///
+/// When the system gives no runtime.
+pub fn block_on<T>(future: impl Future<Output = T>) -> Result<T, Errors> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| {
         Report::error(Code::Internal, format!("the runtime does not start: {error}"))

@@ -7,12 +7,14 @@
 //! | errors for people and programs, exit codes | [`report`], [`exit`] |
 //! | talking to a running control plane | [`control_client`] |
 //! | what a code means | [`explain`] |
+//! | commands that are run for somebody | [`child`] |
 //! | is this machine fit to run on | [`check`] |
 //! | agreed state, and who shares it | [`cluster`] |
 //! | names of services, for every resolver | [`dns`] |
 //! | the configuration, in layers, explained to the line | [`settings`] |
 
 pub mod check;
+pub mod child;
 pub mod cli;
 pub mod cluster;
 pub mod control;

@@ -82,3 +82,53 @@ async fn a_holder_whose_server_stands_still_loses_by_its_own_clock() {
     assert_eq!(lost.expect("within its ttl"), Loss::Expired);
     assert!(held.check().is_err());
 }
+
+#[tokio::test]
+async fn who_holds_alone_lets_others_read_without_letting_anybody_in_between() {
+    let node = Gateway::start_dev("client-downgrade", CONFIG);
+    let client = client(&node);
+    let held = hold(&client, 30).await;
+    let ttl = Duration::from_secs(30);
+    let read = || client.lock("jobs/nightly").shared().ttl(ttl).wait(Duration::ZERO).acquire();
+    assert_eq!(read().await.unwrap_err().code(), "lock-busy");
+    held.downgrade().await.unwrap();
+    held.downgrade().await.unwrap();
+    let other = read().await.unwrap();
+    assert!(held.token() < other.token());
+    held.check().unwrap();
+    other.release().await.unwrap();
+    held.release().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_a_transaction_holds_outlives_its_holder_and_keeps_its_token() {
+    let node = Gateway::start_dev("client-bind", CONFIG);
+    let client = client(&node);
+    let held = hold(&client, 3).await;
+    let token = held.token();
+    let bound = held.bind("tx-7").await.unwrap();
+    assert_eq!((bound.token, bound.gid.as_str()), (token, "tx-7"));
+    assert_eq!(client.shutdown(Duration::from_secs(5)).await, 0);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let (_, status) = node.control("/api/v1/locks/default/jobs%2Fnightly");
+    let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+    let holder = &status["holders"][0];
+    assert_eq!((&holder["bound_gid"], &holder["token"]), (&json!("tx-7"), &json!(token)));
+}
+
+#[tokio::test]
+async fn who_observes_is_told_of_each_leader_and_what_it_proclaims() {
+    let node = Gateway::start_dev("client-observe", CONFIG);
+    let client = client(&node);
+    let ttl = Duration::from_secs(30);
+    let mut observer = client.observe("boss").unwrap();
+    assert_eq!(observer.next().await.unwrap(), None);
+    let leader = client.election("boss", "here").ttl(ttl).acquire().await.unwrap();
+    let seen = observer.next().await.unwrap().unwrap();
+    assert_eq!((seen.term, seen.value.as_str()), (leader.token(), "here"));
+    assert_eq!(seen.owner.unwrap().name, "test");
+    leader.proclaim("there").await.unwrap();
+    assert_eq!(observer.next().await.unwrap().unwrap().value, "there");
+    leader.release().await.unwrap();
+    assert_eq!(observer.next().await.unwrap(), None);
+}

@@ -7,13 +7,13 @@ use http::Method;
 use mainstay_api::lock::{AcquireLock, AcquirePermits, Granted, HeldPlace, StandForElection};
 use mainstay_call::draw;
 use mainstay_core::problem::Code;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-use super::{Held, LockRequest, Want};
+use super::{Held, LockRequest, Want, place_path};
 use crate::clock;
 use crate::control::Call;
 use crate::error::ClientError;
-use crate::session::{Hold, Session, pause};
+use crate::pause::pause;
+use crate::session::{Hold, Session};
 
 /// Longest wait that one request asks for; the server allows no more. Who waits longer asks again,
 /// and is then behind whoever came meanwhile.
@@ -26,8 +26,7 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) async fn acquire(request: &LockRequest, ttl: Duration) -> Result<Held, ClientError> {
     let LockRequest { client, name, want, .. } = request;
     let namespace = &client.shared.namespace;
-    let segment = utf8_percent_encode(name, SEGMENT);
-    let path = format!("/{}/{namespace}/{segment}", want.area().segment());
+    let path = place_path(want.area(), namespace, name);
     // Dropped with this future, it ends the session and with it the place in the queue.
     let session = Session::open(Arc::clone(&client.shared), ttl).await?;
     let granted = tokio::select! {
@@ -37,8 +36,8 @@ pub(super) async fn acquire(request: &LockRequest, ttl: Duration) -> Result<Held
     let Granted { token, revision, .. } = granted;
     let place =
         HeldPlace { area: want.area(), namespace: namespace.clone(), name: name.clone(), token };
-    session.granted(Hold { path, place, revision });
-    let held = Held::new(session, format!("{namespace}/{name}"), token, revision);
+    session.granted(Hold { path: path.clone(), place, revision });
+    let held = Held::new(session, path, format!("{namespace}/{name}"), token, revision);
     held.check()?;
     Ok(held)
 }
@@ -103,6 +102,3 @@ fn document(
         }),
     }
 }
-
-/// What a segment of a path may have as it is (RFC 3986, section 2.3).
-const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');

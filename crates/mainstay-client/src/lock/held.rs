@@ -2,8 +2,13 @@
 
 use std::time::Duration;
 
+use http::Method;
+use mainstay_api::lock::{Bind, Bound, Downgrade, Proclaim};
 use mainstay_core::belief::{Loss, Standing};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
+use crate::control::Call;
 use crate::error::ClientError;
 use crate::fencing::FencingToken;
 use crate::session::Session;
@@ -20,14 +25,22 @@ use crate::session::Session;
 #[must_use = "the lock is given back when this is dropped"]
 pub struct Held {
     session: Session,
+    /// Below `/api/v1`.
+    path: String,
     name: String,
     token: u64,
     revision: u64,
 }
 
 impl Held {
-    pub(super) const fn new(session: Session, name: String, token: u64, revision: u64) -> Self {
-        Self { session, name, token, revision }
+    pub(super) const fn new(
+        session: Session,
+        path: String,
+        name: String,
+        token: u64,
+        revision: u64,
+    ) -> Self {
+        Self { session, path, name, token, revision }
     }
 
     /// What is held: namespace, `/`, name.
@@ -96,4 +109,73 @@ impl Held {
         self.check()?;
         self.session.end().await
     }
+
+    /// Hands it over to the global transaction `gid`, 1 to 128 bytes: it is held until that is
+    /// final, whatever becomes of this process, and keeps its token.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::Lost`] when it was lost before; what the control plane said. Either way it
+    /// is not held here any more.
+    ///
+    /// # Cancel safety
+    ///
+    /// Not safe: it may be held by the transaction, or given back. Look with `mainstay lock show`.
+    pub async fn bind(self, gid: impl Into<String>) -> Result<Bound, ClientError> {
+        self.check()?;
+        let ask =
+            Bind { session: self.session.id().to_owned(), token: self.token, gid: gid.into() };
+        // From here on it may be the transaction's, which is no loss.
+        let held = self.session.let_go();
+        let bound = self.tell("bind", &ask).await;
+        if let (Err(_), Some(held)) = (&bound, held) {
+            self.session.granted(held);
+        }
+        // What the session has no more cannot be given back with it.
+        let ended = self.session.end().await;
+        bound.inspect(|_bound| drop(ended))
+    }
+
+    /// Lets others read what is held alone, in one step: nobody gets in between. The token stays.
+    ///
+    /// # Errors
+    ///
+    /// [`ClientError::Lost`]; what the control plane said, such as that it is no lock. It is still
+    /// held then.
+    ///
+    /// # Cancel safety
+    ///
+    /// Whether it happened is open; calling again does no harm.
+    pub async fn downgrade(&self) -> Result<(), ClientError> {
+        let ask = Downgrade { session: self.session.id().to_owned(), token: self.token };
+        self.tell("downgrade", &ask).await
+    }
+
+    /// Says something else to those who observe the election that was won, up to 4,096 bytes.
+    ///
+    /// # Errors
+    ///
+    /// As [`Held::downgrade`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Whether it is proclaimed is open; calling again does no harm.
+    pub async fn proclaim(&self, value: impl Into<String>) -> Result<(), ClientError> {
+        let (session, token) = (self.session.id().to_owned(), self.token);
+        self.tell("proclaim", &Proclaim { session, token, value: value.into() }).await
+    }
+
+    /// A change of what is held, made until it is answered or that is lost.
+    async fn tell<T: DeserializeOwned>(
+        &self,
+        verb: &str,
+        document: &impl Serialize,
+    ) -> Result<T, ClientError> {
+        self.check()?;
+        let call = Call::new(Method::POST, format!("{}/{verb}", self.path), ANSWER_TIMEOUT);
+        self.session.insist(call.document(document)).await
+    }
 }
+
+/// For the answer to one try: a commit, on a busy server.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);

@@ -10,9 +10,10 @@ use mainstay_core::belief::{Loss, Standing, Step};
 use mainstay_core::problem::Code;
 use tokio_util::sync::CancellationToken;
 
-use super::{State, pause, seconds, stream};
+use super::{State, seconds, stream};
 use crate::control::Call;
 use crate::error::ClientError;
+use crate::pause::pause;
 use crate::{clock, events};
 
 /// Renews until the session is lost, or nobody wants it, or the client stops; then ends it.

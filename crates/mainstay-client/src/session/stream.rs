@@ -6,15 +6,15 @@
 use std::time::Duration;
 
 use http::Method;
-use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
 use mainstay_api::lock::{HeldPlace, LossReason, SessionChange, SessionSnapshot};
-use mainstay_api::stream::{CHANGE, COMMENT_EVERY_SECONDS, SNAPSHOT};
+use mainstay_api::stream::{CHANGE, SNAPSHOT};
 use mainstay_core::belief::Loss;
 
+use super::State;
 use super::keep::loss_of;
-use super::{State, pause};
-use crate::sse::{Event, Reader};
+use crate::pause::pause;
+use crate::sse::Event;
+use crate::stream::Stream;
 
 /// Waits until the server says that the session, or what hangs on it, is lost. A stream that ends
 /// or goes silent is opened anew, and its first event tells what was missed.
@@ -22,10 +22,13 @@ pub(super) async fn loss(state: &State) -> Loss {
     let mut tries = 0;
     loop {
         let call = state.call(Method::GET, "/stream", HEAD_TIMEOUT);
-        match state.client.control.send(&call).await {
-            Ok(response) => {
-                if let Some(loss) = follow(state, response.into_body(), &mut tries).await {
-                    return loss;
+        match Stream::open(&state.client.control, &call).await {
+            Ok(mut stream) => {
+                while let Some(event) = stream.next().await {
+                    tries = 0;
+                    if let Some(loss) = told(state, &event) {
+                        return loss;
+                    }
                 }
             }
             Err(error) => {
@@ -37,22 +40,6 @@ pub(super) async fn loss(state: &State) -> Loss {
         tries += 1;
         pause(tries, None).await;
     }
-}
-
-/// Reads one stream to its end.
-async fn follow(state: &State, mut body: Incoming, tries: &mut u32) -> Option<Loss> {
-    let mut reader = Reader::default();
-    while let Ok(Some(Ok(frame))) = tokio::time::timeout(SILENCE_MAX, body.frame()).await {
-        let Ok(bytes) = frame.into_data() else { continue };
-        *tries = 0;
-        for event in reader.take(&bytes).ok()? {
-            let loss = told(state, &event);
-            if loss.is_some() {
-                return loss;
-            }
-        }
-    }
-    None
 }
 
 /// What an event says of what is held here.
@@ -92,6 +79,3 @@ const fn loss_for(reason: LossReason) -> Loss {
 
 /// For the head of the stream to come.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Without even a comment for as long as two of them, and some, the connection hangs.
-const SILENCE_MAX: Duration = Duration::from_secs(2 * COMMENT_EVERY_SECONDS + 5);

@@ -1,8 +1,8 @@
-//! `mainstay service`, `instance`, `lock`, `store`: agreed state, looked at and changed.
+//! `mainstay service`, `instance`, `store`: agreed state, looked at and changed.
 
 use serde_json::{Value as Json, json};
 
-use super::arguments::agreed::{Instance, Lock, OneLock, Register, Service, Store, Which};
+use super::arguments::agreed::{Instance, Register, Service, Store, Which};
 use super::calls::{confirm, encoded};
 use super::settings::reason;
 use super::{Ended, Session, usage};
@@ -38,9 +38,6 @@ const ANSWERED: Table<'static> = Table(&[
     Column::new("HEALTH", "/health"),
     Column::new("REASON", "/reason").optional(),
 ]);
-
-const PLACES: Table<'static> =
-    Table(&[Column::new("NAMESPACE", "/namespace"), Column::new("NAME", "/name")]);
 
 const KEYS: Table<'static> = Table(&[
     Column::new("KEY", "/key"),
@@ -114,38 +111,6 @@ pub(super) fn instance(verb: Instance, session: &mut Session<'_>) -> Ended {
             let change = json!({ "enable": true, "reason": why });
             tell(&which, "maintenance", &change, why.as_deref(), session)?;
             session.note(&format!("undo: mainstay instance enable {} {}", which.service, which.id));
-            Ok(Exit::Done.code())
-        }
-    }
-}
-
-pub(super) fn lock(verb: Lock, session: &mut Session<'_>) -> Ended {
-    match verb {
-        Lock::List { namespace, after } => {
-            let after = after.map(|name| format!("?after={}", encoded(&name))).unwrap_or_default();
-            let path = format!("/api/v1/locks/{}{after}", encoded(&namespace));
-            let page = session.control()?.get(&path)?;
-            session.show(&page, &PLACES)?;
-            if let Some(next) = page.get("next").and_then(Json::as_str) {
-                session.note(&format!("more: add --after '{next}'"));
-            }
-            Ok(Exit::Done.code())
-        }
-        Lock::Show(lock) => {
-            let document = session.control()?.get(&lock_path(&lock))?;
-            if matches!(session.global.output, None | Some(Format::Table | Format::Wide)) {
-                return session.print(&blocks(&[&document]));
-            }
-            session.show(&document, &PLACES)
-        }
-        Lock::Release { lock, token, reason: why } => {
-            let why = reason(why.as_deref(), true)?;
-            let consequence = "its holder may still believe in it; only its token fences it";
-            confirm(&lock.name, consequence, session)?;
-            let body = json!({ "token": token, "reason": why });
-            let at = format!("{}/force-release", lock_path(&lock));
-            session.control()?.change("POST", &at, Some(&body), why.as_deref())?;
-            session.note(&format!("released {}", lock.name));
             Ok(Exit::Done.code())
         }
     }
@@ -251,8 +216,4 @@ fn path(service: &str) -> Result<String, Errors> {
         return Err(wrong.help("write `service` or `namespace/service`").into());
     }
     Ok(format!("/api/v1/registry/{}/services/{}", encoded(namespace), encoded(name)))
-}
-
-fn lock_path(lock: &OneLock) -> String {
-    format!("/api/v1/locks/{}/{}", encoded(&lock.namespace), encoded(&lock.name))
 }

@@ -1,13 +1,16 @@
 //! The grammar. Nouns are singular, flags are long; short are only `-o -f -w -n -q -v -y -h`.
 
 pub(super) mod agreed;
+pub(super) mod lock;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Arg, Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use super::reference::Reference;
 use crate::check::Form;
+use crate::child::Parting;
 use crate::output::Format;
 
 /// Keeps a system of microservices standing when its parts fail.
@@ -106,11 +109,17 @@ pub(super) enum Command {
         #[command(subcommand)]
         verb: agreed::Instance,
     },
-    /// Locks: who holds them, who waits.
-    #[command(after_help = examples("lock list", "lock show jobs/nightly"))]
+    /// Locks: who holds them, who waits; held while a command runs.
+    #[command(after_help = examples("lock list", "lock run jobs/nightly -- ./report"))]
     Lock {
         #[command(subcommand)]
-        verb: agreed::Lock,
+        verb: lock::Lock,
+    },
+    /// Elections: who leads, who stands; a command that runs while it leads.
+    #[command(after_help = examples("leader list", "leader run scheduler -- ./scheduler"))]
+    Leader {
+        #[command(subcommand)]
+        verb: lock::Leader,
     },
     /// The store of agreed state.
     #[command(after_help = examples("store status", "store range --prefix ins/"))]
@@ -150,6 +159,19 @@ pub(super) enum Command {
     Help {
         /// Command, or `flags`.
         topic: Vec<String>,
+    },
+    /// Becomes a command that is told when its parent dies.
+    #[command(hide = true)]
+    Exec {
+        /// What it is sent then.
+        #[arg(long)]
+        parting: Parting,
+        /// The process that runs it.
+        #[arg(long)]
+        parent: i32,
+        /// The command.
+        #[arg(last = true, required = true)]
+        command: Vec<OsString>,
     },
     /// Prints a reference page.
     #[command(hide = true)]

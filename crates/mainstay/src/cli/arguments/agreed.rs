@@ -1,4 +1,4 @@
-//! Nouns of agreed state: services, instances, locks, the store.
+//! Nouns of agreed state: services, instances, the store.
 
 use clap::{Args, Subcommand};
 
@@ -127,45 +127,6 @@ pub(in crate::cli) struct Register {
     /// A label; may be repeated.
     #[arg(long = "tag", value_name = "TEXT")]
     pub(in crate::cli) tags: Vec<String>,
-}
-
-#[derive(Clone, Debug, Subcommand)]
-pub(in crate::cli) enum Lock {
-    /// Lists what is held or waited for.
-    #[command(after_help = examples("lock list", "lock list --namespace shop -o name"))]
-    List {
-        /// Namespace.
-        #[arg(long, value_name = "NAME", default_value = "default")]
-        namespace: String,
-        /// Go on after this name.
-        #[arg(long, value_name = "NAME")]
-        after: Option<String>,
-    },
-    /// Shows who holds a lock, and who waits for it.
-    #[command(after_help = examples("lock show jobs/nightly", "lock show jobs/nightly -o json"))]
-    Show(OneLock),
-    /// Takes a lock from its holder, who may still believe in it: only the token fences its writes.
-    #[command(after_help = examples("lock release jobs/nightly --token 4711 --reason 'its host is gone'", "lock release jobs/nightly --token 4711 --reason 'INC-7' --yes"))]
-    Release {
-        #[command(flatten)]
-        lock: OneLock,
-        /// The token `lock show` shows, so that nobody else is hit.
-        #[arg(long, value_name = "N")]
-        token: u64,
-        /// Why; goes into the audit record.
-        #[arg(long, value_name = "TEXT")]
-        reason: Option<String>,
-    },
-}
-
-/// One lock.
-#[derive(Clone, Debug, Args)]
-pub(in crate::cli) struct OneLock {
-    /// Its name.
-    pub(in crate::cli) name: String,
-    /// Namespace.
-    #[arg(long, value_name = "NAME", default_value = "default")]
-    pub(in crate::cli) namespace: String,
 }
 
 #[derive(Clone, Debug, Subcommand)]

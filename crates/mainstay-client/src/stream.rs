@@ -1,0 +1,47 @@
+//! One stream of events, from its head to its end.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use mainstay_api::stream::COMMENT_EVERY_SECONDS;
+
+use crate::control::{Call, Control};
+use crate::error::ClientError;
+use crate::sse::{Event, Reader};
+
+/// An open stream. Whoever follows something opens the next one when this has ended.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    body: Incoming,
+    reader: Reader,
+    /// Events that have come and were not returned yet: those of one frame.
+    come: VecDeque<Event>,
+}
+
+impl Stream {
+    /// Opens the stream that `call` asks for.
+    pub(crate) async fn open(control: &Control, call: &Call) -> Result<Self, ClientError> {
+        let body = control.send(call).await?.into_body();
+        Ok(Self { body, reader: Reader::default(), come: VecDeque::new() })
+    }
+
+    /// The next event; `None` when the stream has ended, broken off, or gone silent.
+    ///
+    /// Safe to cancel: an event counts as returned only when it is.
+    pub(crate) async fn next(&mut self) -> Option<Event> {
+        loop {
+            if let Some(event) = self.come.pop_front() {
+                return Some(event);
+            }
+            let frame = tokio::time::timeout(SILENCE_MAX, self.body.frame()).await;
+            let bytes = frame.ok()??.ok()?.into_data();
+            let Ok(bytes) = bytes else { continue };
+            self.come.extend(self.reader.take(&bytes).ok()?);
+        }
+    }
+}
+
+/// Without even a comment for as long as two of them, and some, the connection hangs.
+const SILENCE_MAX: Duration = Duration::from_secs(2 * COMMENT_EVERY_SECONDS + 5);
