@@ -84,18 +84,25 @@ impl Outbox {
         Self { shared }
     }
 
-    /// Whether a change may be made now: whoever makes one asks first.
+    /// Whether `author` may make a change now: whoever makes one asks first.
     ///
     /// # Errors
     ///
-    /// [`AuditError::Unavailable`] when records pile up.
-    pub fn admit(&self) -> Result<(), AuditError> {
+    /// [`AuditError::Reason`] when the reason is none; [`AuditError::Unavailable`] when records
+    /// pile up.
+    pub fn admit(&self, author: &Author) -> Result<(), AuditError> {
+        author.check()?;
         let found = *self.shared.tally.lock();
         if found.is_overrun(self.shared.limits) {
             self.shared.figures.refused();
             return Err(AuditError::Unavailable { found });
         }
         Ok(())
+    }
+
+    /// The record of what `author` does to `target` now.
+    pub fn record(&self, action: &str, target: Target, author: &Author) -> Record {
+        Record::done(self.shared.moment(), action, target, author)
     }
 
     /// The operation that puts `record`, for the batch that makes the change it tells of. `decided`

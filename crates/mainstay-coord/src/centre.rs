@@ -60,6 +60,7 @@ use mainstay_store::Store;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
+use crate::audit::Outbox;
 use crate::clock::Timer;
 use crate::keyring::Keyring;
 use crate::name::NodeName;
@@ -104,16 +105,18 @@ pub struct Centre {
 impl Centre {
     /// Takes part in the config centre that `store` holds: reads it, follows it, tells who holds
     /// what, and sweeps, until [`shutdown`](Centre::shutdown). Must be called within a tokio
-    /// runtime.
+    /// runtime. Changes are recorded in `outbox`, of the same store.
     pub fn start(
         store: Arc<dyn Store>,
         timer: Arc<dyn Timer>,
+        outbox: Outbox,
         keyring: Keyring,
         options: Options,
     ) -> Self {
         let shared = Arc::new(Shared {
             store,
             timer,
+            outbox,
             options,
             tasks: Tasks::default(),
             figures: Figures::default(),

@@ -59,6 +59,7 @@ use mainstay_store::{Revision, Store};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
+use crate::audit::Outbox;
 use crate::clock::Timer;
 use crate::health::targets::Addresses;
 use crate::keys::{InstanceRef, RegistryArea, ServiceRef};
@@ -128,13 +129,19 @@ pub struct Registry {
 impl Registry {
     /// Takes part in the registry that `store` holds: reads it, makes this node known, and looks
     /// after the instances it owns, until [`shutdown`](Registry::shutdown). Must be called within
-    /// a tokio runtime.
-    pub fn start(store: Arc<dyn Store>, timer: Arc<dyn Timer>, options: Options) -> Self {
+    /// a tokio runtime. What people change is recorded in `outbox`, of the same store.
+    pub fn start(
+        store: Arc<dyn Store>,
+        timer: Arc<dyn Timer>,
+        outbox: Outbox,
+        options: Options,
+    ) -> Self {
         let copy = Copy::new(options.shares, options.passive_quorum);
         let local = Mutex::new(Local::new(options.node.clone(), copy));
         let shared = Arc::new(Shared {
             store,
             timer,
+            outbox,
             options,
             tasks: Tasks::default(),
             figures: Figures::default(),

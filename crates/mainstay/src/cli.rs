@@ -6,6 +6,7 @@
 
 mod agreed;
 mod arguments;
+mod audit;
 mod calls;
 mod check;
 mod dns;
@@ -106,6 +107,7 @@ pub fn run(arguments: Vec<OsString>, session: &mut Session<'_>) -> u8 {
         Command::Lock { verb } => lock::lock(verb, session),
         Command::Leader { verb } => lock::leader(verb, session),
         Command::Store { verb } => agreed::store(verb, session),
+        Command::Audit { verb } => audit::run(verb, session),
         Command::Fault { verb } => faults::run(verb, session),
         Command::Dns { verb } => dns::run(verb, session),
         Command::Explain(arguments) => explain::run(arguments, session),

@@ -113,12 +113,13 @@ impl Cluster {
             check_targets: config.addresses(),
             ..Options::new(node.clone())
         };
-        let registry = Registry::start(Arc::clone(&store), Arc::new(BootClock), options);
         let timer = Arc::new(BootClock);
         let outbox =
             Outbox::start(Arc::clone(&store), timer.clone(), keyring.mask(), Limits::default());
+        let registry = Registry::start(Arc::clone(&store), timer.clone(), outbox.clone(), options);
         let options = centre::Options::new(node.clone());
-        let centre = Centre::start(Arc::clone(&store), timer.clone(), keyring, options);
+        let centre =
+            Centre::start(Arc::clone(&store), timer.clone(), outbox.clone(), keyring, options);
         let rules = Revisions::new(Arc::clone(&store), timer.clone(), outbox.clone());
         let switches = Switches::start(&rules);
         let plans = Plans::start(&switches);

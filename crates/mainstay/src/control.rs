@@ -9,10 +9,13 @@
 //! |---|---|
 //! | who may ask | [`guard`] |
 //! | what an answer looks like | [`answer`] |
+//! | who asks, and why | [`author`] |
 //! | what is noted of a change | [`events`] |
 //! | the calls | the rest, one module a noun |
 
 mod answer;
+mod audit;
+mod author;
 mod balance;
 mod centre;
 mod checks;
@@ -34,7 +37,7 @@ mod settings;
 mod sse;
 mod store;
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -69,7 +72,8 @@ pub async fn serve(listener: TcpListener, shared: Arc<Shared>, stop: Cancellatio
     let served = async {
         listener.set_nonblocking(true)?;
         let listener = tokio::net::TcpListener::from_std(listener)?;
-        let served = axum::serve(listener, router(shared));
+        let router = router(shared).into_make_service_with_connect_info::<SocketAddr>();
+        let served = axum::serve(listener, router);
         served.with_graceful_shutdown(stop.clone().cancelled_owned()).await
     };
     let over = async {
@@ -110,6 +114,7 @@ fn calls(cluster: Option<Arc<Cluster>>) -> Router<Arc<Shared>> {
             .merge(locks::calls())
             .merge(store::calls())
             .merge(centre::calls())
+            .merge(audit::calls())
             .layer(axum::middleware::from_fn(conditions::known))
             .layer(DefaultBodyLimit::max(AGREED_BYTES_MAX))
             .with_state(cluster),

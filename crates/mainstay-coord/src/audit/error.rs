@@ -4,6 +4,7 @@ use mainstay_core::Effect;
 use mainstay_core::problem::Code;
 use mainstay_store::Error;
 
+use super::record::ReasonInvalid;
 use super::tally::Tally;
 
 /// Why the outbox did not do as asked.
@@ -20,6 +21,9 @@ pub enum AuditError {
         /// What there is.
         found: Tally,
     },
+    /// The reason is none.
+    #[error(transparent)]
+    Reason(#[from] ReasonInvalid),
     /// A cursor that no page of records gave.
     #[error("cursor is none that a page of audit records gave")]
     CursorInvalid,
@@ -33,7 +37,7 @@ impl AuditError {
     pub const fn is_retryable(&self) -> bool {
         match self {
             Self::Unavailable { .. } => true,
-            Self::CursorInvalid => false,
+            Self::Reason(_) | Self::CursorInvalid => false,
             Self::Store(error) => error.is_retryable(),
         }
     }
@@ -50,6 +54,7 @@ impl AuditError {
     pub const fn code(&self) -> Code {
         match self {
             Self::Unavailable { .. } => Code::AuditUnavailable,
+            Self::Reason(_) => Code::ReasonRequired,
             Self::CursorInvalid => Code::InvalidRequest,
             Self::Store(error) => error.code(),
         }

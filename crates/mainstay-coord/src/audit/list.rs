@@ -13,8 +13,9 @@ use serde::Serialize;
 use super::Outbox;
 use super::error::AuditError;
 use super::keep::Trimmed;
-use super::record::Record;
+use super::record::{Outcome, Record};
 use crate::keys::{self, AuditId};
+use crate::moment::Moment;
 use crate::registry::listing::list_all;
 
 /// Most records of one answer.
@@ -36,6 +37,16 @@ pub struct Filter {
     pub action: Option<String>,
     /// Upon this target: its id, or `kind/id`.
     pub target: Option<String>,
+    /// That came to this.
+    pub outcome: Option<Outcome>,
+    /// From this address.
+    pub source: Option<String>,
+    /// With these words somewhere in it, in whatever case.
+    pub words: Option<String>,
+    /// Made at this moment or later.
+    pub from: Option<Moment>,
+    /// Made at this moment or before.
+    pub to: Option<Moment>,
 }
 
 impl Filter {
@@ -50,9 +61,17 @@ impl Filter {
             target == id
                 || target.strip_prefix(&**kind).and_then(|at| at.strip_prefix('/')) == Some(id)
         };
+        let words = |words: &String| {
+            String::from_utf8_lossy(&record.write()).to_lowercase().contains(&words.to_lowercase())
+        };
         self.actor.as_ref().is_none_or(|actor| record.actor.principal == *actor)
             && self.action.as_ref().is_none_or(action)
             && self.target.as_ref().is_none_or(target)
+            && self.outcome.is_none_or(|outcome| record.outcome == outcome)
+            && self.source.as_ref().is_none_or(|at| record.actor.address.as_ref() == Some(at))
+            && self.from.is_none_or(|from| from <= record.time)
+            && self.to.is_none_or(|to| record.time <= to)
+            && self.words.as_ref().is_none_or(words)
     }
 }
 
@@ -122,6 +141,21 @@ impl Outbox {
                 return Ok(Page { items, next: None, trimmed });
             }
         }
+    }
+
+    /// One record; `None` when there is none of that id, or it was trimmed.
+    ///
+    /// # Errors
+    ///
+    /// What the store said.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: it only reads.
+    pub async fn get(&self, id: &str) -> Result<Option<Listed>, AuditError> {
+        let Some(id) = AuditId::parse(id) else { return Ok(None) };
+        let entry = self.shared.store.get(Get::new(keys::audit(id))).await?.entry;
+        Ok(entry.and_then(|entry| Some(listed(id, &entry, Record::read(&entry.value)?))))
     }
 
     /// The records of a window below `before`, and the lower end of it.

@@ -94,6 +94,17 @@ fn a_reason_has_three_to_five_hundred_characters() {
     assert_eq!(Author::default().check(), Ok(()));
 }
 
+async fn by_words(outbox: &Outbox) {
+    let words = |words: &str| Filter { words: Some(words.to_owned()), ..Filter::default() };
+    assert_eq!(targets(outbox, &words("PLAN:ACT"), 2).await.len(), 5);
+    assert_eq!(targets(outbox, &words("no such words"), 2).await.len(), 0);
+    let refused = Filter { outcome: Some(Outcome::Refused), ..Filter::default() };
+    assert_eq!(targets(outbox, &refused, 2).await.len(), 0);
+    let newest = outbox.list(&Filter::default(), None, 1).await.unwrap().items.remove(0);
+    assert_eq!(outbox.get(&newest.id).await.unwrap(), Some(newest));
+    assert_eq!(outbox.get("x").await.unwrap(), None);
+}
+
 async fn newest_first(stage: Stage) {
     let outbox = outbox(&stage, stage.store.clone(), Limits::default());
     for number in 0..25 {
@@ -116,6 +127,7 @@ async fn newest_first(stage: Stage) {
         actor: Some(actor.to_owned()).filter(|text| !text.is_empty()),
         action: Some(action.to_owned()).filter(|text| !text.is_empty()),
         target: Some(target.to_owned()).filter(|text| !text.is_empty()),
+        ..Filter::default()
     };
     for (filter, want) in [
         (of("user/a", "plan:activate", ""), vec!["20", "10", "0"]),
@@ -127,6 +139,7 @@ async fn newest_first(stage: Stage) {
     ] {
         assert_eq!(targets(&outbox, &filter, 2).await, want, "{filter:?}");
     }
+    by_words(&outbox).await;
     let wrong = outbox.list(&Filter::default(), Some("x"), 1).await.unwrap_err();
     assert_eq!(wrong.code(), Code::InvalidRequest);
     assert_eq!(outbox.shutdown(Duration::from_secs(5)).await, 0);
@@ -168,7 +181,7 @@ async fn when_nothing_goes_nothing_is_changed() {
     let stage = Stage::memory();
     let faulty = Faulty::new(stage.store.clone());
     let outbox = outbox(&stage, faulty.clone(), limits(10));
-    outbox.admit().unwrap();
+    outbox.admit(&Author::default()).unwrap();
     let other = self::outbox(&stage, stage.store.clone(), limits(1_000));
     // Every batch of the first one is lost, so it cannot trim.
     for number in 0..12 {
@@ -177,13 +190,13 @@ async fn when_nothing_goes_nothing_is_changed() {
         stage.settle().await;
     }
     eventually("it is counted", || outbox.tally().records == 12).await;
-    let refused = outbox.admit().unwrap_err();
+    let refused = outbox.admit(&Author::default()).unwrap_err();
     assert_eq!((refused.code(), refused.is_retryable()), (Code::AuditUnavailable, true));
     let told = refused.to_string();
     assert!(told.contains("the newest 100,000 are kept until the audit log drains it"), "{told}");
     faulty.set(Fault::None);
     other.note(&record("user/a", "switch:write", "12")).await.unwrap();
-    eventually("it is trimmed", || outbox.admit().is_ok()).await;
+    eventually("it is trimmed", || outbox.admit(&Author::default()).is_ok()).await;
 }
 
 #[tokio::test]

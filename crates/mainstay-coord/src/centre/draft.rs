@@ -4,6 +4,7 @@ use std::num::NonZeroU32;
 
 use mainstay_store::{Compare, Entry, Get, Key, Op, Put, RangeRequest, Revision, Select};
 use serde::Serialize;
+use serde_json::{Value, json};
 
 use super::Centre;
 use super::change::{Action, Change};
@@ -14,6 +15,7 @@ use super::plan::{plain, row};
 use super::read::{each, parse};
 use super::record::{self, Draft};
 use super::shared::Shared;
+use crate::audit::Author;
 use crate::keys::{CentreKey, GroupRef, parse_centre};
 use crate::name::ItemName;
 use crate::patience::Patience;
@@ -57,9 +59,10 @@ impl Centre {
         group: &GroupRef,
         item: &str,
         raw: Option<RawItem>,
-        who: &str,
+        author: &Author,
     ) -> Result<Revision, CentreError> {
         let shared = &*self.shared;
+        shared.outbox.admit(author)?;
         let name = ItemName::new(item)?;
         let item = raw.map(|raw| Item::new(item, raw)).transpose()?;
         shared.has_room_for_draft(group, &name).await?;
@@ -81,8 +84,9 @@ impl Centre {
         shared.put_blobs(blobs).await?;
         let unix_ms = shared.timer.unix_millis();
         let rest = serde_json::Map::new();
-        let draft = Draft { v: 1, who: who.to_owned(), unix_ms, row: kept, key, rest };
-        let change = draft_change(Action::EditDraft, group, who);
+        let who = author.actor.principal.clone();
+        let draft = Draft { v: 1, who, unix_ms, row: kept, key, rest };
+        let change = draft_change(Action::EditDraft, group, author, &name);
         let (key, value) = (group.draft(&name), record::write(&draft));
         let missing = missing(group, name.as_str());
         shared.write_draft(&change, &key, Some(value)).await?.ok_or(missing)
@@ -101,10 +105,12 @@ impl Centre {
         &self,
         group: &GroupRef,
         item: &str,
-        who: &str,
+        author: &Author,
     ) -> Result<Revision, CentreError> {
-        let key = group.draft(&ItemName::new(item)?);
-        let change = draft_change(Action::RemoveDraft, group, who);
+        self.shared.outbox.admit(author)?;
+        let name = ItemName::new(item)?;
+        let key = group.draft(&name);
+        let change = draft_change(Action::RemoveDraft, group, author, &name);
         let missing = missing(group, item);
         self.shared.write_draft(&change, &key, None).await?.ok_or(missing)
     }
@@ -145,8 +151,18 @@ fn missing(group: &GroupRef, item: &str) -> CentreError {
     CentreError::DraftNotFound { group: group.clone(), item: item.to_owned() }
 }
 
-fn draft_change<'a>(action: Action, group: &'a GroupRef, who: &'a str) -> Change<'a> {
-    Change { action, group, who, why: "", before: 0, after: 0 }
+fn draft_change<'a>(
+    action: Action,
+    group: &'a GroupRef,
+    author: &'a Author,
+    item: &ItemName,
+) -> Change<'a> {
+    let item = json!({ "item": item.as_str() });
+    let shown = match action {
+        Action::RemoveDraft => (item, Value::Null),
+        _ => (Value::Null, item),
+    };
+    Change { action, group, author, note: "", before: 0, after: 0, shown }
 }
 
 impl Shared {
@@ -217,7 +233,8 @@ impl Shared {
             };
             let known = got.entry.as_ref().map_or(Revision::NEVER, |entry| entry.mod_revision);
             let when = vec![Compare::unchanged_since(key, known)];
-            match self.store.apply(change.batch(when, vec![op, mark.clone().into()])).await {
+            let ops = vec![op, mark.clone().into()];
+            match self.store.apply(change.batch(self, got.revision, when, ops)).await {
                 Ok(applied) if applied.succeeded => {
                     change.made();
                     return Ok(Some(applied.revision));

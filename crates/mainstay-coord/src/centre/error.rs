@@ -5,6 +5,7 @@ use mainstay_core::problem::Code;
 use mainstay_store::Error;
 use serde::Serialize;
 
+use crate::audit::AuditError;
 use crate::keyring::KeyringError;
 use crate::keys::GroupRef;
 use crate::name::NameInvalid;
@@ -126,6 +127,9 @@ pub enum CentreError {
         #[source]
         source: KeyringError,
     },
+    /// The reason is none, or no record can be put; so nothing is changed.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
     /// The store did not do as asked.
     #[error("configuration could not be changed or read")]
     Store(#[from] Error),
@@ -143,6 +147,7 @@ impl CentreError {
     pub const fn is_retryable(&self) -> bool {
         match self {
             Self::Loading => true,
+            Self::Audit(error) => error.is_retryable(),
             Self::Store(error) => error.is_retryable(),
             _ => false,
         }
@@ -151,6 +156,7 @@ impl CentreError {
     /// What the request may have done.
     pub const fn effect(&self) -> Effect {
         match self {
+            Self::Audit(error) => error.effect(),
             Self::Store(error) => error.effect(),
             _ => Effect::None,
         }
@@ -179,6 +185,7 @@ impl CentreError {
             Self::Loading => Code::ConfigLoading,
             Self::Unreadable { .. } => Code::Internal,
             Self::Secret { source, .. } => source.code(),
+            Self::Audit(error) => error.code(),
             Self::Store(error) => error.code(),
         }
     }

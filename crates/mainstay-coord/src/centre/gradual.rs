@@ -1,6 +1,7 @@
 //! Starting, widening, promoting and aborting a gradual release.
 
 use mainstay_store::{Compare, Get, Op, Put};
+use serde_json::json;
 
 use super::Centre;
 use super::canary::{Canary, RawCanary};
@@ -121,6 +122,7 @@ impl Shared {
         mut decide: impl FnMut(&Ground, &str) -> Result<Turn, CentreError>,
         is_done: impl Fn(&Head) -> bool,
     ) -> Result<Head, CentreError> {
+        self.outbox.admit(&editor.author)?;
         let id = random::hex::<16>();
         let mut patience = Patience::new(self.now(), Patience::FOR_CALLERS);
         loop {
@@ -154,10 +156,8 @@ impl Shared {
                 then.push(put);
             }
             then.push(Put::new(group.head(), record::write(&head)).into());
-            let (who, why) = (&*editor.who, "");
-            let (before, after) = (ground.head.release, head.release);
-            let change = Change { action, group, who, why, before, after };
-            match self.store.apply(change.batch(when, then)).await {
+            let change = change(action, group, editor, (&ground.head, &head));
+            match self.store.apply(change.batch(self, ground.at, when, then)).await {
                 Ok(applied) if applied.succeeded => {
                     change.made();
                     self.reached(applied.revision).await;
@@ -178,6 +178,17 @@ impl Shared {
         let compare = Compare::unchanged_since(&key, entry.mod_revision);
         Ok((compare, Put::new(key, entry.value).into()))
     }
+}
+
+fn change<'a>(
+    action: Action,
+    group: &'a GroupRef,
+    editor: &'a Editor,
+    (was, is): (&Head, &Head),
+) -> Change<'a> {
+    let (before, after) = (was.release, is.release);
+    let shown = (json!({ "canary": was.canary }), json!({ "canary": is.canary }));
+    Change { action, group, author: &editor.author, note: "", before, after, shown }
 }
 
 fn is_like(now: &Canary, raw: &RawCanary) -> bool {

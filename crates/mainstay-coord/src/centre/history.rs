@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use mainstay_store::{Compare, Entry, Error, Get, Put, Range};
 use serde::Serialize;
+use serde_json::{Value, json};
 
 use super::Centre;
 use super::change::{Action, Change};
@@ -15,6 +16,7 @@ use super::read::{each, parse};
 use super::record::{self, Draft, Head, Release};
 use super::shared::Shared;
 use super::subscription::Delivered;
+use crate::audit::Author;
 use crate::keyring::{KeyringError, Label, Sealed};
 use crate::keys::{self, CentreKey, GroupRef, parse_centre};
 use crate::name::Namespace;
@@ -204,8 +206,9 @@ impl Centre {
     /// # Cancel safety
     ///
     /// As on an error.
-    pub async fn rewrap(&self, who: &str) -> Result<usize, CentreError> {
+    pub async fn rewrap(&self, author: &Author) -> Result<usize, CentreError> {
         let shared = &*self.shared;
+        shared.outbox.admit(author)?;
         let current = shared.keyring().current().to_owned();
         let is_old = |sealed: &Sealed| sealed.key != current;
         let mut found = Vec::new();
@@ -224,7 +227,7 @@ impl Centre {
         each(&*shared.store, keys::configuration(), false, None, take).await?;
         let mut written = 0;
         for key in found {
-            written += usize::from(shared.rewrap(&key, who).await?);
+            written += usize::from(shared.rewrap(&key, author).await?);
         }
         Ok(written)
     }
@@ -252,10 +255,13 @@ impl Shared {
     }
 
     /// Wraps the data keys of one record anew; `false` when it was written or removed meanwhile.
-    async fn rewrap(&self, key: &mainstay_store::Key, who: &str) -> Result<bool, CentreError> {
-        let Some(entry) = self.store.get(Get::new(key.clone())).await?.entry else {
-            return Ok(false);
-        };
+    async fn rewrap(
+        &self,
+        key: &mainstay_store::Key,
+        author: &Author,
+    ) -> Result<bool, CentreError> {
+        let got = self.store.get(Get::new(key.clone())).await?;
+        let (Some(entry), read_at) = (got.entry, got.revision) else { return Ok(false) };
         let keyring = self.keyring();
         let anew = |place: &str, sealed: &Sealed| -> Result<Sealed, KeyringError> {
             let plain = keyring.open(Label::Config, place, sealed)?;
@@ -283,11 +289,17 @@ impl Shared {
             _ => return Ok(false),
         };
         let (action, group) = (Action::Rewrap, &group);
-        let change = Change { action, group, who, why: "", before: number, after: number };
+        let (shown, note) = ((Value::Null, json!({ "key": keyring.current() })), "");
+        let (before, after) = (number, number);
+        let change = Change { action, group, author, note, before, after, shown };
         let when = vec![Compare::unchanged_since(key, entry.mod_revision)];
-        let batch = change.batch(when, vec![Put::new(key.clone(), value).into()]);
+        let ops = vec![Put::new(key.clone(), value).into()];
+        let batch = change.batch(self, read_at, when, ops);
         match self.store.apply(batch).await {
             Ok(applied) => {
+                if applied.succeeded {
+                    change.made();
+                }
                 // Whoever forgets the old key now still serves what is in force.
                 self.reached(applied.revision).await;
                 Ok(applied.succeeded)

@@ -6,6 +6,7 @@
 
 use mainstay_store::{Compare, Op, Put, Revision};
 use serde::Serialize;
+use serde_json::{Value, json};
 
 use super::Centre;
 use super::canary::{Canary, RawCanary};
@@ -51,6 +52,8 @@ enum Source<'a> {
 
 /// A release about to be appended.
 struct Step {
+    /// The revision of the store it was decided at.
+    decided: Revision,
     record: Release,
     head: Head,
     blobs: Vec<Blob>,
@@ -66,6 +69,23 @@ struct Errand<'a> {
     note: &'a str,
     source: Source<'a>,
     id: String,
+}
+
+impl Errand<'_> {
+    /// The change that made `done` of release `base`.
+    fn change(&self, base: u64, done: &Published) -> Change<'_> {
+        let action = match self.source {
+            Source::Rollback(_) => Action::Rollback,
+            Source::Items(..) => Action::Publish,
+        };
+        let (author, note) = (&self.editor.author, self.note);
+        let is = match self.source {
+            Source::Rollback(to) => json!({ "changed": done.changed, "rollback_of": to }),
+            Source::Items(..) => json!({ "changed": done.changed, "canary": done.canary }),
+        };
+        let (before, after, shown) = (base, done.release, (Value::Null, is));
+        Change { action, group: self.group, author, note, before, after, shown }
+    }
 }
 
 impl Centre {
@@ -156,16 +176,18 @@ impl Shared {
     }
 
     async fn try_append(&self, errand: &Errand<'_>) -> Result<Published, CentreError> {
+        self.outbox.admit(&errand.editor.author)?;
         let mut patience = Patience::new(self.now(), Patience::FOR_CALLERS);
-        // Tried, with an outcome that is not known.
+        // Tried on top of a release, with an outcome that is not known.
         let mut tried: Option<(u64, Published)> = None;
         loop {
-            let step = match self.step(errand, tried.as_ref().map(|(release, _)| *release)).await {
+            let step = match self.step(errand, tried.as_ref().map(|(_, done)| done.release)).await {
                 Ok(Next::Append(step)) => step,
                 Ok(Next::Same(published)) => return Ok(published),
                 Ok(Next::Done(revision)) => {
                     self.reached(revision).await;
-                    let (_, done) = tried.expect("only what was tried can be found");
+                    let (base, done) = tried.expect("only what was tried can be found");
+                    errand.change(base, &done).made();
                     return Ok(Published { revision: revision.get(), ..done });
                 }
                 Err(CentreError::Store(error)) => {
@@ -174,26 +196,14 @@ impl Shared {
                 }
                 Err(error) => return Err(error),
             };
-            let Step { record, head, blobs, compares, ops, changed } = *step;
+            let Step { decided, record, head, blobs, compares, ops, changed } = *step;
             self.put_blobs(blobs).await?;
-            let change = Change {
-                action: if record.rollback_of.is_some() {
-                    Action::Rollback
-                } else {
-                    Action::Publish
-                },
-                group: errand.group,
-                who: &errand.editor.who,
-                why: errand.note,
-                before: record.base,
-                after: record.number,
-            };
             let number = record.number;
             let puts: [Op; 2] = [
                 Put::new(errand.group.release(number), record::write(&record)).into(),
                 Put::new(errand.group.head(), record::write(&head)).into(),
             ];
-            let batch = change.batch(compares, puts.into_iter().chain(ops).collect());
+            let ops = puts.into_iter().chain(ops).collect();
             let canary = head.release != number;
             let published = |revision: Revision| Published {
                 release: number,
@@ -202,7 +212,9 @@ impl Shared {
                 canary,
                 changed: changed.clone(),
             };
-            match self.store.apply(batch).await {
+            let planned = published(Revision::NEVER);
+            let change = errand.change(record.base, &planned);
+            match self.store.apply(change.batch(self, decided, compares, ops)).await {
                 Ok(applied) if applied.succeeded => {
                     change.made();
                     self.reached(applied.revision).await;
@@ -212,7 +224,7 @@ impl Shared {
                 Err(error) => {
                     patience.bear(&*self.timer, error).await?;
                     if patience.is_uncertain() {
-                        tried = Some((number, published(Revision::NEVER)));
+                        tried = Some((record.base, planned));
                     }
                 }
             }
@@ -229,13 +241,13 @@ impl Shared {
         }
         let ground = self.ground(group).await?;
         may_append(group, &ground, editor)?;
-        let number = ground.head.last + 1;
+        let (number, decided) = (ground.head.last + 1, ground.at);
         let base = &ground.base;
         let mut record = Release {
             v: 1,
             number,
             id: id.clone(),
-            who: editor.who.clone(),
+            who: editor.author.actor.principal.clone(),
             unix_ms: self.timer.unix_millis(),
             note: (*note).to_owned(),
             base: base.number,
@@ -258,7 +270,7 @@ impl Shared {
                 // The contents it names must not be swept meanwhile.
                 compares.push(Compare::unchanged_since(&group.release(*to), written));
                 let (blobs, ops) = (Vec::new(), Vec::new());
-                Ok(Next::append(Step { record, head, blobs, compares, ops, changed }))
+                Ok(Next::append(Step { decided, record, head, blobs, compares, ops, changed }))
             }
             Source::Items(wanted, canary) => {
                 not_running(group, &ground)?;
@@ -282,7 +294,7 @@ impl Shared {
                 }
                 let (rows, keys, blobs) = plan.write(self, group, number, base);
                 (record.items, record.keys) = (rows, keys);
-                Ok(Next::append(Step { record, head, blobs, compares, ops, changed }))
+                Ok(Next::append(Step { decided, record, head, blobs, compares, ops, changed }))
             }
         }
     }
@@ -314,11 +326,13 @@ impl Shared {
         }
         let Errand { group, editor, note, .. } = errand;
         let release = ground.head.release;
-        let action = Action::RemoveDraft;
-        let who = &editor.who;
-        let change = Change { action, group, who, why: note, before: release, after: release };
+        let (action, author) = (Action::RemoveDraft, &editor.author);
+        let (before, after, shown) = (release, release, (json!({ "item": "*" }), Value::Null));
+        let change = Change { action, group, author, note, before, after, shown };
         // Should it not come through, the drafts stay, and nothing is lost.
-        self.store.apply(change.batch(compares, ops)).await?;
+        if self.store.apply(change.batch(self, ground.at, compares, ops)).await?.succeeded {
+            change.made();
+        }
         Ok(())
     }
 }

@@ -15,6 +15,7 @@ use super::copy::{Copy, Group, Touched};
 use super::error::CentreError;
 use super::figures::Figures;
 use super::holders::Holders;
+use crate::audit::Outbox;
 use crate::clock::Timer;
 use crate::events::registry::RecordUnreadable;
 use crate::keyring::Keyring;
@@ -25,6 +26,7 @@ use crate::tasks::Tasks;
 pub(super) struct Shared {
     pub(super) store: Arc<dyn Store>,
     pub(super) timer: Arc<dyn Timer>,
+    pub(super) outbox: Outbox,
     pub(super) options: Options,
     pub(super) tasks: Tasks,
     pub(super) figures: Figures,

@@ -12,6 +12,7 @@ use super::error::LockError;
 use super::line::{Line, Waiter};
 use super::record::{Past, Reason, Record, Token};
 use super::request::Want;
+use crate::audit::{self, Outbox};
 use crate::coordination::Coordination;
 use crate::keys::{Area, Place};
 use crate::name::{Gid, RequestId};
@@ -22,6 +23,8 @@ use crate::patience::Patience;
 pub(super) struct Desk {
     pub(super) ground: Coordination,
     pub(super) place: Place,
+    /// What is recorded with each change, where somebody else than the holder makes it.
+    told: Option<(Outbox, Box<audit::Record>)>,
 }
 
 /// What shall become of a place.
@@ -36,7 +39,13 @@ pub(super) enum Amend<T> {
 
 impl Desk {
     pub(super) const fn new(ground: Coordination, place: Place) -> Self {
-        Self { ground, place }
+        Self { ground, place, told: None }
+    }
+
+    /// Whatever it changes is recorded so.
+    pub(super) fn telling(mut self, outbox: &Outbox, record: audit::Record) -> Self {
+        self.told = Some((outbox.clone(), Box::new(record)));
+        self
     }
 
     /// The queue as it is.
@@ -72,8 +81,8 @@ impl Desk {
     ) -> Result<T, LockError> {
         let mut patience = Patience::new(self.ground.now(), total);
         loop {
-            let current = match self.ground.store().get(Get::new(key.clone())).await {
-                Ok(got) => got.entry.as_ref().and_then(Waiter::read),
+            let (current, read_at) = match self.ground.store().get(Get::new(key.clone())).await {
+                Ok(got) => (got.entry.as_ref().and_then(Waiter::read), got.revision),
                 Err(error) => {
                     patience.bear(self.ground.timer(), error).await?;
                     continue;
@@ -93,6 +102,9 @@ impl Desk {
             let mut batch = Batch::new().when(Compare::unchanged_since(key, modified)).then(op);
             if let Some(past) = past {
                 batch = batch.then(Put::new(self.place.last(), past.write()));
+            }
+            if let Some((outbox, record)) = &self.told {
+                batch = batch.then(outbox.put(read_at, record));
             }
             match self.ground.store().apply(batch).await {
                 Ok(applied) if applied.succeeded => return Ok(answer),

@@ -1,6 +1,7 @@
 //! Locks for holders elsewhere, and for those who look after them.
 
 use mainstay_store::{Key, Page, Range, RangeRequest};
+use serde_json::{Value, json};
 
 use super::acquire::acquire;
 use super::bound::{BoundPage, BoundPlace};
@@ -9,6 +10,7 @@ use super::error::LockError;
 use super::line::{Line, Waiter};
 use super::record::{Past, Reason, Token};
 use super::request::{Grant, Released, Request, checked_value};
+use crate::audit::{Author, Outbox, Target};
 use crate::coordination::Coordination;
 use crate::events;
 use crate::keys::{self, Area, Place};
@@ -209,7 +211,7 @@ impl Locks {
     }
 
     /// Takes something from whoever holds it with `token`; a holder who can be reached is told.
-    /// For those with the right to; the caller writes the audit record.
+    /// For those with the right to; recorded in `outbox`, of the same store.
     ///
     /// # Errors
     ///
@@ -218,11 +220,27 @@ impl Locks {
     /// # Cancel safety
     ///
     /// Whether it happened is open; repeating it does no harm.
-    pub async fn force_release(&self, place: &Place, token: Token) -> Result<(), LockError> {
+    pub async fn force_release(
+        &self,
+        place: &Place,
+        token: Token,
+        outbox: &Outbox,
+        author: &Author,
+    ) -> Result<(), LockError> {
+        outbox.admit(author)?;
         let desk = Desk::new(self.ground.clone(), place.clone());
         let line = desk.read().await?;
         let held = line.holders().iter().find(|waiter| waiter.token() == token);
         let held = held.ok_or_else(|| not_held(token))?;
+        let target = Target {
+            kind: place.area.as_str().to_owned(),
+            id: place.to_string(),
+            revision_before: Some(held.modified.get()),
+            revision_after: None,
+        };
+        let was = json!({ "token": token.get(), "owner": held.owner(), "gid": held.bound_gid() });
+        let record = outbox.record("lock:force-release", target, author).changed(was, Value::Null);
+        let desk = desk.telling(outbox, record);
         desk.end((&held.key, held.created), token, Reason::Forced, |_| true).await?;
         events::Forced { place, token: token.get() }.emit();
         Ok(())

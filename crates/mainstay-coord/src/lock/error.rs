@@ -9,6 +9,7 @@ use mainstay_store::{Error, Key};
 
 use super::line::{Line, Waiter};
 use super::record::Token;
+use crate::audit::AuditError;
 use crate::session::{Owner, SessionError};
 
 /// Who holds what was asked for.
@@ -105,6 +106,9 @@ pub enum LockError {
     /// The session did not do as asked.
     #[error("session of the lock failed")]
     Session(#[source] SessionError),
+    /// The reason is none, or no record can be put; so nothing is changed.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
     /// The store did not do as asked.
     #[error("lock could not be looked after")]
     Store(#[from] Error),
@@ -149,6 +153,7 @@ impl LockError {
         match self {
             Self::Busy { .. } | Self::WaitTimeout { .. } => true,
             Self::Session(error) => error.is_retryable(),
+            Self::Audit(error) => error.is_retryable(),
             Self::Store(error) => error.is_retryable(),
             _ => false,
         }
@@ -167,6 +172,7 @@ impl LockError {
     pub const fn effect(&self) -> Effect {
         match self {
             Self::Session(error) => error.effect(),
+            Self::Audit(error) => error.effect(),
             Self::Store(error) => error.effect(),
             _ => Effect::None,
         }
@@ -186,6 +192,7 @@ impl LockError {
             Self::Unreadable { .. } => Code::Internal,
             Self::Stopped => Code::StoreClosed,
             Self::Session(error) => error.code(),
+            Self::Audit(error) => error.code(),
             Self::Store(error) => error.code(),
         }
     }
@@ -197,7 +204,9 @@ impl LockError {
             Self::WaitTimeout { .. } => "timeout",
             Self::Lost(_) => "lost",
             Self::Stopped => "stopped",
-            Self::Session(_) | Self::Store(_) | Self::Unreadable { .. } => "failed",
+            Self::Session(_) | Self::Audit(_) | Self::Store(_) | Self::Unreadable { .. } => {
+                "failed"
+            }
             Self::NotHeld { .. }
             | Self::AlreadyHeld { .. }
             | Self::Bound { .. }

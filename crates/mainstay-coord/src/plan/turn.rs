@@ -52,8 +52,7 @@ impl Plans {
         turn: Turn,
         terms: &Terms,
     ) -> Result<Turned, PlanError> {
-        terms.author.check().map_err(RuleError::from)?;
-        self.rules.outbox().admit().map_err(RuleError::from)?;
+        self.rules.outbox().admit(&terms.author).map_err(RuleError::from)?;
         let change = random::hex::<16>();
         let timer = self.rules.timer();
         let mut patience = Patience::new(timer.now(), Patience::FOR_CALLERS);

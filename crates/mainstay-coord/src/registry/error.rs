@@ -6,6 +6,7 @@ use mainstay_store::{Error, Revision};
 
 use super::instance::Kind;
 use super::registration::Refused;
+use crate::audit::AuditError;
 use crate::health::targets::AddressRefused;
 use crate::keys::{InstanceRef, ServiceRef};
 
@@ -106,6 +107,9 @@ pub enum RegistryError {
         /// What it is of.
         what: String,
     },
+    /// The reason is none, or no record can be put; so nothing is changed.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
     /// The store did not do as asked.
     #[error("registry could not be changed")]
     Store(#[from] Error),
@@ -127,6 +131,7 @@ impl RegistryError {
     pub const fn is_retryable(&self) -> bool {
         match self {
             Self::Loading => true,
+            Self::Audit(error) => error.is_retryable(),
             Self::Store(error) => error.is_retryable(),
             _ => false,
         }
@@ -135,6 +140,7 @@ impl RegistryError {
     /// What the request may have done.
     pub const fn effect(&self) -> Effect {
         match self {
+            Self::Audit(error) => error.effect(),
             Self::Store(error) => error.effect(),
             _ => Effect::None,
         }
@@ -154,6 +160,7 @@ impl RegistryError {
             Self::Changed { .. } => Code::RevisionMoved,
             Self::Loading => Code::RegistryLoading,
             Self::Unreadable { .. } => Code::Internal,
+            Self::Audit(error) => error.code(),
             Self::Store(error) => error.code(),
         }
     }

@@ -137,5 +137,5 @@ async fn adopt(shared: &Shared, at: &InstanceRef, owner: &str) -> Result<(), Reg
         own.clone_into(&mut record.owner);
         is_orphan
     };
-    shared.edit(at, take).await.map(drop)
+    shared.edit(at, None, take).await.map(drop)
 }

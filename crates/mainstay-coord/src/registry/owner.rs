@@ -98,7 +98,7 @@ async fn write(shared: &Shared, at: &InstanceRef, duty: Duty) -> Result<(), Regi
                 record.is_late = true;
                 *record.owner == *node
             };
-            shared.edit(at, mark).await.map(drop)
+            shared.edit(at, None, mark).await.map(drop)
         }
         Duty::MarkCheckLate(check) => {
             let mark = |record: &mut Instance| {
@@ -109,7 +109,7 @@ async fn write(shared: &Shared, at: &InstanceRef, duty: Duty) -> Result<(), Regi
                 }
                 *record.owner == *node
             };
-            shared.edit(at, mark).await.map(drop)
+            shared.edit(at, None, mark).await.map(drop)
         }
         Duty::Drained => drained(shared, at).await,
     }
@@ -122,7 +122,8 @@ async fn drained(shared: &Shared, at: &InstanceRef) -> Result<(), RegistryError>
     };
     if record.kind == Kind::Ephemeral {
         let registration = Some(record.registration.clone());
-        let removal = Removal { reason: GoneReason::Deregistered, registration, mark: None };
+        let removal =
+            Removal { reason: GoneReason::Deregistered, registration, mark: None, by: None };
         return shared.remove(at, removal).await.map(drop);
     }
     let take_down = |record: &mut Instance| {
@@ -130,7 +131,7 @@ async fn drained(shared: &Shared, at: &InstanceRef) -> Result<(), RegistryError>
         (record.state, record.drain_seconds) = (State::Down, None);
         is_draining
     };
-    shared.edit(at, take_down).await.map(drop)
+    shared.edit(at, None, take_down).await.map(drop)
 }
 
 /// Removes an instance of which nothing was heard, if there is budget; else marks it as held.
@@ -156,10 +157,10 @@ async fn expire(shared: &Shared, now: Instant, at: &InstanceRef) -> Result<(), R
             record.is_late
         };
         ExpiryHeld { instance: at }.emit(&shared.figures);
-        return shared.edit(at, hold).await.map(drop);
+        return shared.edit(at, None, hold).await.map(drop);
     };
     let reason = GoneReason::Expired;
-    let removal = Removal { reason, registration: Some(registration), mark: Some(mark) };
+    let removal = Removal { reason, registration: Some(registration), mark: Some(mark), by: None };
     if shared.remove(at, removal).await?.is_some() {
         Expired { instance: at }.emit();
     }

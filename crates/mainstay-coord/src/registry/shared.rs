@@ -12,6 +12,7 @@ use super::Options;
 use super::error::RegistryError;
 use super::figures::Figures;
 use super::local::Local;
+use crate::audit::Outbox;
 use crate::clock::Timer;
 use crate::keys::{InstanceRef, RegistryArea};
 use crate::tasks::Tasks;
@@ -20,6 +21,7 @@ use crate::tasks::Tasks;
 pub(super) struct Shared {
     pub(super) store: Arc<dyn Store>,
     pub(super) timer: Arc<dyn Timer>,
+    pub(super) outbox: Outbox,
     pub(super) options: Options,
     pub(super) tasks: Tasks,
     pub(super) figures: Figures,

@@ -5,6 +5,7 @@
 //! found by its own id, and every other change is made again only if it is not there. A batch that
 //! arrives late all the same fails its compare.
 
+mod deed;
 mod edit;
 mod reports;
 mod services;
@@ -18,10 +19,12 @@ use super::error::{INSTANCES_MAX, SERVICE_INSTANCES_MAX};
 use super::instance::{GoneReason, Instance, Kind, State};
 use super::service::{RawSettings, Settings};
 use super::{Invalid, Registration, Registry, RegistryError, Shared};
+use crate::audit::Author;
 use crate::keys::{InstanceRef, RegistryArea, ServiceRef};
 use crate::patience::Patience;
 use crate::random;
 
+use deed::Deed;
 pub(super) use edit::Removal;
 
 /// Longest drain, in seconds.
@@ -117,7 +120,8 @@ impl Registry {
         }
     }
 
-    /// Removes an instance at once; it is never held back.
+    /// Removes an instance at once; it is never held back. It goes by itself, or `by` somebody:
+    /// then it is recorded.
     ///
     /// # Errors
     ///
@@ -126,8 +130,14 @@ impl Registry {
     /// # Cancel safety
     ///
     /// Whether it happens is open; calling again does no harm.
-    pub async fn deregister(&self, at: &InstanceRef) -> Result<Written, RegistryError> {
-        let removal = Removal { reason: GoneReason::Deregistered, registration: None, mark: None };
+    pub async fn deregister(
+        &self,
+        at: &InstanceRef,
+        by: Option<&Author>,
+    ) -> Result<Written, RegistryError> {
+        let by = by.map(|author| Deed { action: "instance:deregister", author });
+        let (reason, registration, mark) = (GoneReason::Deregistered, None, None);
+        let removal = Removal { reason, registration, mark, by };
         let removed = self.shared.remove(at, removal).await?;
         removed.ok_or_else(|| RegistryError::InstanceNotFound { instance: at.clone() })
     }
@@ -142,12 +152,18 @@ impl Registry {
     /// # Cancel safety
     ///
     /// As [`deregister`](Registry::deregister).
-    pub async fn drain(&self, at: &InstanceRef, seconds: u32) -> Result<Written, RegistryError> {
+    pub async fn drain(
+        &self,
+        at: &InstanceRef,
+        seconds: u32,
+        author: &Author,
+    ) -> Result<Written, RegistryError> {
         if seconds > DRAIN_SECONDS_MAX {
             return Err(Invalid::new("seconds", "must be 0 to 3600").into());
         }
+        let deed = Deed { action: "instance:drain", author };
         self.shared
-            .edit(at, |record| {
+            .edit(at, Some(deed), |record| {
                 record.state = State::Draining;
                 record.drain_seconds = Some(seconds);
                 true
@@ -164,9 +180,14 @@ impl Registry {
     /// # Cancel safety
     ///
     /// As [`deregister`](Registry::deregister).
-    pub async fn bring_up(&self, at: &InstanceRef) -> Result<Written, RegistryError> {
+    pub async fn bring_up(
+        &self,
+        at: &InstanceRef,
+        author: &Author,
+    ) -> Result<Written, RegistryError> {
+        let deed = Deed { action: "instance:enable", author };
         self.shared
-            .edit(at, |record| {
+            .edit(at, Some(deed), |record| {
                 record.state = State::Up;
                 (record.drain_seconds, record.maintenance) = (None, None);
                 true
@@ -184,12 +205,18 @@ impl Registry {
     /// # Cancel safety
     ///
     /// As [`deregister`](Registry::deregister).
-    pub async fn maintain(&self, at: &InstanceRef, reason: &str) -> Result<Written, RegistryError> {
+    pub async fn maintain(
+        &self,
+        at: &InstanceRef,
+        reason: &str,
+        author: &Author,
+    ) -> Result<Written, RegistryError> {
         if reason.len() > TEXT_BYTES_MAX {
             return Err(Invalid::new("reason", "must be at most 512 bytes").into());
         }
+        let deed = Deed { action: "instance:maintenance", author };
         self.shared
-            .edit(at, |record| {
+            .edit(at, Some(deed), |record| {
                 record.state = State::Down;
                 record.drain_seconds = None;
                 record.maintenance = Some(reason.to_owned());
@@ -207,12 +234,18 @@ impl Registry {
     /// # Cancel safety
     ///
     /// As [`deregister`](Registry::deregister).
-    pub async fn weigh(&self, at: &InstanceRef, weight: u16) -> Result<Written, RegistryError> {
+    pub async fn weigh(
+        &self,
+        at: &InstanceRef,
+        weight: u16,
+        author: &Author,
+    ) -> Result<Written, RegistryError> {
         let set = |record: &mut Instance| {
             record.weight = weight;
             true
         };
-        self.shared.edit(at, set).await
+        let deed = Deed { action: "instance:weight", author };
+        self.shared.edit(at, Some(deed), set).await
     }
 }
 

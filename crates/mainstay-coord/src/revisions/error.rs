@@ -6,7 +6,7 @@ use mainstay_store::Error;
 
 use super::edition::Object;
 use super::terms::Fault;
-use crate::audit::{AuditError, ReasonInvalid};
+use crate::audit::AuditError;
 use crate::keys::{RuleKind, RuleRef};
 
 /// Most objects of one kind: every node keeps a copy of them.
@@ -66,10 +66,7 @@ pub enum RuleError {
         /// The kind.
         kind: RuleKind,
     },
-    /// The reason is none.
-    #[error(transparent)]
-    Reason(#[from] ReasonInvalid),
-    /// No record can be put, so nothing is changed.
+    /// The reason is none, or no record can be put; so nothing is changed.
     #[error(transparent)]
     Audit(#[from] AuditError),
     /// What is written there cannot be read: a newer version wrote it.
@@ -123,7 +120,6 @@ impl RuleError {
             Self::ManagedElsewhere { .. } => Code::ManagedElsewhere,
             Self::Invalid { .. } => Code::InvalidRule,
             Self::Full { .. } => Code::RulesFull,
-            Self::Reason(_) => Code::ReasonRequired,
             Self::Audit(error) => error.code(),
             Self::Unreadable { .. } => Code::Internal,
             Self::Store(error) => error.code(),

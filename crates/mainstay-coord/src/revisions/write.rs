@@ -99,8 +99,7 @@ impl Revisions {
         wanted: Wanted,
         terms: &Terms,
     ) -> Result<Written, RuleError> {
-        terms.author.check()?;
-        self.outbox().admit()?;
+        self.outbox().admit(&terms.author)?;
         let change = random::hex::<16>();
         let mut patience = Patience::new(self.timer().now(), Patience::FOR_CALLERS);
         // What a batch of unknown outcome would have written, and on top of what.

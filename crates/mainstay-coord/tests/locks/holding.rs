@@ -97,7 +97,7 @@ async fn a_write_that_was_under_way_when_the_lock_was_lost_is_refused_by_the_sto
     // Its place goes; the holder has not heard of it.
     node.link.deaf(true);
     let place = held.place().clone();
-    world.node().ground.locks().force_release(&place, held.token()).await.unwrap();
+    world.node().force_release(&place, held.token()).await.unwrap();
     held.check().unwrap();
     assert_eq!(held.apply(write("3")).await.unwrap_err(), LockError::Lost(Loss::Revoked));
     assert_eq!(held.check().unwrap_err(), LockError::Lost(Loss::Revoked));
@@ -131,7 +131,7 @@ async fn a_lock_that_was_taken_is_missed_by_the_next_renewal_when_the_watch_hang
     node.link.deaf(true);
     let place = held.place().clone();
     let other = world.node();
-    other.ground.locks().force_release(&place, held.token()).await.unwrap();
+    other.force_release(&place, held.token()).await.unwrap();
     world.pass(4_900).await;
     held.check().unwrap();
     world.pass(200).await;

@@ -3,6 +3,7 @@
 use std::pin::pin;
 use std::time::Duration;
 
+use mainstay_coord::audit::Filter;
 use mainstay_coord::lock::{Reason, Want};
 use mainstay_coord::name::{Gid, RequestId};
 use mainstay_coord::session::Secret;
@@ -356,16 +357,25 @@ async fn force_takes_a_lock_by_the_token_shown_and_tells_the_holder() {
     let held = a.acquire(exclusive()).await.unwrap();
     let (locks, place) = (node.ground.locks(), held.place().clone());
     let other = Token::new(1);
-    let error = locks.force_release(&place, other).await.unwrap_err();
+    let error = node.force_release(&place, other).await.unwrap_err();
     assert_eq!(error, LockError::NotHeld { token: other });
     held.check().unwrap();
-    locks.force_release(&place, held.token()).await.unwrap();
+    node.force_release(&place, held.token()).await.unwrap();
     settle().await;
     assert_eq!(held.check().unwrap_err(), LockError::Lost(Loss::Revoked));
     assert_eq!(held.lost().await, Loss::Revoked);
     a.check().unwrap();
     let past = locks.status(&place).await.unwrap().past.unwrap();
     assert_eq!((past.token, past.reason), (held.token(), Reason::Forced));
+    // One record, of the one that took it.
+    let records = node.outbox().list(&Filter::default(), None, 10).await.unwrap().items;
+    let [told] = &records[..] else { panic!("{records:?}") };
+    assert_eq!(
+        (&*told.record.action, &*told.record.target.id),
+        ("lock:force-release", "shop/stock")
+    );
+    assert_eq!(told.record.before["token"], held.token().get());
+    assert_eq!(told.record.reason.as_deref(), Some("its host is gone"));
 }
 
 #[tokio::test]

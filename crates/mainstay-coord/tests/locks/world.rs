@@ -7,8 +7,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::stream::unfold;
+use mainstay_coord::audit::tally::Limits;
+use mainstay_coord::audit::{Author, Mask};
 use mainstay_coord::name::{LockName, Namespace, OwnerName};
-use mainstay_coord::{Coordination, HandClock, Owner, Request, Session};
+use mainstay_coord::{
+    Coordination, HandClock, LockError, Outbox, Owner, Place, Request, Session, Token,
+};
 use mainstay_core::ManualClock;
 use mainstay_store::{
     Applied, Batch, Error, Get, Got, Granted, LeaseId, LeaseStatus, Memory, Page, Pending,
@@ -105,6 +109,18 @@ impl Node {
         let behind = std::mem::take(&mut *self.behind.lock());
         self.clock.advance(behind);
         self.link.cut(false);
+    }
+
+    /// Where it records what it does.
+    pub(crate) fn outbox(&self) -> Outbox {
+        let (store, timer) = (Arc::clone(&self.link) as _, Arc::new(self.clock.clone()));
+        Outbox::start(store, timer, Mask::new(b"key"), Limits::default())
+    }
+
+    /// Takes a lock from whoever holds it with `token`.
+    pub(crate) async fn force_release(&self, place: &Place, token: Token) -> Result<(), LockError> {
+        let (outbox, author) = (self.outbox(), Author::default().because("its host is gone"));
+        self.ground.locks().force_release(place, token, &outbox, &author).await
     }
 
     pub(crate) async fn session(&self, name: &str, ttl_seconds: u64) -> Session {

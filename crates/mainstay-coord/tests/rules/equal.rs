@@ -76,7 +76,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 1..12)
 }
 
-fn fates() -> impl Strategy<Value = Vec<Fate>> {
+pub(crate) fn fates() -> impl Strategy<Value = Vec<Fate>> {
     let fate = prop_oneof![
         3 => Just(Fate::Arrives), 1 => Just(Fate::AnswerLost),
         1 => Just(Fate::Lost), 1 => Just(Fate::Late)

@@ -10,6 +10,7 @@
 mod equal;
 mod revisions;
 mod stage;
+mod told;
 mod turning;
 #[path = "../locks/world.rs"]
 #[expect(dead_code, reason = "the world of locks has more in it")]

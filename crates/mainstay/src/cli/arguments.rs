@@ -1,6 +1,7 @@
 //! The grammar. Nouns are singular, flags are long; short are only `-o -f -w -n -q -v -y -h`.
 
 pub(super) mod agreed;
+pub(super) mod audit;
 pub(super) mod lock;
 
 use std::ffi::OsString;
@@ -126,6 +127,12 @@ pub(super) enum Command {
     Store {
         #[command(subcommand)]
         verb: agreed::Store,
+    },
+    /// Who changed what, and why.
+    #[command(after_help = examples("audit search --since 1h", "audit search --action 'config:*'"))]
+    Audit {
+        #[command(subcommand)]
+        verb: audit::Audit,
     },
     /// Faults put in on purpose; every one ends by itself.
     #[command(after_help = examples("fault list", "fault set abort=503 --service order --percent 20 --reason 'drill'"))]

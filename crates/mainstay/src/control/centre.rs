@@ -16,6 +16,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
+use mainstay_coord::audit::Author;
 use mainstay_coord::centre::{CentreError, Client, Editor, Publication, RawCanary, RawItem};
 use mainstay_coord::keys::GroupRef;
 use mainstay_coord::name::{ClientId, GroupName, Namespace};
@@ -23,12 +24,10 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::answer::{Answer, Asked, Document, Refused, if_match, items};
+use super::author::By;
 use super::registry::named;
 use crate::cluster::Cluster;
 use crate::report::causes;
-
-/// Who changes something, until the control plane knows principals: whoever has its token.
-const OPERATOR: &str = "operator";
 
 /// Releases of one page.
 const PAGE: u64 = 100;
@@ -130,9 +129,10 @@ async fn edit_draft(
     State(cluster): State<Arc<Cluster>>,
     Of(group): Of,
     Path((_, _, item)): Path<(String, String, String)>,
+    By(author): By,
     Document(raw): Document<Option<RawItem>>,
 ) -> Answer {
-    let revision = cluster.centre.edit_draft(&group, &item, raw, OPERATOR).await?;
+    let revision = cluster.centre.edit_draft(&group, &item, raw, &author).await?;
     Ok(Json(json!({ "revision": revision.get() })))
 }
 
@@ -141,8 +141,9 @@ async fn remove_draft(
     State(cluster): State<Arc<Cluster>>,
     Of(group): Of,
     Path((_, _, item)): Path<(String, String, String)>,
+    By(author): By,
 ) -> Answer {
-    let revision = cluster.centre.remove_draft(&group, &item, OPERATOR).await?;
+    let revision = cluster.centre.remove_draft(&group, &item, &author).await?;
     Ok(Json(json!({ "revision": revision.get() })))
 }
 
@@ -158,10 +159,11 @@ async fn publish(
     State(cluster): State<Arc<Cluster>>,
     Of(group): Of,
     Asked(how): Asked<How>,
+    By(author): By,
     headers: HeaderMap,
     Document(publication): Document<Publication>,
 ) -> Result<Response, Refused> {
-    let editor = editor(&headers)?;
+    let editor = editor(author, &headers)?;
     if how.dry_run {
         let diff = cluster.centre.preview(&group, &publication, &editor).await?;
         return Ok(Json(json!({ "dry_run": true, "diff": diff })).into_response());
@@ -231,10 +233,11 @@ struct Rollback {
 async fn roll_back(
     State(cluster): State<Arc<Cluster>>,
     Of(group): Of,
+    By(author): By,
     headers: HeaderMap,
     Document(Rollback { to, note }): Document<Rollback>,
 ) -> Answer {
-    let editor = editor(&headers)?;
+    let editor = editor(author, &headers)?;
     Ok(Json(json!(cluster.centre.roll_back(&group, to, &note, &editor).await?)))
 }
 
@@ -242,28 +245,39 @@ async fn roll_back(
 async fn set_canary(
     State(cluster): State<Arc<Cluster>>,
     Of(group): Of,
+    By(author): By,
     headers: HeaderMap,
     Document(canary): Document<RawCanary>,
 ) -> Answer {
-    let editor = editor(&headers)?;
+    let editor = editor(author, &headers)?;
     Ok(Json(json!(cluster.centre.set_canary(&group, &canary, &editor).await?)))
 }
 
 /// `POST …/canary/promote`
-async fn promote(State(cluster): State<Arc<Cluster>>, Of(group): Of, headers: HeaderMap) -> Answer {
-    let editor = editor(&headers)?;
+async fn promote(
+    State(cluster): State<Arc<Cluster>>,
+    Of(group): Of,
+    By(author): By,
+    headers: HeaderMap,
+) -> Answer {
+    let editor = editor(author, &headers)?;
     Ok(Json(json!(cluster.centre.promote(&group, &editor).await?)))
 }
 
 /// `POST …/canary/abort`
-async fn abort(State(cluster): State<Arc<Cluster>>, Of(group): Of, headers: HeaderMap) -> Answer {
-    let editor = editor(&headers)?;
+async fn abort(
+    State(cluster): State<Arc<Cluster>>,
+    Of(group): Of,
+    By(author): By,
+    headers: HeaderMap,
+) -> Answer {
+    let editor = editor(author, &headers)?;
     Ok(Json(json!(cluster.centre.abort(&group, &editor).await?)))
 }
 
 /// Who changes something, and the release they had read: `If-Match: "3"`.
-fn editor(headers: &HeaderMap) -> Result<Editor, Refused> {
-    Ok(Editor { who: OPERATOR.to_owned(), base: if_match(headers)? })
+fn editor(author: Author, headers: &HeaderMap) -> Result<Editor, Refused> {
+    Ok(Editor { author, base: if_match(headers)? })
 }
 
 impl From<CentreError> for Refused {

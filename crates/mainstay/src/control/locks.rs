@@ -33,7 +33,8 @@ use mainstay_core::problem::Code;
 use serde_json::{Value, json};
 
 use super::answer::{Document, Refused};
-use super::events::{Changed, needed_reason};
+use super::author::{By, needed};
+use super::events::Changed;
 use super::registry::named;
 use crate::cluster::Cluster;
 use crate::report::causes;
@@ -217,13 +218,14 @@ async fn proclaim(
 async fn force_release(
     State(cluster): State<Arc<Cluster>>,
     At(place): At,
-    headers: HeaderMap,
+    by: By,
     Document(ask): Document<ForceRelease>,
 ) -> Result<StatusCode, Refused> {
-    let why = needed_reason(ask.reason, &headers)?;
-    cluster.coordination.locks().force_release(&place, Token::new(ask.token)).await?;
+    let author = needed(by.because(ask.reason)?)?;
+    let (locks, token) = (cluster.coordination.locks(), Token::new(ask.token));
+    locks.force_release(&place, token, &cluster.outbox, &author).await?;
     let (subject, before) = (&*place.to_string(), &json!({ "token": ask.token }));
-    let reason = Some(&*why);
+    let reason = author.reason.as_deref();
     Changed { what: "lock.force-release", subject, before, after: &Value::Null, reason }.emit();
     Ok(StatusCode::NO_CONTENT)
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use mainstay_coord::audit::{Outcome, Target};
 use mainstay_core::problem::Code;
 use mainstay_store::hash::{Take, hash};
 use mainstay_store::{Error, Range, RangeRequest, Revision, Select};
@@ -12,6 +13,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::answer::{Answer, Asked, Document, Refused};
+use super::author::By;
 use super::events::Changed;
 use crate::cluster::Cluster;
 use crate::output::hex;
@@ -123,13 +125,32 @@ struct Compact {
 /// `POST /store/compact`
 async fn compact(
     State(cluster): State<Arc<Cluster>>,
+    By(author): By,
     Document(Compact { revision }): Document<Compact>,
 ) -> Answer {
-    cluster.store.compact(Revision::new(revision)).await?;
-    let (before, after) = (&Value::Null, &json!({ "revision": revision }));
-    let reason = None;
+    let before = cluster.store.status().await?.compacted.get();
+    let (outbox, target) = (&cluster.outbox, compaction(before, revision));
+    outbox.admit(&author)?;
+    // It is no key that a batch could write, so its record comes first; should it then fail, that
+    // is a record, too.
+    outbox.note(&outbox.record(COMPACT, target.clone(), &author)).await?;
+    if let Err(error) = cluster.store.compact(Revision::new(revision)).await {
+        let record = outbox.record(COMPACT, target, &author);
+        outbox.note(&record.instead(Outcome::Failed, error.code())).await?;
+        return Err(error.into());
+    }
+    let (before, after) = (&json!({ "revision": before }), &json!({ "revision": revision }));
+    let reason = author.reason.as_deref();
     Changed { what: "store.compact", subject: "store", before, after, reason }.emit();
     Ok(Json(json!({ "compacted": revision })))
+}
+
+/// The action of a compaction.
+const COMPACT: &str = "store:compact";
+
+fn compaction(before: u64, revision: u64) -> Target {
+    let (kind, id) = ("store".to_owned(), "history".to_owned());
+    Target { kind, id, revision_before: Some(before), revision_after: Some(revision) }
 }
 
 impl From<Error> for Refused {

@@ -233,6 +233,35 @@ impl Gateway {
         stream
     }
 
+    /// A command line that talks to it; returns its exit code, what it printed, and what it said
+    /// beside that.
+    #[allow(dead_code, reason = "not every test binary types commands")]
+    #[track_caller]
+    pub(crate) fn cli(&self, arguments: &[&str]) -> (i32, String, String) {
+        let folder = self.home.path().join("run/mainstay");
+        fs::create_dir_all(&folder).unwrap();
+        // A copy keeps its mode, without which it is refused.
+        fs::copy(self.home.path().join("data/control.toml"), folder.join("dev.toml")).unwrap();
+        let output = Command::new(env!("CARGO_BIN_EXE_mainstay"))
+            .args(arguments)
+            .current_dir(self.home.path())
+            .env("XDG_RUNTIME_DIR", self.home.path().join("run"))
+            .env("XDG_DATA_HOME", self.home.path().join("share"))
+            .output()
+            .unwrap();
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (output.status.code().unwrap(), text(&output.stdout), text(&output.stderr))
+    }
+
+    /// The same, which succeeds; returns the document it printed.
+    #[allow(dead_code, reason = "not every test binary types commands")]
+    #[track_caller]
+    pub(crate) fn cli_json(&self, arguments: &[&str]) -> serde_json::Value {
+        let (code, out, said) = self.cli(&[arguments, &["-o", "json"]].concat());
+        assert_eq!(code, 0, "{arguments:?}: {out}{said}");
+        serde_json::from_str(&out).expect(&out)
+    }
+
     /// Where the control port is, and the token it asks for.
     #[allow(dead_code, reason = "not every test binary has a client")]
     pub(crate) fn door(&self) -> (SocketAddr, &str) {

@@ -3,7 +3,7 @@
 use mainstay_core::problem::Code;
 use serde_json::json;
 
-use super::stage::{World, anna, canary, client, payment, publication, publish, said};
+use super::stage::{World, anna, by, canary, client, payment, publication, publish, said};
 use crate::centre::{Centre, Editor};
 
 /// `a=1` for all, `a=2` for some.
@@ -50,7 +50,7 @@ async fn while_one_is_under_way_nothing_else_is_published() {
     let other = canary(json!({ "release": 3, "percent": 1 }));
     let error = node.set_canary(&payment(), &other, &anna()).await.unwrap_err();
     assert_eq!(error.code(), Code::CanaryRunning);
-    let stale = Editor { who: "bo".to_owned(), base: Some(2) };
+    let stale = Editor { author: by("bo"), base: Some(2) };
     let error = node.promote(&payment(), &stale).await.unwrap_err();
     assert_eq!(error.code(), Code::RevisionMoved);
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use mainstay_core::problem::Code;
 use serde_json::json;
 
-use super::stage::{World, agree, anna, canary, gets, interest, payment, publication, publish};
+use super::stage::{World, agree, anna, by, canary, gets, interest, payment, publication, publish};
 use crate::centre::{Centre, Options};
 use crate::name::NodeName;
 use crate::registry::tests::stage::{Fault, Faulty};
@@ -79,11 +79,12 @@ async fn an_unknown_outcome_of_a_draft_is_resolved_by_reading_it() {
         let item = || serde_json::from_value(json!({ "content": "1" })).unwrap();
         faulty.set_after(1, fault);
         let group = payment();
-        let editing = node.edit_draft(&group, "a", Some(item()), "bo");
+        let bo = by("bo");
+        let editing = node.edit_draft(&group, "a", Some(item()), &bo);
         with_time(&world, editing).await.unwrap();
         assert_eq!(node.drafts(&payment()).await.unwrap().len(), 1, "{fault:?}");
         faulty.set(fault);
-        with_time(&world, node.remove_draft(&payment(), "a", "bo")).await.unwrap();
+        with_time(&world, node.remove_draft(&payment(), "a", &by("bo"))).await.unwrap();
         assert!(node.drafts(&payment()).await.unwrap().is_empty(), "{fault:?}");
         assert_eq!(faulty.fault(), Fault::None);
     }
@@ -125,7 +126,8 @@ async fn a_node_that_cannot_read_says_so_instead_of_nothing() {
     faulty.set(Fault::Away);
     let options = Options::new(NodeName::new("n1").unwrap());
     let timer = Arc::new(world.stage.clock.clone());
-    let node = Centre::start(faulty.clone(), timer, world.keyring.clone(), options);
+    let outbox = world.stage.outbox(faulty.clone());
+    let node = Centre::start(faulty.clone(), timer, outbox, world.keyring.clone(), options);
     world.stage.pass_seconds(3).await;
     let code = |error: crate::centre::CentreError| error.code();
     assert_eq!(node.head(&payment()).map_err(code), Err(Code::ConfigLoading));

@@ -3,7 +3,7 @@
 use mainstay_core::problem::Code;
 use serde_json::json;
 
-use super::stage::{World, anna, gets, payment, publication, publish, texts};
+use super::stage::{World, anna, by, gets, payment, publication, publish, texts};
 use crate::centre::{Editor, Turn};
 
 #[tokio::test]
@@ -55,7 +55,7 @@ async fn a_base_that_moved_is_refused_and_nobody_s_change_is_lost() {
     let world = World::memory();
     let (node, group) = (world.node("n1").await, payment());
     publish(&node, &group, &["a=1"]).await.unwrap();
-    let on_one = Editor { who: "bo".to_owned(), base: Some(1) };
+    let on_one = Editor { author: by("bo"), base: Some(1) };
     node.publish(&group, &texts(&["a=2"]), &on_one).await.unwrap();
     let late = node.publish(&group, &texts(&["a=3"]), &on_one).await.unwrap_err();
     assert_eq!(late.code(), Code::RevisionMoved);
@@ -131,13 +131,13 @@ async fn drafts_are_published_together_and_put_away() {
     let (node, group) = (world.node("n1").await, payment());
     publish(&node, &group, &["a=1", "b=1"]).await.unwrap();
     let item = |json| Some(serde_json::from_value(json).unwrap());
-    node.edit_draft(&group, "a", item(json!({ "content": "2" })), "bo").await.unwrap();
+    node.edit_draft(&group, "a", item(json!({ "content": "2" })), &by("bo")).await.unwrap();
     let hidden = json!({ "content": "hush", "secret": true });
-    node.edit_draft(&group, "key", item(hidden), "bo").await.unwrap();
-    node.edit_draft(&group, "b", None, "cleo").await.unwrap();
-    node.edit_draft(&group, "gone", item(json!({ "content": "x" })), "bo").await.unwrap();
-    node.remove_draft(&group, "gone", "bo").await.unwrap();
-    let missing = node.remove_draft(&group, "gone", "bo").await.unwrap_err();
+    node.edit_draft(&group, "key", item(hidden), &by("bo")).await.unwrap();
+    node.edit_draft(&group, "b", None, &by("cleo")).await.unwrap();
+    node.edit_draft(&group, "gone", item(json!({ "content": "x" })), &by("bo")).await.unwrap();
+    node.remove_draft(&group, "gone", &by("bo")).await.unwrap();
+    let missing = node.remove_draft(&group, "gone", &by("bo")).await.unwrap_err();
     assert_eq!(missing.code(), Code::ConfigNotFound);
     let drafts = node.drafts(&group).await.unwrap();
     let listed: Vec<(&str, bool, &str)> =
@@ -152,7 +152,7 @@ async fn drafts_are_published_together_and_put_away() {
     assert_eq!(super::stage::said(&got), "2: a=2 key=hush");
     assert!(node.drafts(&group).await.unwrap().is_empty());
     // A draft that says what is in force is put away without a release.
-    node.edit_draft(&group, "a", item(json!({ "content": "2" })), "bo").await.unwrap();
+    node.edit_draft(&group, "a", item(json!({ "content": "2" })), &by("bo")).await.unwrap();
     let same = node.publish(&group, &drafted, &anna()).await.unwrap();
     assert_eq!((same.release, same.is_new), (2, false));
     assert!(node.drafts(&group).await.unwrap().is_empty());

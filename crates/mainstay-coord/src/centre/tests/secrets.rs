@@ -4,7 +4,7 @@ use mainstay_core::problem::Code;
 use mainstay_store::{Put, Range, RangeRequest, Select, Store};
 use serde_json::json;
 
-use super::stage::{World, anna, gets, payment, publication, publish, said};
+use super::stage::{World, anna, by, gets, payment, publication, publish, said};
 use crate::centre::Centre;
 use crate::keyring::Keyring;
 use crate::keys::{CentreKey, parse_centre};
@@ -36,7 +36,7 @@ async fn a_secret_is_read_by_who_may_and_lies_nowhere_in_the_open() {
         with_secret(&node, HUSH).await;
         let draft = json!({ "content": HUSH, "secret": true });
         let draft = serde_json::from_value(draft).unwrap();
-        node.edit_draft(&payment(), "key", Some(draft), "bo").await.unwrap();
+        node.edit_draft(&payment(), "key", Some(draft), &by("bo")).await.unwrap();
         assert_eq!(secret(&node).await.unwrap(), HUSH);
         assert_eq!(gets(&node, &payment()).await, "2: a=1 key=?");
         let (shown, items) = node.release(&payment(), 2, false).await.unwrap();
@@ -125,14 +125,14 @@ async fn after_wrapping_anew_the_old_key_can_be_forgotten() {
         with_secret(&node, HUSH).await;
         let draft = json!({ "content": "drafted", "secret": true });
         let draft = serde_json::from_value(draft).unwrap();
-        node.edit_draft(&payment(), "key", Some(draft), "bo").await.unwrap();
+        node.edit_draft(&payment(), "key", Some(draft), &by("bo")).await.unwrap();
 
         let old = world.keyring.current().to_owned();
         world.keyring.rotate(1);
         node.use_keyring(world.keyring.clone());
         assert_eq!(secret(&node).await.unwrap(), HUSH, "a retired key opens");
-        assert_eq!(node.rewrap("anna").await.unwrap(), 3);
-        assert_eq!(node.rewrap("anna").await.unwrap(), 0);
+        assert_eq!(node.rewrap(&by("anna")).await.unwrap(), 3);
+        assert_eq!(node.rewrap(&by("anna")).await.unwrap(), 0);
         world.keyring.forget(&old).unwrap();
         node.use_keyring(world.keyring.clone());
         assert_eq!(secret(&node).await.unwrap(), HUSH);
@@ -155,7 +155,7 @@ async fn a_node_with_another_keyring_says_so_and_serves_the_rest() {
     let error = node.fetch(&payment(), None, true).await.unwrap_err();
     assert!(!error.to_string().contains(HUSH));
     assert_eq!(gets(&node, &payment()).await, "2: a=1 key=?");
-    assert_eq!(node.rewrap("anna").await.unwrap_err().code(), Code::SecretUnreadable);
+    assert_eq!(node.rewrap(&by("anna")).await.unwrap_err().code(), Code::SecretUnreadable);
     // What cannot be read can still be replaced.
     with_secret(&node, "new").await;
     assert_eq!(said(&node.fetch(&payment(), None, true).await.unwrap()), "3: a=1 key=new");

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use mainstay_store::Store;
 use serde_json::{Value, json};
 
+use crate::audit::{Actor, Author};
 use crate::centre::{
     Centre, CentreError, Client, Editor, Fetched, Interest, Options, Publication, Published,
     RawCanary,
@@ -38,7 +39,8 @@ impl World {
     pub(super) async fn node_on(&self, store: Arc<dyn Store>, name: &str) -> Centre {
         let options = Options::new(NodeName::new(name).unwrap());
         let timer = Arc::new(self.stage.clock.clone());
-        let centre = Centre::start(store, timer, self.keyring.clone(), options);
+        let outbox = self.stage.outbox(Arc::clone(&store));
+        let centre = Centre::start(store, timer, outbox, self.keyring.clone(), options);
         centre.ready().await;
         centre
     }
@@ -58,7 +60,12 @@ pub(super) fn client(id: &str) -> Client {
 }
 
 pub(super) fn anna() -> Editor {
-    Editor { who: "anna".to_owned(), base: None }
+    Editor { author: by("anna"), base: None }
+}
+
+/// Who changes something.
+pub(super) fn by(who: &str) -> Author {
+    Author::new(Actor { principal: who.to_owned(), ..Actor::default() })
 }
 
 /// A publication written as JSON.

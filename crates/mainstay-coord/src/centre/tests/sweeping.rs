@@ -7,7 +7,7 @@ use mainstay_store::{Range, RangeRequest, Select, Store};
 use proptest::prelude::*;
 use serde_json::json;
 
-use super::stage::{World, anna, gets, payment, publication, publish};
+use super::stage::{World, anna, by, gets, payment, publication, publish};
 use crate::centre::record::Head;
 use crate::centre::sweep::{Retention, Swept, removable};
 use crate::centre::{Centre, Options};
@@ -24,7 +24,9 @@ async fn node(world: &World, days: u32, releases_min: u32) -> Centre {
     let mut options = Options::new(NodeName::new("n1").unwrap());
     options.retention = Retention { days, releases_min };
     let timer = Arc::new(world.stage.clock.clone());
-    let node = Centre::start(world.stage.store.clone(), timer, world.keyring.clone(), options);
+    let outbox = world.stage.outbox(world.stage.store.clone());
+    let node =
+        Centre::start(world.stage.store.clone(), timer, outbox, world.keyring.clone(), options);
     node.ready().await;
     node
 }
@@ -56,8 +58,8 @@ async fn a_content_nobody_names_is_kept_for_a_day_and_one_put_anew_for_another()
     let node = node(&world, 365, 100).await;
     publish(&node, &payment(), &["a=1"]).await.unwrap();
     let item = |text: &str| Some(serde_json::from_value(json!({ "content": text })).unwrap());
-    node.edit_draft(&payment(), "a", item("first"), "bo").await.unwrap();
-    node.edit_draft(&payment(), "a", item("second"), "bo").await.unwrap();
+    node.edit_draft(&payment(), "a", item("first"), &by("bo")).await.unwrap();
+    node.edit_draft(&payment(), "a", item("second"), &by("bo")).await.unwrap();
     let now = crate::clock::Timer::unix_millis(&world.stage.clock);
     assert_eq!(blobs(&*world.stage.store).await, 3);
     assert_eq!(node.sweep(now + DAY_MS - 1).await.unwrap().contents, 0);

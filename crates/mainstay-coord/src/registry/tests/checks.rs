@@ -6,6 +6,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::stage::{Stage, eventually, instance, lines, near, registration, service};
+use crate::audit::Author;
 use crate::health::Health;
 use crate::health::check::{Check, RawCheck};
 use crate::health::rounds::Rounds;
@@ -171,7 +172,7 @@ async fn grpc_serving_passes_and_nothing_else_does() {
 async fn with_checks(node: &Registry, name: &str, checks: &str) {
     let raw: RawSettings = serde_json::from_str(&format!("{{\"checks\": [{checks}]}}")).unwrap();
     let settings = Settings::new(raw, Shares::default()).unwrap();
-    node.set_settings(&service(name), &settings, None).await.unwrap();
+    node.set_settings(&service(name), &settings, None, &Author::default()).await.unwrap();
 }
 
 #[tokio::test]

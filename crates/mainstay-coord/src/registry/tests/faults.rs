@@ -5,6 +5,7 @@ use std::time::Duration;
 use mainstay_core::problem::Code;
 
 use super::stage::{Fault, Faulty, Stage, eventually, instance, lines, plain, service};
+use crate::audit::Author;
 use crate::registry::GoneReason;
 use crate::registry::RegistryError;
 
@@ -27,13 +28,16 @@ async fn an_unknown_outcome_is_resolved_by_reading_the_registration() {
         assert_eq!(view.instances[0].instance.registration, done.registration);
         assert_eq!(view.instances[0].revision, done.revision, "once, not twice: {fault:?}");
 
+        let author = Author::default();
         faulty.set(fault);
-        let (done, ()) = tokio::join!(node.weigh(&a, 7), stage.pass(Duration::from_secs(1)));
+        let (done, ()) =
+            tokio::join!(node.weigh(&a, 7, &author), stage.pass(Duration::from_secs(1)));
         done.unwrap();
         assert_eq!(node.view(&order).unwrap().instances[0].instance.weight, 7);
 
         faulty.set(fault);
-        let (done, ()) = tokio::join!(node.deregister(&a), stage.pass(Duration::from_secs(1)));
+        let (done, ()) =
+            tokio::join!(node.deregister(&a, None), stage.pass(Duration::from_secs(1)));
         done.unwrap();
         eventually("it is gone", || node.view(&order).unwrap().instances.is_empty()).await;
         assert_eq!(faulty.fault(), Fault::None);
@@ -53,7 +57,9 @@ async fn while_the_store_is_away_reads_go_on_and_nothing_is_removed() {
     stage.within(2, "it says that it is stale", stale).await;
     stage.pass_seconds(5).await;
     node.heartbeat(&a).await.unwrap();
-    let (refused, ()) = tokio::join!(node.weigh(&a, 7), stage.pass(Duration::from_secs(8)));
+    let author = Author::default();
+    let (refused, ()) =
+        tokio::join!(node.weigh(&a, 7, &author), stage.pass(Duration::from_secs(8)));
     assert_eq!(refused.unwrap_err().code(), Code::StoreUnavailable);
     let unknown = node.heartbeat(&instance("order", "b")).await.unwrap_err();
     assert_eq!(unknown, RegistryError::Loading, "it may have been registered elsewhere");
@@ -75,7 +81,12 @@ async fn a_node_that_cannot_read_says_so_instead_of_nothing() {
     faulty.set(Fault::Away);
     let options = crate::registry::Options::new(crate::name::NodeName::new("n1").unwrap());
     let timer = std::sync::Arc::new(stage.clock.clone());
-    let node = crate::registry::Registry::start(faulty.clone(), timer, options);
+    let node = crate::registry::Registry::start(
+        faulty.clone(),
+        timer,
+        stage.outbox(faulty.clone()),
+        options,
+    );
     stage.pass_seconds(3).await;
     assert_eq!(node.view(&service("order")).unwrap_err().code(), Code::RegistryLoading);
     assert!(node.watch(&service("order")).is_err() && node.services().is_err());
@@ -99,10 +110,10 @@ async fn a_reader_that_lost_history_lists_anew_and_says_so() {
     let mut changes = slow.changes(&order, slow.revision()).unwrap();
     faulty.set(Fault::Away);
     assert!(changes.next().await.is_err());
-    quick.deregister(&instance("order", "a")).await.unwrap();
+    quick.deregister(&instance("order", "a"), None).await.unwrap();
     quick.register(&order, &plain("c")).await.unwrap();
     for weight in 0..50 {
-        quick.weigh(&instance("order", "c"), weight).await.unwrap();
+        quick.weigh(&instance("order", "c"), weight, &Author::default()).await.unwrap();
     }
     let revision = stage.store.status().await.unwrap().revision;
     stage.store.compact(revision).await.unwrap();
@@ -115,7 +126,7 @@ async fn a_reader_that_lost_history_lists_anew_and_says_so() {
     assert_eq!(told.borrow().instances.len(), 2);
     let (_, said) = changes.next().await.unwrap();
     assert!(matches!(&*said, [crate::registry::Change::Resync(all)] if all.len() == 2));
-    quick.deregister(&instance("order", "c")).await.unwrap();
+    quick.deregister(&instance("order", "c"), None).await.unwrap();
     let (_, said) = changes.next().await.unwrap();
     let c = crate::name::InstanceId::new("c").unwrap();
     assert_eq!(said, [crate::registry::Change::Removed(c)]);

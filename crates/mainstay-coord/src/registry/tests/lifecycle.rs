@@ -4,6 +4,7 @@ use mainstay_core::problem::Code;
 use mainstay_store::Revision;
 
 use super::stage::{Stage, instance, lines, plain, registration, service};
+use crate::audit::Author;
 use crate::registry::{EmptyBecause, Filter, RawSettings, RegistryError, Settings, Shares};
 
 /// Plays one story on each backend.
@@ -63,9 +64,9 @@ async fn a_beat_brings_a_late_one_back(stage: Stage) {
     stage.within(17, "it is critical", || lines(&view()) == ["a critical up"]).await;
     node.heartbeat(&a).await.unwrap();
     assert_eq!(lines(&view()), ["a passing up"], "a writer reads its own write");
-    node.deregister(&a).await.unwrap();
+    node.deregister(&a, None).await.unwrap();
     assert_eq!(view().empty_because, Some(EmptyBecause::Deregistered));
-    assert!(node.deregister(&a).await.is_err());
+    assert!(node.deregister(&a, None).await.is_err());
 }
 
 async fn registering_again_under_one_id_changes_nothing(stage: Stage) {
@@ -88,16 +89,19 @@ async fn a_service_is_of_one_kind_as_long_as_it_has_instances(stage: Stage) {
     let refused = node.register(&order, &lasting).await.unwrap_err();
     assert_eq!(refused.code(), Code::KindConflict);
     assert_eq!(refused.to_string(), "service default/order has ephemeral instances");
-    let in_use = node.delete_service(&order).await.unwrap_err();
+    let in_use = node.delete_service(&order, &Author::default()).await.unwrap_err();
     assert_eq!(in_use.code(), Code::ServiceInUse);
-    node.deregister(&instance("order", "a")).await.unwrap();
+    node.deregister(&instance("order", "a"), None).await.unwrap();
     node.register(&order, &lasting).await.unwrap();
     // It neither beats nor goes.
     stage.pass_seconds(120).await;
     assert_eq!(lines(&node.view(&order).unwrap()), ["b passing up"]);
-    node.deregister(&instance("order", "b")).await.unwrap();
-    node.delete_service(&order).await.unwrap();
-    assert_eq!(node.delete_service(&order).await.unwrap_err().code(), Code::ServiceNotFound);
+    node.deregister(&instance("order", "b"), None).await.unwrap();
+    node.delete_service(&order, &Author::default()).await.unwrap();
+    assert_eq!(
+        node.delete_service(&order, &Author::default()).await.unwrap_err().code(),
+        Code::ServiceNotFound
+    );
     assert!(node.services().unwrap().is_empty());
     assert_eq!(node.view(&order).unwrap().empty_because, Some(EmptyBecause::NeverRegistered));
 }
@@ -107,8 +111,8 @@ async fn a_drain_ends_with_removal_and_of_a_persistent_one_with_rest(stage: Stag
     let (order, stock) = (service("order"), service("stock"));
     node.register(&order, &registration(r#"{"id": "a", "ttl_seconds": 600}"#)).await.unwrap();
     node.register(&stock, &registration(r#"{"id": "b", "kind": "persistent"}"#)).await.unwrap();
-    node.drain(&instance("order", "a"), 10).await.unwrap();
-    node.drain(&instance("stock", "b"), 10).await.unwrap();
+    node.drain(&instance("order", "a"), 10, &Author::default()).await.unwrap();
+    node.drain(&instance("stock", "b"), 10, &Author::default()).await.unwrap();
     let healthy = Filter { healthy: true, ..Filter::default() };
     let view = node.view(&order).unwrap();
     assert_eq!(lines(&view), ["a passing draining"], "still in the full list");
@@ -123,9 +127,10 @@ async fn a_drain_ends_with_removal_and_of_a_persistent_one_with_rest(stage: Stag
     assert_eq!(view.empty_because, Some(EmptyBecause::Deregistered));
     let rests = || lines(&node.view(&stock).unwrap()) == ["b critical down"];
     stage.within(2, "it is down", rests).await;
-    node.bring_up(&instance("stock", "b")).await.unwrap();
+    node.bring_up(&instance("stock", "b"), &Author::default()).await.unwrap();
     assert_eq!(lines(&node.view(&stock).unwrap()), ["b passing up"]);
-    let too_long = node.drain(&instance("stock", "b"), 3_601).await.unwrap_err();
+    let too_long =
+        node.drain(&instance("stock", "b"), 3_601, &Author::default()).await.unwrap_err();
     assert_eq!(too_long.code(), Code::InvalidRequest);
 }
 
@@ -135,14 +140,14 @@ async fn maintenance_counts_as_critical_until_it_ends() {
     let node = stage.node("n1").await;
     let (order, a) = (service("order"), instance("order", "a"));
     node.register(&order, &plain("a")).await.unwrap();
-    node.maintain(&a, "new disk").await.unwrap();
+    node.maintain(&a, "new disk", &Author::default()).await.unwrap();
     let view = node.view(&order).unwrap();
     assert_eq!(lines(&view), ["a critical down"]);
     assert_eq!(view.instances[0].instance.reason.as_deref(), Some("maintenance: new disk"));
     assert!(view.protected.is_none(), "one that is down on purpose is not missed");
     node.register(&order, &plain("a")).await.unwrap();
     assert_eq!(lines(&node.view(&order).unwrap()), ["a critical down"], "it outlives a restart");
-    node.bring_up(&a).await.unwrap();
+    node.bring_up(&a, &Author::default()).await.unwrap();
     assert_eq!(lines(&node.view(&order).unwrap()), ["a passing up"]);
 }
 
@@ -192,9 +197,13 @@ async fn settings_are_changed_by_whoever_has_read_them_last() {
         Settings::new(raw, Shares::default())
     };
     let zero = settings(r#"{"protect_threshold": 0}"#).unwrap();
-    let first = node.set_settings(&order, &zero, Some(Revision::NEVER)).await.unwrap();
+    let first =
+        node.set_settings(&order, &zero, Some(Revision::NEVER), &Author::default()).await.unwrap();
     let half = settings(r#"{"protect_threshold": 0.5}"#).unwrap();
-    let late = node.set_settings(&order, &half, Some(Revision::NEVER)).await.unwrap_err();
+    let late = node
+        .set_settings(&order, &half, Some(Revision::NEVER), &Author::default())
+        .await
+        .unwrap_err();
     assert!(matches!(late, RegistryError::Changed { found, .. } if found == first.revision));
     assert_eq!(late.code(), Code::RevisionMoved);
     let (known, revision) = node.settings(&order).unwrap();

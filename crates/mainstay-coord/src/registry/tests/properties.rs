@@ -8,6 +8,7 @@ use mainstay_core::Instant;
 use proptest::prelude::*;
 
 use super::stage::{Fault, Faulty, Stage, instance, plain, registration, service};
+use crate::audit::Author;
 use crate::health::Health;
 use crate::health::check::Check;
 use crate::keys::InstanceRef;
@@ -55,16 +56,20 @@ async fn act(stage: &Stage, faulty: &Faulty, nodes: &[Registry; 2], step: Step) 
         Step::Register(node, id) => {
             drop(nodes[node].register(&order, &plain(&id.to_string())).await);
         }
-        Step::Deregister(node, id) => drop(nodes[node].deregister(&at(id)).await),
-        Step::Weigh(node, id, weight) => drop(nodes[node].weigh(&at(id), weight).await),
-        Step::Drain(node, id) => drop(nodes[node].drain(&at(id), 3).await),
-        Step::Maintain(node, id) => drop(nodes[node].maintain(&at(id), "x").await),
+        Step::Deregister(node, id) => drop(nodes[node].deregister(&at(id), None).await),
+        Step::Weigh(node, id, weight) => {
+            drop(nodes[node].weigh(&at(id), weight, &Author::default()).await);
+        }
+        Step::Drain(node, id) => drop(nodes[node].drain(&at(id), 3, &Author::default()).await),
+        Step::Maintain(node, id) => {
+            drop(nodes[node].maintain(&at(id), "x", &Author::default()).await);
+        }
         Step::Beat(node, id) => drop(nodes[node].heartbeat(&at(id)).await),
         Step::Pass(millis) => stage.pass(Duration::from_millis(millis)).await,
         Step::CutAndCompact => {
             faulty.set(Fault::Away);
             stage.settle().await;
-            drop(nodes[1].weigh(&at(0), 99).await);
+            drop(nodes[1].weigh(&at(0), 99, &Author::default()).await);
             let revision = stage.store.status().await.unwrap().revision;
             drop(stage.store.compact(revision).await);
             faulty.set(Fault::None);

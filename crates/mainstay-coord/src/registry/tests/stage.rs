@@ -13,6 +13,8 @@ use mainstay_store::{
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
+use crate::audit::tally::Limits;
+use crate::audit::{Mask, Outbox};
 use crate::clock::HandClock;
 use crate::health::targets::Addresses;
 use crate::keys::{InstanceRef, ServiceRef};
@@ -60,13 +62,19 @@ impl Stage {
         let mut options = Options::new(NodeName::new(name).unwrap());
         options.check_targets = near();
         adjust(&mut options);
-        let registry = Registry::start(store, Arc::new(self.clock.clone()), options);
+        let outbox = self.outbox(Arc::clone(&store));
+        let registry = Registry::start(store, Arc::new(self.clock.clone()), outbox, options);
         let known = || {
             let nodes = registry.nodes().unwrap_or_default();
             nodes.iter().any(|node| node.as_str() == name)
         };
         eventually("the node is ready", known).await;
         registry
+    }
+
+    /// An outbox of `store`.
+    pub(crate) fn outbox(&self, store: Arc<dyn Store>) -> Outbox {
+        Outbox::start(store, Arc::new(self.clock.clone()), Mask::new(b"key"), Limits::default())
     }
 
     /// Lets time pass, in steps that no clock takes for a pause.

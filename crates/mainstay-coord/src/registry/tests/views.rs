@@ -6,6 +6,7 @@ use std::time::Duration;
 use mainstay_store::Revision;
 
 use super::stage::{Stage, instance, lines, plain, registration, service};
+use crate::audit::Author;
 use crate::name::Reporter;
 use crate::registry::{Change, Filter};
 
@@ -42,7 +43,7 @@ async fn a_long_poll_wakes_for_its_service_and_for_no_other() {
     assert!(futures_util::poll!(&mut poll).is_pending());
     stage.pass_seconds(1).await;
     assert!(futures_util::poll!(&mut poll).is_pending(), "another service changed");
-    let second = node.weigh(&instance("order", "a"), 9).await.unwrap();
+    let second = node.weigh(&instance("order", "a"), 9, &Author::default()).await.unwrap();
     stage.pass_seconds(1).await;
     assert_eq!(poll.await.unwrap().revision, second.revision);
     let poll = node.view_after(&order, second.revision, Duration::from_secs(2));
@@ -154,9 +155,9 @@ async fn every_step_is_told_to_whoever_wants_each() {
     let (order, a) = (service("order"), instance("order", "a"));
     let start = node.register(&order, &plain("a")).await.unwrap().revision;
     for weight in 2..5 {
-        node.weigh(&a, weight).await.unwrap();
+        node.weigh(&a, weight, &Author::default()).await.unwrap();
     }
-    node.deregister(&a).await.unwrap();
+    node.deregister(&a, None).await.unwrap();
     let mut changes = node.changes(&order, start).unwrap();
     for weight in 2..5 {
         let (revision, told) = changes.next().await.unwrap();

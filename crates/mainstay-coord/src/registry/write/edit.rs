@@ -1,8 +1,10 @@
 //! Changing and removing one instance.
 
-use mainstay_store::{Batch, Compare, Entry, Get, Op, Put, Revision};
+use mainstay_store::{Batch, Compare, Get, Got, Op, Put, Revision};
+use serde_json::Value;
 
 use super::Written;
+use super::deed::{Before, Deed, shown};
 use crate::keys::{InstanceRef, RegistryArea};
 use crate::patience::Patience;
 use crate::registry::error::RegistryError;
@@ -10,31 +12,39 @@ use crate::registry::instance::{Gone, GoneReason, Instance};
 use crate::registry::shared::Shared;
 
 /// Which instance is to go.
-pub(in crate::registry) struct Removal {
+pub(in crate::registry) struct Removal<'a> {
     pub(in crate::registry) reason: GoneReason,
     /// Only this registration of it.
     pub(in crate::registry) registration: Option<String>,
     /// Only if no other went since.
     pub(in crate::registry) mark: Option<Revision>,
+    /// Who removes it; `None` where it goes by itself, or by time.
+    pub(in crate::registry) by: Option<Deed<'a>>,
 }
 
 impl Shared {
     /// Changes the record of an instance; `change` says `false` when it no longer wants to. Nothing
-    /// is written when the record is as it should be, so doing it again does no harm.
+    /// is written when the record is as it should be, so doing it again does no harm. What is done
+    /// `by` somebody is recorded in the same batch.
     pub(in crate::registry) async fn edit(
         &self,
         at: &InstanceRef,
+        by: Option<Deed<'_>>,
         mut change: impl FnMut(&mut Instance) -> bool,
     ) -> Result<Written, RegistryError> {
+        by.map_or(Ok(()), |deed| self.outbox.admit(deed.author))?;
         let mut patience = Patience::new(self.now(), Patience::FOR_CALLERS);
         // The copy is nearly always right, and spares a read; the compare tells when it is not.
+        // Only a record has to say when it was decided.
         let copied = self.loaded()?.copy.instance(at).map(|(record, at)| (record.clone(), at));
-        let mut found = copied.map(|(record, at)| ((*record).clone(), at));
+        let copied = copied.filter(|_| by.is_none());
+        let mut found = copied
+            .map(|(record, written)| ((*record).clone(), Before { written, read_at: written }));
         loop {
-            let (before, revision) = match found.take() {
+            let (before, ground) = match found.take() {
                 Some(found) => found,
                 None => match self.store.get(Get::new(at.key())).await {
-                    Ok(got) => read_instance(at, got.entry)?,
+                    Ok(got) => read_instance(at, got)?,
                     Err(error) => {
                         patience.bear(&*self.timer, error).await?;
                         continue;
@@ -45,11 +55,15 @@ impl Shared {
             let is_wanted = change(&mut after);
             after.settle(self.timer.unix_millis());
             if !is_wanted || after == before {
-                return self.written(RegistryArea::Instances, revision).await;
+                return self.written(RegistryArea::Instances, ground.written).await;
             }
-            let batch = Batch::new()
-                .when(Compare::unchanged_since(&at.key(), revision))
+            let mut batch = Batch::new()
+                .when(Compare::unchanged_since(&at.key(), ground.written))
                 .then(Put::new(at.key(), after.write()));
+            if let Some(deed) = by {
+                let both = (shown(&before), shown(&after));
+                batch = batch.then(deed.told(self, ("instance", at.to_string()), ground, both));
+            }
             match self.store.apply(batch).await {
                 Ok(applied) if applied.succeeded => {
                     return self.written(RegistryArea::Instances, applied.revision).await;
@@ -65,9 +79,10 @@ impl Shared {
     pub(in crate::registry) async fn remove(
         &self,
         at: &InstanceRef,
-        removal: Removal,
+        removal: Removal<'_>,
     ) -> Result<Option<Written>, RegistryError> {
-        let Removal { reason, mut registration, mark } = removal;
+        let Removal { reason, mut registration, mark, by } = removal;
+        by.map_or(Ok(()), |deed| self.outbox.admit(deed.author))?;
         let mut patience = Patience::new(self.now(), Patience::FOR_CALLERS);
         loop {
             let got = match self.store.get(Get::new(at.key())).await {
@@ -87,6 +102,7 @@ impl Shared {
             };
             let zone = record.as_ref().map(|record| record.zone.clone()).unwrap_or_default();
             // Tried again, it is this registration that goes, and none that came since.
+            let was = record.as_ref().map_or(Value::Null, shown);
             registration = registration.or_else(|| record.map(|record| record.registration));
             let id = at.id.as_str().to_owned();
             let gone = Gone::new(id, zone, reason, self.timer.unix_millis());
@@ -96,8 +112,13 @@ impl Shared {
                 batch = batch.when(Compare::unchanged_since(&at.service.gone(), mark));
             }
             // The mark comes first, so that whoever counts still counts the one that goes.
-            let batch =
+            let mut batch =
                 batch.then(Put::new(at.service.gone(), gone.write())).then(Op::delete(&at.key()));
+            if let Some(deed) = by {
+                let ground = Before { written: entry.mod_revision, read_at: got.revision };
+                let both = (was, Value::Null);
+                batch = batch.then(deed.told(self, ("instance", at.to_string()), ground, both));
+            }
             match self.store.apply(batch).await {
                 Ok(applied) if applied.succeeded => {
                     return self.written(RegistryArea::Instances, applied.revision).await.map(Some);
@@ -117,17 +138,14 @@ impl Shared {
             record.is_late = false;
             true
         };
-        self.edit(at, change).await.map(drop)
+        self.edit(at, None, change).await.map(drop)
     }
 }
 
-fn read_instance(
-    at: &InstanceRef,
-    entry: Option<Entry>,
-) -> Result<(Instance, Revision), RegistryError> {
+fn read_instance(at: &InstanceRef, got: Got) -> Result<(Instance, Before), RegistryError> {
     let missing = || RegistryError::InstanceNotFound { instance: at.clone() };
-    let entry = entry.ok_or_else(missing)?;
+    let entry = got.entry.ok_or_else(missing)?;
     let unreadable = || RegistryError::Unreadable { what: format!("instance {at}") };
     let record = Instance::read(&entry.value).ok_or_else(unreadable)?;
-    Ok((record, entry.mod_revision))
+    Ok((record, Before { written: entry.mod_revision, read_at: got.revision }))
 }

@@ -138,6 +138,6 @@ impl Shared {
             output.clone_into(&mut status.output);
             true
         };
-        self.edit(at, change).await.map(drop)
+        self.edit(at, None, change).await.map(drop)
     }
 }

@@ -1,8 +1,11 @@
 //! Settings of a service, and its end.
 
 use mainstay_store::{Batch, Compare, Get, Op, Put, Revision};
+use serde_json::{Value, json};
 
+use super::deed::{Before, Deed};
 use super::{Written, nothing_in, read_settings, service_name_fits};
+use crate::audit::Author;
 use crate::keys::{RegistryArea, ServiceRef};
 use crate::patience::Patience;
 use crate::registry::service::Settings;
@@ -24,21 +27,26 @@ impl Registry {
         service: &ServiceRef,
         settings: &Settings,
         expected: Option<Revision>,
+        author: &Author,
     ) -> Result<Written, RegistryError> {
         let shared = &*self.shared;
         service_name_fits(&service.name)?;
+        shared.outbox.admit(author)?;
+        let deed = Deed { action: "service:settings", author };
         let mut patience = Patience::new(shared.now(), Patience::FOR_CALLERS);
         loop {
-            let found = match shared.store.get(Get::new(service.settings())).await {
-                Ok(got) => got.entry,
+            let (found, read_at) = match shared.store.get(Get::new(service.settings())).await {
+                Ok(got) => (got.entry, got.revision),
                 Err(error) => {
                     patience.bear(&*shared.timer, error).await?;
                     continue;
                 }
             };
             let at = found.as_ref().map_or(Revision::NEVER, |entry| entry.mod_revision);
-            let before = read_settings(service, found.as_ref())?.unwrap_or_default();
-            let value = settings.raw().clone().over(&before).write();
+            let before = read_settings(service, found.as_ref())?;
+            let was = before.as_ref().map_or(Value::Null, |before| json!(before));
+            let raw = settings.raw().clone().over(&before.unwrap_or_default());
+            let value = raw.write();
             if let Some(entry) = found.filter(|entry| *entry.value == *value) {
                 return shared.written(RegistryArea::Settings, entry.mod_revision).await;
             }
@@ -46,9 +54,12 @@ impl Registry {
                 let service = service.clone();
                 return Err(RegistryError::Changed { service, expected, found: at });
             }
+            let ground = Before { written: at, read_at };
+            let target = ("service", service.to_string());
             let batch = Batch::new()
                 .when(Compare::unchanged_since(&service.settings(), at))
-                .then(Put::new(service.settings(), value));
+                .then(Put::new(service.settings(), value))
+                .then(deed.told(shared, target, ground, (was, json!(raw))));
             match shared.store.apply(batch).await {
                 Ok(applied) if applied.succeeded => {
                     return shared.written(RegistryArea::Settings, applied.revision).await;
@@ -68,28 +79,49 @@ impl Registry {
     /// # Cancel safety
     ///
     /// As [`deregister`](Registry::deregister).
-    pub async fn delete_service(&self, service: &ServiceRef) -> Result<Written, RegistryError> {
+    pub async fn delete_service(
+        &self,
+        service: &ServiceRef,
+        author: &Author,
+    ) -> Result<Written, RegistryError> {
         let shared = &*self.shared;
+        shared.outbox.admit(author)?;
+        let deed = Deed { action: "service:remove", author };
         let mut patience = Patience::new(shared.now(), Patience::FOR_CALLERS);
         loop {
+            let got = match shared.store.get(Get::new(service.settings())).await {
+                Ok(got) => got,
+                Err(error) => {
+                    patience.bear(&*shared.timer, error).await?;
+                    continue;
+                }
+            };
+            let Some(entry) = got.entry else {
+                if patience.is_uncertain() {
+                    return Ok(Written { revision: got.revision });
+                }
+                return Err(RegistryError::ServiceNotFound { service: service.clone() });
+            };
+            let was = read_settings(service, Some(&entry))?;
+            let ground = Before { written: entry.mod_revision, read_at: got.revision };
+            let target = ("service", service.to_string());
             let batch = Batch::new()
                 .when(nothing_in(service.instances()))
-                .when(Compare::present(&service.settings()))
+                .when(Compare::unchanged_since(&service.settings(), entry.mod_revision))
                 .then(Op::delete(&service.settings()))
-                .then(Op::delete(&service.gone()));
+                .then(Op::delete(&service.gone()))
+                .then(deed.told(shared, target, ground, (json!(was), Value::Null)));
             match shared.store.apply(batch).await {
                 Ok(applied) if applied.succeeded => {
                     return shared.written(RegistryArea::Settings, applied.revision).await;
                 }
-                Ok(refused) => {
-                    let instances = shared.count(service).await?;
-                    let service = service.clone();
-                    return match instances {
-                        0 if patience.is_uncertain() => Ok(Written { revision: refused.revision }),
-                        0 => Err(RegistryError::ServiceNotFound { service }),
-                        _ => Err(RegistryError::ServiceInUse { service, instances }),
-                    };
-                }
+                Ok(_refused) => match shared.count(service).await? {
+                    0 => {}
+                    instances => {
+                        let service = service.clone();
+                        return Err(RegistryError::ServiceInUse { service, instances });
+                    }
+                },
                 Err(error) => patience.bear(&*shared.timer, error).await?,
             }
         }

@@ -7,6 +7,7 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use mainstay_coord::InstanceRef;
+use mainstay_coord::audit::Author;
 use mainstay_coord::health::Health;
 use mainstay_coord::name::Reporter;
 use mainstay_coord::registry::{
@@ -19,7 +20,8 @@ use serde_json::{Value, json};
 use super::{instance, named, service};
 use crate::cluster::Cluster;
 use crate::control::answer::{Answer, Asked, Document, Refused, default_namespace, if_match};
-use crate::control::events::{Changed, reason};
+use crate::control::author::By;
+use crate::control::events::Changed;
 
 type ServicePath = Path<(String, String)>;
 type InstancePath = Path<(String, String, String)>;
@@ -37,6 +39,7 @@ pub(super) async fn settings(
     State(cluster): State<Arc<Cluster>>,
     Path(path): ServicePath,
     Asked(how): Asked<How>,
+    By(author): By,
     headers: HeaderMap,
     Document(raw): Document<RawSettings>,
 ) -> Answer {
@@ -55,8 +58,8 @@ pub(super) async fn settings(
         }
         return Ok(Json(json!({ "settings": settings.raw(), "dry_run": true })));
     }
-    let written = cluster.registry.set_settings(&service, &settings, expected).await?;
-    noted("service.settings", &service, json!(settings.raw()), None);
+    let written = cluster.registry.set_settings(&service, &settings, expected, &author).await?;
+    noted("service.settings", &service, json!(settings.raw()), &author);
     Ok(Json(json!({ "revision": written.revision.get() })))
 }
 
@@ -64,11 +67,11 @@ pub(super) async fn settings(
 pub(super) async fn delete(
     State(cluster): State<Arc<Cluster>>,
     Path(path): ServicePath,
-    headers: HeaderMap,
+    By(author): By,
 ) -> Answer {
-    let (service, why) = (service(path)?, reason(None, &headers)?);
-    let written = cluster.registry.delete_service(&service).await?;
-    noted("service.remove", &service, Value::Null, why.as_deref());
+    let service = service(path)?;
+    let written = cluster.registry.delete_service(&service, &author).await?;
+    noted("service.remove", &service, Value::Null, &author);
     Ok(Json(json!({ "revision": written.revision.get() })))
 }
 
@@ -106,8 +109,9 @@ pub(super) async fn register(
 pub(super) async fn deregister(
     State(cluster): State<Arc<Cluster>>,
     Path(path): InstancePath,
+    By(author): By,
 ) -> Answer {
-    let written = cluster.registry.deregister(&instance(path)?).await?;
+    let written = cluster.registry.deregister(&instance(path)?, Some(&author)).await?;
     Ok(Json(json!({ "revision": written.revision.get() })))
 }
 
@@ -176,11 +180,12 @@ impl Default for Drain {
 pub(super) async fn drain(
     State(cluster): State<Arc<Cluster>>,
     Path(path): InstancePath,
+    By(author): By,
     Document(Drain { seconds }): Document<Drain>,
 ) -> Answer {
     let at = instance(path)?;
-    let written = cluster.registry.drain(&at, seconds).await?;
-    noted("instance.drain", &at, json!({ "seconds": seconds }), None);
+    let written = cluster.registry.drain(&at, seconds, &author).await?;
+    noted("instance.drain", &at, json!({ "seconds": seconds }), &author);
     Ok(Json(json!({ "revision": written.revision.get() })))
 }
 
@@ -188,10 +193,11 @@ pub(super) async fn drain(
 pub(super) async fn undrain(
     State(cluster): State<Arc<Cluster>>,
     Path(path): InstancePath,
+    By(author): By,
 ) -> Answer {
     let at = instance(path)?;
-    let written = cluster.registry.bring_up(&at).await?;
-    noted("instance.enable", &at, Value::Null, None);
+    let written = cluster.registry.bring_up(&at, &author).await?;
+    noted("instance.enable", &at, Value::Null, &author);
     Ok(Json(json!({ "revision": written.revision.get() })))
 }
 
@@ -208,15 +214,16 @@ pub(super) struct Maintenance {
 pub(super) async fn maintenance(
     State(cluster): State<Arc<Cluster>>,
     Path(path): InstancePath,
+    by: By,
     Document(Maintenance { enable, reason }): Document<Maintenance>,
 ) -> Answer {
-    let at = instance(path)?;
+    let (at, author) = (instance(path)?, by.because(Some(reason.clone()))?);
     let written = if enable {
-        cluster.registry.maintain(&at, &reason).await?
+        cluster.registry.maintain(&at, &reason, &author).await?
     } else {
-        cluster.registry.bring_up(&at).await?
+        cluster.registry.bring_up(&at, &author).await?
     };
-    noted("instance.maintenance", &at, json!({ "enabled": enable }), Some(&reason));
+    noted("instance.maintenance", &at, json!({ "enabled": enable }), &author);
     Ok(Json(json!({ "revision": written.revision.get() })))
 }
 
@@ -231,11 +238,12 @@ pub(super) struct Weight {
 pub(super) async fn weight(
     State(cluster): State<Arc<Cluster>>,
     Path(path): InstancePath,
+    By(author): By,
     Document(Weight { weight }): Document<Weight>,
 ) -> Answer {
     let at = instance(path)?;
-    let written = cluster.registry.weigh(&at, weight).await?;
-    noted("instance.weight", &at, json!({ "weight": weight }), None);
+    let written = cluster.registry.weigh(&at, weight, &author).await?;
+    noted("instance.weight", &at, json!({ "weight": weight }), &author);
     Ok(Json(json!({ "revision": written.revision.get() })))
 }
 
@@ -287,8 +295,9 @@ pub(super) async fn observe(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Notes a change that a person makes. What was before stands in the store's history.
-fn noted(what: &'static str, subject: &impl ToString, after: Value, reason: Option<&str>) {
+/// Logs a change that a person makes. What was before stands in its audit record.
+fn noted(what: &'static str, subject: &impl ToString, after: Value, author: &Author) {
+    let reason = author.reason.as_deref();
     let (subject, before, after) = (&*subject.to_string(), &Value::Null, &after);
     Changed { what, subject, before, after, reason }.emit();
 }

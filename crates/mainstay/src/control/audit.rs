@@ -1,0 +1,68 @@
+//! The audit outbox over HTTP: who did what, newest first.
+
+use std::sync::Arc;
+
+use axum::extract::{Path, State};
+use axum::routing::get;
+use axum::{Json, Router};
+use mainstay_coord::audit::{AuditError, Filter, Outcome};
+use mainstay_coord::moment::Moment;
+use serde::Deserialize;
+use serde_json::json;
+
+use super::answer::{Answer, Asked, Refused};
+use crate::cluster::Cluster;
+use crate::report::causes;
+
+/// Records of one page, unless others are asked for.
+const PAGE: usize = 100;
+
+/// The calls.
+pub(super) fn calls() -> Router<Arc<Cluster>> {
+    Router::new().route("/audit", get(search)).route("/audit/{id}", get(show))
+}
+
+/// Which records.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Which {
+    /// A principal.
+    actor: Option<String>,
+    /// An action, or the beginning of some: `switch:*`.
+    action: Option<String>,
+    /// An object: `kind/namespace/name`, or without the kind.
+    object: Option<String>,
+    outcome: Option<Outcome>,
+    /// The address it came from.
+    source: Option<String>,
+    /// Words that stand in it, in any case.
+    q: Option<String>,
+    /// From this moment on.
+    from: Option<Moment>,
+    /// Up to this moment.
+    to: Option<Moment>,
+    limit: Option<usize>,
+    cursor: Option<String>,
+}
+
+/// `GET /audit`
+async fn search(State(cluster): State<Arc<Cluster>>, Asked(which): Asked<Which>) -> Answer {
+    let Which { actor, action, object, outcome, source, q, from, to, limit, cursor } = which;
+    let filter = Filter { actor, action, target: object, outcome, source, words: q, from, to };
+    let page = cluster.outbox.list(&filter, cursor.as_deref(), limit.unwrap_or(PAGE)).await?;
+    Ok(Json(json!(page)))
+}
+
+/// `GET /audit/{id}`
+async fn show(State(cluster): State<Arc<Cluster>>, Path(id): Path<String>) -> Answer {
+    match cluster.outbox.get(&id).await? {
+        Some(listed) => Ok(Json(json!(listed))),
+        None => Err(Refused::missing("audit record", &id)),
+    }
+}
+
+impl From<AuditError> for Refused {
+    fn from(error: AuditError) -> Self {
+        Self::new(error.code(), causes(&error)).with_effect(error.effect())
+    }
+}

@@ -1,0 +1,98 @@
+//! Who asks for a change, and why: what audit records say of it.
+
+use std::net::SocketAddr;
+
+use axum::extract::{ConnectInfo, FromRequestParts};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, header};
+use mainstay_coord::audit::{Actor, Author};
+use mainstay_core::problem::Code;
+
+use super::answer::Refused;
+use super::consul;
+use super::events::reason;
+
+/// Who acts, until the control plane knows principals: whoever has its token.
+const OPERATOR: &str = "operator";
+
+/// Longest name of a request that is kept.
+const CORRELATION_BYTES_MAX: usize = 128;
+
+/// Who asks for a change. The reason is that of `Mainstay-Reason`, if there is one.
+#[derive(Clone, Debug)]
+pub(super) struct By(pub(super) Author);
+
+impl By {
+    /// The author, whose reason stands in the document, or else was sent as a field.
+    ///
+    /// # Errors
+    ///
+    /// `reason-required` when it has fewer than 3 or more than 500 characters.
+    pub(super) fn because(self, document: Option<String>) -> Result<Author, Refused> {
+        let Self(author) = self;
+        match reason(document, &HeaderMap::new())? {
+            Some(reason) => Ok(author.because(reason)),
+            None => Ok(author),
+        }
+    }
+}
+
+/// The author, who must say why.
+///
+/// # Errors
+///
+/// `reason-required` without a reason.
+pub(super) fn needed(author: Author) -> Result<Author, Refused> {
+    if author.reason.is_some() {
+        return Ok(author);
+    }
+    let detail = "this change needs a reason of 3 to 500 characters";
+    Err(Refused::new(Code::ReasonRequired, detail))
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for By {
+    type Rejection = Refused;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Refused> {
+        let address = parts.extensions.get::<ConnectInfo<SocketAddr>>();
+        let actor = Actor {
+            principal: OPERATOR.to_owned(),
+            kind: "user".to_owned(),
+            via: via(parts).to_owned(),
+            address: address.map(|ConnectInfo(address)| address.ip().to_string()),
+            roles: vec!["admin".to_owned()],
+            ..Actor::default()
+        };
+        let headers = &parts.headers;
+        let mut author = Author::new(actor);
+        author.reason = reason(None, headers)?;
+        author.trace_id = field(headers, "traceparent").and_then(trace_id);
+        author.correlation =
+            field(headers, "idempotency-key").or_else(|| field(headers, "x-request-id"));
+        Ok(Self(author))
+    }
+}
+
+/// Through which door a request came.
+fn via(parts: &Parts) -> &'static str {
+    let agent = parts.headers.get(header::USER_AGENT).and_then(|agent| agent.to_str().ok());
+    if consul::is_its(parts.uri.path()) {
+        "consul"
+    } else if agent.is_some_and(|agent| agent.starts_with("mainstay/")) {
+        "cli"
+    } else {
+        "api"
+    }
+}
+
+fn field(headers: &HeaderMap, name: &str) -> Option<String> {
+    let text = headers.get(name)?.to_str().ok()?;
+    (1..=CORRELATION_BYTES_MAX).contains(&text.len()).then(|| text.to_owned())
+}
+
+/// The trace of a `traceparent` (W3C Trace Context, 3.2).
+fn trace_id(parent: String) -> Option<String> {
+    let id = parent.split('-').nth(1)?;
+    let is_one = id.len() == 32 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+    is_one.then(|| id.to_owned())
+}
