@@ -10,6 +10,8 @@ use http::Version;
 use http_body::Body;
 use tokio::runtime::{Builder, LocalOptions};
 
+mod same_decisions;
+
 use super::*;
 use crate::access_log::{AccessLog, Format};
 use crate::body::OutBody;
@@ -42,7 +44,11 @@ fn gateway_that(upstream: SocketAddr, rules: &str) -> (Arc<Gateway>, mpsc::Recei
         "[upstream.shop]\ninstances = ['{upstream}']\n[route.all]\n{rules}"
     ))
     .expect("well-formed");
-    let plane = Plane::resolve(raw).expect("legal");
+    logging(Plane::resolve(raw).expect("legal"))
+}
+
+/// A gateway that serves by `plane`, and its log.
+fn logging(plane: Plane) -> (Arc<Gateway>, mpsc::Receiver<String>) {
     let mut parts = Parts::new(Metrics::new());
     let (lines, log) = mpsc::channel();
     let metrics = Arc::clone(&parts.metrics);
@@ -64,6 +70,13 @@ fn http2(headers: &[(&'static str, &'static str)]) -> Request<InBody> {
 fn caller() -> ConnInfo {
     let address = SocketAddr::from(([192, 0, 2, 7], 4_000));
     ConnInfo { peer: address, local: address, tls: None }
+}
+
+/// Runs `test` on a clock that stands still unless everybody waits for it.
+fn paused<T>(test: impl Future<Output = T>) -> T {
+    let mut runtime = Builder::new_current_thread();
+    let runtime = runtime.enable_all().start_paused(true);
+    runtime.build_local(LocalOptions::default()).unwrap().block_on(test)
 }
 
 /// Runs `test` the way a worker runs: one thread, local tasks.
