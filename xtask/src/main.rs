@@ -1,4 +1,4 @@
-//! Automation of this repository: `cargo xtask ci | tidy | docs [--check] | bench NAME | prove calls`.
+//! Automation of this repository: `cargo xtask ci | tidy | models | docs [--check] | bench NAME | prove calls`.
 //!
 //! No dependencies, so that it builds in a second on a machine that has nothing yet. Anything that
 //! needs the program itself (the reference pages) is asked of the program.
@@ -20,6 +20,7 @@ const USAGE: &str = "\
 cargo xtask TASK
   ci              everything a change must pass
   tidy            crate edges, purity, lengths
+  models          every order in which threads can meet at what workers share, tried by loom
   docs [--check]  writes docs/reference, or fails when it is stale
   bench NAME …    runs bench/NAME/run
   prove calls [--record]
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
     let outcome = match arguments.as_slice() {
         ["ci"] => ci(),
         ["tidy"] => tidy::run(&root()),
+        ["models"] => models(),
         ["docs"] => docs::run(&root(), docs::Mode::Write),
         ["docs", "--check"] => docs::run(&root(), docs::Mode::Check),
         ["bench", name, rest @ ..] => bench(name, rest),
@@ -64,7 +66,19 @@ fn ci() -> Outcome {
     docs::run(&root(), docs::Mode::Check)?;
     let doc = ["doc", "--workspace", "--no-deps", "--document-private-items", "--locked"];
     cargo(&doc, &[("RUSTDOCFLAGS", "-D warnings")])?;
-    cargo(&["test", "--workspace", "--locked"], &[])
+    cargo(&["test", "--workspace", "--locked"], &[])?;
+    models()
+}
+
+/// Tries the orders in which a thread is interrupted at most three times: all of them would take
+/// hours, and what is found later is rare (M. Musuvathi, S. Qadeer: Iterative Context Bounding for
+/// Systematic Testing of Multithreaded Programs, PLDI 2007). In a folder of its own, since the flag
+/// makes every crate another one.
+fn models() -> Outcome {
+    let variables = [("RUSTFLAGS", "--cfg mainstay_loom"), ("LOOM_MAX_PREEMPTIONS", "3")];
+    let test = ["test", "-p", "mainstay-call", "--locked", "--target-dir", "target/models"];
+    cargo(&[&test[..], &["--lib", "modelled"]].concat(), &variables)?;
+    cargo(&[&test[..], &["--test", "loom_circuit"]].concat(), &variables)
 }
 
 fn cargo(arguments: &[&str], variables: &[(&str, &str)]) -> Outcome {

@@ -14,12 +14,11 @@ use mainstay_resilience::circuit::{
 use crate::clock::MonotonicClock;
 use crate::error::{Figures, Refusal};
 use crate::observe::Observer;
+use crate::sync::Mutex;
 
 mod beside;
-mod sync;
 
 use self::beside::Beside;
-use self::sync::Mutex;
 
 /// What a circuit guards.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -355,7 +354,7 @@ mod modelled {
     #[test]
     fn a_call_dropped_while_another_is_admitted_gives_its_probe_back() {
         loom::model(|| {
-            let start = Instant::from_nanos(1);
+            let start = MonotonicClock.now(); // A dropped call gives its probe back at that clock's time.
             let raw = RawCircuit { probes: Some(1), ..RawCircuit::default() };
             let policy = Arc::new(CircuitPolicy::try_from(raw).unwrap());
             let key = CircuitKey { policy: "p".into(), subject: "s".into() };

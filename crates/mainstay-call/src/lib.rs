@@ -20,6 +20,7 @@ pub mod replay;
 pub mod resolve;
 pub mod stage;
 pub mod stale;
+mod sync;
 mod timer;
 pub mod transport;
 pub mod watched;

@@ -1,4 +1,5 @@
-//! Every order in which threads can meet at a shared circuit, tried by loom:
+//! The orders in which threads can meet at a shared circuit, tried by loom: `cargo xtask models`.
+//! Without a bound on how often a thread is interrupted:
 //!
 //! ```text
 //! RUSTFLAGS="--cfg mainstay_loom" cargo test -p mainstay-call --release --test loom_circuit

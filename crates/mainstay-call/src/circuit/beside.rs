@@ -14,7 +14,7 @@ use std::time::Duration;
 use mainstay_core::Instant;
 use mainstay_resilience::circuit::{Aside, Quiet};
 
-use super::sync::{AtomicU64, Mutex, Ordering, SHARDS, shard};
+use crate::sync::{AtomicU64, Mutex, Ordering, SHARDS, shard};
 
 /// The shards, and the word that says whether they are open.
 #[derive(Debug)]

@@ -9,15 +9,14 @@
 //! A thread that still holds the old bucket finds the seal and asks the new one.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
 use mainstay_core::Instant;
 use mainstay_resilience::limit::{
     Cost, Denied, Kind, LimitPolicy, Mode, QuotaLeft, Rate, Tally, Usage, gcra,
 };
-use parking_lot::Mutex;
+
+use crate::sync::{ArcSwap, AtomicU64, Mutex, Ordering};
 
 /// A bucket that any number of threads ask.
 #[derive(Debug)]
@@ -238,5 +237,88 @@ impl State {
         let rate = Rate::new(quota, burst.get());
         let (cost, mode) = (policy.cost, policy.mode);
         Some(Self { rate, cost, mode, life, tat: AtomicU64::new(tat) })
+    }
+}
+
+#[cfg(all(test, mainstay_loom))]
+mod modelled {
+    use loom::thread;
+    use mainstay_resilience::limit::RawLimit;
+
+    use super::*;
+
+    const NOW: Instant = Instant::from_nanos(1);
+
+    fn policy(max: u32) -> LimitPolicy {
+        let raw = RawLimit { max: Some(max), window_seconds: Some(3_600.0), ..RawLimit::default() };
+        LimitPolicy::try_from(raw).unwrap()
+    }
+
+    fn bucket(max: u32) -> Arc<Bucket> {
+        Arc::new(Bucket::new(&policy(max)).unwrap())
+    }
+
+    /// Asks once; what was taken, if the call may go.
+    fn ask(bucket: &Bucket) -> Option<Spent> {
+        match bucket.ask(NOW) {
+            Verdict::Granted { spent, .. } => spent,
+            Verdict::Denied(_) | Verdict::CostExceedsQuota { .. } => None,
+        }
+    }
+
+    /// Runs `theirs` on a thread of its own while `mine` runs on this one.
+    fn together<R: Send + 'static>(
+        bucket: &Arc<Bucket>,
+        theirs: impl FnOnce(&Bucket) -> R + Send + 'static,
+        mine: impl FnOnce(&Bucket),
+    ) -> R {
+        let shared = Arc::clone(bucket);
+        let other = thread::spawn(move || theirs(&shared));
+        mine(bucket);
+        other.join().unwrap()
+    }
+
+    #[test]
+    fn every_unit_is_granted_once() {
+        loom::model(|| {
+            let bucket = bucket(2);
+            let others = [(); 2].map(|()| {
+                let shared = Arc::clone(&bucket);
+                thread::spawn(move || ask(&shared).is_some())
+            });
+            let mine = ask(&bucket).is_some();
+            let granted = others.into_iter().map(|other| other.join().unwrap());
+            assert_eq!(granted.chain([mine]).filter(|granted| *granted).count(), 2);
+        });
+    }
+
+    /// A larger bucket is given what was left in the smaller one, and fills from there.
+    #[test]
+    fn a_change_of_policy_grants_nothing_twice() {
+        loom::model(|| {
+            let bucket = bucket(2);
+            let taken = together(
+                &bucket,
+                |bucket| (0..2).filter(|_| ask(bucket).is_some()).count(),
+                |bucket| assert!(bucket.set_policy(NOW, &policy(3))),
+            );
+            assert_eq!(taken, 2);
+            assert!(ask(&bucket).is_none());
+        });
+    }
+
+    #[test]
+    fn what_is_given_back_while_the_policy_changes_is_not_given_twice() {
+        loom::model(|| {
+            let bucket = bucket(2);
+            let spent = ask(&bucket).unwrap();
+            together(
+                &bucket,
+                |bucket| bucket.refund(NOW, spent),
+                |bucket| assert!(bucket.set_policy(NOW, &policy(3))),
+            );
+            let granted = (0..3).filter(|_| ask(&bucket).is_some()).count();
+            assert!((1..=2).contains(&granted), "{granted}");
+        });
     }
 }
