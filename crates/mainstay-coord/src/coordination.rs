@@ -4,8 +4,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use mainstay_core::Instant;
-use mainstay_store::{Batch, Compare, Get, Put, Revision, Store};
+use mainstay_store::{Batch, Compare, Get, Put, Store};
 use parking_lot::Mutex;
 
 use crate::clock::Timer;
@@ -32,11 +33,23 @@ struct Shared {
 }
 
 /// What is added to create revisions, as this node last read it.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Fence {
     pub(crate) base: u64,
-    /// When it was written; a batch that relies on it compares this.
-    pub(crate) revision: Revision,
+    /// As it is written; nothing is as good as 0.
+    written: Option<Bytes>,
+}
+
+impl Fence {
+    /// Holds as long as this is added. It compares what is written, and not when that was: the
+    /// revisions of a store can begin anew, and then the same one means something else.
+    pub(crate) fn guard(&self) -> Compare {
+        let key = keys::fence_base();
+        match &self.written {
+            None => Compare::missing(&key),
+            Some(written) => Compare::value(&key, written.clone()),
+        }
+    }
 }
 
 impl Coordination {
@@ -84,26 +97,31 @@ impl Coordination {
     ///
     /// # Errors
     ///
-    /// What the store said; [`Error::OutcomeUnknown`](mainstay_store::Error::OutcomeUnknown) is
-    /// resolved by reading, so it is never among it.
+    /// What the store said for 5 s; [`Error::Busy`](mainstay_store::Error::Busy) when others wrote
+    /// it all the while.
     ///
     /// # Cancel safety
     ///
     /// Whether it happens is open; calling again does no harm.
     pub async fn raise_fence_base(&self, base: u64) -> Result<u64, mainstay_store::Error> {
-        let key = keys::fence_base();
         let mut patience = Patience::new(self.now(), Patience::FOR_CALLERS);
         loop {
-            let known = self.read_fence().await?;
-            if base <= known.base {
-                return Ok(known.base);
-            }
-            let batch = Batch::new()
-                .when(Compare::unchanged_since(&key, known.revision))
-                .then(Put::new(key.clone(), base.to_string()));
-            if let Err(error) = self.store().apply(batch).await {
-                patience.bear(&*self.shared.timer, error).await?;
-            }
+            let known = match self.read_fence().await {
+                Ok(known) if base <= known.base => return Ok(known.base),
+                Ok(known) => known,
+                Err(error) => {
+                    self.bear(&mut patience, error).await?;
+                    continue;
+                }
+            };
+            let put = Put::new(keys::fence_base(), base.to_string());
+            let batch = Batch::new().when(known.guard()).then(put);
+            let error = match self.store().apply(batch).await {
+                Ok(applied) if applied.succeeded => continue,
+                Ok(_beaten) => mainstay_store::Error::Busy { retry_after: Duration::ZERO },
+                Err(error) => error,
+            };
+            self.bear(&mut patience, error).await?;
         }
     }
 
@@ -127,12 +145,23 @@ impl Coordination {
         &self.shared.losses
     }
 
-    /// The base of tokens as last read.
-    pub(crate) fn fence(&self) -> Fence {
-        *self.shared.fence.lock()
+    /// Bears `error` as `patience` does, but not once this process shuts down: what it would have
+    /// put away then ends with its session.
+    pub(crate) async fn bear(
+        &self,
+        patience: &mut Patience,
+        error: mainstay_store::Error,
+    ) -> Result<(), mainstay_store::Error> {
+        patience.bear_unless(self.tasks().stop(), self.timer(), error).await
     }
 
-    /// Reads the base of tokens.
+    /// The base of tokens as last read.
+    pub(crate) fn fence(&self) -> Fence {
+        self.shared.fence.lock().clone()
+    }
+
+    /// Reads the base of tokens. What was read last is what is known: should answers cross, the
+    /// next batch that relies on the older one fails, and it is read again.
     pub(crate) async fn read_fence(&self) -> Result<Fence, mainstay_store::Error> {
         let entry = self.store().get(Get::new(keys::fence_base())).await?.entry;
         let fence = match entry {
@@ -143,19 +172,54 @@ impl Coordination {
                     let why = format!("`{}` holds no number", entry.key);
                     mainstay_store::Error::Unavailable { why }
                 })?;
-                Fence { base, revision: entry.mod_revision }
+                Fence { base, written: Some(entry.value) }
             }
         };
-        let mut known = self.shared.fence.lock();
-        if known.revision < fence.revision {
-            *known = fence;
-        }
-        Ok(*known)
+        self.shared.fence.lock().clone_from(&fence);
+        Ok(fence)
     }
 }
 
 impl fmt::Debug for Coordination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Coordination").field("fence", &self.fence()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mainstay_core::ManualClock;
+    use mainstay_store::Memory;
+
+    use super::*;
+    use crate::clock::HandClock;
+    use crate::lock::{Request, Wait};
+    use crate::name::{LockName, Namespace, OwnerName};
+    use crate::session::Owner;
+
+    #[tokio::test]
+    async fn a_store_whose_revisions_began_anew_is_taken_as_it_is() {
+        let store = Arc::new(Memory::new(ManualClock::default()));
+        let ground = Coordination::new(store, Arc::new(HandClock::default()));
+        // What was known of the store before: another base, written at a revision far ahead.
+        let before = Fence { base: 7_000, written: Some(Bytes::from_static(b"7000")) };
+        *ground.shared.fence.lock() = before.clone();
+        let name = OwnerName::new("o").unwrap();
+        let owner = Owner::new(name.clone(), 1, name);
+        let session = ground.sessions().start(owner, Duration::from_secs(15)).await.unwrap();
+        let request = || {
+            let (namespace, name) = (Namespace::new("shop").unwrap(), LockName::new("a").unwrap());
+            Request::exclusive(namespace, name).wait(Wait::Try)
+        };
+        let held = session.acquire(request()).await.unwrap();
+        assert!(held.token().get() < 7_000, "this store adds nothing");
+        held.release().await.unwrap();
+
+        *ground.shared.fence.lock() = before;
+        assert_eq!(ground.raise_fence_base(9_000).await.unwrap(), 9_000);
+        assert_eq!(ground.raise_fence_base(8_000).await.unwrap(), 9_000);
+        let held = session.acquire(request()).await.unwrap();
+        assert!(9_000 < held.token().get());
+        held.release().await.unwrap();
     }
 }

@@ -22,6 +22,8 @@ pub enum Duty {
     Timers,
     /// Revisions that are too old.
     Sweep,
+    /// Notes of locks that nobody uses.
+    Locks,
 }
 
 impl Duty {
@@ -30,6 +32,7 @@ impl Duty {
         match self {
             Self::Timers => "switch-timers",
             Self::Sweep => "rules-sweep",
+            Self::Locks => "lock-sweep",
         }
     }
 }

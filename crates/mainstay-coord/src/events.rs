@@ -15,6 +15,7 @@ use mainstay_store::LeaseId;
 
 use crate::figures::Figures;
 use crate::keys::Place;
+use crate::lock::LockError;
 
 /// A request for a lock, semaphore or election has ended.
 #[derive(Debug)]
@@ -132,6 +133,33 @@ impl SessionLost {
     pub(crate) fn emit(self) {
         let Self { session, loss } = self;
         tracing::warn!(%session, reason = %loss, "session lost");
+    }
+}
+
+/// Notes of how locks were held were removed, or the delays of vanished holders begun.
+#[derive(Debug)]
+pub(crate) struct NotesSwept {
+    pub(crate) notes: usize,
+    pub(crate) delays: usize,
+}
+
+impl NotesSwept {
+    pub(crate) fn emit(self) {
+        let Self { notes, delays } = self;
+        tracing::info!(notes, delays, "notes of unused locks removed");
+    }
+}
+
+/// Notes of locks could not be swept; it is tried again.
+#[derive(Debug)]
+pub(crate) struct SweepFailed<'a> {
+    pub(crate) error: &'a LockError,
+}
+
+impl SweepFailed<'_> {
+    pub(crate) fn emit(self) {
+        let error: &(dyn std::error::Error + 'static) = self.error;
+        tracing::warn!(error, "notes of unused locks not removed");
     }
 }
 

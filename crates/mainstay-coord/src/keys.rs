@@ -5,7 +5,7 @@
 //! | `meta/fence_base` | added to every fencing token | – |
 //! | `ses/<session>` | who the session belongs to | the session |
 //! | `lock/<ns>/<name>/q/<slot>` | place in the queue of a lock | the session, or a transaction |
-//! | `lock/<ns>/<name>/last` | how the lock was last held | – |
+//! | `lock/<ns>/<name>/last` | how the lock was last held | sweeping |
 //! | `lock/<ns>/<name>/delay` | nobody is granted the lock while this is there | its own lease |
 //! | `sem/…`, `elect/…`, `duty/…` | the same for semaphores, elections, duties of nodes | |
 //! | `node/<node>` | a process of Mainstay: address, started, roles | 10 s after it vanished |
@@ -52,7 +52,7 @@ pub use consul::{
     ConsulSessionId, PairName, consul_lives, consul_pair_name, consul_pairs, consul_session,
     consul_sessions,
 };
-pub use queue::{Area, Place, Slot, area, parse_session, parse_slot};
+pub use queue::{Area, Place, Slot, area, parse_last, parse_session, parse_slot};
 pub use registry::{InstanceRef, RegistryArea, RegistryKey, ServiceRef, node, parse_registry};
 pub use rules::{RuleKind, RuleRef, plans_beside};
 

@@ -29,6 +29,7 @@
 
 mod acquire;
 mod bound;
+mod delay;
 mod desk;
 mod doors;
 mod enter;
@@ -38,6 +39,7 @@ pub mod line;
 mod losses;
 mod record;
 mod request;
+mod sweep;
 
 pub use bound::{Bound, BoundPage, BoundPlace};
 pub use doors::{LockStatus, Locks, PlacePage};
@@ -49,9 +51,11 @@ pub use losses::{Following, Holdings, News};
 pub use record::{Past, Reason, Token};
 pub(crate) use request::checked_value;
 pub use request::{Grant, Released, Request, Wait, Want};
+pub use sweep::Swept;
 
-/// Requests a place remembers. A caller repeats a request within seconds; that it changes the same
-/// place 64 times meanwhile takes a fault of its own. 64 ids of 64 bytes are 4 KiB.
+/// Requests a place remembers, and as many releases. A caller repeats a request within seconds; that
+/// it changes the same place 64 times meanwhile takes a fault of its own. 64 ids of 64 bytes are
+/// 4 KiB.
 pub const RECENT_MAX: usize = 64;
 
 /// How often one session may hold one lock at once.
@@ -59,7 +63,7 @@ pub const COUNT_MAX: u32 = 65_535;
 
 /// Most places of one queue: a semaphore can have that many holders. Who comes when it is longer
 /// is refused.
-pub const QUEUE_MAX: u64 = 10_000;
+pub const QUEUE_MAX: usize = 10_000;
 
 /// Longest wait after a holder has vanished.
 pub const LOCK_DELAY_MAX: std::time::Duration = std::time::Duration::from_mins(1);

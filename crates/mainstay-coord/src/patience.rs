@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use mainstay_core::Instant;
 use mainstay_store::{Error, Retry};
+use tokio_util::sync::CancellationToken;
 
 use crate::clock::Timer;
 
@@ -49,19 +50,44 @@ impl Patience {
     ///
     /// Safe.
     pub(crate) async fn bear(&mut self, timer: &dyn Timer, error: Error) -> Result<(), Error> {
+        let next = self.next(timer.now(), error)?;
+        timer.sleep_until(next).await;
+        Ok(())
+    }
+
+    /// Waits likewise, but not once `stop` says so: at shutdown nobody waits for a store that is
+    /// away.
+    pub(crate) async fn bear_unless(
+        &mut self,
+        stop: &CancellationToken,
+        timer: &dyn Timer,
+        error: Error,
+    ) -> Result<(), Error> {
+        let next = self.next(timer.now(), error.clone())?;
+        match stop.run_until_cancelled(timer.sleep_until(next)).await {
+            Some(()) => Ok(()),
+            None => Err(self.told(error)),
+        }
+    }
+
+    /// When to try again after `error`.
+    fn next(&mut self, now: Instant, error: Error) -> Result<Instant, Error> {
         self.uncertain |= matches!(error, Error::OutcomeUnknown);
         let can_help = match error.retry() {
             Retry::Yes => !matches!(error, Error::Closed),
             Retry::AfterResolving => true,
             Retry::AfterListing | Retry::No => false,
         };
-        let now = timer.now();
         if !can_help || self.until <= now {
-            return Err(if self.uncertain { Error::OutcomeUnknown } else { error });
+            return Err(self.told(error));
         }
         let pause = error.retry_after().map_or(self.pause, |asked| asked.max(self.pause));
         self.pause = (self.pause * 2).min(Duration::from_secs(1));
-        timer.sleep_until(now.plus(pause).min(self.until)).await;
-        Ok(())
+        Ok(now.plus(pause).min(self.until))
+    }
+
+    /// What whoever asked is told in the end.
+    fn told(&self, error: Error) -> Error {
+        if self.uncertain { Error::OutcomeUnknown } else { error }
     }
 }

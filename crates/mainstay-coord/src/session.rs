@@ -47,8 +47,8 @@ pub const TTL_MIN: Duration = Duration::from_secs(2);
 /// transaction.
 pub const TTL_MAX: Duration = Duration::from_hours(1);
 
-/// What only the opener of a session knows.
-#[derive(Clone, PartialEq, Eq)]
+/// What only the opener of a session knows. It cannot be compared, but by whoever holds its digest.
+#[derive(Clone)]
 pub struct Secret(String);
 
 impl Secret {
@@ -208,9 +208,8 @@ impl Sessions {
         credential: &Credential,
     ) -> Result<Entry, SessionError> {
         let entry = self.entry(credential.session).await?;
-        if record::read(credential.session, &entry)?.secret_sha256
-            != record::digest(&credential.secret)
-        {
+        let record = record::read(credential.session, &entry)?;
+        if !record.was_opened_with(&credential.secret) {
             return Err(SessionError::SecretWrong { session: credential.session });
         }
         Ok(entry)
@@ -242,7 +241,7 @@ impl Sessions {
                 Err(SessionError::Store(error)) => error,
                 Err(error) => return Err(error),
             };
-            patience.bear(self.ground.timer(), error).await?;
+            self.ground.bear(&mut patience, error).await?;
         }
     }
 

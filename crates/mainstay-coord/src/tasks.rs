@@ -25,6 +25,11 @@ impl Tasks {
         drop(self.tracker.spawn(running.instrument(tracing::info_span!("task", name))));
     }
 
+    /// Says when this process shuts down.
+    pub(crate) const fn stop(&self) -> &CancellationToken {
+        &self.stop
+    }
+
     /// Signals every task and waits up to `grace`; returns how many are still running.
     pub(crate) async fn shutdown(&self, grace: Duration) -> usize {
         self.stop.cancel();

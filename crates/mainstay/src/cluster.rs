@@ -124,6 +124,7 @@ impl Cluster {
         let switches = Switches::start(&rules);
         let plans = Plans::start(&switches);
         let coordination = Coordination::new(Arc::clone(&store), timer);
+        coordination.locks().keep_swept(owner(&node));
         let timers =
             Timers::start(coordination.clone(), owner(&node), plans.clone(), KINDS.to_vec());
         let (switched, planned) = (switches.followed(), plans.followed());

@@ -24,6 +24,12 @@ impl Area {
     /// Every area.
     pub const ALL: [Self; 4] = [Self::Lock, Self::Semaphore, Self::Election, Self::Duty];
 
+    /// The area `key` belongs to.
+    pub fn of(key: &Key) -> Option<Self> {
+        let first = key.split(|byte| *byte == b'/').next()?;
+        Self::ALL.into_iter().find(|area| area.as_str().as_bytes() == first)
+    }
+
     /// First segment of its keys.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -60,6 +66,11 @@ impl Place {
     /// A place in its queue.
     pub fn slot(&self, slot: &Slot) -> Key {
         made(format!("{}q/{slot}", self.prefix()))
+    }
+
+    /// What `session` has in its queue: one place, or in a semaphore one for each request.
+    pub fn slots(&self, session: LeaseId) -> Range {
+        Range::prefix(format!("{}q/{session}", self.prefix()))
     }
 
     /// How it was last held.
@@ -112,19 +123,29 @@ pub fn area(area: Area, namespace: Option<&Namespace>) -> Range {
 
 /// The place and slot a key of a queue stands for; `None` for every other key.
 pub fn parse_slot(key: &Key) -> Option<(Place, Slot)> {
-    let mut segments = std::str::from_utf8(key).ok()?.split('/');
-    let first = segments.next()?;
-    let area = Area::ALL.into_iter().find(|area| area.as_str() == first)?;
-    let namespace = Namespace::new(unescape(segments.next()?)?).ok()?;
-    let name = LockName::new(unescape(segments.next()?)?).ok()?;
-    let slot = segments.next().filter(|q| *q == "q").and_then(|_| segments.next())?;
+    let (place, rest) = parse_place(key)?;
+    let slot = rest.strip_prefix("q/")?;
     let (session, request) = match slot.split_once('~') {
         None => (slot, None),
         Some((session, request)) => (session, Some(RequestId::new(unescape(request)?).ok()?)),
     };
-    let session = parse_session(session)?;
-    let is_whole = segments.next().is_none();
-    is_whole.then_some((Place { area, namespace, name }, Slot { session, request }))
+    Some((place, Slot { session: parse_session(session)?, request }))
+}
+
+/// The place of which `key` says how it was last held; `None` for every other key.
+pub fn parse_last(key: &Key) -> Option<Place> {
+    // Most keys of an area are places in queues: those are not looked at any further.
+    let (place, rest) = key.ends_with(b"/last").then(|| parse_place(key))??;
+    (rest == "last").then_some(place)
+}
+
+/// The place `key` belongs to, and what follows it in the key.
+fn parse_place(key: &Key) -> Option<(Place, &str)> {
+    let area = Area::of(key)?;
+    let mut segments = std::str::from_utf8(key).ok()?.splitn(4, '/').skip(1);
+    let namespace = Namespace::new(unescape(segments.next()?)?).ok()?;
+    let name = LockName::new(unescape(segments.next()?)?).ok()?;
+    Some((Place { area, namespace, name }, segments.next()?))
 }
 
 /// A session as it is written: sixteen hexadecimal digits.

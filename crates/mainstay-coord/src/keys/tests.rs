@@ -64,6 +64,23 @@ fn other_keys_are_no_places_in_a_queue() {
     }
 }
 
+#[test]
+fn notes_of_how_something_was_held_are_told_from_places_in_its_queue() {
+    let session = LeaseId::new(7).unwrap();
+    for area in Area::ALL {
+        // A lock may be called as anything.
+        let named = place(area, "q/last");
+        let slot = named.slot(&Slot { session, request: None });
+        assert_eq!(parse_last(&named.last()), Some(named.clone()));
+        assert_eq!([parse_last(&named.delay()), parse_last(&slot)], [None, None]);
+        assert_eq!(parse_slot(&named.last()), None);
+        assert!(named.slots(session).contains(&slot));
+        assert_eq!([Area::of(&slot), Area::of(&named.last())], [Some(area); 2]);
+    }
+    let other = Key::try_from("locks/shop/a/last").unwrap();
+    assert_eq!((parse_last(&other), Area::of(&other)), (None, None));
+}
+
 proptest! {
     /// Whatever text: it is one segment, and comes back.
     #[test]
@@ -76,6 +93,7 @@ proptest! {
     /// Whatever bytes a key holds, reading it does not fail.
     #[test]
     fn any_key_can_be_looked_at(bytes in prop::collection::vec(1u8.., 1..60)) {
-        drop(parse_slot(&Key::new(bytes).unwrap()));
+        let key = Key::new(bytes).unwrap();
+        drop((parse_slot(&key), parse_last(&key)));
     }
 }

@@ -7,7 +7,9 @@
 use std::time::Duration;
 
 use mainstay_core::Instant;
-use mainstay_store::{Batch, Compare, Error, LeaseId, Put, Range, Watch, WatchItem, WatchRequest};
+use mainstay_store::{
+    Batch, Compare, Error, LeaseId, Put, Revision, Watch, WatchItem, WatchRequest,
+};
 use tokio::sync::oneshot::{self, Sender};
 use tokio_util::sync::CancellationToken;
 
@@ -15,7 +17,7 @@ use super::desk::Desk;
 use super::enter::Entered;
 use super::error::LockError;
 use super::held::Held;
-use super::line::{Line, Turn, Waiter};
+use super::line::{Hurdle, Line, Turn, Waiter};
 use super::record::{Past, Reason};
 use super::request::{Grant, Request, Wait, Want};
 use crate::coordination::Coordination;
@@ -170,8 +172,8 @@ impl Acquiring {
             }
             let result = match line.turn(&self.desk.place, own.key, own.created) {
                 Turn::Gone => return Err(self.why_gone().await),
-                Turn::Behind(range) => self.sit_out(started, &line, own, range).await,
-                Turn::Held => match self.take(started, &line, own).await {
+                Turn::Behind(hurdle) => self.sit_out(started, line, own, hurdle).await,
+                Turn::Held => match self.take(started, line, own).await {
                     Ok(Some(grant)) => return Ok(grant),
                     Ok(None) => Ok(()),
                     Err(error) => Err(error),
@@ -183,16 +185,26 @@ impl Acquiring {
                 }
                 Ok(()) => {}
                 Err(LockError::Store(error)) => {
-                    patience.bear(self.desk.ground.timer(), error).await?;
+                    self.bear(&mut patience, error).await?;
                 }
                 Err(error) => return Err(error),
             }
             line = loop {
                 match self.desk.read().await {
                     Ok(line) => break line,
-                    Err(error) => patience.bear(self.desk.ground.timer(), error).await?,
+                    Err(error) => self.bear(&mut patience, error).await?,
                 }
             };
+        }
+    }
+
+    /// Bears `error` as `patience` does, as long as somebody waits for the answer.
+    async fn bear(&self, patience: &mut Patience, error: Error) -> Result<(), LockError> {
+        tokio::select! {
+            biased;
+            () = self.abandoned.cancelled() => Err(LockError::Stopped),
+            () = self.stop.cancelled() => Err(LockError::Stopped),
+            borne = patience.bear(self.desk.ground.timer(), error) => Ok(borne?),
         }
     }
 
@@ -201,7 +213,7 @@ impl Acquiring {
     async fn take(
         &self,
         started: Instant,
-        line: &Line,
+        line: Line,
         own: Own<'_>,
     ) -> Result<Option<Grant>, LockError> {
         let Some(waiter) = line.find(own.key) else { return Ok(None) };
@@ -213,11 +225,12 @@ impl Acquiring {
         let is_noted = line.past.as_ref().is_some_and(|(past, _)| past.token == token);
         if !is_noted {
             if let Some(past) = line.vanished() {
-                return self.begin_delay(line, past).await.map(|()| None);
+                self.desk.begin_delay(&line, past).await?;
+                return Ok(None);
             }
             if line.delay.is_some() {
-                let range = Range::key(&self.desk.place.delay());
-                return self.sit_out(started, line, own, range).await.map(|()| None);
+                let delay = Hurdle::Key(self.desk.place.delay());
+                return self.sit_out(started, line, own, delay).await.map(|()| None);
             }
         }
         let delay = delay_of(waiter);
@@ -228,69 +241,46 @@ impl Acquiring {
         let batch = Batch::new()
             .when(Compare::created_at(own.key, own.created))
             .when(Compare::missing(&self.desk.place.delay()))
-            .when(self.past_as_read(line))
+            .when(self.desk.past_as_read(&line))
             .then(Put::new(self.desk.place.last(), Past::granted(token, now, delay).write()));
         let applied = self.desk.ground.store().apply(batch).await?;
         Ok(if applied.succeeded { grant(applied.revision) } else { None })
     }
 
-    /// Notes that a holder has vanished, and lets its lock delay begin, both in one batch.
-    async fn begin_delay(&self, line: &Line, vanished: &Past) -> Result<(), LockError> {
-        let store = self.desk.ground.store();
-        let (delay, last) = (self.desk.place.delay(), self.desk.place.last());
-        let ttl = Duration::from_secs(vanished.lock_delay_seconds);
-        let lease = store.grant(ttl, None).await?.id;
-        let lost = self.desk.past(vanished.token, Reason::Lost);
-        let batch = Batch::new()
-            .when(self.past_as_read(line))
-            .when(Compare::missing(&delay))
-            .then(Put::new(last, lost.write()))
-            .then(Put::new(delay, vanished.token.to_string()).lease(lease));
-        let applied = store.apply(batch).await;
-        if !applied.as_ref().is_ok_and(|applied| applied.succeeded) {
-            // Somebody else began it, or nobody knows: a lease without a key ends by itself.
-            drop(store.revoke(lease).await);
-        }
-        applied?;
-        Ok(())
-    }
-
-    /// Holds as long as nobody has written since `line` was read how the lock was held.
-    fn past_as_read(&self, line: &Line) -> Compare {
-        let revision = line.past.as_ref().map(|(_, revision)| *revision).unwrap_or_default();
-        Compare::unchanged_since(&self.desk.place.last(), revision)
-    }
-
-    /// Waits until something of `range` changes.
+    /// Waits until `hurdle` falls. The queue as it was read is let go of before: it may be long,
+    /// and so may be the wait.
     async fn sit_out(
         &self,
         started: Instant,
-        line: &Line,
+        line: Line,
         own: Own<'_>,
-        range: Range,
+        hurdle: Hurdle,
     ) -> Result<(), LockError> {
         if self.request.wait == Wait::Try {
-            return Err(LockError::busy(line, self.holder_lives(line).await));
+            return Err(LockError::busy(&line, self.holder_lives(&line).await));
         }
-        match self.news(started, line, own, range).await? {
+        let (read, late) = (line.revision, LockError::timeout(&line));
+        drop(line);
+        match self.news(started, read, own, hurdle).await? {
             Woken::News => Ok(()),
-            Woken::Late => Err(LockError::timeout(line)),
+            Woken::Late => Err(late),
             Woken::Stopped => Err(LockError::Stopped),
         }
     }
 
+    /// Waits until `hurdle` falls, as seen from the queue as of `read`.
     async fn news(
         &self,
         started: Instant,
-        line: &Line,
+        read: Revision,
         own: Own<'_>,
-        range: Range,
+        hurdle: Hurdle,
     ) -> Result<Woken, Error> {
         let ground = &self.desk.ground;
-        let mut request = WatchRequest::new(range).from(line.revision.next()).quiet();
+        let mut request = WatchRequest::new(hurdle.range()).from(read.next()).previous().quiet();
         // Only a reader gains by what a writer before it becomes without going.
         request.puts = self.request.want == Want::Shared;
-        let mut watch = ground.store().watch(request)?;
+        let watch = ground.store().watch(request)?;
         let late = match self.request.wait {
             Wait::Try => started,
             Wait::AtMost(span) => started.plus(span),
@@ -300,7 +290,7 @@ impl Acquiring {
             biased;
             () = self.abandoned.cancelled() => Ok(Woken::Stopped),
             () = self.stop.cancelled() => Ok(Woken::Stopped),
-            news = next_change(&mut watch) => news.map(|()| Woken::News),
+            news = fallen(watch, hurdle) => news.map(|()| Woken::News),
             () = presence::gone(ground, own.key, own.created) => Ok(Woken::News),
             () = ground.timer().sleep_until(late) => Ok(Woken::Late),
         }
@@ -325,14 +315,19 @@ impl Acquiring {
 #[derive(Clone, Copy)]
 struct Own<'a> {
     key: &'a mainstay_store::Key,
-    created: mainstay_store::Revision,
+    created: Revision,
 }
 
-/// Waits for the next change a watch yields, or for it to have to begin anew.
-async fn next_change(watch: &mut Watch) -> Result<(), Error> {
+/// Waits until `hurdle` falls by what `watch` yields, or the watch has to begin anew.
+async fn fallen(mut watch: Watch, mut hurdle: Hurdle) -> Result<(), Error> {
     loop {
         match watch.next().await {
-            Some(WatchItem::Changes { .. } | WatchItem::Compacted { .. }) => return Ok(()),
+            Some(WatchItem::Changes { events, .. }) => {
+                if events.iter().any(|event| hurdle.falls(event)) {
+                    return Ok(());
+                }
+            }
+            Some(WatchItem::Compacted { .. }) => return Ok(()),
             Some(WatchItem::Created { .. } | WatchItem::Bookmark { .. }) => {}
             Some(WatchItem::Closed | WatchItem::Denied) | None => return Err(Error::Closed),
         }

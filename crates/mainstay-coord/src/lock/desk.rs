@@ -84,7 +84,7 @@ impl Desk {
             let (current, read_at) = match self.ground.store().get(Get::new(key.clone())).await {
                 Ok(got) => (got.entry.as_ref().and_then(Waiter::read), got.revision),
                 Err(error) => {
-                    patience.bear(self.ground.timer(), error).await?;
+                    self.ground.bear(&mut patience, error).await?;
                     continue;
                 }
             };
@@ -109,7 +109,7 @@ impl Desk {
             match self.ground.store().apply(batch).await {
                 Ok(applied) if applied.succeeded => return Ok(answer),
                 Ok(_changed_meanwhile) => {}
-                Err(error) => patience.bear(self.ground.timer(), error).await?,
+                Err(error) => self.ground.bear(&mut patience, error).await?,
             }
         }
     }
@@ -131,8 +131,7 @@ impl Desk {
                 Some(record) if record.count <= 1 => Amend::Delete(past.clone(), ()),
                 Some(record) => {
                     let mut next = record.clone();
-                    next.count -= 1;
-                    next.forget(request);
+                    next.undo(request);
                     Amend::Put(Box::new(next), None, ())
                 }
             })
@@ -150,27 +149,47 @@ impl Desk {
         total: Duration,
     ) -> Result<u32, LockError> {
         let past = self.past(token, Reason::Released);
+        let mut is_unsure = false;
         let give_back = |waiter: Option<&Waiter>, uncertain: bool| {
             let Some(waiter) = waiter else {
                 // It is gone: by this call, or before it.
-                return if uncertain { Ok(Amend::Leave(0)) } else { Err(not_held(token)) };
+                is_unsure = uncertain;
+                return Err(not_held(token));
             };
             let record = self.readable(waiter)?;
             if record.bound_gid.is_some() {
                 return Err(not_held(token));
             }
             Ok(match record.count {
-                count if record.knows(op) => Amend::Leave(count),
+                count if record.was_given_back_by(op) => Amend::Leave(count),
                 0 | 1 => Amend::Delete(Some(past.clone()), 0),
                 count => {
                     let mut next = record.clone();
-                    next.count = count - 1;
-                    next.remember(op);
+                    next.give_back(op);
                     Amend::Put(Box::new(next), None, count - 1)
                 }
             })
         };
-        self.amend(key, created, total, give_back).await
+        let released = self.amend(key, created, total, give_back).await;
+        if is_unsure { self.resolve_release(token, total).await } else { released }
+    }
+
+    /// What became of a release that may have ended the place: it has if that is noted, since both
+    /// are one batch. If not, the place ended otherwise, or a later note hides this one, which
+    /// nobody can tell apart.
+    async fn resolve_release(&self, token: Token, total: Duration) -> Result<u32, LockError> {
+        let mut patience = Patience::new(self.ground.now(), total);
+        let last = loop {
+            match self.ground.store().get(Get::new(self.place.last())).await {
+                Ok(got) => break got.entry,
+                Err(error) => self.ground.bear(&mut patience, error).await?,
+            }
+        };
+        match last.as_ref().and_then(Past::read).filter(|past| past.token == token) {
+            Some(past) if past.reason == Reason::Released => Ok(0),
+            Some(_other_end) => Err(not_held(token)),
+            None => Err(Error::OutcomeUnknown.into()),
+        }
     }
 
     /// Lets others read what was held alone; returns whether that is a change.
@@ -283,4 +302,5 @@ pub(super) fn whole(place: &Place) -> Select {
     Select::new(place.all()).limit(PAGE)
 }
 
-const PAGE: NonZeroU32 = NonZeroU32::new(PAGE_ENTRIES_MAX).expect("not zero");
+/// Entries of a page: as many as there may be, since nobody can use a part of a queue.
+pub(super) const PAGE: NonZeroU32 = NonZeroU32::new(PAGE_ENTRIES_MAX).expect("not zero");

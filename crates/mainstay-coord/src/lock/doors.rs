@@ -1,11 +1,11 @@
 //! Locks for holders elsewhere, and for those who look after them.
 
-use mainstay_store::{Key, Page, Range, RangeRequest};
+use mainstay_store::{Key, Page, Range, RangeRequest, Select};
 use serde_json::{Value, json};
 
 use super::acquire::acquire;
 use super::bound::{BoundPage, BoundPlace};
-use super::desk::{Desk, not_held};
+use super::desk::{Desk, PAGE, not_held};
 use super::error::LockError;
 use super::line::{Line, Waiter};
 use super::record::{Past, Reason, Token};
@@ -86,7 +86,12 @@ impl Locks {
         token: Token,
         op: &RequestId,
     ) -> Result<Released, LockError> {
-        let (desk, held) = self.find(credential, place, token).await?;
+        let (desk, held) = match place.area {
+            // Its queue can be as long as its holders are many, and whoever gives back permits
+            // that are not granted yet gives up its place: that takes nothing from anybody.
+            Area::Semaphore => self.find_own(credential, place, token).await?,
+            Area::Lock | Area::Election | Area::Duty => self.find(credential, place, token).await?,
+        };
         let at = (&held.key, held.created);
         let count = desk.release(at, token, op, Patience::FOR_CALLERS).await?;
         Ok(Released { count })
@@ -164,16 +169,18 @@ impl Locks {
     ///
     /// Safe.
     pub async fn bound(&self, after: Option<&Key>) -> Result<BoundPage, LockError> {
-        let first = after.and_then(keys::parse_slot).map(|(place, _)| place.area);
-        let areas = Area::ALL.into_iter().skip_while(|area| first.is_some_and(|at| *area != at));
+        // The page before may have ended at a key of any kind.
+        let from = after.and_then(|key| Some((Area::of(key)?, key)));
+        let areas =
+            Area::ALL.into_iter().skip_while(|area| from.is_some_and(|(at, _)| *area != at));
         let mut places = Vec::new();
-        for (at, area) in areas.enumerate() {
+        for area in areas {
             let whole = keys::area(area, None);
-            let range = match after.filter(|_| at == 0) {
-                Some(key) => whole.after(key),
-                None => whole,
+            let range = match from {
+                Some((at, key)) if at == area => whole.after(key),
+                _ => whole,
             };
-            let page = self.page(range).await?;
+            let page = self.page(Select::new(range)).await?;
             places.extend(page.entries.iter().filter_map(|entry| {
                 let (place, _) = keys::parse_slot(&entry.key)?;
                 let waiter = Waiter::read(entry)?;
@@ -262,8 +269,8 @@ impl Locks {
         Ok(LockStatus { line, past, is_delayed })
     }
 
-    /// What is held or waited for in a namespace, from `after` on; no more than one page of
-    /// places in queues is looked at.
+    /// What is held or waited for in a namespace, from `after` on: some of it, if there is any.
+    /// Names that were used lately are passed over, however many they are.
     ///
     /// # Errors
     ///
@@ -279,23 +286,42 @@ impl Locks {
         after: Option<&Place>,
     ) -> Result<PlacePage, LockError> {
         let whole = keys::area(area, Some(namespace));
-        let range = match after.and_then(|place| place.all().to().cloned()) {
+        let mut range = match after.and_then(|place| place.all().to().cloned()) {
             Some(from) => Range::between(from, whole.to().cloned()),
             None => whole,
         };
-        let page = self.page(range).await?;
-        let slots = page.entries.iter().filter_map(|entry| keys::parse_slot(&entry.key));
-        let mut places: Vec<Place> = slots.map(|(place, _)| place).collect();
-        places.dedup();
-        Ok(PlacePage { places, more: page.more })
+        loop {
+            let page = self.page(Select::new(range.clone()).keys_only()).await?;
+            let slots = page.entries.iter().filter_map(|entry| keys::parse_slot(&entry.key));
+            let mut places: Vec<Place> = slots.map(|(place, _)| place).collect();
+            places.dedup();
+            match page.entries.last() {
+                Some(last) if page.more && places.is_empty() => range = range.after(&last.key),
+                _ => return Ok(PlacePage { places, more: page.more }),
+            }
+        }
     }
 
     pub(crate) const fn ground(&self) -> &Coordination {
         &self.ground
     }
 
-    async fn page(&self, range: Range) -> Result<Page, LockError> {
-        Ok(self.ground.store().range(RangeRequest::from(range)).await?)
+    pub(super) async fn page(&self, select: Select) -> Result<Page, LockError> {
+        Ok(self.ground.store().range(RangeRequest::new(select)).await?)
+    }
+
+    /// What the session of `credential` has in the queue with `token`, granted or not.
+    async fn find_own(
+        &self,
+        credential: &Credential,
+        place: &Place,
+        token: Token,
+    ) -> Result<(Desk, Waiter), LockError> {
+        self.ground.sessions().authenticate(credential).await?;
+        let page = self.page(Select::new(place.slots(credential.session)).limit(PAGE)).await?;
+        let own = page.entries.iter().filter_map(Waiter::read).find(|own| own.token() == token);
+        let desk = Desk::new(self.ground.clone(), place.clone());
+        own.map(|own| (desk, own)).ok_or_else(|| not_held(token))
     }
 
     /// What the session of `credential` holds with `token`.

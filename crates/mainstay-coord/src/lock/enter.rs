@@ -1,5 +1,7 @@
 //! Coming into a queue, and leaving it when nobody knows whether one came in.
 
+use std::time::Duration;
+
 use mainstay_store::{
     Answer, Applied, Batch, Compare, Error, Get, Key, LeaseId, Op, Page, Put, Range, Revision,
 };
@@ -13,6 +15,10 @@ use super::{COUNT_MAX, QUEUE_MAX};
 use crate::keys::{self, Area, Slot};
 use crate::patience::Patience;
 use crate::session::{Owner, SessionError};
+
+/// Tries that somebody else's writes may beat one right after the other. That happens when the base
+/// of tokens is not known yet, and when another request of the session is settled.
+const BEATEN_MAX: u32 = 3;
 
 /// A request that stands in the queue.
 #[derive(Debug)]
@@ -33,6 +39,7 @@ impl Desk {
         let sessions = self.ground.sessions();
         let mut patience = Patience::new(self.ground.now(), Patience::FOR_CALLERS);
         let (owner, mut settled) = sessions.owner(session).await?;
+        let mut beaten = 0;
         loop {
             let applied = self.first(&key, session, settled, &owner, request).await;
             let applied = match applied {
@@ -45,37 +52,38 @@ impl Desk {
                     return Err(SessionError::of(session, error).into());
                 }
                 Err(error) => {
-                    patience.bear(self.ground.timer(), error).await?;
+                    self.ground.bear(&mut patience, error).await?;
                     continue;
                 }
             };
             let (succeeded, created) = (applied.succeeded, applied.revision);
-            let page = page_of(applied)?;
-            if succeeded && QUEUE_MAX < page.count {
-                let line = self.line(page).await?;
+            let line = self.line(page_of(applied)?).await?;
+            if succeeded && QUEUE_MAX < line.waiters().len() {
                 let total = Patience::FOR_CALLERS;
                 self.withdraw((&key, created), &request.id, None, total).await?;
                 return Err(LockError::busy(&line, None));
             }
-            let line = self.line(page).await?;
             if succeeded {
                 return Ok(Entered { line, key, created });
             }
             if let Some(own) = line.find(&key) {
                 let created = own.created;
-                match self.again(own, request).await {
+                match self.again(own, (session, settled), request).await {
                     // Read anew: what was counted shows, and so does whose turn it is.
                     Ok(true) => return Ok(Entered { line: self.read().await?, key, created }),
                     Ok(false) => {}
-                    Err(LockError::Store(error)) => {
-                        patience.bear(self.ground.timer(), error).await?;
-                    }
+                    Err(LockError::Store(error)) => self.ground.bear(&mut patience, error).await?,
                     Err(error) => return Err(error),
                 }
             } else if only_if_free(request) && !line.waiters().is_empty() {
                 return Err(LockError::busy(&line, None));
             }
             // Somebody wrote the session or the base of tokens, or the queue emptied meanwhile.
+            beaten += 1;
+            if BEATEN_MAX < beaten {
+                let busy = Error::Busy { retry_after: Duration::ZERO };
+                self.ground.bear(&mut patience, busy).await?;
+            }
             (_, settled) = sessions.owner(session).await?;
             self.ground.read_fence().await?;
         }
@@ -96,7 +104,7 @@ impl Desk {
         let mut batch = Batch::new()
             .when(Compare::missing(key))
             .when(Compare::unchanged_since(&keys::session(session), settled))
-            .when(Compare::unchanged_since(&keys::fence_base(), fence.revision))
+            .when(fence.guard())
             .then(Put::new(key.clone(), record.write()).lease(session))
             .then(Op::Range(whole(&self.place)))
             .otherwise(Op::Range(whole(&self.place)));
@@ -107,8 +115,13 @@ impl Desk {
     }
 
     /// Counts `request` once more at the place its session has; `false` when that place changed
-    /// meanwhile.
-    async fn again(&self, own: &Waiter, request: &Request) -> Result<bool, LockError> {
+    /// meanwhile, or the key of the session, last written at `settled`.
+    async fn again(
+        &self,
+        own: &Waiter,
+        (session, settled): (LeaseId, Revision),
+        request: &Request,
+    ) -> Result<bool, LockError> {
         let record = self.readable(own)?;
         if record.knows(&request.id) {
             return Ok(true);
@@ -125,10 +138,11 @@ impl Desk {
             return Err(LockError::UpgradeRefused);
         }
         let mut next = record.clone();
-        next.count += 1;
-        next.remember(&request.id);
-        let put = Put::new(own.key.clone(), next.write()).keep_lease();
-        let batch = Batch::new().when(Compare::unchanged_since(&own.key, own.modified)).then(put);
+        next.take(&request.id);
+        let batch = Batch::new()
+            .when(Compare::unchanged_since(&own.key, own.modified))
+            .when(Compare::unchanged_since(&keys::session(session), settled))
+            .then(Put::new(own.key.clone(), next.write()).keep_lease());
         // Should the outcome be unknown: whoever reads again sees the request counted, or sends
         // this very batch again, of whose copies only one can be applied.
         Ok(self.ground.store().apply(batch).await?.succeeded)
@@ -155,7 +169,7 @@ impl Desk {
                 Err(SessionError::NotFound { .. }) => return Ok(()),
                 Err(error) => return Err(error.into()),
             };
-            patience.bear(self.ground.timer(), error).await?;
+            self.ground.bear(&mut patience, error).await?;
         }
     }
 
@@ -174,7 +188,7 @@ const fn only_if_free(request: &Request) -> bool {
 }
 
 /// Holds while no key lies in `range`: an empty range compares as a missing key.
-fn nobody_in(range: Range) -> Compare {
+pub(super) fn nobody_in(range: Range) -> Compare {
     let target = mainstay_store::Target::CreateRevision(Revision::NEVER);
     Compare { range, target, operator: mainstay_store::Operator::Equal }
 }

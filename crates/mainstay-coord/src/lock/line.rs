@@ -15,7 +15,7 @@
 #[cfg(test)]
 mod tests;
 
-use mainstay_store::{Entry, Key, LeaseId, Range, Revision};
+use mainstay_store::{Change, Entry, Event, Key, LeaseId, Range, Revision};
 
 use super::record::{Past, Reason, Record, Token};
 use super::request::Want;
@@ -28,10 +28,21 @@ pub struct Line {
     pub(super) revision: Revision,
     /// Soonest first.
     waiters: Vec<Waiter>,
+    /// Of each waiter, what is before it.
+    before: Vec<Before>,
     /// How it was last held, and the revision that says so.
     pub(super) past: Option<(Past, Revision)>,
     /// The lock delay that runs, if one does.
     pub(super) delay: Option<Revision>,
+}
+
+/// What is before a place.
+#[derive(Clone, Copy, Debug, Default)]
+struct Before {
+    /// The permits of all.
+    permits: u64,
+    /// Where the last stands that does not share.
+    exclusive: Option<usize>,
 }
 
 /// One place in a queue.
@@ -50,10 +61,53 @@ pub struct Waiter {
 pub enum Turn {
     /// It holds.
     Held,
-    /// It waits until something of this range changes.
-    Behind(Range),
+    /// It waits for this.
+    Behind(Hurdle),
     /// Its place is gone.
     Gone,
+}
+
+/// What keeps a place from holding: all that has to be watched until it is worth reading the queue
+/// again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Hurdle {
+    /// This key, until it goes; or, for one who would share, until it changes.
+    Key(Key),
+    /// Permits that places before it have: it fits once so many are given back, whoever has them.
+    Permits {
+        /// The queue.
+        queue: Range,
+        /// When the place that waits came into being.
+        created: Revision,
+        /// How many are missing.
+        missing: u64,
+    },
+}
+
+impl Hurdle {
+    /// What has to be watched.
+    pub fn range(&self) -> Range {
+        match self {
+            Self::Key(key) => Range::key(key),
+            Self::Permits { queue, .. } => queue.clone(),
+        }
+    }
+
+    /// Takes `event` into account, one of those after the queue was read; returns whether it may
+    /// now be the turn of whoever waits. An event of a place that came later does not count, nor
+    /// does one that changes a place: nobody's permits ever change.
+    pub fn falls(&mut self, event: &Event) -> bool {
+        let Self::Permits { created, missing, .. } = self else { return true };
+        let Change::Delete(_key) = &event.change else { return false };
+        // Without what was there before it is not known whose it was.
+        let Some(gone) = &event.previous else { return true };
+        if *created <= gone.create_revision {
+            return false;
+        }
+        let permits = Waiter::read(gone).map_or(0, |waiter| waiter.permits());
+        *missing = missing.saturating_sub(permits);
+        *missing == 0
+    }
 }
 
 impl Line {
@@ -62,11 +116,12 @@ impl Line {
     pub fn new(place: &Place, entries: &[Entry], revision: Revision) -> Self {
         let (last, delay) = (place.last(), place.delay());
         let mut waiters: Vec<Waiter> = entries.iter().filter_map(Waiter::read).collect();
-        waiters.sort_unstable_by_key(|waiter| waiter.created);
+        waiters.sort_by_key(|waiter| waiter.created);
+        let before = before_each(&waiters);
         let find = |key: &Key| entries.iter().find(|entry| entry.key == *key);
         let past = find(&last).and_then(|entry| Some((Past::read(entry)?, entry.mod_revision)));
         let delay = find(&delay).map(|entry| entry.create_revision);
-        Self { revision, waiters, past, delay }
+        Self { revision, waiters, before, past, delay }
     }
 
     /// The revision it is as of.
@@ -88,10 +143,9 @@ impl Line {
 
     /// The first whom `waiter` waits for; `None` when it holds.
     pub fn waits_for(&self, waiter: &Waiter) -> Option<&Waiter> {
-        let at = self.waiters.iter().position(|other| other.created == waiter.created)?;
-        match self.blocker(at)? {
+        match self.blocker(self.at(&waiter.key, waiter.created)?)? {
             Blocker::One(other) => Some(other),
-            Blocker::Any => self.waiters.first(),
+            Blocker::Permits { .. } => self.waiters.first(),
         }
     }
 
@@ -102,13 +156,23 @@ impl Line {
 
     /// Whether it is the turn of the place at `key` that came into being at `created`.
     pub(super) fn turn(&self, place: &Place, key: &Key, created: Revision) -> Turn {
-        let is_it = |waiter: &Waiter| waiter.key == *key && waiter.created == created;
-        let Some(at) = self.waiters.iter().position(is_it) else { return Turn::Gone };
+        let Some(at) = self.at(key, created) else { return Turn::Gone };
         match self.blocker(at) {
             None => Turn::Held,
-            Some(Blocker::One(other)) => Turn::Behind(Range::key(&other.key)),
-            Some(Blocker::Any) => Turn::Behind(place.queue()),
+            Some(Blocker::One(other)) => Turn::Behind(Hurdle::Key(other.key.clone())),
+            Some(Blocker::Permits { missing }) => {
+                Turn::Behind(Hurdle::Permits { queue: place.queue(), created, missing })
+            }
         }
+    }
+
+    /// Where the place at `key` stands that came into being at `created`. Places that a restored
+    /// backup brought back may have come into being together.
+    fn at(&self, key: &Key, created: Revision) -> Option<usize> {
+        let first = self.waiters.partition_point(|waiter| waiter.created < created);
+        let together = self.waiters.iter().enumerate().skip(first);
+        let mut together = together.take_while(|(_, waiter)| waiter.created == created);
+        together.find(|(_, waiter)| waiter.key == *key).map(|(at, _)| at)
     }
 
     /// A holder that vanished though a lock delay was agreed: its grant stands written, and its
@@ -134,29 +198,40 @@ impl Line {
 
     /// What keeps the place numbered `at` from holding.
     fn blocker(&self, at: usize) -> Option<Blocker<'_>> {
-        let before = self.waiters.get(..at).unwrap_or_default();
-        let own = self.waiters.get(at)?;
+        let (own, before) = (self.waiters.get(at)?, self.before.get(at)?);
+        let one = |at: usize| self.waiters.get(at).map(Blocker::One);
         match own.want() {
-            Want::Exclusive => before.last().map(Blocker::One),
-            Want::Shared => {
-                let exclusive = |waiter: &&Waiter| waiter.want() != Want::Shared;
-                before.iter().rev().find(exclusive).map(Blocker::One)
-            }
+            Want::Exclusive => at.checked_sub(1).and_then(one),
+            Want::Shared => before.exclusive.and_then(one),
             Want::Permits { permits, limit } => {
-                let taken: u64 = before.iter().map(Waiter::permits).sum();
-                let fits = taken + u64::from(permits.get()) <= u64::from(limit.get());
-                (!fits).then_some(Blocker::Any)
+                let wanted = before.permits + u64::from(permits.get());
+                let missing = wanted.saturating_sub(limit.get().into());
+                (missing > 0).then_some(Blocker::Permits { missing })
             }
         }
     }
+}
+
+/// What is before each of `waiters`, in one pass: a semaphore can have 10,000 holders.
+fn before_each(waiters: &[Waiter]) -> Vec<Before> {
+    let mut so_far = Before::default();
+    let each = waiters.iter().enumerate().map(|(at, waiter)| {
+        let before = so_far;
+        so_far.permits += waiter.permits();
+        if waiter.want() != Want::Shared {
+            so_far.exclusive = Some(at);
+        }
+        before
+    });
+    each.collect()
 }
 
 /// What keeps a place from holding.
 enum Blocker<'a> {
     /// One other place: its end, or a change of it.
     One(&'a Waiter),
-    /// Anybody before it may make room.
-    Any,
+    /// So many permits, whoever before it gives them back.
+    Permits { missing: u64 },
 }
 
 impl Waiter {

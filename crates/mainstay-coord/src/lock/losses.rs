@@ -231,8 +231,9 @@ impl Losses {
 
     fn tell(&self, revision: Revision, events: &[Event]) {
         let puts = events.iter().filter_map(Event::entry);
-        let ends: Vec<(&mainstay_store::Key, Past)> =
-            puts.filter_map(|entry| Some((&entry.key, Past::read(entry)?))).collect();
+        let ends: Vec<(Place, Past)> = puts
+            .filter_map(|entry| Some((keys::parse_last(&entry.key)?, Past::read(entry)?)))
+            .collect();
         for event in events {
             let Change::Delete(key) = &event.change else { continue };
             if let Some(session) = keys::parse_session_key(key) {
@@ -245,8 +246,7 @@ impl Losses {
             let Some(readers) = followed.sessions.get_mut(&slot.session) else { continue };
             let waiter = event.previous.as_ref().and_then(super::line::Waiter::read);
             let Some(token) = waiter.map(|waiter| waiter.token()) else { continue };
-            let last = place.last();
-            let end = ends.iter().find(|(key, past)| **key == last && past.token == token);
+            let end = ends.iter().find(|(of, past)| *of == place && past.token == token);
             // What it gave back itself is no loss, and what its session lost comes with the end
             // of that.
             if end.is_some_and(|(_, past)| past.reason == Reason::Forced) {

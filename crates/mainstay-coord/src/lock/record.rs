@@ -73,8 +73,12 @@ pub(super) struct Record {
     /// What a candidate proclaims.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) value: Option<String>,
-    /// The last requests that changed it, oldest first.
+    /// The last requests counted in it, oldest first.
     requests: Vec<String>,
+    /// The last calls that gave back one of its counts, oldest first. They are named by whoever
+    /// calls, perhaps as the request was, so the two lie apart.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    releases: Vec<String>,
     /// What a newer version wrote.
     #[serde(flatten)]
     rest: Map<String, Value>,
@@ -107,6 +111,7 @@ impl Record {
             lock_delay_seconds: seconds_up(request.lock_delay),
             value: request.value.clone(),
             requests: vec![request.id.as_str().to_owned()],
+            releases: Vec::new(),
             rest: Map::new(),
         }
     }
@@ -135,22 +140,32 @@ impl Record {
         self.token.unwrap_or_else(|| Token(self.fence_base.saturating_add(created.get())))
     }
 
-    /// Whether `request` has changed it.
+    /// Whether `request` is counted in it.
     pub(super) fn knows(&self, request: &RequestId) -> bool {
-        self.requests.iter().any(|known| known == request.as_str())
+        has(&self.requests, request)
     }
 
-    /// Remembers that `request` changed it.
-    pub(super) fn remember(&mut self, request: &RequestId) {
-        if RECENT_MAX <= self.requests.len() {
-            self.requests.remove(0);
-        }
-        self.requests.push(request.as_str().to_owned());
+    /// Counts `request`.
+    pub(super) fn take(&mut self, request: &RequestId) {
+        self.count += 1;
+        note(&mut self.requests, request);
     }
 
-    /// Forgets `request`, which was undone.
-    pub(super) fn forget(&mut self, request: &RequestId) {
+    /// Undoes `request`.
+    pub(super) fn undo(&mut self, request: &RequestId) {
+        self.count -= 1;
         self.requests.retain(|known| known != request.as_str());
+    }
+
+    /// Whether the call `op` has given back one of its counts.
+    pub(super) fn was_given_back_by(&self, op: &RequestId) -> bool {
+        has(&self.releases, op)
+    }
+
+    /// Gives back one count, by the call `op`.
+    pub(super) fn give_back(&mut self, op: &RequestId) {
+        self.count -= 1;
+        note(&mut self.releases, op);
     }
 
     /// Lets others read too.
@@ -163,6 +178,18 @@ impl Record {
         self.token = Some(self.token(created));
         self.bound_gid = Some(gid.to_owned());
     }
+}
+
+fn has(known: &[String], id: &RequestId) -> bool {
+    known.iter().any(|known| known == id.as_str())
+}
+
+/// Adds `id` to `known`, which forgets its oldest when full.
+fn note(known: &mut Vec<String>, id: &RequestId) {
+    if RECENT_MAX <= known.len() {
+        known.remove(0);
+    }
+    known.push(id.as_str().to_owned());
 }
 
 /// Whole seconds, rounded up.

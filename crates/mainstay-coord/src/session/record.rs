@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use aws_lc_rs::constant_time::verify_slices_are_equal;
 use mainstay_store::{Entry, LeaseId};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -33,8 +34,16 @@ impl Owner {
 pub(super) struct Record {
     v: u32,
     pub(super) owner: Owner,
-    pub(super) secret_sha256: String,
+    secret_sha256: String,
     ttl_seconds: u64,
+}
+
+impl Record {
+    /// Whether `secret` is the one of the opener. How long that takes says nothing about it.
+    pub(super) fn was_opened_with(&self, secret: &Secret) -> bool {
+        let shown = digest(secret);
+        verify_slices_are_equal(self.secret_sha256.as_bytes(), shown.as_bytes()).is_ok()
+    }
 }
 
 /// The value of a new session's key.
@@ -55,6 +64,6 @@ pub(super) fn read(session: LeaseId, entry: &Entry) -> Result<Record, SessionErr
 }
 
 /// What is kept of a secret. It is random, so a plain hash does not let it be guessed.
-pub(super) fn digest(secret: &Secret) -> String {
+fn digest(secret: &Secret) -> String {
     random::to_hex(&Sha256::digest(secret.reveal()))
 }

@@ -1,12 +1,13 @@
 //! The task that renews a session: does what [`Belief`](mainstay_core::belief::Belief) says.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use mainstay_core::belief::{Loss, Step};
-use mainstay_store::{Batch, Compare, Error};
+use mainstay_store::{Answer, Batch, Error, Op, Revision};
 use tokio_util::sync::CancellationToken;
 
-use super::live::{Hold, Shared};
+use super::live::{Hold, HoldState, Shared};
 use crate::lock;
 use crate::{keys, presence};
 
@@ -81,35 +82,52 @@ async fn end(shared: &Shared) {
 async fn renew(shared: &Shared) -> Result<Duration, Error> {
     let store = shared.ground.store();
     let ttl = store.keep_alive(shared.id).await?;
-    let holds = shared.holds();
+    // What is lost already needs no look, for as long as its holder takes to let go of it.
+    let mut holds = shared.holds();
+    holds.retain(|hold| hold.state() == HoldState::Held);
     let mut chunks = holds.chunks(CHECKED_AT_ONCE);
     // The session itself is checked even when nothing is held.
     let first = chunks.next().unwrap_or_default();
     for chunk in std::iter::once(first).chain(chunks) {
-        let compares: Vec<Compare> =
-            std::iter::once(shared.guard()).chain(chunk.iter().map(|hold| hold.guard())).collect();
-        let applied = store.apply(Batch { compares, ..Batch::new() }).await?;
+        let all = chunk.iter().map(|hold| hold.guard());
+        let batch = all.fold(Batch::new().when(shared.guard()), Batch::when);
+        let keys = chunk.iter().map(|hold| &hold.key);
+        let session = keys::session(shared.id);
+        let batch = std::iter::once(&session)
+            .chain(keys)
+            .fold(batch, |batch, key| batch.otherwise(Op::get(key)));
+        let applied = store.apply(batch).await?;
         if !applied.succeeded {
-            check_each(shared, chunk).await?;
+            find_lost(shared, chunk, applied.answers).await?;
         }
     }
     Ok(ttl)
 }
 
-/// Finds which of `holds` is gone, and tells its holder; fails when the session itself is.
-async fn check_each(shared: &Shared, holds: &[std::sync::Arc<Hold>]) -> Result<(), Error> {
-    let store = shared.ground.store();
-    let alone = Batch::new().when(shared.guard());
-    if !store.apply(alone).await?.succeeded {
+/// Finds which of `holds` is gone by the `answers` that show the session's key and theirs, and tells
+/// its holder; fails when the session itself is.
+async fn find_lost(
+    shared: &Shared,
+    holds: &[Arc<Hold>],
+    answers: Vec<Answer>,
+) -> Result<(), Error> {
+    let mut answers = answers.into_iter();
+    if !lives_since(answers.next(), shared.created) {
         return Err(Error::LeaseNotFound { lease: shared.id });
     }
-    for hold in holds {
-        if !store.apply(Batch::new().when(hold.guard())).await?.succeeded {
+    for (hold, answer) in holds.iter().zip(answers) {
+        if !lives_since(answer, hold.created) {
             lock::lost_entry(&shared.ground, hold).await;
         }
     }
     Ok(())
 }
 
-/// Holds checked by one batch: as many compares as one may have, less the session's.
+/// Whether `answer` shows a key whose life began at `created`.
+fn lives_since(answer: impl Into<Option<Answer>>, created: Revision) -> bool {
+    let Some(Answer::Range(page)) = answer.into() else { return false };
+    page.entries.iter().any(|entry| entry.create_revision == created)
+}
+
+/// Holds checked by one batch: as many compares and reads as one may have, less the session's.
 const CHECKED_AT_ONCE: usize = mainstay_store::limits::COMPARES_MAX - 1;

@@ -7,9 +7,13 @@
     reason = "a test that cannot go on has failed, and looks after its own tasks"
 )]
 
+mod away;
 mod checker;
 mod faults;
 mod histories;
 mod holding;
+mod late;
+mod lists;
+mod permits;
 mod queueing;
 mod world;

@@ -177,6 +177,7 @@ pub(crate) struct Link {
     fates: Mutex<VecDeque<Fate>>,
     late: Mutex<Vec<Batch>>,
     applies: AtomicUsize,
+    ranges: AtomicUsize,
 }
 
 impl Link {
@@ -188,6 +189,7 @@ impl Link {
             fates: Mutex::default(),
             late: Mutex::default(),
             applies: AtomicUsize::new(0),
+            ranges: AtomicUsize::new(0),
         }
     }
 
@@ -215,6 +217,11 @@ impl Link {
     /// How many batches were sent.
     pub(crate) fn applies(&self) -> usize {
         self.applies.load(Ordering::SeqCst)
+    }
+
+    /// How many times a range was read.
+    pub(crate) fn ranges(&self) -> usize {
+        self.ranges.load(Ordering::SeqCst)
     }
 
     /// Brings what is late.
@@ -251,6 +258,7 @@ impl Store for Link {
         pass!(self.get(get))
     }
     fn range(&self, request: RangeRequest) -> Pending<'_, Page> {
+        self.ranges.fetch_add(1, Ordering::SeqCst);
         pass!(self.range(request))
     }
     fn apply(&self, batch: Batch) -> Pending<'_, Applied> {

@@ -78,6 +78,16 @@ fn permits_go_in_order_even_where_a_later_one_would_fit() {
 }
 
 #[test]
+fn places_that_came_into_being_together_are_told_apart_by_their_keys() {
+    let entries = [entry(1, "r", 10), entry(2, "r", 10), entry(3, "w", 11)];
+    let place = place(Area::Lock);
+    let line = Line::new(&place, &entries, Revision::new(20));
+    let turn = |at: usize| line.turn(&place, &entries[at].key, entries[at].create_revision);
+    assert_eq!([turn(0), turn(1)], [Turn::Held, Turn::Held]);
+    assert_eq!(turn(2), Turn::Behind(Hurdle::Key(entries[1].key.clone())));
+}
+
+#[test]
 fn one_exclusive_holder_at_a_time_in_the_order_of_create_revisions() {
     check("", &[]);
     check("12w 10w 11w", &[10]);
@@ -92,19 +102,21 @@ fn what_cannot_be_read_is_exclusive() {
     assert_eq!(held, [10]);
 }
 
+/// What keeps the place of `entry` from holding.
+fn hurdle(line: &Line, place: &Place, entry: &Entry) -> Hurdle {
+    match line.turn(place, &entry.key, entry.create_revision) {
+        Turn::Behind(hurdle) => hurdle,
+        other => panic!("{other:?}"),
+    }
+}
+
 #[test]
 fn a_waiter_watches_what_is_in_its_way_and_no_more() {
     let entries = [entry(1, "w", 10), entry(2, "r", 11), entry(3, "r", 12), entry(4, "w", 13)];
     let place = place(Area::Lock);
     let line = Line::new(&place, &entries, Revision::new(20));
-    let behind = |at: usize| {
-        let entry = &entries[at];
-        match line.turn(&place, &entry.key, entry.create_revision) {
-            Turn::Behind(range) => range,
-            other => panic!("{other:?}"),
-        }
-    };
-    let key = |at: usize| Range::key(&entries[at].key);
+    let behind = |at: usize| hurdle(&line, &place, &entries[at]);
+    let key = |at: usize| Hurdle::Key(entries[at].key.clone());
     assert_eq!([behind(1), behind(2), behind(3)], [key(0), key(0), key(2)]);
     let waits_for = |at: usize| line.waits_for(&line.waiters()[at]).map(Waiter::session);
     let session = |number| LeaseId::new(number);
@@ -112,6 +124,30 @@ fn a_waiter_watches_what_is_in_its_way_and_no_more() {
     assert_eq!([0, 1, 2, 3].map(waits_for), want);
     let gone = line.turn(&place, &entries[1].key, Revision::new(9));
     assert_eq!(gone, Turn::Gone, "another life of the same key");
+}
+
+#[test]
+fn who_waits_for_permits_is_woken_when_enough_of_those_before_it_are_given_back() {
+    let queue = ["p2/4", "p1/4", "p3/4", "p2/4", "p1/4"];
+    let entries: Vec<Entry> =
+        (1..).zip(queue).map(|(at, wanted)| entry(at, wanted, at + 9)).collect();
+    let place = place(Area::Semaphore);
+    let line = Line::new(&place, &entries, Revision::new(20));
+    let gone = |at: usize| {
+        let previous = Some(entries[at].clone());
+        Event { change: Change::Delete(entries[at].key.clone()), previous }
+    };
+    let put = Event { change: Change::Put(entries[0].clone()), ..gone(0) };
+    // With the six before it the fourth makes eight of four.
+    let mut fourth = hurdle(&line, &place, &entries[3]);
+    assert_eq!(fourth.range(), place.queue());
+    assert!(!fourth.falls(&put), "nobody's permits change");
+    assert!(!fourth.falls(&gone(4)), "it came later");
+    assert!(!fourth.falls(&gone(1)) && fourth.falls(&gone(2)));
+    let mut third = hurdle(&line, &place, &entries[2]);
+    assert!(third.falls(&gone(0)), "two of the two that are missing");
+    let unknown = Event { previous: None, ..gone(4) };
+    assert!(hurdle(&line, &place, &entries[4]).falls(&unknown), "whose it was is not known");
 }
 
 #[test]
@@ -151,11 +187,14 @@ fn a_place_remembers_its_last_requests_and_forgets_what_was_undone() {
     let mut record = Record::read(&entry(1, "w", 10)).unwrap();
     let id = |number: usize| RequestId::new(format!("r{number}")).unwrap();
     for number in 0..=RECENT_MAX {
-        record.remember(&id(number));
+        record.take(&id(number));
     }
     assert!(!record.knows(&id(0)) && record.knows(&id(1)) && record.knows(&id(RECENT_MAX)));
-    record.forget(&id(RECENT_MAX));
+    record.undo(&id(RECENT_MAX));
     assert!(!record.knows(&id(RECENT_MAX)));
+    record.give_back(&id(1));
+    assert!(record.knows(&id(1)) && record.was_given_back_by(&id(1)));
+    assert!(!record.was_given_back_by(&id(2)));
 }
 
 #[test]
