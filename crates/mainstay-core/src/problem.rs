@@ -244,6 +244,8 @@ codes! {
     ManagedElsewhere = "managed-elsewhere", 409, 9, "It is managed elsewhere";
     /// Content that its kind does not allow.
     InvalidRule = "invalid-rule", 422, 3, "The rule is not valid";
+    /// A rule that others refer to is not removed.
+    RuleInUse = "rule-in-use", 409, 9, "The rule is in use";
     /// As many objects of a kind as there may be.
     RulesFull = "rules-full", 409, 8, "Too many objects of this kind";
     /// A switch that something refers to is not removed.

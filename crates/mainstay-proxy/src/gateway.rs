@@ -222,6 +222,18 @@ impl Gateway {
     }
 }
 
+/// The services of `plane` that could not be connected to, each with the reason; those that stay as
+/// they are `before` are not asked again. Reads the files they name.
+pub fn unusable(plane: &Plane, before: Option<&Running>) -> Vec<(ServiceName, TlsError)> {
+    let known = |name: &ServiceName| before.and_then(|before| before.upstreams.get(name));
+    let all = plane.upstreams.iter();
+    let each = all.map(|(name, config)| {
+        let made = upstreams::handles(config, known(name).map(|known| &**known));
+        made.err().map(|error| (name.clone(), error))
+    });
+    each.flatten().collect()
+}
+
 impl Running {
     fn build(plane: Arc<Plane>, parts: &Parts, before: Option<&Self>) -> Result<Self, TlsError> {
         // All that can fail comes first: machines are shared with the configuration in force, and

@@ -36,6 +36,7 @@ use mainstay_coord::{
 };
 use mainstay_store::Store;
 
+use crate::rules::{self, Copies};
 use consul::ConsulConfig;
 use resolve::RegistryResolver;
 use settings::RegistryConfig;
@@ -45,7 +46,10 @@ use settings::RegistryConfig;
 const LOADING_MAX: Duration = Duration::from_secs(5);
 
 /// Every kind of object with a history.
-pub const KINDS: [Kind; 2] = [SWITCHES, PLANS];
+pub const KINDS: [Kind; 7] = {
+    let [route, upstream, circuit, limit, fallback] = rules::KINDS;
+    [route, upstream, circuit, limit, fallback, SWITCHES, PLANS]
+};
 
 /// What the nodes of one store share, as this process takes part in it.
 pub struct Cluster {
@@ -61,6 +65,8 @@ pub struct Cluster {
     pub outbox: Outbox,
     /// Objects with a history.
     pub rules: Revisions,
+    /// Routes, upstreams and policies among them, as this node knows them.
+    pub copies: Copies,
     /// Switches.
     pub switches: Switches,
     /// Plans of switches.
@@ -121,6 +127,7 @@ impl Cluster {
         let centre =
             Centre::start(Arc::clone(&store), timer.clone(), outbox.clone(), keyring, options);
         let rules = Revisions::new(Arc::clone(&store), timer.clone(), outbox.clone());
+        let copies = Copies::start(&rules);
         let switches = Switches::start(&rules);
         let plans = Plans::start(&switches);
         let coordination = Coordination::new(Arc::clone(&store), timer);
@@ -129,7 +136,8 @@ impl Cluster {
             Timers::start(coordination.clone(), owner(&node), plans.clone(), KINDS.to_vec());
         let (switched, planned) = (switches.followed(), plans.followed());
         let ready = async {
-            tokio::join!(registry.ready(), centre.ready(), switched.ready(), planned.ready())
+            let read = async { tokio::join!(switched.ready(), planned.ready(), copies.ready()) };
+            tokio::join!(registry.ready(), centre.ready(), read)
         };
         if tokio::time::timeout(LOADING_MAX, ready).await.is_err() {
             tracing::warn!("the store does not answer; what it holds is loaded when it does");
@@ -143,6 +151,7 @@ impl Cluster {
             coordination,
             outbox,
             rules,
+            copies,
             switches,
             plans,
             timers,

@@ -11,6 +11,7 @@
 //! | what an answer looks like | [`answer`] |
 //! | who asks, and why | [`author`] |
 //! | what is noted of a change | [`events`] |
+//! | objects with a history | [`revisions`] |
 //! | the calls | the rest, one module a noun |
 
 mod answer;
@@ -32,7 +33,9 @@ mod limits;
 mod locks;
 mod moment;
 mod registry;
+mod revisions;
 mod routes;
+mod rules;
 mod settings;
 mod sse;
 mod store;
@@ -122,15 +125,13 @@ fn calls(cluster: Option<Arc<Cluster>>) -> Router<Arc<Shared>> {
     };
     Router::new()
         .merge(agreed)
+        .merge(rules::calls())
         .route("/dns", get(dns::show))
         .route("/circuit-states", get(circuits::list))
         .route("/circuit-states/{id}/mode", put(circuits::set_mode))
         .route("/circuit-states/{id}/reset", post(circuits::reset))
-        .route("/limits", get(limits::list))
         .route("/limits/{namespace}/{name}/usage", get(limits::usage))
-        .route("/upstreams", get(balance::upstreams))
         .route("/balance/{namespace}/{service}", get(balance::balance))
-        .route("/routes/test", post(routes::test))
         .route("/faults", get(faults::list).post(faults::set))
         .route("/faults/{id}", delete(faults::clear))
         .route("/explain/{subject}", get(explain::explain))

@@ -11,6 +11,7 @@
 //! | is this machine fit to run on | [`check`] |
 //! | agreed state, and who shares it | [`cluster`] |
 //! | names of services, for every resolver | [`dns`] |
+//! | rules of the store, and the data plane that follows them | [`rules`] |
 //! | the configuration, in layers, explained to the line | [`settings`] |
 
 pub mod check;
@@ -25,5 +26,6 @@ pub mod explain;
 pub mod output;
 pub mod report;
 pub mod role;
+pub mod rules;
 pub mod settings;
 pub mod width;

@@ -38,6 +38,8 @@ pub struct Report {
     pub message: String,
     /// Where, when it was written somewhere.
     pub place: Option<Place>,
+    /// The path of the key it is about, from the root of the configuration.
+    pub path: Option<String>,
     /// What may help: `did you mean …`.
     pub help: Vec<String>,
     /// Lines to type next; the page is added when there is none.
@@ -68,6 +70,7 @@ impl Report {
             code: code.into(),
             message: message.into(),
             place: None,
+            path: None,
             help: Vec::new(),
             next: Vec::new(),
             exit,
@@ -87,6 +90,13 @@ impl Report {
     #[must_use]
     pub fn at(mut self, place: Place) -> Self {
         self.place = Some(place);
+        self
+    }
+
+    /// Says of which key.
+    #[must_use]
+    pub fn of(mut self, path: impl Into<String>) -> Self {
+        self.path = Some(path.into());
         self
     }
 

@@ -16,8 +16,10 @@
 //! | unknown keys, wrong types | [`schema`], [`suggest`], [`errors`] |
 //! | who said what | [`origin`] |
 //! | again, while running | [`reload`], [`watch`] |
+//! | tables that are kept elsewhere | [`graft`] |
 
 pub mod errors;
+pub mod graft;
 pub mod layers;
 pub mod origin;
 pub mod parse;
@@ -116,7 +118,7 @@ fn locate(tree: &Node, invalid: &Invalid) -> Report {
     let node = tree.nearest(&invalid.path);
     let place = if matches!(node.value, Value::Table(_)) { &node.key } else { &node.at };
     let message = format!("`{}`: {}", invalid.path, invalid.problem);
-    let report = Report::error(invalid.code, message);
+    let report = Report::error(invalid.code, message).of(&invalid.path);
     if std::ptr::eq(node, tree) { report } else { report.at(place.clone()) }
 }
 
@@ -127,7 +129,7 @@ fn deserialize<R: DeserializeOwned>(tree: &Node) -> Result<R, Errors> {
         let path = error.path().to_string();
         let node = tree.nearest(&path);
         let message = format!("`{path}`: {}", error.inner());
-        Report::error(Code::ConfigWrongType, message).at(node.at.clone()).into()
+        Report::error(Code::ConfigWrongType, message).at(node.at.clone()).of(path).into()
     })
 }
 

@@ -21,6 +21,21 @@ impl RuleKind {
     /// Plans; their newest revisions lie under `plan/`, whether they are active beside them.
     pub const PLAN: Self = Self("plan");
 
+    /// Routes of the gateway.
+    pub const ROUTE: Self = Self("route");
+
+    /// How services are reached.
+    pub const UPSTREAM: Self = Self("upstream");
+
+    /// Circuits.
+    pub const CIRCUIT: Self = Self("circuit");
+
+    /// Limits.
+    pub const LIMIT: Self = Self("limit");
+
+    /// Fallbacks.
+    pub const FALLBACK: Self = Self("fallback");
+
     /// The kind called `name`.
     pub const fn new(name: &'static str) -> Self {
         Self(name)
@@ -122,11 +137,11 @@ mod tests {
 
     #[test]
     fn keys_are_written_as_the_table_says_and_read_back() {
-        let limit = RuleKind::new("limit");
+        let silence = RuleKind::new("silence");
         for (kind, head) in [
             (RuleKind::SWITCH, "sw/default/checkout-v2"),
             (RuleKind::PLAN, "plan/default/checkout-v2"),
-            (limit, "rule/limit/head/default/checkout-v2"),
+            (silence, "rule/silence/head/default/checkout-v2"),
         ] {
             let rule = rule(kind);
             assert_eq!(rule.head().to_string(), head);

@@ -143,6 +143,22 @@ impl Revisions {
         Ok(HistoryPage { items, next: Some(first - 1).filter(|next| *next > 0) })
     }
 
+    /// An object as it was at revision `number`.
+    ///
+    /// # Errors
+    ///
+    /// [`RuleError::NotFound`] when that revision was swept, was never written, or removed the
+    /// object; what the store said.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: it only reads.
+    pub async fn at(&self, rule: &RuleRef, number: u64) -> Result<Object, RuleError> {
+        let edition = self.edition(rule, number).await?.filter(|edition| !edition.removed);
+        let edition = edition.ok_or_else(|| RuleError::not_found(rule, What::Revision(number)))?;
+        Ok(Object::new(rule, &edition))
+    }
+
     /// What differs between two revisions of an object; 0 is "not there".
     ///
     /// # Errors

@@ -84,9 +84,7 @@ impl Revisions {
         to: u64,
         terms: &Terms,
     ) -> Result<Written, RuleError> {
-        let edition = self.edition(rule, to).await?.filter(|edition| !edition.removed);
-        let content =
-            edition.ok_or_else(|| RuleError::not_found(rule, What::Revision(to)))?.content;
+        let content = self.at(rule, to).await?.content;
         // What was valid then may not be now.
         check(kind, &content)?;
         self.change(kind, rule, Wanted::Back(to, content), terms).await

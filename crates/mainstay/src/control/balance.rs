@@ -5,37 +5,33 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::{Path, State};
 use mainstay_call::instances::InstanceView;
-use mainstay_core::name::{PolicyName, ServiceName};
+use mainstay_core::name::PolicyName;
 use mainstay_proxy::gateway::UpstreamRuntime;
 use mainstay_resilience::balance::{Kind, LevelState, PanicReason};
 use serde_json::{Value, json};
 
-use super::answer::{Answer, Refused, items};
+use super::answer::{Answer, Refused};
 use super::circuits::id;
 use super::moment::Moment;
 use crate::role::Shared;
 
-/// `GET /upstreams`
-pub(super) async fn upstreams(State(shared): State<Arc<Shared>>) -> Answer {
+/// What there is to say of a service in force, besides what is written.
+pub(super) fn row(shared: &Shared, name: &str) -> Option<Value> {
     let moment = Moment::now();
     let running = shared.gateway.running();
-    let upstream = |(name, upstream): (&ServiceName, &Arc<UpstreamRuntime>)| {
-        let all = upstream.instances.view();
-        let in_flight: u32 = all.iter().map(|row| row.endpoint.load(moment.now).in_flight).sum();
-        json!({
-            "namespace": upstream.config.namespace,
-            "name": name.as_str(),
-            "instances": all.len(),
-            "usable": all.iter().filter(|row| why_not(row, moment).is_none()).count(),
-            "in_flight": in_flight,
-            "balance": kind(upstream.config.balance.kind),
-            "panic": panics(upstream),
-            "attempts": upstream.config.retry.attempts,
-            "circuits": upstream.config.circuits.iter().map(PolicyName::as_str).collect::<Vec<_>>(),
-            "limits": upstream.config.limits.iter().map(PolicyName::as_str).collect::<Vec<_>>(),
-        })
-    };
-    Ok(items(running.upstreams.iter().map(upstream).collect()))
+    let upstream = running.upstreams.get(name)?;
+    let all = upstream.instances.view();
+    let in_flight: u32 = all.iter().map(|row| row.endpoint.load(moment.now).in_flight).sum();
+    Some(json!({
+        "instances": all.len(),
+        "usable": all.iter().filter(|row| why_not(row, moment).is_none()).count(),
+        "in_flight": in_flight,
+        "balance": kind(upstream.config.balance.kind),
+        "panic": panics(upstream),
+        "attempts": upstream.config.retry.attempts,
+        "circuits": upstream.config.circuits.iter().map(PolicyName::as_str).collect::<Vec<_>>(),
+        "limits": upstream.config.limits.iter().map(PolicyName::as_str).collect::<Vec<_>>(),
+    }))
 }
 
 /// `GET /balance/{namespace}/{service}`

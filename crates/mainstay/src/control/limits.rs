@@ -5,35 +5,35 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::{Path, State};
 use mainstay_call::limit::{LimitUsage, SharedLimit};
-use mainstay_core::name::PolicyName;
+use mainstay_coord::keys::RuleKind;
 use mainstay_core::problem::Code;
-use mainstay_resilience::limit::{Kind, LimitPolicy, Usage};
+use mainstay_resilience::limit::{Kind, Usage};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::answer::{Answer, Asked, Refused, items};
+use super::answer::{Answer, Asked, Refused, default_namespace};
 use crate::role::Shared;
-
-/// Limits have no namespaces of their own yet: all are in this one.
-const NAMESPACE: &str = "default";
 
 /// Most keys listed: a page of them, not a dump of the table.
 const TOP_MAX: usize = 1_000;
 
-/// `GET /limits`
-pub(super) async fn list(State(shared): State<Arc<Shared>>) -> Answer {
+/// What there is to say of a limit in force, besides what is written.
+pub(super) fn row(shared: &Shared, name: &str) -> Option<Value> {
     let running = shared.gateway.running();
-    let limit = |(name, policy): (&PolicyName, &Arc<LimitPolicy>)| {
-        json!({
-            "namespace": NAMESPACE,
-            "name": name.as_str(),
-            "kind": kind(&policy.kind),
-            "mode": policy.mode,
-            "keyed": !policy.key.is_empty(),
-            "used_by_a_route": find(&shared, name.as_str()).is_some(),
-        })
-    };
-    Ok(items(running.plane.limits.iter().map(limit).collect()))
+    let policy = running.plane.limits.get(name)?;
+    Some(json!({
+        "kind": kind(&policy.kind),
+        "mode": policy.mode,
+        "keyed": !policy.key.is_empty(),
+        "used_by_a_route": find(shared, name).is_some(),
+    }))
+}
+
+/// The namespace of a limit: that of the rule, or else the one of files.
+fn namespace_of(shared: &Shared, name: &str) -> String {
+    let book = shared.rules.book().lock();
+    let rule = book.in_force(RuleKind::LIMIT, name);
+    rule.map_or_else(default_namespace, |rule| rule.rule.namespace.to_string())
 }
 
 /// How many keys are asked for.
@@ -59,14 +59,14 @@ pub(super) async fn usage(
         return Err(Refused::invalid(format!("`top` is at most {TOP_MAX}, not {top}")));
     }
     let known = shared.gateway.running().plane.limits.contains_key(name.as_str());
-    if namespace != NAMESPACE || !known {
+    if namespace != namespace_of(&shared, &name) || !known {
         return Err(Refused::missing("limit", &format!("{namespace}/{name}")));
     }
     let Some(limit) = find(&shared, &name) else {
         let detail = format!("limit `{name}` is configured, but no route or upstream uses it");
         return Err(Refused::new(Code::NotFound, detail));
     };
-    Ok(Json(document(&limit, top)))
+    Ok(Json(document(&limit, &namespace, top)))
 }
 
 /// The limit called `name`, if one is in use.
@@ -82,7 +82,7 @@ pub(super) fn filled(limit: &SharedLimit) -> Option<Usage> {
     }
 }
 
-fn document(limit: &SharedLimit, top: usize) -> Value {
+fn document(limit: &SharedLimit, namespace: &str, top: usize) -> Value {
     let policy = limit.policy();
     let usage = limit.usage();
     let (one, keyed, queue) = match usage {
@@ -94,7 +94,7 @@ fn document(limit: &SharedLimit, top: usize) -> Value {
         one.map(|usage| usage.tally).or_else(|| keyed.map(|keyed| keyed.tally)).unwrap_or_default();
     let top = limit.top(top).into_iter();
     json!({
-        "namespace": NAMESPACE,
+        "namespace": namespace,
         "name": &**limit.name(),
         "kind": kind(&policy.kind),
         "mode": policy.mode,

@@ -22,6 +22,7 @@ use crate::control;
 use crate::dns::Dns;
 use crate::dns::door::Door;
 use crate::report::Report;
+use crate::rules;
 use crate::settings::Errors;
 use crate::settings::root::Meant;
 
@@ -102,10 +103,11 @@ pub(super) fn serve(
             };
             let cluster = shared.cluster.clone();
             let answers_names = answer_names(names, shared.dns.clone(), stop.clone());
-            let served =
-                async { tokio::join!(control::serve(listener, shared, stop), answers_names) };
+            let followed = rules::apply::follow(Arc::clone(&shared), stop.clone());
+            let answered = control::serve(listener, shared, stop);
+            let served = async { tokio::join!(answered, answers_names, followed) };
             tokio::select! {
-                ((), ()) = served => (),
+                ((), (), ()) = served => (),
                 () = listen_to_signals => (),
             }
             if let Some(cluster) = cluster {

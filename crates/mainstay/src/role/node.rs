@@ -40,6 +40,8 @@ use crate::dns::Dns;
 use crate::exit::Exit;
 use crate::output::hex;
 use crate::report::Report;
+use crate::rules::Rules;
+use crate::rules::apply::usable;
 use crate::settings::reload::{Live, Reloaded};
 use crate::settings::root::{Meant, RESTART_ONLY};
 use crate::settings::watch::{DEBOUNCE, Watch};
@@ -76,7 +78,7 @@ pub(super) fn run(start: Start, session: &mut Session<'_>) -> Result<u8, Errors>
 
 impl Node {
     fn start(start: Start, began: Instant) -> Result<(Self, Vec<Report>), Errors> {
-        let (live, warnings) =
+        let (mut live, warnings) =
             Live::<Settings, Meant>::start(start.sources.clone(), Meant::resolve, RESTART_ONLY)?;
         let meant = live.current();
         let mut data_dir = open_data_dir(&start)?;
@@ -90,6 +92,12 @@ impl Node {
         let workers = workers(&meant.plane.gateway);
         let mut doors = open_all(&start, &meant, workers, &mut inherited)?;
         let (runtime, cluster) = control_plane::open(&start, &meant, &doors, data_dir.path())?;
+        let rules = Rules::default();
+        if let Some(cluster) = &cluster {
+            let serve = |meant: &Arc<Meant>| usable(&meant.plane, None);
+            rules.settle(&mut live, &cluster.copies, false, serve);
+        }
+        let meant = live.current();
         let (parts, log_writer) = parts(&meant.plane.gateway, cluster.as_deref())?;
         keeping::restore(data_dir.path(), &parts.machines);
         let gateway =
@@ -102,12 +110,14 @@ impl Node {
             move || copies(&kept.lock())
         };
         let (dns, listeners) = control_doors(&meant, &mut doors, cluster.as_deref(), &gateway)?;
+        gateway.parts().metrics.register(|registry| rules.figures().register(registry));
         let server = serve_gateway(&gateway, doors, &transport, workers)?;
         let shared = Arc::new(Shared {
             gateway,
             cluster,
             dns,
             live: Mutex::new(live),
+            rules,
             token: token().map_err(|error| failed("random numbers", &error))?,
             since: MonotonicClock.now(),
             draining: AtomicBool::new(false),

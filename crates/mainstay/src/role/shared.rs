@@ -21,6 +21,9 @@ use super::keeping::wall_clock;
 use crate::cluster::Cluster;
 use crate::dns::Dns;
 use crate::report::{Report, causes};
+use crate::rules::Rules;
+use crate::rules::apply::usable;
+use crate::settings::graft::Graft;
 use crate::settings::reload::{Live, Reloaded};
 use crate::settings::root::Meant;
 use crate::settings::spans::Place;
@@ -37,6 +40,8 @@ pub struct Shared {
     pub dns: Option<Arc<Dns>>,
     /// The configuration in force.
     pub live: Mutex<Live<Settings, Meant>>,
+    /// Rules of the store, which are part of it.
+    pub rules: Rules,
     /// What every request to the control plane must bear.
     pub token: String,
     /// When the process became ready.
@@ -70,9 +75,38 @@ impl Shared {
         let mut live = self.live.lock();
         let done =
             live.reload(|meant| self.serve(&meant.plane).map_err(|error| unreadable(&error)))?;
+        self.settle_rules(&mut live, true);
         drop(live);
         self.gateway.parts().machines.retain_used();
         Ok(done)
+    }
+
+    /// Serves by the rules of the store as this node knows them now, as far as they fit. Does
+    /// nothing when none has changed; `anew`, it looks again at what did not fit.
+    pub fn apply_rules(&self, anew: bool) {
+        let mut live = self.live.lock();
+        self.settle_rules(&mut live, anew);
+        drop(live);
+        self.gateway.parts().machines.retain_used();
+    }
+
+    fn settle_rules(&self, live: &mut Live<Settings, Meant>, anew: bool) {
+        let Some(cluster) = &self.cluster else { return };
+        self.rules.settle(live, &cluster.copies, anew, |meant| {
+            usable(&meant.plane, Some(&self.gateway.running()))?;
+            // Rules change nothing of listeners, certificates and logs.
+            self.gateway.replace(Arc::clone(&meant.plane)).map_err(|error| unreadable(&error))
+        });
+    }
+
+    /// What the configuration would come to with `grafts` beside the files.
+    ///
+    /// # Errors
+    ///
+    /// [`Errors`]: every fault there would be.
+    pub fn rehearse(&self, grafts: &[Graft]) -> Result<(), Errors> {
+        let meant = self.live.lock().rehearse(grafts)?;
+        usable(&meant.plane, Some(&self.gateway.running()))
     }
 
     fn serve(&self, plane: &Arc<Plane>) -> Result<(), TlsError> {

@@ -4,6 +4,10 @@
 //! put the process into a state no file describes. What was accepted replaces the old value as a
 //! whole, and the caller learns which keys now have another value and which of those wait for a
 //! restart.
+//!
+//! What the files say must be whole by itself, so that it can be checked where nothing runs. Tables
+//! that are kept elsewhere ([`Graft`]) are laid beside it and may refer to it. A reload takes all of
+//! them along or is refused: a file must not take away what they stand on.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,8 +17,9 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use super::graft::Graft;
 use super::tree::{Node, Value};
-use super::{Errors, Sources};
+use super::{Errors, Loaded, Sources, deserialize};
 use crate::report::Report;
 
 /// Turns what was written into what it means.
@@ -28,7 +33,11 @@ pub struct Live<R, T> {
     restart_only: &'static [&'static str],
     /// As at start: what restart-only keys are compared with.
     started: Node,
-    /// As now.
+    /// What the files, the environment and the flags say.
+    files: Node,
+    /// What is laid beside that.
+    grafts: Vec<Graft>,
+    /// All of it together.
     tree: Node,
     current: Arc<T>,
     last: Result<(), Errors>,
@@ -61,6 +70,8 @@ impl<R: DeserializeOwned + JsonSchema, T> Live<R, T> {
             resolve,
             restart_only,
             started: resolved.tree.clone(),
+            files: resolved.tree.clone(),
+            grafts: Vec::new(),
             tree: resolved.tree,
             current: Arc::new(resolved.value),
             last: Ok(()),
@@ -78,13 +89,17 @@ impl<R: DeserializeOwned + JsonSchema, T> Live<R, T> {
         serve: impl FnOnce(&Arc<T>) -> Result<(), Errors>,
     ) -> Result<Reloaded, Errors> {
         let read = self.sources.load().and_then(|loaded| loaded.resolve(self.resolve));
-        let served = read.and_then(|resolved| {
-            let value = Arc::new(resolved.value);
+        let served = read.and_then(|alone| {
+            let (tree, value) = if self.grafts.is_empty() {
+                (alone.tree.clone(), Arc::new(alone.value))
+            } else {
+                self.together(&alone.tree, &self.grafts)?
+            };
             serve(&value)?;
-            Ok((resolved.tree, value))
+            Ok((alone.tree, tree, value))
         });
         self.last = served.as_ref().map(|_| ()).map_err(Clone::clone);
-        let (tree, value) = served?;
+        let (files, tree, value) = served?;
         let is_restart_only = |path: &String| {
             let covers = |key: &&str| {
                 path.strip_prefix(*key).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
@@ -101,9 +116,47 @@ impl<R: DeserializeOwned + JsonSchema, T> Live<R, T> {
                 .filter(is_restart_only)
                 .collect(),
         };
+        self.files = files;
         self.tree = tree;
         self.current = value;
         Ok(reloaded)
+    }
+
+    /// Lays `grafts` beside the files, instead of those before, if `serve` can serve by all of it.
+    /// Returns the paths of the values that changed.
+    ///
+    /// # Errors
+    ///
+    /// [`Errors`], of what they come to or those of `serve`; what was in force stays in force.
+    pub fn lay(
+        &mut self,
+        grafts: Vec<Graft>,
+        serve: impl FnOnce(&Arc<T>) -> Result<(), Errors>,
+    ) -> Result<Vec<String>, Errors> {
+        let (tree, value) = self.together(&self.files, &grafts)?;
+        serve(&value)?;
+        let changed = changes(&self.tree, &tree);
+        self.grafts = grafts;
+        self.tree = tree;
+        self.current = value;
+        Ok(changed)
+    }
+
+    /// What the files and `grafts` would come to. Changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Errors`]: every fault there would be.
+    pub fn rehearse(&self, grafts: &[Graft]) -> Result<Arc<T>, Errors> {
+        self.together(&self.files, grafts).map(|(_, value)| value)
+    }
+
+    fn together(&self, files: &Node, grafts: &[Graft]) -> Result<(Node, Arc<T>), Errors> {
+        let mut tree = files.clone();
+        grafts.iter().for_each(|graft| graft.onto(&mut tree));
+        let raw = deserialize(&tree)?;
+        let resolved = Loaded { raw, tree, warnings: Vec::new() }.resolve(self.resolve)?;
+        Ok((resolved.tree, Arc::new(resolved.value)))
     }
 }
 
@@ -113,7 +166,12 @@ impl<R, T> Live<R, T> {
         Arc::clone(&self.current)
     }
 
-    /// As written, with places.
+    /// What the files say alone, with places.
+    pub const fn files(&self) -> &Node {
+        &self.files
+    }
+
+    /// As written, with places; what is laid beside the files among it.
     pub const fn tree(&self) -> &Node {
         &self.tree
     }

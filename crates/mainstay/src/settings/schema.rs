@@ -227,7 +227,8 @@ impl<'s> Shape<'s> {
 
     fn unknown(&self, path: &str, name: &str, node: &Node) -> Report {
         let report = Report::error(Code::ConfigUnknownKey, format!("unknown key `{path}`"))
-            .at(node.key.clone());
+            .at(node.key.clone())
+            .of(path);
         let report = Report { secret: is_secret(name), ..report };
         let table = path.strip_suffix(name).unwrap_or("").trim_end_matches('.');
         if let Some(key) = suggest::nearest(name, self.keys()) {
@@ -260,7 +261,7 @@ impl<'s> Shape<'s> {
         let key = key_of(path);
         let found = if is_secret(key) { "another".to_owned() } else { found(&node.value) };
         let message = format!("`{path}`: expected {}, found {found}", self.expected(key));
-        let report = Report::error(Code::ConfigWrongType, message).at(node.at.clone());
+        let report = Report::error(Code::ConfigWrongType, message).at(node.at.clone()).of(path);
         Report { secret: is_secret(key), ..report }
     }
 
@@ -290,7 +291,7 @@ impl<'s> Shape<'s> {
     fn check_word(&self, path: &str, node: &Node, text: &str, reports: &mut Vec<Report>) {
         let Some(words) = self.words().filter(|words| !words.contains(&text)) else { return };
         let message = format!("`{path}`: must be {}, found `\"{text}\"`", one_of(&words));
-        let report = Report::error(Code::ConfigOutOfRange, message).at(node.at.clone());
+        let report = Report::error(Code::ConfigOutOfRange, message).at(node.at.clone()).of(path);
         reports.push(match suggest::nearest(text, words) {
             Some(word) => report.help(format!("did you mean `\"{word}\"`?")),
             None => report,
@@ -318,7 +319,7 @@ impl<'s> Shape<'s> {
             _ => format!("at most {max}"),
         };
         let message = format!("`{path}`: must be {allowed}, found {number}");
-        reports.push(Report::error(Code::ConfigOutOfRange, message).at(node.at.clone()));
+        reports.push(Report::error(Code::ConfigOutOfRange, message).at(node.at.clone()).of(path));
     }
 }
 
