@@ -79,7 +79,7 @@ pages! { ENGLISH, "":
     "not-recorded" "optimistic-conflict" "outcome-unknown" "path-ambiguous" "permission-missing"
     "plan-active" "plan-conflict" "plan-inactive" "port-in-use" "reason-required"
     "refused-by-upstream" "refused-stream" "registry-full" "registry-loading" "release-not-found"
-    "response-truncated" "revision-moved" "route-ambiguous" "route-not-found"
+    "response-truncated" "revision-moved" "route-ambiguous" "route-not-found" "rule-in-use"
     "rules-full" "schema-violation" "secret-unreadable" "semaphore-limit-differs" "service-in-use"
     "service-not-found" "session-not-found" "shed" "store-busy" "store-closed" "store-corrupt"
     "store-failed" "store-format-newer" "store-full" "store-locked" "store-regressed"
