@@ -33,7 +33,7 @@ pub(super) fn row(shared: &Shared, name: &str) -> Option<Value> {
 fn namespace_of(shared: &Shared, name: &str) -> String {
     let book = shared.rules.book().lock();
     let rule = book.in_force(RuleKind::LIMIT, name);
-    rule.map_or_else(default_namespace, |rule| rule.rule.namespace.to_string())
+    rule.map_or_else(default_namespace, |rule| rule.id.namespace.to_string())
 }
 
 /// How many keys are asked for.

@@ -11,19 +11,22 @@
 mod read;
 mod write;
 
+use std::fmt;
 use std::sync::Arc;
 
-use axum::extract::{DefaultBodyLimit, FromRequest, Path, Request, State};
+use axum::extract::{DefaultBodyLimit, FromRequest, FromRequestParts, Path, Request, State};
+use axum::http::request::Parts;
 use axum::http::{StatusCode, header};
 use axum::routing::{get, post};
 use axum::{Extension, Json, Router};
-use mainstay_coord::keys::RuleKind;
+use mainstay_coord::keys::{RuleKind, RuleRef};
 use mainstay_coord::revisions::Kind;
 use mainstay_core::problem::Code;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::answer::{Asked, Document, Refused, items};
+use super::revisions::object;
 use super::{AGREED_BYTES_MAX, routes};
 use crate::cluster::{self, Cluster};
 use crate::role::Shared;
@@ -79,6 +82,40 @@ fn cluster(shared: &Shared) -> Result<&Arc<Cluster>, Refused> {
     let detail = "this process keeps no rules: they stand in its configuration files";
     let none = || Refused::new(Code::ManagedElsewhere, detail);
     shared.cluster.as_ref().ok_or_else(none)
+}
+
+/// The rule that a path names.
+#[derive(Debug)]
+struct At {
+    kind: Kind,
+    namespace: String,
+    name: String,
+}
+
+impl At {
+    /// The rule of the store that goes by it. Names of files may be others.
+    fn rule(&self) -> Result<RuleRef, Refused> {
+        object(&self.kind, self.namespace.clone(), self.name.clone())
+    }
+}
+
+impl fmt::Display for At {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for At {
+    type Rejection = Refused;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refused> {
+        let of_router = || Refused::new(Code::Internal, "the path is of no kind");
+        let kind = *parts.extensions.get::<Kind>().ok_or_else(of_router)?;
+        let path = Path::<(String, String)>::from_request_parts(parts, state).await;
+        let Path((namespace, name)) =
+            path.map_err(|rejection| Refused::invalid(rejection.body_text()))?;
+        Ok(Self { kind, namespace, name })
+    }
 }
 
 /// The content of a rule, as a request gives it.

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::net::SocketAddr;
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -92,16 +92,9 @@ impl Node {
         let workers = workers(&meant.plane.gateway);
         let mut doors = open_all(&start, &meant, workers, &mut inherited)?;
         let (runtime, cluster) = control_plane::open(&start, &meant, &doors, data_dir.path())?;
-        let rules = Rules::default();
-        if let Some(cluster) = &cluster {
-            let serve = |meant: &Arc<Meant>| usable(&meant.plane, None);
-            rules.settle(&mut live, &cluster.copies, false, serve);
-        }
+        let rules = rules(&mut live, cluster.as_deref());
         let meant = live.current();
-        let (parts, log_writer) = parts(&meant.plane.gateway, cluster.as_deref())?;
-        keeping::restore(data_dir.path(), &parts.machines);
-        let gateway =
-            Gateway::new(Arc::clone(&meant.plane), parts).map_err(|error| unreadable(&error))?;
+        let (gateway, log_writer) = gateway(&meant, cluster.as_deref(), &rules, data_dir.path())?;
         let transport = doors::transport(&gateway)?;
         let ready = ready(&start, &doors, &meant.plane, data_dir.path().into(), began);
         let kept = Arc::new(Mutex::new(duplicates(&doors)?));
@@ -110,7 +103,6 @@ impl Node {
             move || copies(&kept.lock())
         };
         let (dns, listeners) = control_doors(&meant, &mut doors, cluster.as_deref(), &gateway)?;
-        gateway.parts().metrics.register(|registry| rules.figures().register(registry));
         let server = serve_gateway(&gateway, doors, &transport, workers)?;
         let shared = Arc::new(Shared {
             gateway,
@@ -255,6 +247,32 @@ fn workers(config: &GatewayConfig) -> NonZeroUsize {
     asked.or_else(|| std::thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN)
 }
 
+/// Serves by the rules of the store too, as far as they were read and fit.
+fn rules(live: &mut Live<Settings, Meant>, cluster: Option<&Cluster>) -> Rules {
+    let rules = Rules::default();
+    if let Some(cluster) = cluster {
+        let serve = |meant: &Arc<Meant>| usable(&meant.plane, None);
+        rules.settle(live, &cluster.copies, false, serve);
+    }
+    rules
+}
+
+/// The data plane, with what the process before this one left in the data directory `data`; and
+/// the thread that writes its log.
+fn gateway(
+    meant: &Meant,
+    cluster: Option<&Cluster>,
+    rules: &Rules,
+    data: &Path,
+) -> Result<(Arc<Gateway>, std::thread::JoinHandle<()>), Errors> {
+    let (parts, log_writer) = parts(&meant.plane.gateway, cluster)?;
+    keeping::restore(data, &parts.machines);
+    let gateway =
+        Gateway::new(Arc::clone(&meant.plane), parts).map_err(|error| unreadable(&error))?;
+    gateway.parts().metrics.register(|registry| rules.figures().register(registry));
+    Ok((gateway, log_writer))
+}
+
 fn parts(
     config: &GatewayConfig,
     cluster: Option<&Cluster>,
@@ -311,7 +329,7 @@ fn ready(start: &Start, doors: &Doors, plane: &Plane, data_dir: PathBuf, began: 
 }
 
 /// Writes down where the control port is and what opens it; returns where that stands.
-fn write_context(shared: &Shared, data: &std::path::Path) -> Result<PathBuf, Errors> {
+fn write_context(shared: &Shared, data: &Path) -> Result<PathBuf, Errors> {
     let path = data.join("control.toml");
     let pid = std::process::id();
     let context = ContextFile {

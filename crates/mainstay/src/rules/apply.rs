@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Copies;
 use super::book::{Book, Unfit, reason};
+use super::copies::KeptRule;
 use super::events::{Applied, Lingers, Refused, Shadowed, Unfit as IsUnfit};
 use super::figures::{self, Figures};
 use super::rule::Rule;
@@ -73,7 +74,7 @@ impl Rules {
     ) {
         let Some(all) = copies.all() else { return };
         let mut book = self.book.lock();
-        let read = |(rule, kept): (RuleRef, Arc<mainstay_coord::revisions::Kept<Arc<str>>>)| {
+        let read = |(rule, kept): (RuleRef, Arc<KeptRule>)| {
             let revision = kept.edition.revision;
             let known = book.kept(&rule).filter(|known| known.revision == revision);
             let read = || Arc::new(Rule::read(rule.clone(), revision, &kept.content));

@@ -95,13 +95,13 @@ impl Book {
 
     /// The revision of a rule that is in force.
     pub fn revision_in_force(&self, rule: &RuleRef) -> Option<u64> {
-        let there = self.in_force.get(&name_of(rule)).filter(|there| there.rule == *rule);
+        let there = self.in_force.get(&name_of(rule)).filter(|there| there.id == *rule);
         there.map(|there| there.revision)
     }
 
     /// Rules that were removed and are still in force, since others stand on them.
     pub fn lingering(&self) -> impl Iterator<Item = &RuleRef> {
-        self.in_force.values().map(|rule| &rule.rule).filter(|rule| !self.kept.contains_key(*rule))
+        self.in_force.values().map(|rule| &rule.id).filter(|rule| !self.kept.contains_key(*rule))
     }
 
     /// Why a rule is not in force as it is written.
@@ -156,7 +156,7 @@ impl Book {
         mut lay: impl FnMut(Vec<Graft>) -> Result<T, Errors>,
     ) -> Result<T, Errors> {
         let mut before = self.in_force.clone();
-        before.retain(|_, rule| shadow(&rule.rule, files).is_none());
+        before.retain(|_, rule| shadow(&rule.id, files).is_none());
         let (mut tried, mut unfit) = eligible(&kept, &before, files);
         let laid = loop {
             let errors = match lay(tried.values().map(|rule| rule.graft()).collect()) {
@@ -179,7 +179,7 @@ impl Book {
 /// fewer rules.
 fn step_back(tried: &mut Rules, before: &mut Rules, errors: &Errors) -> Vec<RuleRef> {
     let is_new = |name: &Name| {
-        let id = |rules: &Rules| rules.get(name).map(|rule| (rule.rule.clone(), rule.revision));
+        let id = |rules: &Rules| rules.get(name).map(|rule| (rule.id.clone(), rule.revision));
         id(tried) != id(before)
     };
     let names = tried.keys().chain(before.keys());
@@ -189,8 +189,9 @@ fn step_back(tried: &mut Rules, before: &mut Rules, errors: &Errors) -> Vec<Rule
         if blamed.is_empty() {
             blamed = tried.keys().cloned().collect();
         }
-        let left = blamed.iter().filter_map(|name| before.remove(name).and(tried.remove(name)));
-        return left.map(|rule| rule.rule.clone()).collect();
+        let left =
+            blamed.iter().filter_map(|name| before.remove(name).and_then(|_| tried.remove(name)));
+        return left.map(|rule| rule.id.clone()).collect();
     }
     // What did not change is not at fault: it was whole with the rest as it was before.
     let is_theirs = !blamed.is_empty() && blamed.iter().all(is_new);
@@ -199,7 +200,7 @@ fn step_back(tried: &mut Rules, before: &mut Rules, errors: &Errors) -> Vec<Rule
         Some(rule) => tried.insert(name, Arc::clone(rule)),
         None => tried.remove(&name),
     });
-    left.map(|rule| rule.rule.clone()).collect()
+    left.map(|rule| rule.id.clone()).collect()
 }
 
 /// The rules that `errors` are about: those whose fields they stand at; else those they name.
@@ -236,12 +237,12 @@ fn eligible(
             Unfit::Shadowed { place }
         } else if let Some(other) = tried.get(&name) {
             // The first in order of namespaces, so that all nodes agree.
-            Unfit::Taken { by: other.rule.clone() }
+            Unfit::Taken { by: other.id.clone() }
         } else if rule.faults.is_empty() {
             tried.insert(name, Arc::clone(rule));
             continue;
         } else {
-            let last = before.get(&name).filter(|last| last.rule == *id);
+            let last = before.get(&name).filter(|last| last.id == *id);
             tried.extend(last.map(|last| (name, Arc::clone(last))));
             Unfit::Faulty(Errors { reports: rule.faults.clone() })
         };

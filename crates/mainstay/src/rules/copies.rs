@@ -9,6 +9,9 @@ use mainstay_store::Revision;
 
 use super::KINDS;
 
+/// A rule as the store has it: who wrote it, and its text.
+pub type KeptRule = Kept<Arc<str>>;
+
 /// The copy. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Copies {
@@ -42,12 +45,12 @@ impl Copies {
     }
 
     /// One rule, as this node knows it.
-    pub fn get(&self, rule: &RuleRef) -> Option<Arc<Kept<Arc<str>>>> {
+    pub fn get(&self, rule: &RuleRef) -> Option<Arc<KeptRule>> {
         self.of(rule.kind)?.snapshot().get(rule).cloned()
     }
 
     /// Every rule there is; `None` before everything was read once.
-    pub fn all(&self) -> Option<Vec<(RuleRef, Arc<Kept<Arc<str>>>)>> {
+    pub fn all(&self) -> Option<Vec<(RuleRef, Arc<KeptRule>)>> {
         let mut all = Vec::new();
         for kind in &self.kinds {
             let snapshot = kind.snapshot();

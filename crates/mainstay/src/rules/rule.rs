@@ -24,7 +24,7 @@ pub const DEFAULT_NAMESPACE: &str = "default";
 #[derive(Clone, Debug)]
 pub struct Rule {
     /// Which it is.
-    pub rule: RuleRef,
+    pub id: RuleRef,
     /// Its revision; 0 for one that is not written yet.
     pub revision: u64,
     /// The name its places go by: `limit shop/order-api, revision 3`.
@@ -37,29 +37,29 @@ pub struct Rule {
 
 impl Rule {
     /// Reads `text`.
-    pub fn read(rule: RuleRef, revision: u64, text: &str) -> Self {
+    pub fn read(id: RuleRef, revision: u64, text: &str) -> Self {
         let name = match revision {
-            0 => format!("{} {rule}", rule.kind),
-            written => format!("{} {rule}, revision {written}", rule.kind),
+            0 => format!("{} {id}", id.kind),
+            written => format!("{} {id}, revision {written}", id.kind),
         };
         let place = Text::new(name, text);
         let (mut node, mut faults) = parse(Language::Toml, &place);
-        check_header(&rule, &node, &mut faults);
+        check_header(&id, &node, &mut faults);
         if faults.is_empty() {
-            check_namespace(&rule, &mut node, &mut faults);
-            let path = path(&rule);
-            if let Child::Known(tables) = SCHEMA.root().child(rule.kind.as_str())
+            check_namespace(&id, &mut node, &mut faults);
+            let path = path(&id);
+            if let Child::Known(tables) = SCHEMA.root().child(id.kind.as_str())
                 && let Some(table) = tables.names()
             {
                 table.check(&path, &node, &mut faults);
             }
         }
-        Self { rule, revision, place, node, faults }
+        Self { id, revision, place, node, faults }
     }
 
     /// As it is laid beside the files.
     pub fn graft(&self) -> Graft {
-        let (table, name) = (self.rule.kind.as_str(), self.rule.name.to_string());
+        let (table, name) = (self.id.kind.as_str(), self.id.name.to_string());
         Graft { table, name, node: self.node.clone() }
     }
 }

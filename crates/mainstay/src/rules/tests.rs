@@ -198,9 +198,9 @@ fn faults_are_told_by_their_field_and_place() {
     stage.settle();
     let draft =
         Rule::read(id("route shop/s"), 0, "path = '/s'\nrespond = {}\nlimits = ['no', 'mine']");
-    let grafts = stage.book.grafts_with(&draft.rule, Some(&draft));
+    let grafts = stage.book.grafts_with(&draft.id, Some(&draft));
     let errors = stage.live.rehearse(&grafts).unwrap_err();
-    let told = faults(&errors, &draft.rule, &draft.place.name);
+    let told = faults(&errors, &draft.id, &draft.place.name);
     assert_eq!(
         (told.len(), &*told[0].path, told[0].line, told[0].column),
         (1, "limits[0]", Some(3), Some(11))

@@ -153,7 +153,9 @@ impl<R: DeserializeOwned + JsonSchema, T> Live<R, T> {
 
     fn together(&self, files: &Node, grafts: &[Graft]) -> Result<(Node, Arc<T>), Errors> {
         let mut tree = files.clone();
-        grafts.iter().for_each(|graft| graft.onto(&mut tree));
+        for graft in grafts {
+            graft.onto(&mut tree);
+        }
         let raw = deserialize(&tree)?;
         let resolved = Loaded { raw, tree, warnings: Vec::new() }.resolve(self.resolve)?;
         Ok((resolved.tree, Arc::new(resolved.value)))

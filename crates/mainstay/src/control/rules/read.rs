@@ -15,7 +15,7 @@ use serde_json::{Map, Value, json};
 use super::super::answer::{Answer, Asked, Refused};
 use super::super::revisions::{self, Between, Page, object, tagged};
 use super::super::{balance, limits};
-use super::{Content, cluster};
+use super::{At, Content, cluster};
 use crate::role::Shared;
 use crate::rules::book::{Book, reason};
 use crate::rules::fault::faults;
@@ -88,7 +88,7 @@ fn list(shared: &Shared, kind: &Kind, namespace: Option<&str>, which: &Which) ->
     let is_next = |name: &str| which.after.as_deref().is_none_or(|after| after < name);
     let meant: Vec<(String, Value)> =
         all.into_iter().filter(|(name, _)| is_meant(name) && is_next(name)).collect();
-    let next = meant.get(limit).and(meant.get(limit - 1)).map(|(name, _)| name.clone());
+    let next = meant.get(limit).and_then(|_| meant.get(limit - 1)).map(|(name, _)| name.clone());
     let page = meant.into_iter().take(limit);
     let items = page.map(|(_, item)| with_figures(shared, kind.key, item)).collect::<Vec<_>>();
     Ok(Json(json!({ "items": items, "next": next, "stale_since": stale })))
@@ -145,19 +145,15 @@ fn with_figures(shared: &Shared, kind: RuleKind, mut item: Value) -> Value {
 }
 
 /// `GET P/{namespace}/{name}`
-pub(super) async fn show(
-    Extension(kind): Extension<Kind>,
-    State(shared): State<Arc<Shared>>,
-    Path((namespace, name)): Path<(String, String)>,
-) -> Result<Response, Refused> {
-    if let Some(document) = shown_of_file(&shared, &kind, &namespace, &name) {
+pub(super) async fn show(State(shared): State<Arc<Shared>>, at: At) -> Result<Response, Refused> {
+    if let Some(document) = shown_of_file(&shared, &at) {
         return Ok(Json(document).into_response());
     }
-    let missing = Refused::missing(kind.key.as_str(), &format!("{namespace}/{name}"));
-    let (Some(cluster), Ok(rule)) = (&shared.cluster, object(&kind, namespace, name)) else {
+    let missing = Refused::missing(at.kind.key.as_str(), &at.to_string());
+    let (Some(cluster), Ok(rule)) = (&shared.cluster, at.rule()) else {
         return Err(missing);
     };
-    if cluster.copies.of(kind.key).is_some_and(|copy| !copy.snapshot().is_loaded()) {
+    if cluster.copies.of(rule.kind).is_some_and(|copy| !copy.snapshot().is_loaded()) {
         return Err(loading());
     }
     let kept = cluster.copies.get(&rule).ok_or(missing)?;
@@ -167,10 +163,10 @@ pub(super) async fn show(
     Ok(tagged(kept.edition.revision, document))
 }
 
-fn shown_of_file(shared: &Shared, kind: &Kind, namespace: &str, name: &str) -> Option<Value> {
+fn shown_of_file(shared: &Shared, At { kind, namespace, name }: &At) -> Option<Value> {
     let files = shared.live.lock().files().clone();
     let node = graft::written(&files, kind.key.as_str(), name)?;
-    if rule::namespace_of(kind.key, node) != namespace {
+    if rule::namespace_of(kind.key, node) != *namespace {
         return None;
     }
     let mut document = of_file(namespace, name, node);
@@ -188,24 +184,20 @@ fn add(document: &mut Value, member: &str, value: Value) {
 
 /// `GET P/{namespace}/{name}/history`
 pub(super) async fn history(
-    Extension(kind): Extension<Kind>,
     State(shared): State<Arc<Shared>>,
-    Path((namespace, name)): Path<(String, String)>,
+    at: At,
     Asked(page): Asked<Page>,
 ) -> Answer {
-    let rule = object(&kind, namespace, name)?;
-    revisions::history(&cluster(&shared)?.rules, &rule, page).await
+    revisions::history(&cluster(&shared)?.rules, &at.rule()?, page).await
 }
 
 /// `GET P/{namespace}/{name}/diff`
 pub(super) async fn diff(
-    Extension(kind): Extension<Kind>,
     State(shared): State<Arc<Shared>>,
-    Path((namespace, name)): Path<(String, String)>,
+    at: At,
     Asked(Between { from, to }): Asked<Between>,
 ) -> Answer {
-    let rule = object(&kind, namespace, name)?;
-    let diff = cluster(&shared)?.rules.diff(&kind, &rule, from, to).await?;
+    let diff = cluster(&shared)?.rules.diff(&at.kind, &at.rule()?, from, to).await?;
     Ok(Json(json!(by_field(diff))))
 }
 
@@ -249,7 +241,7 @@ pub(super) async fn rehearse(
     shared: &Arc<Shared>,
     draft: Rule,
 ) -> Result<Result<(), Vec<mainstay_coord::revisions::Fault>>, Refused> {
-    let (own, rule) = (draft.place.name.clone(), draft.rule.clone());
+    let (own, rule) = (draft.place.name.clone(), draft.id.clone());
     let (id, shared) = (rule.clone(), Arc::clone(shared));
     let tried = blocking(move || {
         if !draft.faults.is_empty() {

@@ -8,20 +8,19 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Extension;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
 use mainstay_coord::keys::RuleRef;
-use mainstay_coord::revisions::{Fault, Kind, RuleError, Terms, Written};
+use mainstay_coord::revisions::{Fault, RuleError, Terms, Written};
 use mainstay_core::problem::Code;
 use serde_json::{Map, Value, json};
 
 use super::super::answer::{Asked, Document, Refused};
 use super::super::author::{By, needed};
-use super::super::revisions::{Back, Rehearsed, changed, object, terms};
+use super::super::revisions::{Back, Rehearsed, changed, terms};
 use super::read::{blocking, by_field, rehearse, standing};
-use super::{Content, cluster};
+use super::{At, Content, cluster};
 use crate::role::Shared;
 use crate::rules::apply::Turn;
 use crate::rules::book::shadow;
@@ -31,55 +30,52 @@ use crate::settings::graft;
 
 /// `PUT P/{namespace}/{name}`
 pub(super) async fn put(
-    Extension(kind): Extension<Kind>,
     State(shared): State<Arc<Shared>>,
-    Path((namespace, name)): Path<(String, String)>,
+    at: At,
     Asked(rehearsed): Asked<Rehearsed>,
     headers: HeaderMap,
     By(author): By,
     Content { text, .. }: Content,
 ) -> Result<Response, Refused> {
-    let rule = object(&kind, namespace, name)?;
+    let rule = at.rule()?;
     let terms = terms(author, &headers, rehearsed)?;
     let cluster = cluster(&shared)?;
     let _turn = turn(&shared).await?;
     may_be(&shared, &rule)?;
     fits(&shared, &rule, &text).await?;
     let content = Value::String(text);
-    let written = cluster.rules.put(&kind, &rule, content, &terms).await?;
+    let written = cluster.rules.put(&at.kind, &rule, content, &terms).await?;
     answer(&shared, &rule, written, &terms).await
 }
 
 /// `DELETE P/{namespace}/{name}`
 pub(super) async fn remove(
-    Extension(kind): Extension<Kind>,
     State(shared): State<Arc<Shared>>,
-    Path((namespace, name)): Path<(String, String)>,
+    at: At,
     Asked(rehearsed): Asked<Rehearsed>,
     headers: HeaderMap,
     By(author): By,
 ) -> Result<Response, Refused> {
-    is_kept(&shared, &kind, &namespace, &name)?;
-    let rule = object(&kind, namespace, name)?;
+    is_kept(&shared, &at)?;
+    let rule = at.rule()?;
     let terms = terms(needed(author)?, &headers, rehearsed)?;
     let cluster = cluster(&shared)?;
     let _turn = turn(&shared).await?;
     is_unused(&shared, &rule).await?;
-    let written = cluster.rules.remove(&kind, &rule, &terms).await?;
+    let written = cluster.rules.remove(&at.kind, &rule, &terms).await?;
     answer(&shared, &rule, written, &terms).await
 }
 
 /// `POST P/{namespace}/{name}/rollback`
 pub(super) async fn roll_back(
-    Extension(kind): Extension<Kind>,
     State(shared): State<Arc<Shared>>,
-    Path((namespace, name)): Path<(String, String)>,
+    at: At,
     Asked(rehearsed): Asked<Rehearsed>,
     headers: HeaderMap,
     by: By,
     Document(Back { to, reason }): Document<Back>,
 ) -> Result<Response, Refused> {
-    let rule = object(&kind, namespace, name)?;
+    let rule = at.rule()?;
     let terms = terms(needed(by.because(reason)?)?, &headers, rehearsed)?;
     let cluster = cluster(&shared)?;
     let _turn = turn(&shared).await?;
@@ -87,7 +83,7 @@ pub(super) async fn roll_back(
     let content = cluster.rules.at(&rule, to).await?.content;
     // What was valid then may not be now.
     fits(&shared, &rule, content.as_str().unwrap_or_default()).await?;
-    let written = cluster.rules.rollback(&kind, &rule, to, &terms).await?;
+    let written = cluster.rules.rollback(&at.kind, &rule, to, &terms).await?;
     answer(&shared, &rule, written, &terms).await
 }
 
@@ -123,19 +119,19 @@ fn of_file(rule: &RuleRef, place: &str) -> Refused {
 }
 
 /// Whether a rule that only a file has was meant.
-fn is_kept(shared: &Shared, kind: &Kind, namespace: &str, name: &str) -> Result<(), Refused> {
+fn is_kept(shared: &Shared, at: &At) -> Result<(), Refused> {
+    let At { kind, namespace, name } = at;
     let live = shared.live.lock();
     let there = graft::written(live.files(), kind.key.as_str(), name);
-    let there = there.filter(|node| namespace_of(kind.key, node) == namespace);
+    let there = there.filter(|node| namespace_of(kind.key, node) == *namespace);
     let Some(place) = there.map(|node| node.key.brief()) else { return Ok(()) };
     drop(live);
-    let rule = object(kind, namespace.to_owned(), name.to_owned());
     // One that the file hides can be removed, and nothing notices.
-    match rule {
+    match at.rule() {
         Ok(rule) if shared.rules.book().lock().kept(&rule).is_some() => Ok(()),
         Ok(rule) => Err(of_file(&rule, &place)),
         Err(_unusual) => {
-            let detail = format!("{} {namespace}/{name} stands in {place}", kind.key);
+            let detail = format!("{} {at} stands in {place}", kind.key);
             let refused = Refused::new(Code::ManagedElsewhere, detail);
             Err(refused.with("managed_by", json!(format!("file:{place}"))))
         }
@@ -170,7 +166,7 @@ fn users(shared: &Shared, errors: &Errors) -> BTreeSet<String> {
         let (table, rest) = path.split_once('.')?;
         let kind = kinds.into_iter().find(|kind| kind.as_str() == table)?;
         let name = rest.split(['.', '[']).next()?;
-        let of_store = book.in_force(kind, name).map(|rule| rule.rule.to_string());
+        let of_store = book.in_force(kind, name).map(|rule| rule.id.to_string());
         Some(format!("{kind} {}", of_store.unwrap_or_else(|| name.to_owned())))
     };
     errors.reports.iter().filter_map(|report| user(report.path.as_deref()?)).collect()
