@@ -92,6 +92,19 @@ impl Coordination {
         self.shared.tasks.shutdown(grace).await
     }
 
+    /// What is added to every fencing token.
+    ///
+    /// # Errors
+    ///
+    /// What the store said.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: it only reads.
+    pub async fn fence_base(&self) -> Result<u64, mainstay_store::Error> {
+        self.read_fence().await.map(|fence| fence.base)
+    }
+
     /// Raises what is added to every fencing token to at least `base`; returns what is now added.
     /// For a store whose revisions began anew: tokens go on above all that were ever given.
     ///

@@ -2,6 +2,7 @@
 //!
 //! | key | value | ends with |
 //! |---|---|---|
+//! | `meta/format` | the format of all records; written first, or last by a copy | – |
 //! | `meta/fence_base` | added to every fencing token | – |
 //! | `ses/<session>` | who the session belongs to | the session |
 //! | `lock/<ns>/<name>/q/<slot>` | place in the queue of a lock | the session, or a transaction |
@@ -69,6 +70,16 @@ pub fn unescape(segment: &str) -> Option<String> {
     let text = percent_decode_str(segment).decode_utf8().ok()?.into_owned();
     // One text has one segment, or two keys could mean the same thing.
     (self::segment(&text) == segment).then_some(text)
+}
+
+/// What the store says about itself.
+pub fn meta() -> Range {
+    Range::prefix("meta/")
+}
+
+/// The format of all records.
+pub fn format() -> Key {
+    made("meta/format".to_owned())
 }
 
 /// What is added to every create revision to make a fencing token. Missing is 0.

@@ -14,6 +14,7 @@
 //! | configuration: releases of whole groups, pushed to whoever holds them | [`centre`] |
 //! | what the Consul door keeps: pairs, sessions, indexes | [`consul`] |
 //! | keys that wrap other keys | [`keyring`] |
+//! | which format the records have; what of a store outlives a restore, and filling another store with it | [`format`](mod@format), [`transfer`] |
 //! | audit records, put by the batch that changes something | [`audit`] |
 //! | what only one node is to do | [`duty`] |
 //! | objects with a history: who changed them, when, why | [`revisions`] |
@@ -30,6 +31,7 @@ pub mod duty;
 pub mod election;
 mod events;
 pub mod figures;
+pub mod format;
 pub mod health;
 pub mod keyring;
 pub mod keys;
@@ -46,6 +48,7 @@ pub mod session;
 pub mod switch;
 mod tasks;
 pub mod timers;
+pub mod transfer;
 
 pub use audit::Outbox;
 pub use centre::{Centre, CentreError};

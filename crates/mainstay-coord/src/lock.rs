@@ -48,6 +48,7 @@ pub use held::Held;
 pub(crate) use held::lost_entry;
 pub(crate) use losses::Losses;
 pub use losses::{Following, Holdings, News};
+pub(crate) use record::is_bound;
 pub use record::{Past, Reason, Token};
 pub(crate) use request::checked_value;
 pub use request::{Grant, Released, Request, Wait, Want};

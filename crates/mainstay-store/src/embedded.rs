@@ -6,11 +6,11 @@
 //!
 //! | part | module |
 //! |---|---|
-//! | files | `media`, `disk` (knows what came of every write), `engine` (the tables) |
+//! | files | `media`, `ram`, `disk` (knows what came of every write), `engine` (the tables) |
 //! | what is in them | `record`, `index`, `view` (what everybody may see) |
 //! | how it changes | `queue`, `draft` (evaluates), `committer` |
 //! | how it is read | `reads`, `hub` and `watching` |
-//! | how it is opened and kept | `opening`, `high`, [`retention`](crate::retention), `offline` (restore, shrink) |
+//! | how it is opened and kept | `opening`, `high`, [`retention`](crate::retention), `offline` (restore, shrink, check) |
 //!
 //! # Threads
 //!
@@ -30,6 +30,7 @@ mod offline;
 mod opening;
 mod options;
 mod queue;
+mod ram;
 mod reads;
 mod record;
 mod shared;
@@ -66,7 +67,7 @@ use watching::Watching;
 
 pub use engine::Check;
 pub use figures::Counted;
-pub use offline::{Existing, OfflineError, Restored, restore, shrink};
+pub use offline::{Checked, Existing, OfflineError, Restored, check, rehearse, restore, shrink};
 pub use opening::OpenError;
 pub use options::{Options, Ticks};
 

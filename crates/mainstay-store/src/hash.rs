@@ -28,6 +28,33 @@ pub struct Hashed {
     pub sha256: [u8; 32],
 }
 
+/// Hashes entries as they come by, in byte order of their keys.
+#[derive(Clone, Debug)]
+pub struct Hasher {
+    take: Take,
+    entries: u64,
+    sha256: Sha256,
+}
+
+impl Hasher {
+    /// Of no entries yet.
+    pub fn new(take: Take) -> Self {
+        Self { take, entries: 0, sha256: Sha256::new() }
+    }
+
+    /// Takes the next entry into account.
+    pub fn feed(&mut self, entry: &Entry) {
+        self.entries += 1;
+        feed(&mut self.sha256, entry, self.take);
+    }
+
+    /// The hash of all that came by, as of `revision`.
+    pub fn finish(self, revision: Revision) -> Hashed {
+        let Self { entries, sha256, .. } = self;
+        Hashed { revision, entries, sha256: sha256.finalize().into() }
+    }
+}
+
 /// Hashes the entries of `range` at revision `at`; `None` is the newest.
 ///
 /// # Errors
@@ -44,19 +71,18 @@ pub async fn hash(
     at: Option<Revision>,
     take: Take,
 ) -> Result<Hashed, Error> {
-    let mut hasher = Sha256::new();
-    let (mut rest, mut at, mut entries) = (range, at, 0);
+    let mut hasher = Hasher::new(take);
+    let (mut rest, mut at) = (range, at);
     loop {
         let request = RangeRequest { at, ..RangeRequest::new(Select::new(rest.clone())) };
         let page = store.range(request).await?;
         let revision = *at.get_or_insert(page.revision);
-        entries += page.entries.len() as u64;
         for entry in &page.entries {
-            feed(&mut hasher, entry, take);
+            hasher.feed(entry);
         }
         match page.entries.last() {
             Some(last) if page.more => rest = rest.after(&last.key),
-            _ => return Ok(Hashed { revision, entries, sha256: hasher.finalize().into() }),
+            _ => return Ok(hasher.finish(revision)),
         }
     }
 }

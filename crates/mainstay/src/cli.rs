@@ -7,6 +7,7 @@
 mod agreed;
 mod arguments;
 mod audit;
+mod backup;
 mod calls;
 mod check;
 mod dns;
@@ -108,6 +109,7 @@ pub fn run(arguments: Vec<OsString>, session: &mut Session<'_>) -> u8 {
         Command::Leader { verb } => lock::leader(verb, session),
         Command::Store { verb } => agreed::store(verb, session),
         Command::Audit { verb } => audit::run(verb, session),
+        Command::Backup { verb } => backup::run(verb, session),
         Command::Fault { verb } => faults::run(verb, session),
         Command::Dns { verb } => dns::run(verb, session),
         Command::Explain(arguments) => explain::run(arguments, session),

@@ -80,6 +80,8 @@ pub struct Cluster {
     pub resolver: Arc<RegistryResolver>,
     /// This process, as others see it.
     pub node: NodeName,
+    /// One backup at a time is taken or checked for callers.
+    pub backups: Arc<tokio::sync::Semaphore>,
 }
 
 /// The door for clients of Consul.
@@ -161,6 +163,7 @@ impl Cluster {
             registry_config: config,
             store,
             node,
+            backups: Arc::new(tokio::sync::Semaphore::new(1)),
         }
     }
 

@@ -17,6 +17,7 @@
 mod answer;
 mod audit;
 mod author;
+mod backup;
 mod balance;
 mod centre;
 mod checks;
@@ -126,6 +127,8 @@ fn calls(cluster: Option<Arc<Cluster>>) -> Router<Arc<Shared>> {
     Router::new()
         .merge(agreed)
         .merge(rules::calls())
+        .route("/backup", get(backup::create))
+        .route("/backup/verify", post(backup::verify))
         .route("/dns", get(dns::show))
         .route("/circuit-states", get(circuits::list))
         .route("/circuit-states/{id}/mode", put(circuits::set_mode))

@@ -32,6 +32,9 @@ const DEFAULT_URL: &str = "http://127.0.0.1:7400";
 /// For one answer, connecting included: every call of the API answers within a second or two.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// For the head of something large: a full store is packed in a minute or two.
+const PREPARE_TIMEOUT: Duration = Duration::from_mins(10);
+
 /// Before the one retry of a question: a restart of the peer's listener takes less.
 const RETRY_AFTER: Duration = Duration::from_millis(200);
 
@@ -176,6 +179,38 @@ impl Control {
         }
     }
 
+    /// Asks for the bytes at `path`, with one header more, and hands them to `sink` as they come,
+    /// with the size of the whole where it is said.
+    ///
+    /// # Errors
+    ///
+    /// As [`Control::ask`], but it is asked once; also when it is cut short.
+    pub fn download(
+        &self,
+        path: &str,
+        header: Option<(&'static str, &str)>,
+        sink: &mut dyn FnMut(&[u8], Option<u64>) -> io::Result<()>,
+    ) -> Result<(), Errors> {
+        let mut request = self
+            .request("GET", path, None, None)
+            .map_err(|error| self.unreachable(&error.to_string()))?;
+        if let Some((name, value)) = header {
+            let value = http::HeaderValue::from_str(value);
+            let value = value.map_err(|error| self.unreachable(&error.to_string()))?;
+            request.headers_mut().insert(name, value);
+        }
+        let fetched = block_on(async {
+            let connect = tokio::net::TcpStream::connect(&self.authority);
+            let stream = tokio::time::timeout(ANSWER_TIMEOUT, connect).await;
+            let stream = stream.map_err(|_elapsed| "connecting took too long".to_owned())?;
+            fetch(stream.map_err(|error| plain(&error))?, request, sink).await
+        })?;
+        match fetched {
+            Ok((status, document)) => answered(status, document).map(drop),
+            Err(why) => Err(self.unreachable(&why)),
+        }
+    }
+
     fn unreachable(&self, why: &str) -> Errors {
         let message = format!("no control plane answers at {}: {why}", self.url);
         let report = Report::error(Code::ControlUnreachable, message);
@@ -264,6 +299,46 @@ async fn send(
     let mut exchange = std::pin::pin!(exchange);
     // The connection moves only while it is polled beside the exchange. When it ends first, the
     // exchange has all it will get.
+    tokio::select! {
+        answer = &mut exchange => answer,
+        _ended = connection => exchange.await,
+    }
+}
+
+/// Sends `request` over `stream` and hands the body of a good answer to `sink`; the document of a
+/// bad one is returned.
+async fn fetch(
+    stream: tokio::net::TcpStream,
+    request: http::Request<Full<Bytes>>,
+    sink: &mut dyn FnMut(&[u8], Option<u64>) -> io::Result<()>,
+) -> Result<(u16, Json), String> {
+    let text = |error: hyper::Error| error.to_string();
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(text)?;
+    let exchange = async {
+        let answer = tokio::time::timeout(PREPARE_TIMEOUT, sender.send_request(request)).await;
+        let answer = answer.map_err(|_elapsed| "no answer within ten minutes".to_owned())?;
+        let answer = answer.map_err(text)?;
+        let status = answer.status().as_u16();
+        if !answer.status().is_success() {
+            let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX);
+            let bytes = body.collect().await.map_err(|error| error.to_string())?.to_bytes();
+            return Ok((status, serde_json::from_slice(&bytes).unwrap_or_default()));
+        }
+        let length = answer.headers().get(header::CONTENT_LENGTH);
+        let total = length.and_then(|length| length.to_str().ok()?.parse().ok());
+        let mut body = answer.into_body();
+        loop {
+            let frame = tokio::time::timeout(ANSWER_TIMEOUT, body.frame()).await;
+            let Some(frame) = frame.map_err(|_elapsed| "it stalled half way".to_owned())? else {
+                return Ok((status, Json::Null));
+            };
+            if let Ok(chunk) = frame.map_err(text)?.into_data() {
+                sink(&chunk, total).map_err(|error| error.to_string())?;
+            }
+        }
+    };
+    let mut exchange = std::pin::pin!(exchange);
     tokio::select! {
         answer = &mut exchange => answer,
         _ended = connection => exchange.await,

@@ -14,6 +14,7 @@
 //! | rules of the store, and the data plane that follows them | [`rules`] |
 //! | the configuration, in layers, explained to the line | [`settings`] |
 
+pub mod backup;
 pub mod check;
 pub mod child;
 pub mod cli;

@@ -20,6 +20,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
+pub use data_dir::HeldFolder;
 pub use node::Node;
 pub use shared::Shared;
 

@@ -19,6 +19,7 @@ fn keys_are_written_as_the_table_says() {
     let lock = place(Area::Lock, "orders/7:a");
     let slot = Slot { session, request: None };
     check(&fence_base(), "meta/fence_base");
+    check(&format(), "meta/format");
     check(&self::session(session), "ses/00000000000000ab");
     check(&lock.slot(&slot), "lock/shop/orders%2F7%3Aa/q/00000000000000ab");
     check(&lock.last(), "lock/shop/orders%2F7%3Aa/last");

@@ -192,6 +192,11 @@ fn note(known: &mut Vec<String>, id: &RequestId) {
     known.push(id.as_str().to_owned());
 }
 
+/// Whether the place in `entry` is held for a transaction, with its token written down.
+pub(crate) fn is_bound(entry: &Entry) -> bool {
+    Record::read(entry).is_some_and(|record| record.bound_gid.is_some() && record.token.is_some())
+}
+
 /// Whole seconds, rounded up.
 fn seconds_up(span: Duration) -> u64 {
     span.as_secs() + u64::from(span.subsec_nanos() > 0)

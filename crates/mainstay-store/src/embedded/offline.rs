@@ -1,33 +1,43 @@
-//! What is done to a store that nobody has open: restore, and shrink.
+//! What is done to a store that nobody has open: restore, rehearse a restore, shrink, check.
 //!
-//! Both write a whole new file under another name, check it, and only then give it the name of the
-//! old one. A crash at any point leaves one of the two, whole.
+//! What writes writes a whole new file under another name, checks it, and only then gives it the
+//! name of the old one. A crash at any point leaves one of the two, whole.
 
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::Path;
+use std::sync::Arc;
+
+use mainstay_core::ManualClock;
 
 use super::disk::Halt;
 use super::engine::{Changes, Check, Engine, Fault, Meta};
 use super::high::High;
 use super::media::{Directory, Media};
 use super::opening::{self, FILE, Fresh, NEW_FILE, OpenError};
+use super::options::Options;
+use super::ram::Ram;
 use super::record::{Position, Record};
 use crate::entry::{Entry, LeaseId, Revision};
+use crate::key::Range;
 use crate::snapshot::SnapshotItem;
 use crate::snapshot::file::{Invalid, Reader};
+use crate::store::StoreId;
 
 /// What becomes of a store that is there already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Existing {
     /// Nothing is restored over it.
     Refuse,
-    /// It is kept beside the new one, as `mainstay.redb.aside`.
+    /// It is kept beside the new one, as `mainstay.redb.aside`, or with the next free number behind
+    /// that.
     SetAside,
 }
 
 /// What was restored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Restored {
+    /// The revision the snapshot is of.
+    pub from: Revision,
     /// The revision the store begins with: above everything anybody has seen.
     pub revision: Revision,
     /// Entries restored.
@@ -75,6 +85,23 @@ pub fn restore(
     restore_on(&Directory(folder.to_owned()), input, existing, keep)
 }
 
+/// Restores a snapshot into memory and opens it there: what passes can be restored. Takes about the
+/// memory that the store would take on disk.
+///
+/// # Errors
+///
+/// [`OfflineError`].
+pub fn rehearse(
+    input: impl Read,
+    keep: impl FnMut(&Entry) -> bool,
+) -> Result<Restored, OfflineError> {
+    let media = Arc::new(Ram::default());
+    let restored = restore_on(&*media, input, Existing::Refuse, keep)?;
+    // Reads all of it, as a start does.
+    opening::open(media, Options::new(""), Arc::new(ManualClock::default()))?;
+    Ok(restored)
+}
+
 pub(super) fn restore_on(
     media: &dyn Media,
     input: impl Read,
@@ -90,7 +117,8 @@ pub(super) fn restore_on(
     let header = reader.header().clone();
     let highest = seen.map_or(header.revision, |seen| seen.revision.max(header.revision));
     let revision = Revision::new(highest.get() + LEAP);
-    let mut restored = Restored { revision, entries: 0, left_out: 0, leases: 0 };
+    let from = header.revision;
+    let mut restored = Restored { from, revision, entries: 0, left_out: 0, leases: 0 };
     let mut file = NewFile::begin(media)?;
     let mut sub = 0;
     while let Some(item) = reader.next()? {
@@ -113,7 +141,7 @@ pub(super) fn restore_on(
     let fresh = Fresh { store: header.store, revision, compacted: revision };
     file.finish(fresh.meta())?;
     if is_there {
-        media.link(FILE, ASIDE).map_err(OpenError::Io)?;
+        media.link(FILE, &aside(media).map_err(OpenError::Io)?).map_err(OpenError::Io)?;
     }
     media.rename(NEW_FILE, FILE).map_err(OpenError::Io)?;
     High { store: header.store, revision }.write(media).map_err(OpenError::Io)?;
@@ -128,12 +156,12 @@ pub(super) fn restore_on(
 /// [`OfflineError`].
 pub fn shrink(folder: &Path) -> Result<(u64, u64), OfflineError> {
     let _lock = opening::lock(folder)?;
-    shrink_on(std::sync::Arc::new(Directory(folder.to_owned())))
+    shrink_on(Arc::new(Directory(folder.to_owned())))
 }
 
-pub(super) fn shrink_on(media: std::sync::Arc<dyn Media>) -> Result<(u64, u64), OfflineError> {
+pub(super) fn shrink_on(media: Arc<dyn Media>) -> Result<(u64, u64), OfflineError> {
     let open = |name| {
-        let opened = Engine::open(std::sync::Arc::clone(&media), name, CACHE_BYTES, Check::Auto);
+        let opened = Engine::open(Arc::clone(&media), name, CACHE_BYTES, Check::Auto);
         opened.map(|(engine, _)| engine).map_err(OpenError::from)
     };
     let old = open(FILE)?;
@@ -167,6 +195,55 @@ pub(super) fn shrink_on(media: std::sync::Arc<dyn Media>) -> Result<(u64, u64), 
     let after = new.bytes();
     new.close().map_err(OpenError::from)?;
     Ok((before, after))
+}
+
+/// What a store that nobody has open is found to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Checked {
+    /// Which history.
+    pub store: StoreId,
+    /// Its revision.
+    pub revision: Revision,
+    /// The oldest revision that can be read.
+    pub compacted: Revision,
+    /// Live entries.
+    pub entries: u64,
+    /// Live leases.
+    pub leases: u64,
+    /// Bytes of its file.
+    pub bytes: u64,
+}
+
+/// Reads all of the store in `folder`: the engine's pages, every record and its checksum, order and
+/// completeness of history, and whether it is older than it has already been. Repairs what an
+/// unclean end left, as a start does, and changes nothing else.
+///
+/// # Errors
+///
+/// [`OpenError`].
+pub fn check(folder: &Path) -> Result<Checked, OpenError> {
+    let _lock = opening::lock(folder)?;
+    let media = Directory(folder.to_owned());
+    if !media.exists(FILE).map_err(OpenError::Io)? {
+        let missing = format!("there is no `{FILE}`");
+        return Err(OpenError::Io(io::Error::new(io::ErrorKind::NotFound, missing)));
+    }
+    let options = Options { check_on_open: Check::Always, ..Options::new(folder) };
+    let (shared, _scrubbed) =
+        opening::open(Arc::new(media), options, Arc::new(ManualClock::default()))?;
+    let checked = {
+        let view = shared.view.read();
+        Checked {
+            store: shared.store,
+            revision: view.revision,
+            compacted: view.compacted,
+            entries: view.index.range(&Range::all(), view.revision).count() as u64,
+            leases: shared.leases.lock().live_count() as u64,
+            bytes: shared.engine.bytes(),
+        }
+    };
+    shared.engine.close()?;
+    Ok(checked)
 }
 
 /// Whether two files hold the same records and leases.
@@ -236,6 +313,17 @@ fn too_many() -> OfflineError {
 /// What revisions leap by: no store writes a thousand million revisions after its last backup
 /// without taking another.
 const LEAP: u64 = 1_000_000_000;
+
+/// A name that is free for a store that is set aside.
+fn aside(media: &dyn Media) -> io::Result<String> {
+    let mut name = ASIDE.to_owned();
+    let mut number = 1;
+    while media.exists(&name)? {
+        number += 1;
+        name = format!("{ASIDE}-{number}");
+    }
+    Ok(name)
+}
 
 const ASIDE: &str = "mainstay.redb.aside";
 

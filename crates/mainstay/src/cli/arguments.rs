@@ -2,6 +2,7 @@
 
 pub(super) mod agreed;
 pub(super) mod audit;
+pub(super) mod backup;
 pub(super) mod lock;
 
 use std::ffi::OsString;
@@ -133,6 +134,12 @@ pub(super) enum Command {
     Audit {
         #[command(subcommand)]
         verb: audit::Audit,
+    },
+    /// Everything that is kept, in one file; and back.
+    #[command(after_help = examples("backup create monday.backup", "backup verify monday.backup"))]
+    Backup {
+        #[command(subcommand)]
+        verb: backup::Backup,
     },
     /// Faults put in on purpose; every one ends by itself.
     #[command(after_help = examples("fault list", "fault set abort=503 --service order --percent 20 --reason 'drill'"))]

@@ -7,9 +7,9 @@ use mainstay_call::clock::MonotonicClock;
 use mainstay_coord::keyring::{Keyring, KeyringFile};
 use mainstay_coord::{BootClock, Timer as _};
 use mainstay_core::problem::Code;
-use mainstay_store::embedded::OpenError;
+use mainstay_store::embedded::{OpenError, Options, Ticks};
 use mainstay_store::{Embedded, Store};
-use mainstay_store_etcd::Etcd;
+use mainstay_store_etcd::{Etcd, Options as EtcdOptions};
 
 use super::settings::{Backend, StoreConfig};
 use crate::report::{Report, causes};
@@ -29,14 +29,42 @@ pub fn open(config: &StoreConfig, data: &Path) -> Result<Arc<dyn Store>, Errors>
             let store = Embedded::open(options, MonotonicClock);
             Ok(Arc::new(store.map_err(|error| unopened(&path, &error))?))
         }
-        Backend::Etcd => {
-            let options = config.etcd().map_err(|error| {
-                Report::error(Code::ConfigOutOfRange, error.to_string())
-                    .next("mainstay settings show --origin")
-            })?;
-            Ok(Arc::new(Etcd::open(options, MonotonicClock)))
-        }
+        Backend::Etcd => Ok(Arc::new(Etcd::open(etcd(config)?, MonotonicClock))),
     }
+}
+
+/// Opens the store that `config` describes for a verb of the command line, in the data directory
+/// `data` that no node has: no lease ends meanwhile, and nothing is compacted. Must be called
+/// within a tokio runtime.
+///
+/// # Errors
+///
+/// As [`open`]; also when there is no embedded store, since none is made here.
+pub fn offline(config: &StoreConfig, data: &Path) -> Result<Arc<dyn Store>, Errors> {
+    match config.backend {
+        Backend::Embedded => {
+            let options = Options { ticks: Ticks::ByHand, ..config.embedded(data) };
+            let path = options.path.clone();
+            if !path.join("mainstay.redb").exists() {
+                let missing = Report::error(
+                    Code::StoreUnavailable,
+                    format!("{}: there is no store", path.display()),
+                );
+                return Err(missing.help("name the data directory of a node").into());
+            }
+            let store = Embedded::open(options, MonotonicClock);
+            Ok(Arc::new(store.map_err(|error| unopened(&path, &error))?))
+        }
+        Backend::Etcd => Ok(Arc::new(Etcd::open(etcd(config)?.never_compact(), MonotonicClock))),
+    }
+}
+
+fn etcd(config: &StoreConfig) -> Result<EtcdOptions, Errors> {
+    config.etcd().map_err(|error| {
+        Report::error(Code::ConfigOutOfRange, error.to_string())
+            .next("mainstay settings show --origin")
+            .into()
+    })
 }
 
 /// Opens the keyring in the data directory `data`, or makes one: the keys that seal secrets.
@@ -52,7 +80,7 @@ pub fn keyring(data: &Path) -> Result<Keyring, Errors> {
     })
 }
 
-fn unopened(path: &Path, error: &OpenError) -> Report {
+pub(crate) fn unopened(path: &Path, error: &OpenError) -> Report {
     let what = format!("{}: {}", path.display(), causes(error));
     let report = Report::error(error.code(), what);
     match error {

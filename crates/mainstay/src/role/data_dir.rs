@@ -10,6 +10,7 @@ use mainstay_core::problem::Code;
 use rustix::fs::{FlockOperation, flock};
 
 use super::system;
+use crate::exit::Exit;
 use crate::report::Report;
 use crate::settings::Errors;
 
@@ -85,6 +86,36 @@ impl DataDir {
     /// Where it is.
     pub(super) fn path(&self) -> &Path {
         &self.path
+    }
+}
+
+/// A data directory that a verb of the command line holds, so that no role starts on it meanwhile.
+#[derive(Debug)]
+pub struct HeldFolder(#[expect(dead_code, reason = "held as long as it lives")] DataDir);
+
+impl HeldFolder {
+    /// Holds `path`, made with mode 0700 when it is not there.
+    ///
+    /// # Errors
+    ///
+    /// `data-dir-in-use` when a process holds it.
+    pub fn new(path: &Path) -> Result<Self, Errors> {
+        let mut folder = DataDir::open(path.to_owned(), false)?;
+        folder.hold(Duration::ZERO)?;
+        Ok(Self(folder))
+    }
+
+    /// Holds `path`, which has to be there.
+    ///
+    /// # Errors
+    ///
+    /// Also when it is not.
+    pub fn existing(path: &Path) -> Result<Self, Errors> {
+        if path.is_dir() {
+            return Self::new(path);
+        }
+        let missing = format!("there is no data directory `{}`", path.display());
+        Err(Report { exit: Exit::NotFound, ..Report::error(Code::Usage, missing) }.into())
     }
 }
 

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use mainstay_core::ManualClock;
 
-use super::super::offline::{Existing, OfflineError, restore_on, shrink_on};
+use super::super::offline::{
+    Existing, OfflineError, check, rehearse, restore, restore_on, shrink_on,
+};
 use super::media::{Faults, Simulated};
 use super::*;
 use crate::batch::Op;
@@ -92,6 +94,55 @@ async fn what_is_not_kept_is_left_out_and_a_bad_snapshot_changes_nothing() {
     assert_eq!((restored.entries, restored.left_out), (21, 1));
     let store = start(&other, &clock, by_hand());
     assert!(everything(&*store).await.iter().all(|entry| entry.lease.is_none()));
+}
+
+#[tokio::test]
+async fn a_rehearsal_finds_what_a_restore_would() {
+    let (media, clock) = (Simulated::default(), ManualClock::default());
+    let store = filled(&media, &clock).await;
+    let taken = backup(&*store).await;
+    let rehearsed = rehearse(taken.as_slice(), |_| true).unwrap();
+    let other = Simulated::default();
+    assert_eq!(restore_on(&other, &*taken, Existing::Refuse, |_| true).unwrap(), rehearsed);
+    for length in [0, 1, taken.len() / 3, taken.len() - 1] {
+        let cut = rehearse(&taken[..length], |_| true);
+        assert!(matches!(cut, Err(OfflineError::Snapshot(_))), "{length}: {cut:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_was_set_aside_is_never_lost() {
+    let folder = tempfile::tempdir().unwrap();
+    let (media, clock) = (Simulated::default(), ManualClock::default());
+    let taken = backup(&*filled(&media, &clock).await).await;
+    for _ in 0..3 {
+        restore(folder.path(), &*taken, Existing::SetAside, |_| true).unwrap();
+    }
+    for name in ["mainstay.redb", "mainstay.redb.aside", "mainstay.redb.aside-2"] {
+        assert!(folder.path().join(name).exists(), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_check_reads_everything_and_finds_a_changed_byte() {
+    let folder = tempfile::tempdir().unwrap();
+    assert!(check(folder.path()).is_err(), "there is no store");
+    let (media, clock) = (Simulated::default(), ManualClock::default());
+    let taken = backup(&*filled(&media, &clock).await).await;
+    let restored = restore(folder.path(), &*taken, Existing::Refuse, |_| true).unwrap();
+    let checked = check(folder.path()).unwrap();
+    assert_eq!((checked.revision, checked.entries, checked.leases), (restored.revision, 22, 1));
+    let store = Embedded::open(Options::new(folder.path()), clock.clone()).unwrap();
+    let locked = check(folder.path());
+    assert!(matches!(locked, Err(OpenError::Locked { .. })), "{locked:?}");
+    drop(store);
+    let file = folder.path().join("mainstay.redb");
+    let mut bytes = std::fs::read(&file).unwrap();
+    let key = bytes.windows(3).position(|window| window == b"k07").unwrap();
+    bytes[key + 1] ^= 1;
+    std::fs::write(&file, bytes).unwrap();
+    let found = check(folder.path());
+    assert!(matches!(found, Err(OpenError::Corrupt { .. })), "{found:?}");
 }
 
 #[tokio::test]

@@ -1,0 +1,347 @@
+//! `mainstay backup`: create, verify, restore.
+
+use std::fs::File;
+use std::io::{self, BufRead as _, BufReader, IsTerminal as _, Seek as _, Write};
+use std::path::Path;
+use std::sync::Arc;
+
+use mainstay_coord::KeyringFile;
+use mainstay_core::problem::Code;
+use mainstay_store::embedded::Existing;
+use mainstay_store::snapshot::file as snapshot;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
+use serde_json::{Value as Json, json};
+use zeroize::Zeroizing;
+
+use super::arguments::ConfigFile;
+use super::arguments::backup::{Backup, Create, PassphraseFile, Restore};
+use super::calls::confirm;
+use super::settings::sources;
+use super::{Ended, Session, usage};
+use crate::backup::archive::{self, Invalid};
+use crate::backup::manifest::Manifest;
+use crate::backup::restoring::{Became, CONFIG_FOLDER, How, RestoreError, Target, restore};
+use crate::backup::taking::{Beside, TakeError, take};
+use crate::backup::verifying::{Keys, verify};
+use crate::backup::{STORE, whole::Whole};
+use crate::cluster::opening;
+use crate::cluster::settings::Backend;
+use crate::exit::Exit;
+use crate::output::{Column, Format, Table, blocks};
+use crate::report::{Report, causes};
+use crate::role::HeldFolder;
+use crate::settings::root::Meant;
+use crate::settings::{Errors, Settings};
+
+const PARTS: Table<'static> =
+    Table(&[Column::new("PART", "/name"), Column::new("BYTES", "/bytes")]);
+
+pub(super) fn run(verb: Backup, session: &mut Session<'_>) -> Ended {
+    match verb {
+        Backup::Create(create) => self::create(&create, session),
+        Backup::Verify { file, passphrase } => {
+            let passphrase = read_passphrase(&passphrase, session)?;
+            let open = File::open(&file).map_err(|error| unusable(&file, &error))?;
+            let verified =
+                verify(BufReader::new(open), passphrase.as_ref().map(|text| text.as_str()));
+            let verified = verified.map_err(|error| invalid(&file, &error))?;
+            if matches!(verified.keys, Keys::Sealed) {
+                session.note("the keys were not opened: add --passphrase-file PATH to try them");
+            }
+            show(&verified.document(), session)
+        }
+        Backup::Restore(restore) => into_place(&restore, session),
+    }
+}
+
+fn create(create: &Create, session: &mut Session<'_>) -> Ended {
+    let path = &create.file;
+    if path.exists() && !create.force {
+        let there = usage(format!("`{}` is there already", path.display()));
+        return Err(there.help("name another file, or add --force to write over it").into());
+    }
+    let passphrase = read_passphrase(&create.passphrase, session)?;
+    let passphrase = passphrase.as_ref().map(|text| text.as_str());
+    let mut whole = Whole::begin(path).map_err(|error| unusable(path, &error))?;
+    match &create.data_dir {
+        Some(data) => offline(data, &create.config, passphrase, &mut whole.file)?,
+        None => online(passphrase, &mut whole.file, session)?,
+    }
+    // What is kept is what was read back.
+    whole.file.rewind().map_err(|error| unusable(path, &error))?;
+    let manifest = checked(&whole.file).map_err(|error| invalid(path, &error))?;
+    whole.finish().map_err(|error| unusable(path, &error))?;
+    for left_out in &manifest.left_out {
+        session.note(&format!("left out: {left_out}"));
+    }
+    let next = format!("next: mainstay backup verify {}", path.display());
+    let document = json!({ "file": path.display().to_string(), "manifest": manifest });
+    let shown = show(&document, session);
+    session.note(&next);
+    shown
+}
+
+/// Asks the running process.
+fn online(
+    passphrase: Option<&str>,
+    file: &mut File,
+    session: &mut Session<'_>,
+) -> Result<(), Errors> {
+    let control = session.control()?;
+    let encoded = passphrase.map(|text| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string());
+    let header = encoded.as_deref().map(|text| ("mainstay-passphrase", text));
+    let mut progress = Progress::new(session);
+    let mut out = io::BufWriter::new(file);
+    let done = control.download("/api/v1/backup", header, &mut |chunk, total| {
+        out.write_all(chunk)?;
+        progress.went_on(chunk.len() as u64, total);
+        Ok(())
+    });
+    progress.end();
+    done?;
+    out.flush().map_err(|error| Report::error(Code::Internal, error.to_string()).into())
+}
+
+/// Reads a data directory that no process has.
+fn offline(
+    data: &Path,
+    config: &ConfigFile,
+    passphrase: Option<&str>,
+    file: &mut File,
+) -> Result<(), Errors> {
+    let sources = sources(config);
+    let meant = sources.load::<Settings>()?.resolve(Meant::resolve)?.value;
+    let _held = HeldFolder::existing(data)?;
+    let keyring = match passphrase {
+        Some(_) => KeyringFile::new(data.join("keyring"))
+            .open()
+            .map_err(|error| Report::error(error.code(), causes(&error)))?,
+        None => None,
+    };
+    let runtime = runtime()?;
+    let taken = runtime.block_on(async {
+        let store = opening::offline(&meant.store, data)?;
+        let beside = Beside { sources: Some(&sources), keys: keyring.as_ref().zip(passphrase) };
+        let taken = take(Arc::clone(&store), beside, data).await.map_err(|error| untaken(&error));
+        // What was read is what counts.
+        drop(store.close().await);
+        Ok::<_, Errors>(taken?)
+    })?;
+    let mut whole = taken.file;
+    let copied = io::copy(&mut whole, file);
+    copied.map(drop).map_err(|error| Report::error(Code::Internal, error.to_string()).into())
+}
+
+/// Reads a whole backup, without restoring anything.
+fn checked(file: &File) -> Result<Manifest, Invalid> {
+    archive::read(BufReader::new(file), |_manifest, part, bytes| {
+        if part.name == STORE {
+            snapshot::verify(bytes).map_err(Invalid::Snapshot)?;
+        }
+        Ok(())
+    })
+}
+
+fn into_place(asked: &Restore, session: &mut Session<'_>) -> Ended {
+    let meant = sources(&asked.config).load::<Settings>()?.resolve(Meant::resolve)?.value;
+    let passphrase = read_passphrase(&asked.passphrase, session)?;
+    let data = &asked.data_dir;
+    if asked.force {
+        let name = data.display().to_string();
+        confirm(&name, "the store there is set aside, and this one takes its place", session)?;
+    }
+    let _held = HeldFolder::new(data)?;
+    let how = How {
+        data,
+        passphrase: passphrase.as_ref().map(|text| text.as_str()),
+        without_keys: asked.without_keys,
+    };
+    let restored = match meant.store.backend {
+        Backend::Embedded => {
+            let folder = meant.store.embedded(data).path;
+            let existing = if asked.force { Existing::SetAside } else { Existing::Refuse };
+            restore(&asked.file, &Target::Folder(&folder, existing), how)
+        }
+        Backend::Etcd => {
+            let runtime = runtime()?;
+            let store = runtime.block_on(async { opening::offline(&meant.store, data) })?;
+            let restored = restore(&asked.file, &Target::Store(&*store, &runtime), how);
+            drop(runtime.block_on(store.close()));
+            restored
+        }
+    };
+    let done = restored.map_err(|error| unrestored(&asked.file, &error))?;
+    if !done.config.is_empty() {
+        let folder = data.join(CONFIG_FOLDER);
+        session.note(&format!(
+            "the configuration lies in {}: compare it with the one in force",
+            folder.display()
+        ));
+    }
+    if matches!(done.verified.keys, Keys::LeftOut | Keys::Sealed) {
+        let keyring = data.join("keyring");
+        session.note(&format!("keys were not restored: secrets need {}", keyring.display()));
+    }
+    let mut document = done.verified.document();
+    if let Some(fields) = document.as_object_mut() {
+        match done.store {
+            Became::Restored(restored) => {
+                fields.insert("revision".to_owned(), restored.revision.get().into());
+            }
+            Became::Filled(filled) => {
+                fields.insert("fence_base".to_owned(), filled.fence_base.into());
+                fields.insert("sha256".to_owned(), filled.sha256.into());
+            }
+        }
+    }
+    show(&document, session)
+}
+
+/// A document for programs, or its main lines for people.
+fn show(document: &Json, session: &mut Session<'_>) -> Ended {
+    if !matches!(session.global.output, None | Some(Format::Table | Format::Wide)) {
+        return session.show(document, &PARTS);
+    }
+    let mut lines = document.clone();
+    let Some(fields) = lines.as_object_mut() else { return session.print("") };
+    if let Some(manifest) = fields.remove("manifest") {
+        for (name, pointer) in [
+            ("store", "/store/id"),
+            ("backend", "/store/backend"),
+            ("of_revision", "/store/revision"),
+            ("version", "/product"),
+        ] {
+            let value = manifest.pointer(pointer).cloned().unwrap_or_default();
+            fields.insert(name.to_owned(), value);
+        }
+        let parts = manifest.get("parts").cloned().unwrap_or_default();
+        session.print(&blocks(&[&lines]))?;
+        return session.show(&json!({ "items": parts }), &PARTS);
+    }
+    session.print(&blocks(&[&lines]))
+}
+
+/// The passphrase that was named, if one was.
+pub(super) fn read_passphrase(
+    named: &PassphraseFile,
+    session: &mut Session<'_>,
+) -> Result<Option<Zeroizing<String>>, Errors> {
+    let Some(path) = &named.passphrase_file else { return Ok(None) };
+    let mut text = Zeroizing::new(String::new());
+    if path.as_os_str() == "-" {
+        let input = io::stdin();
+        let quiet = input.is_terminal().then(|| {
+            drop(write!(session.err, "passphrase for the keys: "));
+            drop(session.err.flush());
+            Unseen::begin()
+        });
+        let read = input.lock().read_line(&mut text);
+        drop(quiet);
+        read.map_err(|error| unusable(path, &error))?;
+    } else {
+        text = Zeroizing::new(std::fs::read_to_string(path).map_err(|e| unusable(path, &e))?);
+    }
+    let line = text.lines().next().unwrap_or_default();
+    if line.is_empty() {
+        return Err(usage("the passphrase is empty").help("12 bytes or more, on one line").into());
+    }
+    Ok(Some(Zeroizing::new(line.to_owned())))
+}
+
+/// What is typed is not shown, as long as this lives.
+struct Unseen(Option<rustix::termios::Termios>);
+
+impl Unseen {
+    fn begin() -> Self {
+        let before = tcgetattr(io::stdin()).ok();
+        if let Some(mut modes) = before.clone() {
+            modes.local_modes.remove(LocalModes::ECHO);
+            let _set = tcsetattr(io::stdin(), OptionalActions::Flush, &modes);
+        }
+        Self(before)
+    }
+}
+
+impl Drop for Unseen {
+    fn drop(&mut self) {
+        if let Some(before) = &self.0 {
+            let _set = tcsetattr(io::stdin(), OptionalActions::Flush, before);
+        }
+    }
+}
+
+/// How far something long is, on one line of a terminal.
+struct Progress<'a, 'b> {
+    session: &'a mut Session<'b>,
+    done: u64,
+    shown: u64,
+}
+
+/// From one line to the next.
+const PROGRESS_BYTES: u64 = 1 << 20;
+
+impl<'a, 'b> Progress<'a, 'b> {
+    fn new(session: &'a mut Session<'b>) -> Self {
+        Self { session, done: 0, shown: 0 }
+    }
+
+    fn went_on(&mut self, bytes: u64, total: Option<u64>) {
+        self.done += bytes;
+        if !self.session.terminal
+            || self.session.global.quiet
+            || self.done < self.shown + PROGRESS_BYTES
+        {
+            return;
+        }
+        self.shown = self.done;
+        let of = total.map_or_else(String::new, |total| format!(" of {}", total >> 20));
+        drop(write!(self.session.err, "\r{}{of} MiB ", self.done >> 20));
+        drop(self.session.err.flush());
+    }
+
+    fn end(self) {
+        if 0 < self.shown {
+            drop(write!(self.session.err, "\r\x1b[K"));
+        }
+    }
+}
+
+/// What verbs without a server run on.
+pub(super) fn runtime() -> Result<tokio::runtime::Runtime, Errors> {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().map_err(
+        |error| {
+            Report::error(Code::Internal, format!("the runtime does not start: {error}")).into()
+        },
+    )
+}
+
+fn unusable(path: &Path, error: &io::Error) -> Report {
+    let exit = if error.kind() == io::ErrorKind::NotFound { Exit::NotFound } else { Exit::Failed };
+    Report { exit, ..usage(format!("`{}`: {error}", path.display())) }
+}
+
+fn invalid(path: &Path, error: &Invalid) -> Report {
+    let message = format!("`{}`: {}", path.display(), causes(error));
+    Report::error(error.code(), message).help("copy it again, or take an older one")
+}
+
+fn untaken(error: &TakeError) -> Report {
+    Report::error(error.code(), causes(error))
+}
+
+fn unrestored(path: &Path, error: &RestoreError) -> Report {
+    let report = Report::error(error.code(), format!("`{}`: {}", path.display(), causes(error)));
+    match error {
+        RestoreError::Occupied { .. } => {
+            let report = Report { exit: Exit::Conflict, ..report };
+            report.help("name an empty directory, or add --force: what is there is set aside")
+        }
+        RestoreError::Sealed => {
+            report.help("add --passphrase-file PATH, or --without-keys to restore without them")
+        }
+        RestoreError::Transfer(_) => report.help("name a fresh `store.etcd.prefix`"),
+        RestoreError::Invalid(_) => report.help("copy it again, or take an older one"),
+        _ => report,
+    }
+}
