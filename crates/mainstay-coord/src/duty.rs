@@ -24,6 +24,8 @@ pub enum Duty {
     Sweep,
     /// Notes of locks that nobody uses.
     Locks,
+    /// Backups that are taken by themselves.
+    Backup,
 }
 
 impl Duty {
@@ -33,6 +35,7 @@ impl Duty {
             Self::Timers => "switch-timers",
             Self::Sweep => "rules-sweep",
             Self::Locks => "lock-sweep",
+            Self::Backup => "backup",
         }
     }
 }

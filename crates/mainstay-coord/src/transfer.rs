@@ -14,7 +14,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use mainstay_store::hash::{Hasher, Take};
+use mainstay_store::hash::{Hashed, Hasher, Take};
 use mainstay_store::limits::{BATCH_BYTES_MAX, KEY_BYTES_MAX, OPERATIONS_MAX};
 use mainstay_store::{
     Batch, Compare, Entry, Error, LeaseId, Put, Range, RangeRequest, Revision, Select,
@@ -55,7 +55,7 @@ pub fn outlives(entry: &Entry) -> bool {
 
 /// Whether `entry` is content: what a copy has to agree in. What a store says of itself, and what
 /// ends with a lease, need not be equal.
-pub fn is_content(entry: &Entry) -> bool {
+fn is_content(entry: &Entry) -> bool {
     entry.lease.is_none() && !keys::meta().contains(&entry.key)
 }
 
@@ -182,7 +182,7 @@ impl<'a> Filling<'a> {
         self.put(Put::new(keys::fence_base(), fence_base.to_string())).await?;
         self.flush().await?;
         let expected = self.hasher.clone().finish(revision);
-        let found = content(self.store).await?;
+        let found = content(self.store, None).await?;
         if expected.sha256 != found.sha256 {
             let (expected, found) = (hex(&expected.sha256), hex(&found.sha256));
             return Err(TransferError::Differs { expected, found });
@@ -245,7 +245,7 @@ async fn count(store: &dyn Store) -> Result<u64, Error> {
     Ok(store.range(all).await?.count)
 }
 
-/// The hash of what [`is_content`] in `store`.
+/// The hash of what a copy of `store` as of `at`, `None` for the newest, has to agree in.
 ///
 /// # Errors
 ///
@@ -254,14 +254,14 @@ async fn count(store: &dyn Store) -> Result<u64, Error> {
 /// # Cancel safety
 ///
 /// Safe: it only reads.
-pub async fn content(store: &dyn Store) -> Result<mainstay_store::hash::Hashed, Error> {
+pub async fn content(store: &dyn Store, at: Option<Revision>) -> Result<Hashed, Error> {
     let mut hasher = Hasher::new(Take::Content);
-    let (mut rest, mut at) = (Range::all(), None);
+    let (mut rest, mut at) = (Range::all(), at);
     loop {
         let request = RangeRequest { at, ..RangeRequest::new(Select::new(rest.clone())) };
         let page = store.range(request).await?;
         let revision = *at.get_or_insert(page.revision);
-        for entry in page.entries.iter().filter(|entry| is_content(entry)) {
+        for entry in page.entries.iter().filter(|entry| is_content(entry) && outlives(entry)) {
             hasher.feed(entry);
         }
         match page.entries.last() {

@@ -165,6 +165,8 @@ codes! {
     StoreLocked = "store-locked", 0, 14, "The coordination store is in use";
     /// The store was written by a newer version; at start only.
     StoreFormatNewer = "store-format-newer", 0, 9, "The coordination store is of a newer version";
+    /// The store is what a copy left that did not come to its end; at start only.
+    StoreIncomplete = "store-incomplete", 0, 9, "The coordination store is the half of a copy";
     /// The store's file is damaged; at start only.
     StoreCorrupt = "store-corrupt", 0, 15, "The coordination store is damaged";
     /// A snapshot or backup that cannot be used.

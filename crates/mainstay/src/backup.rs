@@ -17,11 +17,14 @@
 //! | taking one | [`taking`] |
 //! | checking one | [`verifying`] |
 //! | restoring one | [`restoring`] |
+//! | taking them by themselves: `[backup]` | [`settings`], [`schedule`] |
 //! | a file that is whole or not there | [`whole`] |
 
 pub mod archive;
 pub mod manifest;
 pub mod restoring;
+pub mod schedule;
+pub mod settings;
 pub mod taking;
 #[cfg(test)]
 mod tests;

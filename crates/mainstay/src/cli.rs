@@ -18,6 +18,7 @@ mod lock;
 pub mod reference;
 mod role;
 mod settings;
+mod store;
 #[cfg(test)]
 mod tests;
 pub mod words;
@@ -107,7 +108,7 @@ pub fn run(arguments: Vec<OsString>, session: &mut Session<'_>) -> u8 {
         Command::Instance { verb } => agreed::instance(verb, session),
         Command::Lock { verb } => lock::lock(verb, session),
         Command::Leader { verb } => lock::leader(verb, session),
-        Command::Store { verb } => agreed::store(verb, session),
+        Command::Store { verb } => store::run(verb, session),
         Command::Audit { verb } => audit::run(verb, session),
         Command::Backup { verb } => backup::run(verb, session),
         Command::Fault { verb } => faults::run(verb, session),

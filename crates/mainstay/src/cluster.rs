@@ -9,10 +9,12 @@
 //! |---|---|
 //! | `[store]`, `[registry]` | [`settings`] |
 //! | `[consul]` | [`consul`](mod@consul) |
-//! | opening the store | [`opening`] |
+//! | opening the store; its format; which etcd was known last | [`opening`], [`formats`], [`known`] |
 //! | instances for the data plane of the same process | [`resolve`] |
 
 pub mod consul;
+pub mod formats;
+pub mod known;
 pub mod opening;
 pub mod resolve;
 pub mod settings;
@@ -35,9 +37,11 @@ use mainstay_coord::{
     BootClock, Coordination, Outbox, Plans, Revisions, Switches, Timer as _, Timers,
 };
 use mainstay_store::Store;
+use mainstay_store_etcd::Etcd;
 
 use crate::rules::{self, Copies};
 use consul::ConsulConfig;
+use opening::Opened;
 use resolve::RegistryResolver;
 use settings::RegistryConfig;
 
@@ -51,10 +55,19 @@ pub const KINDS: [Kind; 7] = {
     [route, upstream, circuit, limit, fallback, SWITCHES, PLANS]
 };
 
+/// How long each part of a leave may take; together with the two seconds that streams have, less
+/// than the ten a node may take to stop.
+const DUTIES_MAX: Duration = Duration::from_secs(2);
+const RECIPES_MAX: Duration = Duration::from_secs(3);
+const OUTBOX_MAX: Duration = Duration::from_secs(1);
+const CLOSING_MAX: Duration = Duration::from_millis(1_500);
+
 /// What the nodes of one store share, as this process takes part in it.
 pub struct Cluster {
     /// The store itself.
     pub store: Arc<dyn Store>,
+    /// The same, where it is etcd.
+    pub etcd: Option<Arc<Etcd>>,
     /// Sessions, locks, semaphores, elections.
     pub coordination: Coordination,
     /// Who can answer for a service.
@@ -96,7 +109,7 @@ pub struct ConsulDoor {
 }
 
 impl Cluster {
-    /// Takes part in what `store` holds as `node`, which others reach at `address`. Must be called
+    /// Takes part in what the store holds as `node`, which others reach at `address`. Must be called
     /// within a tokio runtime. `door` is how clients of Consul are answered, and whether those on
     /// this machine need no token.
     ///
@@ -104,7 +117,7 @@ impl Cluster {
     ///
     /// Not safe: what was started goes on. It is awaited to its end when a process starts.
     pub async fn start(
-        store: Arc<dyn Store>,
+        Opened { store, etcd }: Opened,
         keyring: Keyring,
         config: RegistryConfig,
         door: Option<(ConsulConfig, bool)>,
@@ -162,6 +175,7 @@ impl Cluster {
             centre,
             registry_config: config,
             store,
+            etcd,
             node,
             backups: Arc::new(tokio::sync::Semaphore::new(1)),
         }
@@ -181,29 +195,43 @@ impl Cluster {
         BootClock.unix_millis()
     }
 
-    /// Leaves: other nodes take over what this one looked after, and the store is closed. Waits up
-    /// to `grace` for each part; returns how many tasks were still running.
+    /// As whom this node stands for duties.
+    pub fn owner(&self) -> Owner {
+        owner(&self.node)
+    }
+
+    /// Leaves, within eight seconds: gives duties back, ends sessions, lets other nodes take over the
+    /// instances this one owns, and closes the store. Returns how many tasks were still running.
     ///
     /// # Cancel safety
     ///
     /// Safe: what was told to stop stays told, and calling again waits again.
-    pub async fn leave(&self, grace: Duration) -> usize {
-        let resolver = self.resolver.shutdown(grace).await;
-        // Duties first: they are given back by sessions.
-        let timers = self.timers.shutdown(grace).await;
-        let sessions = self.coordination.shutdown(grace).await;
-        let centre = self.centre.shutdown(grace).await;
-        let registry = self.registry.shutdown(grace).await;
-        let consul = match &self.consul {
-            Some(door) => door.recipes.shutdown(grace).await,
-            None => 0,
+    pub async fn leave(&self) -> usize {
+        let consul = async {
+            match &self.consul {
+                Some(door) => door.recipes.shutdown(DUTIES_MAX).await,
+                None => 0,
+            }
         };
-        let rules = self.rules.shutdown(grace).await;
-        let outbox = self.outbox.shutdown(grace).await;
-        if let Err(error) = self.store.close().await {
-            tracing::error!(%error, "the store was not closed well");
+        // Duties first: they are given back by sessions.
+        let (resolver, timers, consul) = tokio::join!(
+            self.resolver.shutdown(DUTIES_MAX),
+            self.timers.shutdown(DUTIES_MAX),
+            consul
+        );
+        let (sessions, centre, registry, rules) = tokio::join!(
+            self.coordination.shutdown(RECIPES_MAX),
+            self.centre.shutdown(RECIPES_MAX),
+            self.registry.shutdown(RECIPES_MAX),
+            self.rules.shutdown(RECIPES_MAX),
+        );
+        let outbox = self.outbox.shutdown(OUTBOX_MAX).await;
+        match tokio::time::timeout(CLOSING_MAX, self.store.close()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, "the store was not closed well"),
+            Err(_elapsed) => tracing::error!("the store was not closed in time"),
         }
-        resolver + timers + sessions + centre + registry + consul + rules + outbox
+        resolver + timers + consul + sessions + centre + registry + rules + outbox
     }
 }
 

@@ -40,6 +40,7 @@ mod rules;
 mod settings;
 mod sse;
 mod store;
+mod streams;
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -76,7 +77,8 @@ pub async fn serve(listener: TcpListener, shared: Arc<Shared>, stop: Cancellatio
     let served = async {
         listener.set_nonblocking(true)?;
         let listener = tokio::net::TcpListener::from_std(listener)?;
-        let router = router(shared).into_make_service_with_connect_info::<SocketAddr>();
+        let router =
+            router(shared, stop.clone()).into_make_service_with_connect_info::<SocketAddr>();
         let served = axum::serve(listener, router);
         served.with_graceful_shutdown(stop.clone().cancelled_owned()).await
     };
@@ -93,7 +95,7 @@ pub async fn serve(listener: TcpListener, shared: Arc<Shared>, stop: Cancellatio
     }
 }
 
-fn router(shared: Arc<Shared>) -> Router {
+fn router(shared: Arc<Shared>, stop: CancellationToken) -> Router {
     let guard = axum::middleware::from_fn_with_state(Arc::clone(&shared), guard::guard);
     let targets = match shared.cluster.clone() {
         Some(cluster) => http_sd::calls().with_state(cluster),
@@ -108,6 +110,7 @@ fn router(shared: Arc<Shared>) -> Router {
         .nest("/v1", consul::calls(shared.cluster.clone()))
         .fallback(|| async { Refused::new(Code::NotFound, "the API has no such path") })
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(axum::middleware::from_fn_with_state(stop, streams::end_well))
         .layer(guard)
         .with_state(shared)
 }

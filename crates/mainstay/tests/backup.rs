@@ -211,3 +211,30 @@ fn a_directory_without_a_process_is_backed_up_and_hashes_the_same_elsewhere() {
     let again = node.again("backup-offline-again", &[]);
     assert_eq!(pairs(&again), before);
 }
+
+#[test]
+fn a_node_takes_backups_by_itself_and_keeps_what_it_is_told_to() {
+    let scheduled = "[backup]\nevery_seconds = 60\nkeep = 2\nfolder = \"kept\"\n";
+    let home = tempfile::tempdir().unwrap();
+    let kept = home.path().join("kept");
+    std::fs::create_dir(&kept).unwrap();
+    for second in [1, 2, 3] {
+        std::fs::write(kept.join(format!("mainstay-{second}-1.backup")), "old").unwrap();
+    }
+    let config = scheduled.replace("kept", kept.to_str().unwrap());
+    let node = Gateway::start_dev("backup-scheduled", &format!("{CONFIG}{config}"));
+    let files = || {
+        let names = std::fs::read_dir(&kept).unwrap().map(|entry| entry.unwrap().path());
+        let mut names: Vec<_> =
+            names.filter(|path| path.extension().unwrap() == "backup").collect();
+        names.sort();
+        names
+    };
+    let newest = || files().into_iter().find(|path| !path.ends_with("mainstay-3-1.backup"));
+    support::wait::until("one is taken", std::time::Duration::from_secs(30), || {
+        files().len() == 2 && newest().is_some()
+    });
+    let taken = newest().unwrap();
+    done(&run(None, &["backup", "verify", taken.to_str().unwrap()]));
+    assert_eq!(node.logged("backup taken"), 1);
+}

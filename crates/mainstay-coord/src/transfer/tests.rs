@@ -104,8 +104,9 @@ async fn a_filled_store_has_the_same_content_and_larger_tokens() {
     let filled = fill(&from, &to, async || {}).await.unwrap();
     assert_eq!((filled.left_out, filled.leases), (1, 1));
     assert_eq!(filled.fence_base, 40 + revision + LEAP);
-    let there = content(&to).await.unwrap();
+    let there = content(&to, None).await.unwrap();
     assert_eq!((there.entries, hex(&there.sha256)), (303, filled.sha256));
+    assert_eq!(content(&from, None).await.unwrap().sha256, there.sha256);
     assert_eq!(format::look(&to).await.unwrap(), Found::Current);
     let life = to.get(Get::new("clife/1".try_into().unwrap())).await.unwrap().entry.unwrap();
     assert!(life.lease.is_some());

@@ -2,7 +2,7 @@
 
 use serde_json::{Value as Json, json};
 
-use super::arguments::agreed::{Instance, Register, Service, Store, Which};
+use super::arguments::agreed::{Instance, Register, Service, Which};
 use super::calls::{confirm, encoded};
 use super::settings::reason;
 use super::{Ended, Session, usage};
@@ -37,15 +37,6 @@ const ANSWERED: Table<'static> = Table(&[
     Column::new("WHY NOT", "/why"),
     Column::new("HEALTH", "/health"),
     Column::new("REASON", "/reason").optional(),
-]);
-
-const KEYS: Table<'static> = Table(&[
-    Column::new("KEY", "/key"),
-    Column::new("BYTES", "/bytes"),
-    Column::new("REVISION", "/mod_revision"),
-    Column::new("VERSION", "/version").optional(),
-    Column::new("CREATED", "/create_revision").optional(),
-    Column::new("LEASE", "/lease").optional(),
 ]);
 
 pub(super) fn service(verb: Service, session: &mut Session<'_>) -> Ended {
@@ -114,38 +105,6 @@ pub(super) fn instance(verb: Instance, session: &mut Session<'_>) -> Ended {
             Ok(Exit::Done.code())
         }
     }
-}
-
-pub(super) fn store(verb: Store, session: &mut Session<'_>) -> Ended {
-    let control = session.control()?;
-    let at = |at: Option<u64>| at.map(|at| format!("&at={at}")).unwrap_or_default();
-    let document = match verb {
-        Store::Status => control.get("/api/v1/store/status")?,
-        Store::Range { prefix, at: revision, after } => {
-            let after = after.map(|key| format!("&after={}", encoded(&key))).unwrap_or_default();
-            let query = format!("prefix={}{}{after}", encoded(&prefix), at(revision));
-            let keys = control.get(&format!("/api/v1/store/range?{query}"))?;
-            session.show(&keys, &KEYS)?;
-            if let Some(next) = keys.get("next").and_then(Json::as_str) {
-                session.note(&format!("more: add --after '{next}'"));
-            }
-            return Ok(Exit::Done.code());
-        }
-        Store::Hash { at: revision, content } => {
-            let query = format!("content={content}{}", at(revision));
-            control.get(&format!("/api/v1/store/hash?{query}"))?
-        }
-        Store::Compact { revision } => {
-            let what = format!("history before revision {revision} is lost");
-            confirm(&revision.to_string(), &what, session)?;
-            let change = json!({ "revision": revision });
-            control.change("POST", "/api/v1/store/compact", Some(&change), None)?
-        }
-    };
-    if matches!(session.global.output, None | Some(Format::Table | Format::Wide)) {
-        return session.print(&blocks(&[&document]));
-    }
-    session.show(&document, &KEYS)
 }
 
 fn add(register: Register, session: &mut Session<'_>) -> Ended {

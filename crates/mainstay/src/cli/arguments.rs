@@ -4,6 +4,7 @@ pub(super) mod agreed;
 pub(super) mod audit;
 pub(super) mod backup;
 pub(super) mod lock;
+pub(super) mod store;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -127,7 +128,7 @@ pub(super) enum Command {
     #[command(after_help = examples("store status", "store range --prefix ins/"))]
     Store {
         #[command(subcommand)]
-        verb: agreed::Store,
+        verb: store::Store,
     },
     /// Who changed what, and why.
     #[command(after_help = examples("audit search --since 1h", "audit search --action 'config:*'"))]

@@ -9,6 +9,7 @@ use super::arguments::{ConfigFile, Settings as Verb};
 use super::{Ended, Session};
 use crate::output::{Column, Format, Table};
 use crate::report::Report;
+use crate::settings::root::Meant;
 use crate::settings::schema::Schema;
 use crate::settings::{Errors, Settings, Sources, origin};
 
@@ -53,7 +54,7 @@ fn show(file: &ConfigFile, with_origin: bool, session: &mut Session<'_>) -> Ende
 
 fn validate(file: &ConfigFile, session: &mut Session<'_>) -> Ended {
     let sources = sources(file);
-    let loaded = sources.load::<Settings>()?;
+    let loaded = sources.load::<Settings>()?.resolve(Meant::resolve)?;
     session.warn(&loaded.warnings);
     let files = sources.files().unwrap_or_default();
     let files: Vec<String> =
@@ -92,7 +93,7 @@ fn reload(session: &mut Session<'_>) -> Ended {
 
 /// The configuration as one check sees it: a sentence when it is good.
 pub(super) fn is_valid(file: &ConfigFile) -> Result<String, Errors> {
-    let loaded = sources(file).load::<Settings>()?;
+    let loaded = sources(file).load::<Settings>()?.resolve(Meant::resolve)?;
     Ok(match loaded.warnings.as_slice() {
         [] => "the configuration is valid".to_owned(),
         warnings => format!("the configuration is valid, with {} warnings", warnings.len()),

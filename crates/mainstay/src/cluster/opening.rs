@@ -11,25 +11,44 @@ use mainstay_store::embedded::{OpenError, Options, Ticks};
 use mainstay_store::{Embedded, Store};
 use mainstay_store_etcd::{Etcd, Options as EtcdOptions};
 
+use super::known::Known;
 use super::settings::{Backend, StoreConfig};
 use crate::report::{Report, causes};
 use crate::settings::Errors;
 
+/// A store that was opened.
+#[derive(Clone)]
+pub struct Opened {
+    /// The port.
+    pub store: Arc<dyn Store>,
+    /// The same, where it is etcd.
+    pub etcd: Option<Arc<Etcd>>,
+}
+
 /// Opens the store that `config` describes; `data` is the data directory. Must be called within a
-/// tokio runtime. An embedded store is read once; etcd need not answer yet.
+/// tokio runtime. An embedded store is read once; etcd need not answer yet, but has to be the one
+/// that this node knew last.
 ///
 /// # Errors
 ///
 /// [`Errors`] naming the store, what is wrong with it, and what to do.
-pub fn open(config: &StoreConfig, data: &Path) -> Result<Arc<dyn Store>, Errors> {
+pub fn open(config: &StoreConfig, data: &Path) -> Result<Opened, Errors> {
     match config.backend {
         Backend::Embedded => {
             let options = config.embedded(data);
             let path = options.path.clone();
             let store = Embedded::open(options, MonotonicClock);
-            Ok(Arc::new(store.map_err(|error| unopened(&path, &error))?))
+            let store = store.map_err(|error| unopened(&path, &error))?;
+            Ok(Opened { store: Arc::new(store), etcd: None })
         }
-        Backend::Etcd => Ok(Arc::new(Etcd::open(etcd(config)?, MonotonicClock))),
+        Backend::Etcd => {
+            let mut options = etcd(config)?;
+            if let Some(known) = Known::read(data)? {
+                options = options.known(known.cluster(), known.revision());
+            }
+            let etcd = Arc::new(Etcd::open(options, MonotonicClock));
+            Ok(Opened { store: Arc::clone(&etcd) as Arc<dyn Store>, etcd: Some(etcd) })
+        }
     }
 }
 
@@ -59,9 +78,15 @@ pub fn offline(config: &StoreConfig, data: &Path) -> Result<Arc<dyn Store>, Erro
     }
 }
 
-fn etcd(config: &StoreConfig) -> Result<EtcdOptions, Errors> {
-    config.etcd().map_err(|error| {
-        Report::error(Code::ConfigOutOfRange, error.to_string())
+/// How etcd is reached by `config`.
+///
+/// # Errors
+///
+/// When it does not say.
+pub fn etcd(config: &StoreConfig) -> Result<EtcdOptions, Errors> {
+    config.etcd.clone().ok_or_else(|| {
+        let missing = "`store.etcd.endpoints`: is needed to reach etcd";
+        Report::error(Code::ConfigOutOfRange, missing)
             .next("mainstay settings show --origin")
             .into()
     })
@@ -80,13 +105,19 @@ pub fn keyring(data: &Path) -> Result<Keyring, Errors> {
     })
 }
 
+impl std::fmt::Debug for Opened {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Opened").field("etcd", &self.etcd).finish_non_exhaustive()
+    }
+}
+
 pub(crate) fn unopened(path: &Path, error: &OpenError) -> Report {
     let what = format!("{}: {}", path.display(), causes(error));
     let report = Report::error(error.code(), what);
     match error {
-        OpenError::Regressed { .. } | OpenError::Corrupt { .. } => {
-            report.help("put a newer copy of the folder back, or move it aside and begin empty")
-        }
+        OpenError::Regressed { .. } | OpenError::Corrupt { .. } => report
+            .help("put a newer copy of the folder back, or restore a backup")
+            .next("mainstay backup restore FILE --data-dir PATH --force"),
         OpenError::Locked { .. } => report.next("stop that process, or name another `--data-dir`"),
         OpenError::FormatNewer { .. } => report.next("start the newer version that wrote it"),
         OpenError::Io(_) => report.next("mainstay check --pre"),

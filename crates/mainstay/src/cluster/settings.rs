@@ -1,5 +1,7 @@
 //! `[store]` and `[registry]`: where agreed state lies, and what holds for instances.
 
+mod etcd;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -8,7 +10,7 @@ use mainstay_coord::health::targets::Addresses;
 use mainstay_coord::registry::{Share, Shares};
 use mainstay_resilience::Invalid;
 use mainstay_store::embedded::{self, Check};
-use mainstay_store_etcd::{Options as EtcdOptions, OptionsInvalid};
+use mainstay_store_etcd::Options as EtcdOptions;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -127,6 +129,8 @@ pub struct StoreConfig {
     raw: RawStore,
     /// Where agreed state lies.
     pub backend: Backend,
+    /// How etcd is reached, where that is said; the files it names were read.
+    pub etcd: Option<EtcdOptions>,
     compact_after: Duration,
     revisions_max: u64,
 }
@@ -162,13 +166,7 @@ impl StoreConfig {
             raw.revisions_max.unwrap_or(500_000),
             (1_000, 100_000_000),
         );
-        let config = Self {
-            backend: raw.backend.unwrap_or_default(),
-            compact_after: Duration::from_secs_f64(after),
-            revisions_max,
-            raw,
-        };
-        let embedded = &config.raw.embedded;
+        let embedded = &raw.embedded;
         for (key, value, range) in [
             ("bytes_max", embedded.bytes_max, (1 << 20, 1 << 46)),
             ("cache_bytes_max", embedded.cache_bytes_max, (1 << 20, 1 << 40)),
@@ -180,11 +178,23 @@ impl StoreConfig {
                 reading.within(&format!("store.embedded.{key}"), value, range);
             }
         }
-        if config.backend == Backend::Etcd && config.raw.etcd.endpoints.is_none() {
-            let problem = "is needed with `backend = \"etcd\"`, as `[\"http://host:2379\"]`";
-            reading.0.push(Invalid::range("store.etcd.endpoints", problem));
-        }
-        config
+        let backend = raw.backend.unwrap_or_default();
+        let compact_after = Duration::from_secs_f64(after);
+        let is_asked = backend == Backend::Etcd || raw.etcd.endpoints.is_some();
+        let etcd = is_asked.then(|| {
+            let options = etcd::resolve(&raw.etcd, reading.0);
+            match raw.etcd.compact {
+                Some(false) => options.never_compact(),
+                None | Some(true) => options.compact(compact_after, revisions_max),
+            }
+        });
+        Self { raw, backend, etcd, compact_after, revisions_max }
+    }
+
+    /// The same, on another backend.
+    #[must_use]
+    pub fn with_backend(&self, backend: Backend) -> Self {
+        Self { backend, ..self.clone() }
     }
 
     /// How the embedded store is kept in the data directory `data`.
@@ -216,59 +226,6 @@ impl StoreConfig {
         options.compact_after = self.compact_after;
         options.revisions_max = self.revisions_max;
         options
-    }
-
-    /// How etcd is reached; reads the files that are named.
-    ///
-    /// # Errors
-    ///
-    /// [`OptionsInvalid`], naming the key.
-    pub fn etcd(&self) -> Result<EtcdOptions, OptionsInvalid> {
-        let raw = &self.raw.etcd;
-        let mut options = EtcdOptions::new(raw.endpoints.as_deref().unwrap_or_default())?
-            .compact(self.compact_after, self.revisions_max);
-        if let Some(prefix) = &raw.prefix {
-            options = options.prefix(prefix)?;
-        }
-        if let Some(seconds) = raw.request_timeout_seconds {
-            let timeout = Duration::try_from_secs_f64(seconds).unwrap_or_default();
-            options = options.request_timeout(timeout)?;
-        }
-        if raw.compact == Some(false) {
-            options = options.never_compact();
-        }
-        let read = |field: &'static str, path: &Path| {
-            let wrong = |problem: std::io::Error| OptionsInvalid {
-                field,
-                problem: format!("{}: {problem}", path.display()),
-            };
-            std::fs::read(path).map_err(wrong)
-        };
-        if let Some(user) = &raw.user {
-            let file = raw.password_file.as_deref().ok_or_else(|| OptionsInvalid {
-                field: "password_file",
-                problem: "is needed with `user`".to_owned(),
-            })?;
-            let text = read("password_file", file)?;
-            let text = String::from_utf8_lossy(&text);
-            options = options.user(user, text.lines().next().unwrap_or_default());
-        }
-        if let Some(ca) = &raw.ca_file {
-            let ca = read("ca_file", ca)?;
-            let identity = match (&raw.cert_file, &raw.key_file) {
-                (None, None) => None,
-                (Some(cert), Some(key)) => Some((read("cert_file", cert)?, read("key_file", key)?)),
-                _ => {
-                    return Err(OptionsInvalid {
-                        field: "cert_file",
-                        problem: "and `key_file` go together".to_owned(),
-                    });
-                }
-            };
-            let shown = identity.as_ref().map(|(cert, key)| (&cert[..], &key[..]));
-            options = options.tls(&ca, shown)?;
-        }
-        Ok(options)
     }
 }
 

@@ -3,18 +3,28 @@
 use std::sync::Arc;
 
 use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::response::Response;
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use futures_util::stream;
+use mainstay_api::stream as names;
 use mainstay_coord::audit::{Outcome, Target};
 use mainstay_core::problem::Code;
 use mainstay_store::hash::{Take, hash};
-use mainstay_store::{Error, Range, RangeRequest, Revision, Select};
+use mainstay_store::{
+    Change, Entry, Error, Event, Get, Range, RangeRequest, Revision, Select, WatchItem,
+    WatchRequest,
+};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::answer::{Answer, Asked, Document, Refused};
 use super::author::By;
 use super::events::Changed;
+use super::sse;
 use crate::cluster::Cluster;
 use crate::output::hex;
 
@@ -26,6 +36,8 @@ pub(super) fn calls() -> Router<Arc<Cluster>> {
     Router::new()
         .route("/store/status", get(status))
         .route("/store/range", get(range))
+        .route("/store/get", get(one))
+        .route("/store/watch", get(watch))
         .route("/store/hash", get(hashed))
         .route("/store/compact", post(compact))
 }
@@ -75,17 +87,7 @@ async fn range(State(cluster): State<Arc<Cluster>>, Asked(which): Asked<Which>) 
     let mut request = RangeRequest::new(Select::new(of).limit(limit));
     request.at = which.at.map(Revision::new);
     let page = cluster.store.range(request).await?;
-    let items = page.entries.iter().map(|entry| {
-        json!({
-            "key": entry.key.to_string(),
-            "bytes": entry.value.len(),
-            "create_revision": entry.create_revision.get(),
-            "mod_revision": entry.mod_revision.get(),
-            "version": entry.version,
-            "lease": entry.lease.map(|lease| lease.to_string()),
-        })
-    });
-    let items: Vec<Value> = items.collect();
+    let items: Vec<Value> = page.entries.iter().map(described).collect();
     let last = page.entries.last().filter(|_| page.more);
     Ok(Json(json!({
         "items": items,
@@ -93,6 +95,124 @@ async fn range(State(cluster): State<Arc<Cluster>>, Asked(which): Asked<Which>) 
         "count": page.count,
         "revision": page.revision.get(),
     })))
+}
+
+/// Which key.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct One {
+    key: String,
+    at: Option<u64>,
+}
+
+/// `GET /store/get`: one key with its value; base64 where it is no text.
+async fn one(State(cluster): State<Arc<Cluster>>, Asked(One { key, at }): Asked<One>) -> Answer {
+    let missing = Refused::missing("key", &key);
+    let mut get = Get::new(mainstay_store::Key::new(key).map_err(Refused::from)?);
+    get.at = at.map(Revision::new);
+    let got = cluster.store.get(get).await?;
+    let entry = got.entry.ok_or(missing)?;
+    let mut document = described(&entry);
+    if let Some(fields) = document.as_object_mut() {
+        match std::str::from_utf8(&entry.value) {
+            Ok(text) => fields.insert("value".to_owned(), text.into()),
+            Err(_) => {
+                fields.insert("value_base64".to_owned(), STANDARD.encode(&entry.value).into())
+            }
+        };
+        fields.insert("revision".to_owned(), got.revision.get().into());
+    }
+    Ok(Json(document))
+}
+
+/// What is followed.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Followed {
+    prefix: String,
+    /// From this revision on; what comes when absent.
+    from: Option<u64>,
+}
+
+/// `GET /store/watch`: every change of every revision, without values.
+async fn watch(
+    State(cluster): State<Arc<Cluster>>,
+    headers: HeaderMap,
+    Asked(followed): Asked<Followed>,
+) -> Result<Response, Refused> {
+    let range = Range::prefix(followed.prefix);
+    let from = sse::last_event_id(&headers)
+        .map(Revision::next)
+        .or_else(|| followed.from.map(Revision::new));
+    let request = move |from: Option<Revision>| {
+        let request = WatchRequest::new(range.clone());
+        match from {
+            Some(from) => request.from(from),
+            None => request,
+        }
+    };
+    let watch = cluster.store.watch(request(from))?;
+    let again = move || cluster.store.watch(request(None));
+    // How far a stream that begins with what comes is, is known from its beginning.
+    let state = Some((watch, from.is_none()));
+    Ok(sse::answer(stream::unfold((state, again), |(state, again)| async move {
+        let (mut watch, begins_now) = state?;
+        let (event, watch) = match watch.next().await {
+            Some(WatchItem::Created { revision }) => {
+                let id = Some(revision).filter(|_| begins_now);
+                (sse::event(names::BOOKMARK, id, &at(revision)), Some((watch, begins_now)))
+            }
+            Some(WatchItem::Bookmark { revision }) => {
+                let event = sse::event(names::BOOKMARK, Some(revision), &at(revision));
+                (event, Some((watch, begins_now)))
+            }
+            Some(WatchItem::Changes { revision, events }) => {
+                let events: Vec<Value> = events.iter().map(changed).collect();
+                let document = json!({ "revision": revision.get(), "events": events });
+                let event = sse::event(names::CHANGE, Some(revision), &document);
+                (event, Some((watch, begins_now)))
+            }
+            Some(WatchItem::Compacted { compacted }) => {
+                let document = json!({ "reason": "compacted", "compacted": compacted.get() });
+                // What comes from now on is shown; what is gone cannot be.
+                let watch = again().ok().map(|watch| (watch, true));
+                (sse::event(names::RESYNC, None, &document), watch)
+            }
+            Some(WatchItem::Closed | WatchItem::Denied) | None => {
+                (sse::problem(Code::StoreClosed, &Error::Closed), None)
+            }
+        };
+        Some((event, (watch, again)))
+    })))
+}
+
+fn at(revision: Revision) -> Value {
+    json!({ "revision": revision.get() })
+}
+
+fn changed(event: &Event) -> Value {
+    match &event.change {
+        Change::Put(entry) => {
+            let mut document = described(entry);
+            if let Some(fields) = document.as_object_mut() {
+                fields.insert("kind".to_owned(), "put".into());
+            }
+            document
+        }
+        Change::Delete(_) => json!({ "kind": "delete", "key": event.key().to_string() }),
+    }
+}
+
+/// An entry without its value.
+fn described(entry: &Entry) -> Value {
+    json!({
+        "key": entry.key.to_string(),
+        "bytes": entry.value.len(),
+        "create_revision": entry.create_revision.get(),
+        "mod_revision": entry.mod_revision.get(),
+        "version": entry.version,
+        "lease": entry.lease.map(|lease| lease.to_string()),
+    })
 }
 
 /// As of when, and what is taken into account.

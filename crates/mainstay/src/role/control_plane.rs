@@ -15,9 +15,11 @@ use super::doors::{ControlDoors, Doors};
 use super::shared::Shared;
 use super::signals::{Signals, Told};
 use super::{Role, Start, failed};
+use crate::backup::schedule;
 use crate::cluster::consul::Acl;
+use crate::cluster::formats::{self, Settled};
 use crate::cluster::settings::Backend;
-use crate::cluster::{Cluster, opening};
+use crate::cluster::{Cluster, known, opening};
 use crate::control;
 use crate::dns::Dns;
 use crate::dns::door::Door;
@@ -52,14 +54,19 @@ pub(super) fn open(
     let control = doors.control.local_addr().map_err(|error| failed("control port", &error))?;
     let node = meant.node.clone().map_or_else(|| node_name(meant.store.backend, control), Ok)?;
     let inside = runtime.enter();
-    let store = opening::open(&meant.store, data)?;
+    let opened = opening::open(&meant.store, data)?;
+    let backend = meant.store.backend;
+    let settled = runtime.block_on(formats::settle(&opened.store, backend, data))?;
+    if settled == Settled::Away {
+        tracing::warn!("the store does not answer; its format is looked at when it does");
+    }
     let keyring = opening::keyring(data)?;
     let registry = meant.registry.clone();
     let consul = meant.consul.clone();
     // The control port listens on loopback, so whoever can ask is on this machine.
     let is_open = start.role == Role::Dev || consul.acl == Acl::Off;
     let door = consul.enabled.then_some((consul, is_open));
-    let started = Cluster::start(store, keyring, registry, door, node, control.to_string());
+    let started = Cluster::start(opened, keyring, registry, door, node, control.to_string());
     let cluster = Arc::new(runtime.block_on(started));
     drop(inside);
     Ok((runtime, Some(cluster)))
@@ -104,19 +111,22 @@ pub(super) fn serve(
             let cluster = shared.cluster.clone();
             let answers_names = answer_names(names, shared.dns.clone(), stop.clone());
             let followed = rules::apply::follow(Arc::clone(&shared), stop.clone());
+            let looks_after = look_after(Arc::clone(&shared), stop.clone(), tell.clone());
             let answered = control::serve(listener, shared, stop);
-            let served = async { tokio::join!(answered, answers_names, followed) };
+            let served = async { tokio::join!(answered, answers_names, followed, looks_after) };
             tokio::select! {
-                ((), (), ()) = served => (),
+                ((), (), (), ()) = served => (),
                 () = listen_to_signals => (),
             }
             if let Some(cluster) = cluster {
-                let left = cluster.leave(LEAVING_MAX).await;
+                let left = cluster.leave().await;
                 if 0 < left {
                     tracing::warn!(left, "tasks of the cluster were still running at the end");
                 }
             }
         });
+        // What still blocks a thread by then, such as a backup half way, leaves nothing behind.
+        runtime.shutdown_timeout(BLOCKING_MAX);
     };
     std::thread::Builder::new()
         .name("control".to_owned())
@@ -133,5 +143,22 @@ async fn answer_names(door: Option<Door>, dns: Option<Arc<Dns>>, stop: Cancellat
     }
 }
 
-/// How long each part of the cluster may take to hand over what it looks after.
-const LEAVING_MAX: Duration = Duration::from_secs(5);
+/// Looks after what the store of this node is, and takes backups when it is this node's turn; until
+/// told to stop.
+async fn look_after(shared: Arc<Shared>, stop: CancellationToken, tell: UnboundedSender<Told>) {
+    let Some(cluster) = shared.cluster.clone() else { return };
+    let data = shared.ready.data_dir.clone();
+    let meant = shared.live.lock().current();
+    let formats = async {
+        let (store, backend) = (&cluster.store, meant.store.backend);
+        if !formats::settle_later(store, backend, &data, stop.clone()).await {
+            // This version must not use the store: it ends as if it had been told to.
+            let _told_if_still_there = tell.send(Told::Terminate);
+        }
+    };
+    let backups = schedule::run(&cluster, &shared, &meant.backup, stop.clone());
+    tokio::join!(formats, known::keep(&cluster, &data, stop.clone()), backups);
+}
+
+/// How long the runtime waits for threads that are blocked.
+const BLOCKING_MAX: Duration = Duration::from_millis(500);

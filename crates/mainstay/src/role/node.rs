@@ -167,7 +167,8 @@ impl Node {
         // A load balancer needs a moment to notice that this process is no longer ready; an
         // interrupted developer does not.
         let delay = config.plane.gateway.drain_delay;
-        if ended_by == Told::Terminate {
+        let takes_calls = !self.shared.ready.gateway_listeners.is_empty();
+        if ended_by == Told::Terminate && takes_calls {
             self.wait_or_be_told_again(delay);
         }
         // The watch holds on to what is shared, and with it to the log.

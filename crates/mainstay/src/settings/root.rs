@@ -15,12 +15,14 @@ use mainstay_resilience::system::RawSystem;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::backup::settings::{BackupConfig, RawBackup};
 use crate::cluster::consul::{ConsulConfig, RawConsul};
 use crate::cluster::settings::{RawRegistry, RawStore, RegistryConfig, StoreConfig};
 use crate::dns::settings::{DnsConfig, RawDns};
 
 /// Keys that take effect at the next start only: listeners and threads are made once.
 pub const RESTART_ONLY: &[&str] = &[
+    "backup",
     "consul",
     "dns",
     "gateway.listen",
@@ -47,6 +49,8 @@ pub struct Settings {
     pub dns: RawDns,
     /// The door for clients of Consul.
     pub consul: RawConsul,
+    /// Backups that are taken by themselves.
+    pub backup: RawBackup,
     /// Protection of this process.
     pub system: RawSystem,
     /// Routes by name.
@@ -76,6 +80,8 @@ pub struct Meant {
     pub dns: DnsConfig,
     /// The door for clients of Consul.
     pub consul: ConsulConfig,
+    /// Backups that are taken by themselves.
+    pub backup: BackupConfig,
     /// The data plane.
     pub plane: Arc<Plane>,
 }
@@ -88,11 +94,12 @@ impl Meant {
     /// Every fault there is.
     pub fn resolve(raw: Settings) -> Result<Self, Vec<Invalid>> {
         let Settings { server, store, registry, dns, consul, gateway, system, .. } = raw;
-        let Settings { route, upstream, circuit, limit, fallback, .. } = raw;
+        let Settings { route, upstream, circuit, limit, fallback, backup, .. } = raw;
         let RawServer { listen, node } = server.unwrap_or_default();
         let control = listen.unwrap_or(RawServer::LISTEN);
         let mut faults = Vec::new();
         let store = StoreConfig::resolve(store, &mut faults);
+        let backup = BackupConfig::resolve(backup, &mut faults);
         let registry = RegistryConfig::resolve(registry, &mut faults);
         let consul = ConsulConfig::resolve(consul, &mut faults);
         let dns = DnsConfig::resolve(dns, &consul.datacenter, &mut faults);
@@ -109,7 +116,8 @@ impl Meant {
         let raw = RawPlane { gateway, system, route, upstream, circuit, limit, fallback };
         match Plane::resolve(raw) {
             Ok(plane) if faults.is_empty() => {
-                Ok(Self { control, node, store, registry, dns, consul, plane: Arc::new(plane) })
+                let plane = Arc::new(plane);
+                Ok(Self { control, node, store, registry, dns, consul, backup, plane })
             }
             Ok(_plane) => Err(faults),
             Err(more) => Err(faults.into_iter().chain(more).collect()),

@@ -63,6 +63,15 @@ impl Gateway {
         Self::launch("dev", name, home, &[])
     }
 
+    /// The same in the role `server`: agreed state, and no gateway.
+    #[allow(dead_code, reason = "not every test binary has several nodes")]
+    #[track_caller]
+    pub(crate) fn start_server(name: &str, config: &str) -> Self {
+        let home = Arc::new(TempDir::new().unwrap());
+        fs::write(home.path().join("mainstay.toml"), config).unwrap();
+        Self::launch("server", name, home, &[])
+    }
+
     /// Starts another one on the data directory of this one, with more arguments.
     #[track_caller]
     pub(crate) fn again(&self, name: &str, arguments: &[&str]) -> Self {

@@ -128,39 +128,3 @@ pub(in crate::cli) struct Register {
     #[arg(long = "tag", value_name = "TEXT")]
     pub(in crate::cli) tags: Vec<String>,
 }
-
-#[derive(Clone, Debug, Subcommand)]
-pub(in crate::cli) enum Store {
-    /// Shows how the store stands.
-    #[command(after_help = examples("store status", "store status -o json"))]
-    Status,
-    /// Lists keys with their sizes and revisions; values are not shown.
-    #[command(after_help = examples("store range --prefix ins/", "store range --prefix lock/ --at 4711"))]
-    Range {
-        /// Only keys that begin so.
-        #[arg(long, value_name = "TEXT", default_value = "")]
-        prefix: String,
-        /// As of this revision; default the newest.
-        #[arg(long, value_name = "N")]
-        at: Option<u64>,
-        /// Go on after this key.
-        #[arg(long, value_name = "KEY")]
-        after: Option<String>,
-    },
-    /// Prints one number for all there is: equal numbers, equal stores.
-    #[command(after_help = examples("store hash", "store hash --content"))]
-    Hash {
-        /// As of this revision; default the newest.
-        #[arg(long, value_name = "N")]
-        at: Option<u64>,
-        /// Without revisions, to compare stores on different backends.
-        #[arg(long)]
-        content: bool,
-    },
-    /// Forgets history up to a revision, for good.
-    #[command(after_help = examples("store compact 4711", "store compact 4711 --yes"))]
-    Compact {
-        /// The oldest revision that can be read afterwards.
-        revision: u64,
-    },
-}

@@ -1,0 +1,239 @@
+//! Several nodes of one store, and a store that moves: real processes on a real etcd.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
+
+#[path = "support/support.rs"]
+mod support;
+
+use std::io::Read as _;
+use std::path::Path;
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use support::etcd::Etcd;
+use support::gateway::Gateway;
+use support::wait::{now, until};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A node called `name` on `etcd`.
+fn on(etcd: &Etcd, name: &str) -> String {
+    format!(
+        "[server]\nlisten = \"127.0.0.1:0\"\nnode = \"{name}\"\n\
+         [gateway]\nlisten = [\"127.0.0.1:0\"]\ndrain_delay_seconds = 0\n\
+         [store]\nbackend = \"etcd\"\n[store.etcd]\nendpoints = [\"{}\"]\n\
+         prefix = \"/test/\"\n",
+        etcd.endpoint()
+    )
+}
+
+fn document(node: &Gateway, method: &str, path: &str, body: &Value) -> (u16, Value) {
+    let (status, text) = node.call(method, &format!("/api/v1{path}"), &body.to_string());
+    (status, serde_json::from_str(&text).unwrap_or(Value::Null))
+}
+
+fn get(node: &Gateway, path: &str) -> Value {
+    document(node, "GET", path, &Value::Null).1
+}
+
+const SERVICE: &str = "/registry/default/services/web";
+
+fn keys(node: &Gateway, prefix: &str) -> Vec<String> {
+    let page = get(node, &format!("/store/range?prefix={prefix}"));
+    let items = page["items"].as_array().unwrap();
+    items.iter().map(|item| item["key"].as_str().unwrap().to_owned()).collect()
+}
+
+fn register(node: &Gateway, weight: u32) {
+    let body = json!({ "address": "10.0.0.1", "port": 80, "ttl_seconds": 60, "weight": weight });
+    let (status, answer) = document(node, "PUT", &format!("{SERVICE}/instances/i1"), &body);
+    assert!(status < 300, "{answer}");
+}
+
+#[test]
+fn a_node_that_stops_hands_over_what_it_has_within_ten_seconds() {
+    let etcd = Etcd::start();
+    let mut a = Gateway::start_server("nodes-a", &on(&etcd, "a"));
+    register(&a, 1);
+    let b = Gateway::start_server("nodes-b", &on(&etcd, "b"));
+    let owner = |node: &Gateway| get(node, SERVICE)["instances"][0]["owner"].clone();
+    until("b knows the instance", PATIENCE, || owner(&b) == "a");
+    until("a has its duties", PATIENCE, || !keys(&b, "duty/").is_empty());
+    until("both are known", PATIENCE, || keys(&b, "node/") == ["node/a", "node/b"]);
+    let path = "/api/v1/registry/watch?services=default/web&mode=events";
+    let mut stream = a.open("GET", path, "", "");
+    let seen = get(&a, SERVICE)["revision"].as_u64().unwrap();
+
+    let began = now();
+    a.signal(Signal::TERM);
+    assert!(a.ended().success());
+    assert!(began.elapsed() < Duration::from_secs(10), "it took {:?}", began.elapsed());
+    let mut last = String::new();
+    // A connection that was reset all the same has said what it had to before.
+    drop(stream.read_to_string(&mut last));
+    assert!(last.contains("\nretry: "), "no word of when to come back in {last}");
+
+    until("b has the instance", Duration::from_secs(5), || owner(&b) == "b");
+    assert_eq!(get(&b, SERVICE)["instances"][0]["health"], "passing");
+    assert_eq!(keys(&b, "node/"), ["node/b"]);
+    until("b has every duty by itself", Duration::from_secs(15), || {
+        let places = keys(&b, "duty/");
+        let mut duties: Vec<&str> =
+            places.iter().map(|key| key.split("/q/").next().unwrap()).collect();
+        duties.dedup();
+        !places.is_empty() && duties.len() == places.len()
+    });
+    // Whoever comes from the other node with its revision misses nothing.
+    register(&b, 2);
+    register(&b, 3);
+    let resumed = format!("last-event-id: {seen}\r\n");
+    let mut stream = b.open("GET", path, &resumed, "");
+    let mut text = String::new();
+    let mut buffer = [0; 4_096];
+    while !text.contains("\"weight\":3") {
+        let read = stream.read(&mut buffer).unwrap();
+        assert_ne!(read, 0, "the stream ended: {text}");
+        text.push_str(&String::from_utf8_lossy(&buffer[..read]));
+    }
+    let places: Vec<usize> =
+        ["\"weight\":2", "\"weight\":3"].iter().map(|weight| text.find(weight).unwrap()).collect();
+    assert!(places[0] < places[1], "{text}");
+}
+
+/// `mainstay …` without a running process; one that should end, and does not, is ended.
+fn run(arguments: &[&str]) -> Output {
+    let mut command = Command::new("timeout");
+    command.args(["60", env!("CARGO_BIN_EXE_mainstay")]).args(arguments);
+    command.env_remove("XDG_RUNTIME_DIR").env("HOME", "/nonexistent");
+    command.output().unwrap()
+}
+
+#[track_caller]
+fn done(output: &Output) -> Value {
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{err}");
+    serde_json::from_slice(&output.stdout).unwrap_or(Value::Null)
+}
+
+#[track_caller]
+fn refused(output: &Output, why: &str) {
+    let err = String::from_utf8_lossy(&output.stderr);
+    assert_ne!(output.status.code(), Some(0));
+    assert!(err.contains(why), "no {why:?} in {err}");
+}
+
+/// Takes a lock in a session of its own; its token.
+fn token(node: &Gateway) -> u64 {
+    let owner = json!({ "ttl_seconds": 60, "owner": { "host": "h", "pid": 1, "name": "t" } });
+    let (_, session) = document(node, "POST", "/sessions", &owner);
+    let (id, secret) = (session["session"].as_str().unwrap(), session["secret"].as_str().unwrap());
+    let ask = json!({ "session": id, "request_id": "r-1", "wait_seconds": 0 }).to_string();
+    let header = format!("mainstay-session-secret: {secret}\r\n");
+    let path = "/api/v1/locks/default/nightly/acquire";
+    let (status, granted) = node.call_with("POST", path, &header, &ask);
+    assert_eq!(status, 200, "{granted}");
+    serde_json::from_str::<Value>(&granted).unwrap()["token"].as_u64().unwrap()
+}
+
+fn stop(mut node: Gateway) -> Gateway {
+    node.signal(Signal::TERM);
+    assert!(node.ended().success());
+    node
+}
+
+fn put(node: &Gateway, number: u32) {
+    assert_eq!(node.call("PUT", &format!("/v1/kv/k/{number}"), "v").0, 200);
+}
+
+#[test]
+fn a_store_moves_to_etcd_and_back_with_all_it_has_and_growing_tokens() {
+    let etcd = Etcd::start();
+    let node =
+        Gateway::start_dev("nodes-move", &on(&etcd, "a").replace("\"etcd\"", "\"embedded\""));
+    for number in 0..200 {
+        put(&node, number);
+    }
+    let first = token(&node);
+    let node = stop(node);
+    let home = node.home().to_owned();
+    let (data, config) = (home.join("data"), home.join("mainstay.toml"));
+    let (data, config) = (data.to_str().unwrap(), config.to_str().unwrap());
+    let copy = |from: &str, to: &str, data: &str| {
+        let words = ["store", "copy", "--from", from, "--to", to, "--data-dir", data];
+        run(&[&words[..], &["--config", config, "-o", "json"]].concat())
+    };
+    // Somebody else's keys under the prefix: neither copied over, nor used by a node.
+    assert!(etcd.run(&["put", "/test/k/ckv/a", "1"]));
+    refused(&copy("embedded", "etcd", data), "keys");
+    node.configure(&on(&etcd, "a"));
+    let words = ["server", "--config", config, "--data-dir", data];
+    refused(&run(&words), "store-incomplete");
+    assert!(etcd.run(&["del", "--prefix", "/test/"]));
+
+    node.configure(&on(&etcd, "a").replace("\"etcd\"", "\"embedded\""));
+    let copied = done(&copy("embedded", "etcd", data));
+    node.configure(&on(&etcd, "a"));
+    let node = node.again("nodes-moved", &[]);
+    assert_eq!(node.control("/v1/kv/k/199?raw").1, "v");
+    let second = token(&node);
+    assert!(first < second, "{first} {second}");
+    put(&node, 500);
+    let node = stop(node);
+
+    let back = home.join("back");
+    std::fs::create_dir(&back).unwrap();
+    let returned = done(&copy("etcd", "embedded", back.to_str().unwrap()));
+    assert_ne!(returned["sha256"], copied["sha256"], "a pair more");
+    std::fs::rename(data, home.join("before")).unwrap();
+    std::fs::rename(&back, data).unwrap();
+    node.configure(&on(&etcd, "a").replace("\"etcd\"", "\"embedded\""));
+    let node = node.again("nodes-back", &[]);
+    assert_eq!(node.control("/v1/kv/k/500?raw").1, "v");
+    let third = token(&node);
+    assert!(second < third, "{second} {third}");
+}
+
+#[test]
+fn another_history_is_refused_over_a_restart_until_it_is_accepted() {
+    let etcd = Etcd::start();
+    let node = Gateway::start_server("nodes-history", &on(&etcd, "a"));
+    let first = token(&node);
+    let node = stop(node);
+    let home = node.home().to_owned();
+    assert!(home.join("data/etcd.known").exists());
+    let _etcd = etcd.replaced();
+    let node = node.again("nodes-other-history", &[]);
+    until("it is refused", PATIENCE, || get(&node, "/store/status")["state"] == "regressed");
+    let node = stop(node);
+    let (data, config) = (home.join("data"), home.join("mainstay.toml"));
+    let accept = |more: &[&str]| {
+        let data = data.to_str().unwrap();
+        let words = ["store", "accept", "--data-dir", data, "--config", config.to_str().unwrap()];
+        run(&[&words[..], more].concat())
+    };
+    refused(&accept(&["--yes"]), "reason-required");
+    done(&accept(&["--yes", "--reason", "etcd was begun anew"]));
+    let node = node.again("nodes-accepted", &[]);
+    until("it serves", PATIENCE, || get(&node, "/store/status")["state"] == "ready");
+    let second = token(&node);
+    assert!(first < second, "{first} {second}");
+    assert!(Path::new(&data).exists());
+}
+
+#[test]
+fn a_mistake_about_etcd_is_found_with_its_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("mainstay.toml");
+    let text = "[store]\nbackend = \"etcd\"\n[store.etcd]\nendpoints = [\"127.0.0.1:2379\"]\n\
+                ca_file = \"/nowhere/ca.pem\"\n";
+    std::fs::write(&file, text).unwrap();
+    let output = run(&["settings", "validate", "--config", file.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(7));
+    for place in ["mainstay.toml:4:", "mainstay.toml:5:"] {
+        refused(&output, place);
+    }
+    std::fs::write(&file, "[store]\nbackend = \"etcd\"\n").unwrap();
+    let output = run(&["settings", "validate", "--config", file.to_str().unwrap()]);
+    refused(&output, "store.etcd.endpoints");
+}
