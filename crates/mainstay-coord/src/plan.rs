@@ -127,15 +127,16 @@ impl Plans {
     ///
     /// As [`Revisions::remove`].
     pub async fn remove(&self, plan: &RuleRef, terms: &Terms) -> Result<Written, PlanError> {
-        // An activation compares the plan, so one decided before this is refused after it.
-        let head = self.rules.head(plan).await?;
-        let (state, _) = self.state(plan).await?;
-        if state.active.is_some() {
-            return Err(PlanError::Active { plan: plan.clone() });
+        loop {
+            let (state, written) = self.state(plan).await?;
+            if state.active.is_some() {
+                return Err(PlanError::Active { plan: plan.clone() });
+            }
+            let removed = self.rules.remove_while(&PLANS, plan, terms, (plan.undo(), written));
+            if let Some(removed) = removed.await? {
+                return Ok(removed);
+            }
         }
-        let found = head.there().map_or(0, |there| there.revision);
-        let based = Terms { expected: Some(terms.expected.unwrap_or(found)), ..terms.clone() };
-        Ok(self.rules.remove(&PLANS, plan, &based).await?)
     }
 
     /// Whether a plan is active, since when, and what it captured.

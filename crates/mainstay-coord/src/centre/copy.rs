@@ -92,8 +92,20 @@ impl Copy {
     }
 
     /// Takes the whole as of `revision`: another copy, made by [`add`](Copy::add) from a list.
-    /// Touches only what differs.
-    pub(super) fn replace(&mut self, revision: Revision, mut fresh: Self) -> Vec<Touched> {
+    /// Touches only what differs. Of a group whose head was `unreadable` the last good one stays.
+    pub(super) fn replace(
+        &mut self,
+        revision: Revision,
+        mut fresh: Self,
+        unreadable: &[Key],
+    ) -> Vec<Touched> {
+        for key in unreadable {
+            if let Some(CentreKey::Head(group)) = parse_centre(key)
+                && let Some(last_good) = self.groups.get(&group)
+            {
+                fresh.groups.insert(group, Arc::clone(last_good));
+            }
+        }
         let names: BTreeSet<GroupRef> =
             self.groups.keys().chain(fresh.groups.keys()).cloned().collect();
         let differs = |name: &GroupRef| self.groups.get(name) != fresh.groups.get(name);

@@ -62,10 +62,11 @@ pub(super) async fn run(shared: Arc<Shared>, stop: CancellationToken) {
 }
 
 async fn follow(shared: &Shared) -> Ended {
-    let mut fresh = Copy::default();
+    let (mut fresh, mut unreadable) = (Copy::default(), Vec::new());
     let add = |entry| {
         if let Some(Touched::Unreadable(key)) = fresh.add(&entry) {
             RecordUnreadable { key: &key }.emit();
+            unreadable.push(key);
         }
     };
     let revision = match each(&*shared.store, keys::configuration(), false, None, add).await {
@@ -78,7 +79,7 @@ async fn follow(shared: &Shared) -> Ended {
         Ok(watch) => watch,
         Err(error) => return Ended::Away(error.to_string()),
     };
-    if shared.replace(revision, fresh) {
+    if shared.replace(revision, fresh, &unreadable) {
         StoreReach { why: None }.emit();
     }
     loop {

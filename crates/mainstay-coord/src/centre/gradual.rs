@@ -1,6 +1,6 @@
 //! Starting, widening, promoting and aborting a gradual release.
 
-use mainstay_store::{Compare, Get, Op, Put};
+use mainstay_store::{Compare, Error, Get, Op, Put};
 use serde_json::json;
 
 use super::Centre;
@@ -132,6 +132,7 @@ impl Shared {
                     patience.bear(&*self.timer, error).await?;
                     continue;
                 }
+                Err(_) if patience.is_uncertain() => return Err(Error::OutcomeUnknown.into()),
                 Err(error) => return Err(error),
             };
             let is_ours = ground.head.change == id;
@@ -144,7 +145,7 @@ impl Shared {
                 Ok(turn) => turn,
                 // It may be so because it came through, and somebody went on from there.
                 Err(_) if patience.is_uncertain() => {
-                    return Err(mainstay_store::Error::OutcomeUnknown.into());
+                    return Err(Error::OutcomeUnknown.into());
                 }
                 Err(error) => return Err(error),
             };

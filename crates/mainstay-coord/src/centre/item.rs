@@ -130,7 +130,7 @@ impl fmt::Debug for Item {
 }
 
 /// A secret content stays out of every log that shows an item.
-fn show(
+pub(super) fn show(
     f: &mut fmt::Formatter<'_>,
     what: &str,
     format: Format,

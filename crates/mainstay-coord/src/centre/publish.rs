@@ -4,7 +4,7 @@
 //! it was made of. A release carries an id of its publication; when an outcome is unknown, reading
 //! the release of that number says whether it is ours.
 
-use mainstay_store::{Compare, Op, Put, Revision};
+use mainstay_store::{Compare, Error, Op, Put, Revision};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -194,7 +194,15 @@ impl Shared {
                     patience.bear(&*self.timer, error).await?;
                     continue;
                 }
-                Err(error) => return Err(error),
+                Err(error) => {
+                    // It may be so because the try before came through, or will.
+                    return Err(match &tried {
+                        Some((_, done)) if !self.is_beaten(errand, done.release).await => {
+                            Error::OutcomeUnknown.into()
+                        }
+                        _ => error,
+                    });
+                }
             };
             let Step { decided, record, head, blobs, compares, ops, changed } = *step;
             self.put_blobs(blobs).await?;
@@ -234,12 +242,14 @@ impl Shared {
     /// What to do next, as the group is now.
     async fn step(&self, errand: &Errand<'_>, tried: Option<u64>) -> Result<Next, CentreError> {
         let Errand { group, editor, note, source, id } = errand;
+        let ground = self.ground(group).await?;
+        // Read as of the ground: what came through between the two would be taken for a change by
+        // somebody else.
         if let Some(tried) = tried
-            && let Some(written) = self.came_through(group, tried, id).await?
+            && let Some(written) = self.came_through(group, tried, id, ground.at).await?
         {
             return Ok(Next::Done(written));
         }
-        let ground = self.ground(group).await?;
         may_append(group, &ground, editor)?;
         let (number, decided) = (ground.head.last + 1, ground.at);
         let base = &ground.base;
@@ -299,18 +309,26 @@ impl Shared {
         }
     }
 
-    /// When release `tried` was written, if the publication `id` wrote it.
+    /// When release `tried` was written, if the publication `id` had written it by `at`.
     async fn came_through(
         &self,
         group: &GroupRef,
         tried: u64,
         id: &str,
+        at: Revision,
     ) -> Result<Option<Revision>, CentreError> {
-        match self.release(group, tried, None).await {
+        match self.release(group, tried, Some(at)).await {
             Ok((found, written)) => Ok(Some(written).filter(|_| *found.id == *id)),
             Err(CentreError::ReleaseNotFound { .. }) => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// Whether a publication that was tried as release `tried` can no longer come through.
+    async fn is_beaten(&self, errand: &Errand<'_>, tried: u64) -> bool {
+        let Ok(ground) = self.ground(errand.group).await else { return false };
+        let ours = self.came_through(errand.group, tried, &errand.id, ground.at).await;
+        tried <= ground.head.last && matches!(ours, Ok(None))
     }
 
     /// Drafts that say what is published already are put away without a release.

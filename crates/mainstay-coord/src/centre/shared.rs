@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mainstay_core::Instant;
-use mainstay_store::{Event, Revision, Store};
+use mainstay_store::{Event, Key, Revision, Store};
 use parking_lot::{Mutex, MutexGuard, RwLock};
 use tokio::sync::watch;
 
@@ -108,11 +108,11 @@ impl Shared {
         self.taken.send_modify(|count| *count += 1);
     }
 
-    /// Takes in the whole; `true` when the store had been away.
-    pub(super) fn replace(&self, revision: Revision, fresh: Copy) -> bool {
+    /// Takes in the whole but what could not be read; `true` when the store had been away.
+    pub(super) fn replace(&self, revision: Revision, fresh: Copy, unreadable: &[Key]) -> bool {
         let was_away = {
             let mut local = self.local.lock();
-            let touched = local.copy.replace(revision, fresh);
+            let touched = local.copy.replace(revision, fresh, unreadable);
             local.take(touched, &self.figures);
             std::mem::take(&mut local.away)
         };

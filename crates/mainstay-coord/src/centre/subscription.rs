@@ -1,6 +1,7 @@
 //! Being told of releases.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
 use futures_util::future::select_all;
@@ -13,7 +14,7 @@ use super::copy::Group;
 use super::diff::{self, ItemChange, Turn};
 use super::error::CentreError;
 use super::holders::Verdict;
-use super::item::Format;
+use super::item::{Format, show};
 use super::record::{Release, Row};
 use super::shared::Shared;
 use crate::events::centre::Rejected;
@@ -26,7 +27,7 @@ pub const GROUPS_MAX: usize = 100;
 pub const CONTENTS_BYTES_MAX: usize = 65_536;
 
 /// An item as a client gets it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, PartialEq, Eq, Serialize)]
 pub struct Delivered {
     /// What the content is written in.
     pub format: Format,
@@ -35,6 +36,12 @@ pub struct Delivered {
     /// The content; missing of a secret for whoever may not read secrets.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub content: Option<Arc<str>>,
+}
+
+impl fmt::Debug for Delivered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        show(f, "Delivered", self.format, self.content.as_deref().unwrap_or_default(), self.secret)
+    }
 }
 
 /// A release as a client gets it.
@@ -233,8 +240,8 @@ impl Drop for Subscription {
     }
 }
 
-impl std::fmt::Debug for Subscription {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Subscription {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Subscription").field("client", &self.client.id).finish_non_exhaustive()
     }
 }

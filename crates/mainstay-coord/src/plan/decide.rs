@@ -128,7 +128,8 @@ pub(super) fn activation(
 }
 
 /// Decides the deactivation of a plan: each switch gets back what it was, unless somebody changed
-/// its value since; with `force`, in any case. One that was removed stays so.
+/// its value since; with `force`, in any case. One that was removed, or is of another type now,
+/// stays so.
 pub(super) fn deactivation(
     plan: &RuleRef,
     state: &PlanState,
@@ -145,7 +146,13 @@ pub(super) fn deactivation(
         let there = heads.get(&name).and_then(Head::there);
         let is_as_set =
             |now: &&Edition| force || (value_of(now) == captured.set && until_of(now).is_none());
-        let Some(before) = there.filter(|now| now.managed_by.is_none()).filter(is_as_set) else {
+        // One that was made anew since may be of another type.
+        let fits = |now: &&Edition| {
+            Switch::read(&now.content)
+                .is_ok_and(|now| Setting::read(now.kind(), &captured.value).is_some())
+        };
+        let there = there.filter(|now| now.managed_by.is_none());
+        let Some(before) = there.filter(is_as_set).filter(fits) else {
             kept.push(name.to_string());
             continue;
         };

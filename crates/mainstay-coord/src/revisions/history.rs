@@ -78,6 +78,9 @@ impl Revisions {
         limit: usize,
     ) -> Result<ObjectPage, RuleError> {
         let limit = limit.clamp(1, PAGE_MAX);
+        // One more tells whether there is a next page.
+        let at_once =
+            u32::try_from(limit + 1).ok().and_then(NonZeroU32::new).unwrap_or_else(page_limit);
         let mut range = kind.key.heads(Some(namespace));
         if let Some(name) = after {
             let (namespace, name) = (namespace.clone(), name.clone());
@@ -85,7 +88,7 @@ impl Revisions {
         }
         let (mut items, mut store_revision) = (Vec::new(), None);
         loop {
-            let select = Select::new(range.clone()).limit(page_limit());
+            let select = Select::new(range.clone()).limit(at_once);
             let mut request = RangeRequest::new(select);
             request.at = store_revision;
             let page = self.store().range(request).await?;

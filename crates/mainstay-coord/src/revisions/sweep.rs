@@ -1,18 +1,19 @@
 //! Forgetting what is old.
 //!
 //! Of each object the newest 100 revisions are kept, and all that are younger than a year. What
-//! goes is always a run from the oldest on, so numbers have no gaps.
+//! goes is always a run from the oldest on, so numbers have no gaps. Of an object that was removed
+//! a year ago nothing is kept.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use mainstay_store::{Batch, Op, RangeRequest, Select};
+use mainstay_store::{Batch, Compare, Op, RangeRequest, Revision, Select};
 
 use super::Revisions;
 use super::edition::Edition;
 use super::error::RuleError;
 use super::terms::Kind;
-use crate::audit::{Author, Record, Target};
+use crate::audit::{Actor, Author, Record, Target};
 use crate::keys::RuleRef;
 use crate::moment::Moment;
 use crate::registry::listing::list_all;
@@ -68,11 +69,34 @@ impl Revisions {
         for entry in heads {
             let Some(rule) = kind.key.parse(&entry.key) else { continue };
             let Some(head) = Edition::read(&entry.value) else { continue };
-            if head.revision > retention.newest {
+            if head.removed && retention.younger_than <= now.since(head.at) {
+                swept += self.forget(kind, &rule, &head, entry.mod_revision, now).await?;
+            } else if head.revision > retention.newest {
                 swept += self.sweep_one(kind, &rule, head.revision, retention, now).await?;
             }
         }
         Ok(swept)
+    }
+
+    /// Deletes what is left of an object that was removed long ago. Should it come back meanwhile,
+    /// nothing happens.
+    async fn forget(
+        &self,
+        kind: &Kind,
+        rule: &RuleRef,
+        head: &Edition,
+        written: Revision,
+        now: Moment,
+    ) -> Result<u64, RuleError> {
+        let read_at = self.head(rule).await?.read_at;
+        let record = record(kind, rule, now, "it was removed long ago".to_owned());
+        let batch = Batch::new()
+            .when(Compare::unchanged_since(&rule.head(), written))
+            .then(Op::delete(&rule.head()))
+            .then(Op::delete_range(rule.revisions(1, head.revision)))
+            .then(self.outbox().put(read_at, &record));
+        let applied = self.store().apply(batch).await?;
+        Ok(if applied.succeeded { head.revision } else { 0 })
     }
 
     async fn sweep_one(
@@ -95,11 +119,8 @@ impl Revisions {
             let Some(first) = oldest.first().map(|(number, _)| *number).filter(|_| last > 0) else {
                 return Ok(swept);
             };
-            let target =
-                Target { kind: kind.key.to_string(), id: rule.to_string(), ..Target::default() };
-            let author = Author::new(crate::audit::Actor::system("sweeper"));
-            let author = author.because(format!("revisions {first} to {last} are too old"));
-            let record = Record::done(now, &format!("{}:sweep", kind.key), target, &author);
+            let why = format!("revisions {first} to {last} are too old");
+            let record = record(kind, rule, now, why);
             let batch = Batch::new()
                 .then(Op::delete_range(rule.revisions(first, last)))
                 .then(self.outbox().put(page.revision, &record));
@@ -110,6 +131,12 @@ impl Revisions {
             }
         }
     }
+}
+
+fn record(kind: &Kind, rule: &RuleRef, now: Moment, why: String) -> Record {
+    let target = Target { kind: kind.key.to_string(), id: rule.to_string(), ..Target::default() };
+    let author = Author::new(Actor::system("sweeper")).because(why);
+    Record::done(now, &format!("{}:sweep", kind.key), target, &author)
 }
 
 #[cfg(test)]

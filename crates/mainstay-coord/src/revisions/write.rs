@@ -1,6 +1,6 @@
 //! Changing one object.
 
-use mainstay_store::{Batch, Compare, Error, Put, RangeRequest, Select};
+use mainstay_store::{Batch, Compare, Error, Get, Key, Put, RangeRequest, Revision, Select};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -13,6 +13,7 @@ use crate::audit::{Record, Target};
 use crate::keys::RuleRef;
 use crate::patience::Patience;
 use crate::random;
+use crate::registry::listing::list_all;
 
 /// What a change came to.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -90,6 +91,18 @@ impl Revisions {
         self.change(kind, rule, Wanted::Back(to, content), terms).await
     }
 
+    /// Removes an object while a key beside it is as it was written at a revision, never for "not
+    /// there"; `None` when that has changed.
+    pub(crate) async fn remove_while(
+        &self,
+        kind: &Kind,
+        rule: &RuleRef,
+        terms: &Terms,
+        beside: (Key, Revision),
+    ) -> Result<Option<Written>, RuleError> {
+        self.change_while(kind, rule, Wanted::Removed, terms, Some(beside)).await
+    }
+
     pub(crate) async fn change(
         &self,
         kind: &Kind,
@@ -97,6 +110,18 @@ impl Revisions {
         wanted: Wanted,
         terms: &Terms,
     ) -> Result<Written, RuleError> {
+        let changed = self.change_while(kind, rule, wanted, terms, None).await?;
+        Ok(changed.expect("nothing beside it can have changed"))
+    }
+
+    async fn change_while(
+        &self,
+        kind: &Kind,
+        rule: &RuleRef,
+        wanted: Wanted,
+        terms: &Terms,
+        beside: Option<(Key, Revision)>,
+    ) -> Result<Option<Written>, RuleError> {
         self.outbox().admit(&terms.author)?;
         let change = random::hex::<16>();
         let mut patience = Patience::new(self.timer().now(), Patience::FOR_CALLERS);
@@ -111,33 +136,54 @@ impl Revisions {
                 // next one sees to it that one of both is beaten. From there on the number tells.
                 if let Some((next, before)) =
                     open.as_ref().filter(|(next, _)| next.revision <= newest)
-                    && let Some(written) = self.resolved(kind, rule, before.as_ref(), next).await?
                 {
-                    return Ok(Some(written));
+                    let written = self.resolved(kind, rule, before.as_ref(), next).await?;
+                    if let Some(written) = written {
+                        return Ok(Next::Done(written));
+                    }
+                    open = None;
+                }
+                if let Some((key, written)) = &beside {
+                    let found = self.store().get(Get::new(key.clone())).await?.entry;
+                    if found.map_or(Revision::NEVER, |found| found.mod_revision) != *written {
+                        return Ok(Next::Moved);
+                    }
                 }
                 let at = (self.moment(), &*change);
                 let Some(next) = decide(rule, before, &wanted, terms, at)? else {
-                    return Ok(Some(unchanged(&head)));
+                    return Ok(Next::Done(unchanged(&head)));
                 };
                 if head.there().is_none() {
                     self.has_room(kind, rule).await?;
                 }
                 if terms.dry_run {
-                    return Ok(Some(self.written(kind, before, &next, head.read_at.get())));
+                    let written = self.written(kind, before, &next, head.read_at.get());
+                    return Ok(Next::Done(written));
                 }
-                let batch = self.batch(kind, rule, &head, &next, terms);
+                let mut batch = self.batch(kind, rule, &head, &next, terms);
+                if let Some((key, written)) = &beside {
+                    batch = batch.when(Compare::unchanged_since(key, *written));
+                }
                 let applied = self.store().apply(batch).await;
                 if matches!(applied, Err(Error::OutcomeUnknown)) {
                     open = Some((next.clone(), head.edition.clone()));
                 }
                 let applied = applied?;
                 let revision = applied.revision.get();
-                Ok(applied.succeeded.then(|| self.written(kind, before, &next, revision)))
+                if !applied.succeeded {
+                    return Ok(Next::Again);
+                }
+                Ok(Next::Done(self.written(kind, before, &next, revision)))
             };
             match attempt.await {
-                Ok(Some(written)) => return Ok(written),
-                Ok(None) => {}
+                Ok(Next::Done(written)) => return Ok(Some(written)),
+                Ok(Next::Again) => {}
                 Err(RuleError::Store(error)) => patience.bear(self.timer(), error).await?,
+                // It may be so because the try before came through, or will.
+                Ok(Next::Moved) | Err(_) if open.is_some() => {
+                    return Err(Error::OutcomeUnknown.into());
+                }
+                Ok(Next::Moved) => return Ok(None),
                 Err(error) => return Err(error),
             }
         }
@@ -152,7 +198,7 @@ impl Revisions {
         before: Option<&Edition>,
         next: &Edition,
     ) -> Result<Option<Written>, RuleError> {
-        let got = self.store().get(mainstay_store::Get::new(rule.revision(next.revision))).await?;
+        let got = self.store().get(Get::new(rule.revision(next.revision))).await?;
         let Some(entry) = got.entry else { return Ok(None) };
         let there = Edition::read(&entry.value);
         let is_ours = there.is_some_and(|there| there.change == next.change);
@@ -210,8 +256,16 @@ impl Revisions {
     /// Whether another object may come. Counted at the store, so several at once may exceed the
     /// limit by what is under way.
     async fn has_room(&self, kind: &Kind, rule: &RuleRef) -> Result<(), RuleError> {
-        let count = Select::new(rule.kind.heads(None)).count_only();
-        let there = self.store().range(RangeRequest::new(count)).await?.count;
+        let heads = rule.kind.heads(None);
+        let count = Select::new(heads.clone()).count_only();
+        if self.store().range(RangeRequest::new(count)).await?.count < OBJECTS_MAX {
+            return Ok(());
+        }
+        // Among them are heads of what was removed, and what plans keep beside theirs.
+        let (_, entries) = list_all(self.store(), heads).await?;
+        let there = entries.iter().filter(|entry| kind.key.parse(&entry.key).is_some());
+        let there = there.filter_map(|entry| Edition::read(&entry.value));
+        let there = there.filter(|edition| !edition.removed).count() as u64;
         if there < OBJECTS_MAX { Ok(()) } else { Err(RuleError::Full { kind: kind.key }) }
     }
 
@@ -229,6 +283,15 @@ impl Revisions {
         let there = head.there().ok_or_else(|| RuleError::not_found(rule, What::Object))?;
         Ok(Object::new(rule, there))
     }
+}
+
+/// What a try came to.
+enum Next {
+    Done(Written),
+    /// Somebody else was faster.
+    Again,
+    /// What had to stay as it was did not.
+    Moved,
 }
 
 /// The two keys an edition is written to.

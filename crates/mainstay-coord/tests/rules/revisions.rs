@@ -295,6 +295,27 @@ async fn what_is_old_is_swept_and_told() {
 }
 
 #[tokio::test]
+async fn what_was_removed_long_ago_is_forgotten() {
+    let world = World::new();
+    let desk = Desk::in_world(&world);
+    let rules = &desk.rules;
+    for name in ["gone", "back"] {
+        rules.put(&LIMIT, &limit(name), quota(1), &by("ann")).await.unwrap();
+        rules.remove(&LIMIT, &limit(name), &by("ann")).await.unwrap();
+    }
+    rules.rollback(&LIMIT, &limit("back"), 1, &by("ann")).await.unwrap();
+    let now = Moment::from_unix_millis(Timer::unix_millis(&desk.clock));
+    let year = Duration::from_hours(365 * 24);
+    let keep = Retention::default();
+    assert_eq!(rules.sweep(&LIMIT, keep, now.plus(year / 2)).await.unwrap(), 0);
+    assert_eq!(rules.sweep(&LIMIT, keep, now.plus(year * 2)).await.unwrap(), 2);
+    refused(rules.history(&limit("gone"), None, 10).await, Code::NotFound);
+    assert_eq!(past(&desk, "back").await.len(), 3);
+    let made = rules.put(&LIMIT, &limit("gone"), quota(2), &by("ann")).await.unwrap();
+    assert_eq!(made.revision, 1);
+}
+
+#[tokio::test]
 async fn a_node_follows_and_lists_anew_where_history_was_lost() {
     let world = World::new();
     let (desk, other) = (Desk::in_world(&world), Desk::in_world(&world));

@@ -402,6 +402,39 @@ async fn a_turn_of_unknown_outcome_becomes_known() {
     }
 }
 
+#[tokio::test]
+async fn a_removal_that_is_late_does_not_take_an_active_plan_away() {
+    let world = World::new();
+    let all = Turning::with_sale(Desk::in_world(&world)).await;
+    let other = Turning::new(Desk::in_world(&world));
+    all.desk.link.script([Fate::Late]);
+    let plans = all.plans.clone();
+    let removing = tokio::spawn(async move { plans.remove(&plan("sale"), &by("ann")).await });
+    settle().await;
+    other.plans.activate(&plan("sale"), &by("bob")).await.unwrap();
+    world.pass(3_000).await;
+    plan_refused(removing.await.unwrap(), Code::OutcomeUnknown);
+    all.desk.link.deliver().await;
+    assert!(all.is_active("sale").await);
+    plan_refused(all.plans.remove(&plan("sale"), &by("ann")).await, Code::PlanActive);
+}
+
+#[tokio::test]
+async fn a_switch_that_is_of_another_type_now_gets_nothing_back() {
+    let world = World::new();
+    let all = Turning::with_sale(Desk::in_world(&world)).await;
+    all.plans.activate(&plan("sale"), &by("ann")).await.unwrap();
+    // What is active stays as it was activated, and names the switch no longer.
+    all.plan("sale", json!({"switches": {"recommend": false}})).await;
+    all.switches.remove(&switch("limit"), &[], &by("ann")).await.unwrap();
+    all.put("limit", json!({"type": "string", "value": "few"})).await;
+    let off = all.plans.deactivate(&plan("sale"), true, &by("ann")).await.unwrap();
+    assert_eq!(off.kept, ["limit"]);
+    world.pass(100).await;
+    let limit = all.desk.rules.get(&switch("limit")).await.unwrap();
+    assert_eq!(limit.content["value"], "few");
+}
+
 #[derive(Clone, Copy, Debug)]
 enum Step {
     On(bool),
