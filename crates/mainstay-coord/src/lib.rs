@@ -61,6 +61,8 @@ pub use lock::{Grant, Held, LockError, Locks, Request, Token, Wait};
 pub use mainstay_core::belief::{Loss, Standing};
 pub use moment::Moment;
 pub use plan::{PlanError, Plans};
+#[cfg(feature = "simulation")]
+pub use random::seeded;
 pub use revisions::{Revisions, RuleError};
 pub use session::{Credential, Owner, Session, SessionError, Sessions};
 pub use switch::{SwitchError, Switches};

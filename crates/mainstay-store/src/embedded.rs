@@ -34,6 +34,8 @@ mod ram;
 mod reads;
 mod record;
 mod shared;
+#[cfg(any(test, feature = "simulation"))]
+pub mod simulated;
 #[cfg(test)]
 mod tests;
 mod view;
@@ -108,23 +110,34 @@ impl Embedded {
         lock: Option<File>,
     ) -> Result<Self, OpenError> {
         let ticks = options.ticks;
-        let (shared, scrubbed) = opening::open(media, options, clock)?;
-        let shared = Arc::new(shared);
+        let (mut store, committer) = Self::assemble(media, options, clock)?;
         let (tell, ended) = signal::channel(None);
-        let stop = Arc::<Stop>::default();
-        let mut threads = Vec::new();
-        let committer = Committer::new(Arc::clone(&shared), scrubbed);
-        threads.push(thread("store-commit", move || {
+        store.ended = ended;
+        store.threads.push(thread("store-commit", move || {
             let result = committer.run();
             // Only when the file is closed may another process have it.
             drop(lock);
             tell.send_replace(Some(result));
         })?);
         if ticks == Ticks::Own {
-            let (shared, stop) = (Arc::clone(&shared), Arc::clone(&stop));
-            threads.push(thread("store-tick", move || tick_until(&stop, &shared))?);
+            let (shared, stop) = (Arc::clone(&store.shared), Arc::clone(&store.stop));
+            store.threads.push(thread("store-tick", move || tick_until(&stop, &shared))?);
         }
-        Ok(Self { shared, ended, stop, threads })
+        Ok(store)
+    }
+
+    /// The store that lies on `media`, and what commits for it.
+    fn assemble(
+        media: Arc<dyn Media>,
+        options: Options,
+        clock: Arc<dyn Clock>,
+    ) -> Result<(Self, Committer), OpenError> {
+        let (shared, scrubbed) = opening::open(media, options, clock)?;
+        let shared = Arc::new(shared);
+        let committer = Committer::new(Arc::clone(&shared), scrubbed);
+        let (_, ended) = signal::channel(None);
+        let store = Self { shared, ended, stop: Arc::default(), threads: Vec::new() };
+        Ok((store, committer))
     }
 
     /// Does what is due at this moment of the clock: for [`Ticks::ByHand`]. Ends at most 1,000

@@ -56,8 +56,9 @@ impl Session {
 pub(super) async fn acquire(
     ground: &Coordination,
     session: LeaseId,
-    request: Request,
+    mut request: Request,
 ) -> Result<Grant, LockError> {
+    request.attempt = RequestId::random();
     let (tell, told) = oneshot::channel();
     let desk = Desk::new(ground.clone(), request.place.clone());
     let abandoned = CancellationToken::new();
@@ -73,7 +74,7 @@ pub(super) async fn acquire(
 /// A grant on its way to whoever asked for it. If it does not arrive it is given back.
 struct Offer {
     desk: Desk,
-    request: RequestId,
+    request: Request,
     grant: Option<Grant>,
 }
 
@@ -131,7 +132,7 @@ impl Acquiring {
         // What the store said last may leave the place in the queue.
         let is_unclear = matches!(answer, Err(LockError::Store(_)));
         let offer =
-            |grant| Offer { desk: desk.clone(), request: request.id.clone(), grant: Some(grant) };
+            |grant| Offer { desk: desk.clone(), request: request.clone(), grant: Some(grant) };
         drop(tell.send(answer.map(offer)));
         // At shutdown nobody waits for a store that is away.
         if is_unclear && !self.stop.is_cancelled() {
@@ -147,7 +148,7 @@ impl Acquiring {
         let is_gone = matches!(&answer, Ok(_) | Err(LockError::Lost(_) | LockError::Session(_)));
         if !is_gone {
             let total = Patience::FOR_CALLERS;
-            self.desk.withdraw((&key, created), &self.request.id, None, total).await?;
+            self.desk.withdraw((&key, created), &self.request, None, total).await?;
         }
         answer
     }

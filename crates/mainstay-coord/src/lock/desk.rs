@@ -11,7 +11,7 @@ use mainstay_store::{
 use super::error::LockError;
 use super::line::{Line, Waiter};
 use super::record::{Past, Reason, Record, Token};
-use super::request::Want;
+use super::request::{Request, Want};
 use crate::audit::{self, Outbox};
 use crate::coordination::Coordination;
 use crate::keys::{Area, Place};
@@ -114,24 +114,24 @@ impl Desk {
         }
     }
 
-    /// Undoes `request`: it is counted no longer, and if it was the only one its place is gone;
-    /// `past` is noted then, if it had been granted.
+    /// Undoes `request`, unless it was asked for again since: it is counted no longer, and if it
+    /// was the only one its place is gone; `past` is noted then, if it had been granted.
     pub(super) async fn withdraw(
         &self,
         (key, created): (&Key, Revision),
-        request: &RequestId,
+        request: &Request,
         past: Option<Past>,
         total: Duration,
     ) -> Result<(), LockError> {
         let undo = |waiter: Option<&Waiter>, _| {
             let record = waiter.and_then(|waiter| waiter.record.as_ref());
-            let counted = |record: &&Record| record.bound_gid.is_none() && record.knows(request);
+            let counted = |record: &&Record| record.bound_gid.is_none() && record.is_of(request);
             Ok(match record.filter(counted) {
                 None => Amend::Leave(()),
                 Some(record) if record.count <= 1 => Amend::Delete(past.clone(), ()),
                 Some(record) => {
                     let mut next = record.clone();
-                    next.undo(request);
+                    next.undo(&request.id);
                     Amend::Put(Box::new(next), None, ())
                 }
             })

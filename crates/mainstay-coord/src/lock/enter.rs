@@ -60,7 +60,7 @@ impl Desk {
             let line = self.line(page_of(applied)?).await?;
             if succeeded && QUEUE_MAX < line.waiters().len() {
                 let total = Patience::FOR_CALLERS;
-                self.withdraw((&key, created), &request.id, None, total).await?;
+                self.withdraw((&key, created), request, None, total).await?;
                 return Err(LockError::busy(&line, None));
             }
             if succeeded {
@@ -114,8 +114,9 @@ impl Desk {
         self.ground.store().apply(batch).await
     }
 
-    /// Counts `request` once more at the place its session has; `false` when that place changed
-    /// meanwhile, or the key of the session, last written at `settled`.
+    /// Counts `request` once more at the place its session has, or takes over what was counted when
+    /// it was asked for before; `false` when that place changed meanwhile, or the key of the
+    /// session, last written at `settled`.
     async fn again(
         &self,
         own: &Waiter,
@@ -124,7 +125,13 @@ impl Desk {
     ) -> Result<bool, LockError> {
         let record = self.readable(own)?;
         if record.knows(&request.id) {
-            return Ok(true);
+            if record.is_of(request) || record.bound_gid.is_some() {
+                return Ok(true);
+            }
+            // Whatever is still to be put away of the time before finds that it is not its own.
+            let mut next = record.clone();
+            next.claim(request);
+            return self.write(own, (session, settled), &next).await;
         }
         if let Some(gid) = &record.bound_gid {
             return Err(LockError::Bound { gid: gid.clone() });
@@ -139,12 +146,23 @@ impl Desk {
         }
         let mut next = record.clone();
         next.take(&request.id);
+        next.claim(request);
+        self.write(own, (session, settled), &next).await
+    }
+
+    /// Writes `next` where `own` stands, if it stands there as it was read.
+    async fn write(
+        &self,
+        own: &Waiter,
+        (session, settled): (LeaseId, Revision),
+        next: &Record,
+    ) -> Result<bool, LockError> {
         let batch = Batch::new()
             .when(Compare::unchanged_since(&own.key, own.modified))
             .when(Compare::unchanged_since(&keys::session(session), settled))
             .then(Put::new(own.key.clone(), next.write()).keep_lease());
-        // Should the outcome be unknown: whoever reads again sees the request counted, or sends
-        // this very batch again, of whose copies only one can be applied.
+        // Should the outcome be unknown: whoever reads again sees what was written, or sends this
+        // very batch again, of whose copies only one can be applied.
         Ok(self.ground.store().apply(batch).await?.succeeded)
     }
 
@@ -160,7 +178,7 @@ impl Desk {
                         let Some(entry) = got.entry else { return Ok(()) };
                         let created = entry.create_revision;
                         let total = Patience::FOR_CLEANING;
-                        return self.withdraw((&key, created), &request.id, None, total).await;
+                        return self.withdraw((&key, created), request, None, total).await;
                     }
                     Err(error) => error,
                 },

@@ -131,7 +131,7 @@ impl Held {
                 HoldState::Held | HoldState::Over => std::future::pending().await,
             }
         };
-        tokio::select! { loss = told => loss, loss = self.session.lost() => loss }
+        tokio::select! { biased; loss = told => loss, loss = self.session.lost() => loss }
     }
 
     /// A compare for any batch: it holds as long as this does, in the store's eyes.

@@ -1,5 +1,6 @@
 //! What the keys of a queue hold.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -79,6 +80,9 @@ pub(super) struct Record {
     /// calls, perhaps as the request was, so the two lie apart.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     releases: Vec<String>,
+    /// Which attempt of each of them has what it counted: the last one.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    attempts: BTreeMap<String, String>,
     /// What a newer version wrote.
     #[serde(flatten)]
     rest: Map<String, Value>,
@@ -112,6 +116,7 @@ impl Record {
             value: request.value.clone(),
             requests: vec![request.id.as_str().to_owned()],
             releases: Vec::new(),
+            attempts: BTreeMap::from([attempt_of(request)]),
             rest: Map::new(),
         }
     }
@@ -151,10 +156,25 @@ impl Record {
         note(&mut self.requests, request);
     }
 
+    /// Whether `request` is counted in it, and was not asked for again since.
+    pub(super) fn is_of(&self, request: &Request) -> bool {
+        let (id, attempt) = attempt_of(request);
+        self.knows(&request.id) && self.attempts.get(&id).is_none_or(|last| *last == attempt)
+    }
+
+    /// What `request` counted, now or when it was asked for before, is this attempt's.
+    pub(super) fn claim(&mut self, request: &Request) {
+        let (id, attempt) = attempt_of(request);
+        self.attempts.insert(id, attempt);
+        let requests = &self.requests;
+        self.attempts.retain(|id, _| requests.contains(id));
+    }
+
     /// Undoes `request`.
     pub(super) fn undo(&mut self, request: &RequestId) {
         self.count -= 1;
         self.requests.retain(|known| known != request.as_str());
+        self.attempts.remove(request.as_str());
     }
 
     /// Whether the call `op` has given back one of its counts.
@@ -195,6 +215,11 @@ fn note(known: &mut Vec<String>, id: &RequestId) {
 /// Whether the place in `entry` is held for a transaction, with its token written down.
 pub(crate) fn is_bound(entry: &Entry) -> bool {
     Record::read(entry).is_some_and(|record| record.bound_gid.is_some() && record.token.is_some())
+}
+
+/// The name of a request, and of this attempt at it.
+fn attempt_of(request: &Request) -> (String, String) {
+    (request.id.as_str().to_owned(), request.attempt.as_str().to_owned())
 }
 
 /// Whole seconds, rounded up.

@@ -55,6 +55,9 @@ pub struct Request {
     pub(super) place: Place,
     pub(super) want: Want,
     pub(super) id: RequestId,
+    /// Which of the times it is asked for this is: a request that is asked for again under the
+    /// same name takes over its place, and what is left of the time before leaves it alone.
+    pub(super) attempt: RequestId,
     pub(super) wait: Wait,
     pub(super) reentrant: bool,
     pub(super) lock_delay: Duration,
@@ -157,6 +160,7 @@ impl Request {
             place,
             want,
             id: RequestId::random(),
+            attempt: RequestId::random(),
             wait: Wait::Forever,
             reentrant: true,
             lock_delay: Duration::ZERO,

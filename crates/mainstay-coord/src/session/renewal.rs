@@ -16,7 +16,7 @@ pub(super) async fn run(shared: &Shared, wanted: &CancellationToken, shutdown: &
     let key = keys::session(shared.id);
     let mut gone = std::pin::pin!(presence::gone(&shared.ground, &key, shared.created));
     let mut stopped = std::pin::pin!(async {
-        tokio::select! { () = wanted.cancelled() => {}, () = shutdown.cancelled() => {} }
+        tokio::select! { biased; () = wanted.cancelled() => {}, () = shutdown.cancelled() => {} }
     });
     loop {
         let now = shared.ground.now();

@@ -187,6 +187,33 @@ async fn a_request_that_stays_unknown_says_so_and_is_put_away_when_the_store_is_
     a.check().unwrap();
 }
 
+#[tokio::test]
+async fn a_request_asked_for_again_is_not_put_away_with_the_first_time() {
+    let world = World::new();
+    let node = world.node();
+    let a = node.session("a", 60).await;
+    let request = exclusive();
+    node.link.script([Fate::AnswerLost]);
+    let (session, first) = (a.clone(), request.clone());
+    let asking = tokio::spawn(async move { session.acquire(first).await });
+    while node.link.applies() < 2 {
+        tokio::task::yield_now().await;
+    }
+    node.link.cut(true);
+    world.pass(7_000).await;
+    let failed = asking.await.unwrap();
+    assert!(matches!(failed, Err(LockError::Store(_))), "{failed:?}");
+    // Asked for again before what may be left of the first time could be put away.
+    node.link.cut(false);
+    let held = a.acquire(request).await.unwrap();
+    world.pass(10_000).await;
+    held.check().unwrap();
+    assert_eq!(held.count(), 1);
+    assert_eq!(world.keys("lock/shop/stock/q/").await.len(), 1, "it was put away");
+    held.release().await.unwrap();
+    is_free(&world, &node, "given back").await;
+}
+
 /// One step of a session's work with one lock.
 #[derive(Clone, Copy, Debug)]
 enum Step {

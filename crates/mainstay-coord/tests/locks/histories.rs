@@ -8,13 +8,14 @@ use std::time::Duration;
 use mainstay_coord::keys::Slot;
 use mainstay_coord::{Held, LockError, Wait};
 use mainstay_core::ManualClock;
+use mainstay_sim::check::locks::{
+    Call, Hold, What, calls_are_linearizable, holds_do_not_overlap, writes_do_not_go_back,
+};
 use mainstay_store::embedded::{Options, Ticks};
 use mainstay_store::{Batch, Compare, Embedded, Key, Memory, Put, Revision, Store};
 use parking_lot::Mutex;
 
-use crate::checker::{
-    Call, Hold, What, calls_are_linearizable, holds_do_not_overlap, log, writes_do_not_go_back,
-};
+use crate::log::log;
 use crate::world::{Node, World, exclusive};
 
 const WORKERS: u64 = 6;

@@ -8,12 +8,12 @@
 )]
 
 mod away;
-mod checker;
 mod faults;
 mod histories;
 mod holding;
 mod late;
 mod lists;
+mod log;
 mod permits;
 mod queueing;
 mod world;

@@ -88,8 +88,7 @@ pub fn unique(record: Record<'_>) -> Result<(), Broken> {
 pub fn atomic(record: Record<'_>) -> Result<(), Broken> {
     for (revision, events) in record.changes() {
         let got: Vec<_> = events.iter().map(|event| &event.change).collect();
-        let happened = record.history.iter().find(|(then, _)| *then == revision);
-        let happened = happened.map(|(_, events)| events.as_slice()).unwrap_or_default();
+        let happened = record.at(revision).unwrap_or_default();
         let matching = happened.iter().filter(|event| record.request.wants(event));
         let want: Vec<_> = matching.map(|event| &event.change).collect();
         check("atomic", got == want, || format!("{revision}: got {got:?}, happened {want:?}"))?;
@@ -219,8 +218,13 @@ impl<'a> Record<'a> {
     }
 
     fn happened(self, revision: Revision, event: &Event) -> Option<&'a Event> {
-        let (_, events) = self.history.iter().find(|(then, _)| *then == revision)?;
-        events.iter().find(|happened| happened.key() == event.key())
+        self.at(revision)?.iter().find(|happened| happened.key() == event.key())
+    }
+
+    /// Everything that happened at `revision`.
+    fn at(self, revision: Revision) -> Option<&'a [Event]> {
+        let at = self.history.binary_search_by_key(&revision, |(then, _)| *then).ok()?;
+        self.history.get(at).map(|(_, events)| events.as_slice())
     }
 }
 

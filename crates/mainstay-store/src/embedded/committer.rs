@@ -66,18 +66,33 @@ impl Committer {
 
     /// Works until the queue is closed and empty, then closes the file.
     pub(super) fn run(mut self) -> Result<(), Error> {
-        let options = &self.shared.options;
-        let max = GroupMax {
-            operations: options.commit_operations_max,
-            bytes: options.commit_bytes_max,
-            linger: options.commit_linger,
-        };
+        let max = self.group_max();
         while let Some(members) = self.shared.queue.take(max, self.last, self.may_scrub()) {
             self.last = members.len();
             point(Point::Taken);
             self.commit(members);
         }
         self.close()
+    }
+
+    /// Commits what is queued, without waiting for any of it; returns how many members it had.
+    #[cfg(any(test, feature = "simulation"))]
+    pub(super) fn turn(&mut self) -> usize {
+        let members = self.shared.queue.take(self.group_max(), 0, true).unwrap_or_default();
+        let count = members.len();
+        if 0 < count || self.may_scrub() {
+            self.commit(members);
+        }
+        count
+    }
+
+    fn group_max(&self) -> GroupMax {
+        let options = &self.shared.options;
+        GroupMax {
+            operations: options.commit_operations_max,
+            bytes: options.commit_bytes_max,
+            linger: options.commit_linger,
+        }
     }
 
     const fn may_scrub(&self) -> bool {

@@ -3,7 +3,6 @@
 mod exam;
 mod faults;
 mod kill;
-mod media;
 mod offline;
 mod power;
 mod property;
@@ -13,13 +12,13 @@ use std::sync::Arc;
 
 use mainstay_core::ManualClock;
 
+use super::simulated::Simulated;
 use super::{Embedded, OpenError, Options, Ticks};
 use crate::batch::{Applied, Batch, Put};
 use crate::entry::Entry;
 use crate::error::Error;
 use crate::key::{Key, Range};
 use crate::store::Store;
-use media::Simulated;
 
 /// Options for a clock that is turned by hand.
 fn by_hand() -> Options {

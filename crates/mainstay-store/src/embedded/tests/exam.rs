@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use mainstay_core::ManualClock;
 
+use super::super::simulated::Simulated;
 use super::super::{Embedded, Options};
-use super::media::Simulated;
 use super::{by_hand, start};
 use crate::conformance::{CASES, Doing, Exam, Time};
 use crate::memory::Memory;

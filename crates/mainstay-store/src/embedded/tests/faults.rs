@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use mainstay_core::{Effect, ManualClock};
 
-use super::media::{Faults, Simulated};
+use super::super::simulated::{Faults, Simulated};
 use super::*;
 use crate::batch::{Compare, Op};
 use crate::entry::Revision;

@@ -7,7 +7,7 @@ use mainstay_core::ManualClock;
 use super::super::offline::{
     Existing, OfflineError, check, rehearse, restore, restore_on, shrink_on,
 };
-use super::media::{Faults, Simulated};
+use super::super::simulated::{Faults, Simulated};
 use super::*;
 use crate::batch::Op;
 use crate::hash::{Take, hash};

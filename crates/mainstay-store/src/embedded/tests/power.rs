@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use mainstay_core::ManualClock;
 
-use super::media::{Faults, Simulated};
+use super::super::simulated::{Faults, Simulated};
 use super::*;
 use crate::batch::Op;
 use crate::entry::{LeaseId, Revision};

@@ -6,7 +6,7 @@ use std::time::Duration;
 use mainstay_core::ManualClock;
 use proptest::prelude::*;
 
-use super::media::Simulated;
+use super::super::simulated::Simulated;
 use super::*;
 use crate::conformance::scripts::{a_batch, a_key, a_range, a_select};
 use crate::entry::{LeaseId, Revision};

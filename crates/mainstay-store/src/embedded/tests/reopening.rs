@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use mainstay_core::ManualClock;
 
-use super::media::Simulated;
+use super::super::simulated::Simulated;
 use super::*;
 use crate::batch::Op;
 use crate::entry::Revision;

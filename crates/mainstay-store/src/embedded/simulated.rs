@@ -1,17 +1,26 @@
-//! A medium in memory that loses, tears and reorders what was not synced, and fails on demand.
+//! A medium in memory that loses, tears and reorders what was not synced, and fails on demand; and
+//! a store on it whose commits are made by whoever holds it, in the thread that calls.
+//!
+//! For the tests of this crate and for simulations. With the committer a value instead of a thread,
+//! what happens depends on nothing but what is called, in which order: a seed can be played again.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io;
 use std::sync::Arc;
 
+use mainstay_core::Clock;
 use parking_lot::Mutex;
 use redb::StorageBackend;
 
-use super::super::media::Media;
+use super::committer::Committer;
+use super::media::Media;
+use super::options::{Options, Ticks};
+use super::{Embedded, OpenError};
 
 /// Files in memory. Clones are the same files.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Simulated(Arc<Mutex<Files>>);
+pub struct Simulated(Arc<Mutex<Files>>);
 
 #[derive(Debug, Default)]
 struct Files {
@@ -23,21 +32,39 @@ struct Files {
     writes: u64,
 }
 
+/// The committer of a store, in the hands of whoever calls.
+#[must_use = "a store whose commits nobody makes never answers"]
+pub struct Commits(Committer);
+
+impl Commits {
+    /// Commits what is queued, as one group as far as one may take it; returns how many it
+    /// answered.
+    pub fn turn(&mut self) -> usize {
+        self.0.turn()
+    }
+}
+
+impl fmt::Debug for Commits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Commits").finish_non_exhaustive()
+    }
+}
+
 /// What goes wrong from now on.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Faults {
+pub struct Faults {
     /// Every write that would grow the file past this many bytes finds no room.
-    pub(super) room: Option<u64>,
+    pub room: Option<u64>,
     /// Every write finds no room, wherever it goes.
-    pub(super) no_room: bool,
+    pub no_room: bool,
     /// Syncs fail.
-    pub(super) sync: bool,
+    pub sync: bool,
     /// Syncs fail once these bytes were written somewhere.
-    pub(super) poison: Option<&'static [u8]>,
+    pub poison: Option<&'static [u8]>,
     /// Writes fail.
-    pub(super) write: bool,
+    pub write: bool,
     /// The power fails after so many more writes: they seem to work, and are lost.
-    pub(super) power_after: Option<u64>,
+    pub power_after: Option<u64>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -57,24 +84,35 @@ enum Pending {
 }
 
 impl Simulated {
-    pub(super) fn fail(&self, faults: Faults) {
+    /// Opens the store that lies here, or creates it. Nothing is committed but by
+    /// [`Commits::turn`], and time is looked at only by [`Embedded::tick`].
+    ///
+    /// # Errors
+    ///
+    /// [`OpenError`].
+    pub fn start(
+        &self,
+        options: Options,
+        clock: Arc<dyn Clock>,
+    ) -> Result<(Embedded, Commits), OpenError> {
+        let options = Options { ticks: Ticks::ByHand, ..options };
+        let (store, committer) = Embedded::assemble(Arc::new(self.clone()), options, clock)?;
+        Ok((store, Commits(committer)))
+    }
+
+    /// What goes wrong from now on.
+    pub fn fail(&self, faults: Faults) {
         self.0.lock().faults = faults;
     }
 
-    /// Nothing is read or written until `act` is done.
-    pub(super) fn meanwhile<T>(&self, act: impl FnOnce() -> T) -> T {
-        let _files = self.0.lock();
-        act()
-    }
-
     /// Whether the power has failed.
-    pub(super) fn is_dark(&self) -> bool {
+    pub fn is_dark(&self) -> bool {
         self.0.lock().is_dark()
     }
 
     /// The power fails, and comes back: of what was not synced, `choose` says for each sector of
     /// each write whether it got to the disk.
-    pub(super) fn crash(&self, mut choose: impl FnMut() -> bool) {
+    pub fn crash(&self, mut choose: impl FnMut() -> bool) {
         let mut files = self.0.lock();
         files.generation += 1;
         files.faults = Faults::default();
@@ -98,6 +136,15 @@ impl Simulated {
             }
             content.current = content.durable.clone();
         }
+    }
+}
+
+#[cfg(test)]
+impl Simulated {
+    /// Nothing is read or written until `act` is done.
+    pub(super) fn meanwhile<T>(&self, act: impl FnOnce() -> T) -> T {
+        let _files = self.0.lock();
+        act()
     }
 
     /// A copy of the files as they are, for comparing.
