@@ -138,6 +138,7 @@ impl Trouble {
         let back = self.draw.below(30);
         let at = Revision::new(last.get().saturating_sub(back).max(1));
         let Some(alive) = self.server.alive() else { return };
+        self.server.compacts(at);
         tokio::select! {
             biased;
             () = self.server.over(alive.life) => {}

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use mainstay_store::{Change, Entry, Event, Key, Range, Revision};
+use mainstay_store::{Change, Entry, Event, Key, Range, Revision, WatchItem};
 
 /// What happened so far.
 #[derive(Debug, Default)]
@@ -15,6 +15,8 @@ pub struct Recorder {
     /// When each revision of `history` was seen, in the order of everything.
     seen: Vec<i64>,
     state: BTreeMap<Key, Entry>,
+    /// History before this may have been compacted.
+    compacted: Revision,
 }
 
 impl Recorder {
@@ -31,6 +33,29 @@ impl Recorder {
     /// What is there now.
     pub const fn state(&self) -> &BTreeMap<Key, Entry> {
         &self.state
+    }
+
+    /// History before `revision` may be compacted from now on.
+    pub fn compacts(&mut self, revision: Revision) {
+        self.compacted = self.compacted.max(revision);
+    }
+
+    /// `items` of a watch with the previous entries that were compacted when it read them, and
+    /// that it may leave out.
+    pub fn complete(&self, items: &[WatchItem]) -> Vec<WatchItem> {
+        let mut items = items.to_vec();
+        for item in &mut items {
+            let WatchItem::Changes { revision, events } = item else { continue };
+            if self.compacted < *revision {
+                continue;
+            }
+            let happened = self.changes(*revision).unwrap_or_default();
+            for event in events.iter_mut().filter(|event| event.previous.is_none()) {
+                let same = happened.iter().find(|happened| happened.key() == event.key());
+                event.previous = same.and_then(|same| same.previous.clone());
+            }
+        }
+        items
     }
 
     /// What was there at `revision`, within `range`.

@@ -101,6 +101,11 @@ impl Server {
         read(&self.0.recorder.lock())
     }
 
+    /// History before `revision` may be compacted from now on.
+    pub fn compacts(&self, revision: Revision) {
+        self.0.recorder.lock().compacts(revision);
+    }
+
     /// The next place in the order of everything.
     pub fn order(&self) -> i64 {
         self.0.order.fetch_add(1, Ordering::SeqCst)

@@ -293,8 +293,10 @@ impl World {
     fn judge_streams(&self) -> Result<(), String> {
         for stream in self.seen.streams() {
             let stream = stream.lock();
-            let (request, items) = (&stream.request, stream.items.as_slice());
+            let request = &stream.request;
             self.server.recorded(|recorder| {
+                let whole = request.previous.then(|| recorder.complete(&stream.items));
+                let items = whole.as_deref().unwrap_or(&stream.items);
                 let record = Record { request, items, history: recorder.history() };
                 validators::all(record).map_err(|broken| format!("{request:?}: {broken}"))
             })?;
