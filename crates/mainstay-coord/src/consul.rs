@@ -12,12 +12,21 @@
 //! | what operations on pairs come to | [`plan`] | decides |
 //! | reading with an index, waiting for a change | `read` | acts |
 //! | writing pairs; making, renewing and ending sessions | `kv`, [`session`], `reaper` | act |
+//! | nodes and their checks | [`node`], `own` | act |
+//! | what the catalog shows; reading it with an index | [`catalog`]; [`browse`] | decides; acts |
+//! | which sessions end with their checks | [`dependence`] | acts |
 //! | hearing of deletions | `feed` | acts |
 
+pub mod browse;
+pub mod catalog;
+pub mod dependence;
 pub mod error;
 mod feed;
+pub mod filter;
 pub mod index;
 mod kv;
+pub mod node;
+mod own;
 pub mod pair;
 pub mod plan;
 mod read;
@@ -35,15 +44,35 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::clock::Timer;
+use crate::health::targets::Addresses;
+use crate::name::NodeName;
 use crate::tasks::Tasks;
 use index::Deletions;
+use own::Own;
 
+pub use browse::{Browsed, Part};
+pub use catalog::{Catalog, CatalogCheck, CatalogNode, CatalogService};
 pub use error::ConsulError;
 pub use kv::Outcome;
+pub use node::NodeRecord;
 pub use pair::Pair;
 pub use plan::{Done, Failed, PairOp, Written};
 pub use read::Found;
 pub use session::{Behavior, ConsulSession, NewSession};
+
+/// The check every process has: that it is there.
+pub const NODE_CHECK: &str = "serfHealth";
+
+/// Which node of the catalog a process is.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Its name.
+    pub node: NodeName,
+    /// Where others reach it; shown.
+    pub address: String,
+    /// Where checks may go.
+    pub check_targets: Addresses,
+}
 
 /// The recipes behind the Consul door, as one node does them. Clones share everything.
 #[derive(Clone)]
@@ -54,19 +83,24 @@ pub struct Consul {
 struct Shared {
     store: Arc<dyn Store>,
     timer: Arc<dyn Timer>,
+    options: Options,
     tasks: Tasks,
+    own: Mutex<Own>,
     deletions: Mutex<Deletions>,
     /// Up to where [`deletions`](Shared::deletions) has heard of everything.
     seen: watch::Sender<Revision>,
 }
 
 impl Consul {
-    /// Follows `store`, and ends sessions whose time is over, until
+    /// Follows `store`, makes this process known as a node, looks after its checks, and ends
+    /// sessions whose time is over or whose checks fail, until
     /// [`shutdown`](Consul::shutdown). Must be called within a tokio runtime.
-    pub fn start(store: Arc<dyn Store>, timer: Arc<dyn Timer>) -> Self {
+    pub fn start(store: Arc<dyn Store>, timer: Arc<dyn Timer>, options: Options) -> Self {
         let shared = Arc::new(Shared {
             store,
             timer,
+            own: Mutex::new(Own::new(&options.node)),
+            options,
             tasks: Tasks::default(),
             deletions: Mutex::default(),
             seen: watch::Sender::new(Revision::NEVER),
@@ -76,6 +110,9 @@ impl Consul {
         let tasks = &consul.shared.tasks;
         tasks.spawn("consul feed", move |stop| feed::run(feed, stop));
         tasks.spawn("consul reaper", move |stop| reaper::run(reaper, stop));
+        let (own, dependence) = (consul.clone(), consul.clone());
+        tasks.spawn("consul node", move |stop| own::run(own, stop));
+        tasks.spawn("consul sessions", move |stop| dependence::run(dependence, stop));
         consul
     }
 

@@ -13,6 +13,7 @@
 //! | `svc/<ns>/<service>` | settings of a service | – |
 //! | `ins/<ns>/<service>` | which instance went last, and why | – |
 //! | `ins/<ns>/<service>/<instance>` | an instance, with its owner and its registration | – |
+//! | `cat/<node>` | a node of the Consul door, with its checks | – |
 //! | `ckv/<name>` | a pair of the Consul door | – |
 //! | `cses/<id>`, `clife/<id>` | a session of the Consul door; that it lives | –; its ttl |
 //! | `chold/<id>/<name>` | that the session has acquired the pair | – |
@@ -50,8 +51,8 @@ pub(crate) use audit::audit_area;
 pub use audit::{AuditId, audit, audit_records, audit_trimmed, parse_audit};
 pub use centre::{CentreKey, GroupRef, blob, blobs, configuration, holds, parse_centre};
 pub use consul::{
-    ConsulSessionId, PairName, consul_lives, consul_pair_name, consul_pairs, consul_session,
-    consul_sessions,
+    ConsulSessionId, PairName, consul_lives, consul_node, consul_node_name, consul_nodes,
+    consul_pair_name, consul_pairs, consul_session, consul_sessions,
 };
 pub use queue::{Area, Place, Slot, area, parse_last, parse_session, parse_slot};
 pub use registry::{InstanceRef, RegistryArea, RegistryKey, ServiceRef, node, parse_registry};

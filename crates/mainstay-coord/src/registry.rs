@@ -38,6 +38,7 @@ pub(crate) mod listing;
 mod local;
 mod nodes;
 pub mod observation;
+pub mod own_check;
 pub mod owned;
 mod owner;
 pub mod protection;
@@ -74,6 +75,8 @@ use shared::Shared;
 pub use changes::{Change, Changes};
 pub use error::{Invalid, RegistryError};
 pub use instance::{CheckStatus, Gone, GoneReason, Instance, Kind, State};
+pub use own_check::{ConsulService, NewCheck, OwnCheck, TaggedAddress};
+pub use owned::Stands;
 pub use registration::{RawRegistration, Registration};
 pub use service::{RawSettings, Settings, Shares};
 pub use share::Share;
@@ -363,6 +366,32 @@ impl Registry {
     /// The revision this node's copy of the instances is at.
     pub fn revision(&self) -> Revision {
         self.shared.local.lock().copy.revision(RegistryArea::Instances)
+    }
+
+    /// Every instance of every service.
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError::Loading`].
+    pub fn instances(&self) -> Result<Vec<(InstanceRef, Arc<Instance>)>, RegistryError> {
+        let local = self.shared.loaded()?;
+        Ok(local.copy.all().map(|(at, record)| (at, Arc::clone(record))).collect())
+    }
+
+    /// One instance, as its record tells.
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError::Loading`].
+    pub fn instance(&self, at: &InstanceRef) -> Result<Option<Arc<Instance>>, RegistryError> {
+        let local = self.shared.loaded()?;
+        Ok(local.copy.instance(at).map(|(record, _)| Arc::clone(record)))
+    }
+
+    /// How a ttl check stands now, if its reports come here; the record follows.
+    pub fn stands(&self, at: &InstanceRef, check: &str) -> Option<Stands> {
+        let shared = &self.shared;
+        shared.local.lock().owned.stands(shared.now(), at, check)
     }
 
     /// The nodes alive.

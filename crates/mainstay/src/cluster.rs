@@ -36,11 +36,12 @@ use mainstay_coord::switch::SWITCHES;
 use mainstay_coord::{
     BootClock, Coordination, Outbox, Plans, Revisions, Switches, Timer as _, Timers,
 };
-use mainstay_store::Store;
+use mainstay_store::{Revision, Store};
 use mainstay_store_etcd::Etcd;
+use parking_lot::Mutex;
 
 use crate::rules::{self, Copies};
-use consul::ConsulConfig;
+use consul::{ConsulConfig, Known};
 use opening::Opened;
 use resolve::RegistryResolver;
 use settings::RegistryConfig;
@@ -106,6 +107,10 @@ pub struct ConsulDoor {
     pub config: ConsulConfig,
     /// Whether callers on this machine need no token.
     pub is_open: bool,
+    /// The address of this node, for services that name none.
+    pub address: String,
+    /// Services that clients registered, as of a revision of the registry.
+    pub known: Mutex<Option<(Revision, Arc<Known>)>>,
 }
 
 impl Cluster {
@@ -124,6 +129,7 @@ impl Cluster {
         node: NodeName,
         address: String,
     ) -> Self {
+        let (reached, check_targets) = (address.clone(), config.addresses());
         let options = Options {
             address,
             ttl_seconds: config.ttl_seconds,
@@ -158,8 +164,14 @@ impl Cluster {
             tracing::warn!("the store does not answer; what it holds is loaded when it does");
         }
         let consul = door.map(|(config, is_open)| {
-            let recipes = Consul::start(Arc::clone(&store), Arc::new(BootClock));
-            ConsulDoor { recipes, config, is_open }
+            let options = mainstay_coord::consul::Options {
+                node: node.clone(),
+                address: config.address(&reached),
+                check_targets,
+            };
+            let (address, known) = (options.address.clone(), Mutex::default());
+            let recipes = Consul::start(Arc::clone(&store), Arc::new(BootClock), options);
+            ConsulDoor { recipes, config, is_open, address, known }
         });
         Self {
             consul,

@@ -3,6 +3,8 @@
 
 #[path = "support/python.rs"]
 mod python;
+#[path = "consul/services.rs"]
+mod services;
 #[path = "support/support.rs"]
 mod support;
 

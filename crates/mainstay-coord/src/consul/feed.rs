@@ -16,7 +16,7 @@ use crate::events::consul::FollowingStore;
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// First segments of keys whose deletions are remembered.
-const AREAS: [&[u8]; 3] = [b"ckv/", b"cses/", b"ins/"];
+const AREAS: [&[u8]; 5] = [b"cat/", b"ckv/", b"cses/", b"ins/", b"node/"];
 
 /// Follows the store until told to stop.
 pub(super) async fn run(consul: Consul, stop: CancellationToken) {

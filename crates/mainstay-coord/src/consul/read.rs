@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::future::select_all;
 use mainstay_store::limits::PAGE_ENTRIES_MAX;
 use mainstay_store::{
-    Entry, Error, Range, RangeRequest, Revision, Select, WatchItem, WatchRequest,
+    Entry, Error, Key, Range, RangeRequest, Revision, Select, WatchItem, WatchRequest,
 };
 
 use super::{Consul, ConsulError, Shared};
@@ -14,6 +14,13 @@ use crate::random;
 
 /// How long a read waits for this node to have seen what the store had already.
 const BEHIND_MAX: Duration = Duration::from_secs(5);
+
+/// Whether values are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Values {
+    Read,
+    Skip,
+}
 
 /// What ranges held at one revision.
 #[derive(Debug)]
@@ -37,10 +44,14 @@ impl Consul {
     ///
     /// Safe: it only reads.
     pub async fn find(&self, ranges: &[Range]) -> Result<Found, ConsulError> {
+        self.find_parts(ranges, Values::Read).await
+    }
+
+    async fn find_parts(&self, ranges: &[Range], values: Values) -> Result<Found, ConsulError> {
         let shared = &self.shared;
         let until = shared.timer.now().plus(BEHIND_MAX);
         while shared.timer.now() < until {
-            let (read, entries) = list(shared, ranges).await?;
+            let (read, entries) = list(shared, ranges, values).await?;
             let mut seen = shared.seen.subscribe();
             tokio::select! {
                 there = seen.wait_for(|seen| read <= *seen) => drop(there),
@@ -72,10 +83,40 @@ impl Consul {
         after: Revision,
         wait: Duration,
     ) -> Result<Found, ConsulError> {
+        self.parts_after(ranges, Values::Read, after, wait).await
+    }
+
+    /// As [`find_after`](Consul::find_after), for the keys of one range: no value is read.
+    ///
+    /// # Errors
+    ///
+    /// As [`find`](Consul::find).
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: it only reads.
+    pub async fn keys_after(
+        &self,
+        range: Range,
+        after: Revision,
+        wait: Duration,
+    ) -> Result<(Revision, Vec<Key>), ConsulError> {
+        let found = self.parts_after(&[range], Values::Skip, after, wait).await?;
+        let keys = found.entries.into_iter().flatten().map(|entry| entry.key).collect();
+        Ok((found.index, keys))
+    }
+
+    async fn parts_after(
+        &self,
+        ranges: &[Range],
+        values: Values,
+        after: Revision,
+        wait: Duration,
+    ) -> Result<Found, ConsulError> {
         let timer = &self.shared.timer;
         let until = timer.now().plus(wait + wait.mul_f64(random::share() / 16.0));
         loop {
-            let found = self.find(ranges).await?;
+            let found = self.find_parts(ranges, values).await?;
             let left = until.since(timer.now());
             let is_new = after < found.index || found.read < after;
             if after == Revision::NEVER || is_new || left.is_zero() {
@@ -137,13 +178,18 @@ impl Consul {
 async fn list(
     shared: &Shared,
     ranges: &[Range],
+    values: Values,
 ) -> Result<(Revision, Vec<Vec<Entry>>), ConsulError> {
     let limit = NonZeroU32::new(PAGE_ENTRIES_MAX).expect("10,000");
     let (mut at, mut found) = (None, Vec::with_capacity(ranges.len()));
     for range in ranges {
         let (mut range, mut entries) = (range.clone(), Vec::new());
         loop {
-            let mut request = RangeRequest::new(Select::new(range.clone()).limit(limit));
+            let select = Select::new(range.clone()).limit(limit);
+            let mut request = RangeRequest::new(match values {
+                Values::Read => select,
+                Values::Skip => select.keys_only(),
+            });
             request.at = at;
             let page = shared.store.range(request).await?;
             at.get_or_insert(page.revision);

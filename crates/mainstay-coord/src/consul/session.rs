@@ -113,7 +113,8 @@ impl Consul {
     ///
     /// # Errors
     ///
-    /// What the store said. After [`Error::OutcomeUnknown`] a session may be there that nobody
+    /// [`ConsulError::Dependence`] when a check it names is not there or critical, or what the store
+    /// said. After [`Error::OutcomeUnknown`] a session may be there that nobody
     /// knows of.
     ///
     /// # Cancel safety
@@ -122,23 +123,27 @@ impl Consul {
     pub async fn create_session(&self, new: NewSession) -> Result<ConsulSessionId, ConsulError> {
         let store = &*self.shared.store;
         let id = ConsulSessionId::random();
-        let lease = match &new.ttl {
-            Some((ttl, _)) => Some(store.grant(*ttl, None).await?.id),
-            None => None,
-        };
         let nanoseconds = u64::try_from(new.lock_delay.as_nanos()).unwrap_or(u64::MAX);
-        let record = Record {
+        let mut record = Record {
             v: 1,
             name: new.name,
             node: new.node,
             lock_delay_nanoseconds: nanoseconds,
             behavior: new.behavior,
-            ttl: new.ttl.map(|(_, text)| text).unwrap_or_default(),
-            lease: lease.map(LeaseId::get),
+            ttl: new.ttl.as_ref().map(|(_, text)| text.clone()).unwrap_or_default(),
+            lease: None,
             node_checks: new.node_checks,
             service_checks: new.service_checks,
             rest: Map::new(),
         };
+        if let Some(why) = self.dependence(&record).await? {
+            return Err(why.into());
+        }
+        let lease = match &new.ttl {
+            Some((ttl, _)) => Some(store.grant(*ttl, None).await?.id),
+            None => None,
+        };
+        record.lease = lease.map(LeaseId::get);
         let value: Bytes = record.write();
         let mut batch =
             Batch::new().when(Compare::missing(&id.record())).then(Put::new(id.record(), value));

@@ -11,7 +11,12 @@ use crate::clock::BootClock;
 use crate::keys::PairName;
 
 fn on(store: &Arc<Memory>) -> Consul {
-    Consul::start(Arc::clone(store) as _, Arc::new(BootClock))
+    let options = Options {
+        node: NodeName::new("n").unwrap(),
+        address: "127.0.0.1".to_owned(),
+        check_targets: Addresses::default(),
+    };
+    Consul::start(Arc::clone(store) as _, Arc::new(BootClock), options)
 }
 
 fn consul() -> Consul {
@@ -38,6 +43,7 @@ const SOON: Duration = Duration::from_millis(300);
 #[tokio::test]
 async fn only_a_change_of_its_own_wakes_a_query() {
     let consul = consul();
+    consul.be_listed().await.unwrap();
     let first = set(&consul, "a").await;
     let found = consul.find(&[one("a")]).await.unwrap();
     assert_eq!(found.index, first);

@@ -68,6 +68,8 @@ pub struct Check {
     pub name: String,
     /// What is done.
     pub kind: CheckKind,
+    /// Where it is sent instead of to the instance's address.
+    pub host: Option<String>,
     /// Which port of the instance.
     pub port: CheckPort,
     /// From one start to the next.
@@ -164,7 +166,8 @@ impl TryFrom<&RawCheck> for Check {
             passing_after: times(raw.passing_after, 2),
             critical_after: times(raw.critical_after, 3),
         };
-        Ok(Self { name: raw.name.clone(), kind: kind(raw)?, port, interval, timeout, patience })
+        let (name, host) = (raw.name.clone(), None);
+        Ok(Self { name, kind: kind(raw)?, host, port, interval, timeout, patience })
     }
 }
 

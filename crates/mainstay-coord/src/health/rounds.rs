@@ -94,9 +94,10 @@ impl Rounds {
             let name: Arc<str> = Arc::from(&*check.name);
             let status = record.checks.get(&check.name);
             let port = port(record, &check.port);
+            let host = check.host.as_ref().unwrap_or(&record.address);
             let is_same = |entry: &Entry| {
                 *entry.probe.check == *check
-                    && *entry.probe.host == *record.address
+                    && *entry.probe.host == **host
                     && entry.probe.port == port
             };
             // One that is not the same is off the plan before its successor is on it: both may be
@@ -116,7 +117,7 @@ impl Rounds {
                 let probe = Probe {
                     of,
                     check: Arc::new(check.clone()),
-                    host: Arc::from(&*record.address),
+                    host: Arc::from(&**host),
                     port,
                     generation: self.generation,
                 };

@@ -27,8 +27,8 @@ use crate::health::Health;
 
 /// Sends `probe` and waits for what comes of it, for as long as the check allows.
 ///
-/// An instance registered under an IP address may always be reached there; what a name or a
-/// redirect leads to is judged by `addresses`.
+/// An instance registered under an IP address may always be reached there; where a name, a redirect
+/// or a check with a host of its own leads is judged by `addresses`.
 ///
 /// # Cancel safety
 ///
@@ -53,14 +53,15 @@ fn too_slow(limit: Duration) -> String {
 type Failure = String;
 
 async fn attempt(probe: &Probe, addresses: &Addresses) -> Result<Outcome, Failure> {
+    let is_own = probe.check.host.is_none();
     match &probe.check.kind {
         CheckKind::Http(check) => http(probe, check, addresses).await,
         CheckKind::Tcp => {
-            connect(&probe.host, probe.port, true, addresses).await?;
+            connect(&probe.host, probe.port, is_own, addresses).await?;
             Ok(Outcome::new(Health::Passing, "connected"))
         }
         CheckKind::Grpc { service } => {
-            let stream = connect(&probe.host, probe.port, true, addresses).await?;
+            let stream = connect(&probe.host, probe.port, is_own, addresses).await?;
             grpc(stream, &probe.host, probe.port, service).await
         }
         CheckKind::Ttl { .. } => Err("a ttl check is not sent".to_owned()),
@@ -103,7 +104,7 @@ async fn http(probe: &Probe, check: &HttpCheck, addresses: &Addresses) -> Result
     let (mut host, mut port) = (probe.host.to_string(), probe.port);
     let mut path = check.path.clone();
     for _hop in 0..=REDIRECTS_MAX {
-        let is_own = *host == *probe.host && port == probe.port;
+        let is_own = probe.check.host.is_none() && *host == *probe.host && port == probe.port;
         let stream = connect(&host, port, is_own, addresses).await?;
         let (status, location, body) = exchange(stream, &host, port, &path, check).await?;
         let Some(location) = location.filter(|_| status.is_redirection()) else {

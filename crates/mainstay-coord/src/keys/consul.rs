@@ -5,7 +5,7 @@
 
 use mainstay_store::{Key, Range};
 
-use super::made;
+use super::{made, segment, unescape};
 use crate::random;
 
 /// Longest name of a key-value pair, in bytes. The longest key made of one is that of a hold:
@@ -66,7 +66,7 @@ impl ConsulSessionId {
     }
 
     /// A new one: a random UUID (RFC 9562, version 4).
-    pub(crate) fn random() -> Self {
+    pub fn random() -> Self {
         let mut bytes = random::bytes::<16>();
         bytes[6] = (bytes[6] & 0x0f) | 0x40;
         bytes[8] = (bytes[8] & 0x3f) | 0x80;
@@ -104,6 +104,22 @@ impl ConsulSessionId {
         let name = key.strip_prefix(b"chold/")?.get(self.0.len() + 1..)?;
         PairName::new(std::str::from_utf8(name).ok()?)
     }
+}
+
+/// The record of a node, in Consul's sense; `None` when `name` cannot be the name of one.
+pub fn consul_node(name: &str) -> Option<Key> {
+    let fits = (1..=255).contains(&name.len()) && !name.contains(char::is_control);
+    fits.then(|| made(format!("cat/{}", segment(name))))
+}
+
+/// The records of all nodes.
+pub fn consul_nodes() -> Range {
+    Range::prefix("cat/")
+}
+
+/// The name of the node `key` is the record of.
+pub fn consul_node_name(key: &[u8]) -> Option<String> {
+    unescape(std::str::from_utf8(key.strip_prefix(b"cat/")?).ok()?)
 }
 
 /// The records of all sessions.

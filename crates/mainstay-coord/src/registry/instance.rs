@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use super::own_check::{ConsulService, OwnCheck};
 use crate::health::Health;
 
 /// An instance as its record tells.
@@ -51,6 +52,12 @@ pub struct Instance {
     /// Its checks, by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub checks: BTreeMap<String, CheckStatus>,
+    /// Those of them that are checks of this instance alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub own_checks: Vec<OwnCheck>,
+    /// What clients of Consul said of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub consul: Option<Box<ConsulService>>,
     /// Why it is in maintenance, if it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub maintenance: Option<String>,
@@ -169,6 +176,8 @@ impl Instance {
             own: Health::Passing,
             is_late: false,
             checks: BTreeMap::new(),
+            own_checks: Vec::new(),
+            consul: None,
             maintenance: None,
             drain_seconds: None,
             was_passing: false,
@@ -181,6 +190,12 @@ impl Instance {
             changed_unix_ms: unix_ms,
             rest: Map::new(),
         }
+    }
+
+    /// A node at `address` that has checks: to whom checks are sent it is one more instance.
+    pub(crate) fn of_node(address: &str, checks: BTreeMap<String, CheckStatus>) -> Self {
+        let (address, kind) = (address.to_owned(), Kind::Persistent);
+        Self { address, kind, checks, ..Self::blank("", "", 0) }
     }
 
     /// The record in `value`; `None` when it cannot be read.

@@ -1,5 +1,6 @@
 //! What a node knows and owes, in one place, under one short lock.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -10,10 +11,14 @@ use tokio::sync::watch;
 use super::budget::WINDOW;
 use super::copy::{Copy, Touched};
 use super::figures::Figures;
+use super::instance::Instance;
+use super::own_check::OwnCheck;
 use super::owned::Owned;
 use super::protection::Turn;
+use super::service::Settings;
 use super::view::View;
 use crate::events::registry::{ProtectionTurned, RecordUnreadable};
+use crate::health::check::Check;
 use crate::health::rounds::Rounds;
 use crate::keys::{InstanceRef, RegistryArea, ServiceRef};
 use crate::name::NodeName;
@@ -83,9 +88,10 @@ impl Local {
         let found = self.copy.instance(at).map(|(record, _)| Arc::clone(record));
         let found = found.filter(|record| *record.owner == *self.node.as_str());
         let (settings, _) = self.copy.settings(&at.service);
-        let owned = found.as_ref().map(|record| (record, settings.checks()));
+        let checks = found.as_ref().map(|record| checks(&settings, record)).unwrap_or_default();
+        let owned = found.as_ref().map(|record| (record, &*checks));
         self.owned.follow(now, at, owned);
-        let checked = found.as_ref().map(|record| (&**record, settings.checks()));
+        let checked = found.as_ref().map(|record| (&**record, &*checks));
         self.rounds.follow(now, at, checked, random::share);
     }
 
@@ -209,6 +215,16 @@ impl Local {
         }
         pushed
     }
+}
+
+/// What is checked of an instance: what its service says, and what it says itself.
+pub(super) fn checks<'a>(settings: &'a Settings, record: &Instance) -> Cow<'a, [Check]> {
+    if record.own_checks.is_empty() {
+        return Cow::Borrowed(settings.checks());
+    }
+    let is_own = |check: &&Check| record.own_checks.iter().any(|own| own.id == check.name);
+    let of_service = settings.checks().iter().filter(|check| !is_own(check)).cloned();
+    of_service.chain(record.own_checks.iter().filter_map(OwnCheck::check)).collect()
 }
 
 /// Sends `view` unless it is what was sent last.

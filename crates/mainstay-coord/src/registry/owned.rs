@@ -52,6 +52,16 @@ pub struct Reported {
     pub written: Option<Health>,
 }
 
+/// How a ttl check stands at a moment, as the node that hears its reports knows it: the record
+/// follows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stands {
+    /// Its status.
+    pub health: Health,
+    /// What the last report said.
+    pub output: String,
+}
+
 /// The instances this node looks after.
 #[derive(Debug, Default)]
 pub struct Owned {
@@ -68,14 +78,18 @@ struct Ward {
     reports: BTreeMap<String, Report>,
     draining: Option<Instant>,
     critical: Option<Instant>,
+    /// Since when those of its own checks are critical that may not be so for ever, and how long
+    /// they may.
+    criticals: BTreeMap<String, (Instant, Duration)>,
     /// Where it stands in the plan.
     planned: Instant,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Report {
     ttl: Duration,
     last: Instant,
+    said: Option<Stands>,
 }
 
 impl Owned {
@@ -95,7 +109,8 @@ impl Owned {
         let before = before.filter(|ward| ward.record.registration == record.registration);
         let kept = |name: &str, ttl| {
             let known = before.as_ref().and_then(|ward| ward.reports.get(name));
-            Report { ttl, last: known.map_or(now, |report| report.last) }
+            let said = known.and_then(|report| report.said.clone());
+            Report { ttl, last: known.map_or(now, |report| report.last), said }
         };
         let reports = checks.iter().filter_map(|check| match check.kind {
             CheckKind::Ttl { ttl } => Some((check.name.clone(), kept(&check.name, ttl))),
@@ -104,7 +119,15 @@ impl Owned {
         let since = |is: bool, before: Option<Instant>| is.then(|| before.unwrap_or(now));
         let is_draining = record.state == State::Draining;
         let is_critical = record.kind == Kind::Persistent && record.health == Health::Critical;
+        let criticals = record.own_checks.iter().filter_map(|check| {
+            let after = Duration::from_secs(check.remove_after_seconds?.into());
+            let is_critical = record.checks.get(&check.id)?.health == Health::Critical;
+            let known = before.as_ref().and_then(|ward| ward.criticals.get(&check.id));
+            let since = known.map_or(now, |(since, _)| *since);
+            is_critical.then(|| (check.id.clone(), (since, after)))
+        });
         let mut ward = Ward {
+            criticals: criticals.collect(),
             record: Arc::clone(record),
             beat: before.as_ref().map_or(now, |ward| ward.beat),
             reports: reports.collect(),
@@ -130,13 +153,29 @@ impl Owned {
         &mut self,
         now: Instant,
         instance: &InstanceRef,
-        check: &str,
+        (check, said): (&str, Stands),
     ) -> Option<Reported> {
         let ward = self.wards.get_mut(instance)?;
         let report = ward.reports.get_mut(check)?;
         report.last = report.last.max(now);
+        report.said = Some(said);
         let written = ward.record.checks.get(check).map(|status| status.health);
         Some(Reported { written })
+    }
+
+    /// How a ttl check stands at `now`; `None` when it is not one that is reported here.
+    pub fn stands(&self, now: Instant, instance: &InstanceRef, check: &str) -> Option<Stands> {
+        let ward = self.wards.get(instance)?;
+        let report = ward.reports.get(check)?;
+        let written = ward.record.checks.get(check);
+        let written =
+            written.map(|status| Stands { health: status.health, output: status.output.clone() });
+        let said = report.said.clone().or(written)?;
+        if said.health == Health::Critical || now < report.last.plus(report.ttl) {
+            return Some(said);
+        }
+        let output = format!("TTL expired (last output before timeout follows): {}", said.output);
+        Some(Stands { health: Health::Critical, output })
     }
 
     /// When to look again.
@@ -206,6 +245,8 @@ impl Ward {
                 moments.extend(expiry.map(|(since, after)| (since.plus(after), Duty::Expire)));
             }
         }
+        let own = self.criticals.values();
+        moments.extend(own.map(|(since, after)| (since.plus(*after), Duty::Expire)));
         if let Some(since) = self.draining {
             moments.push((since.plus(seconds(record.drain_seconds.unwrap_or(0))), Duty::Drained));
         }

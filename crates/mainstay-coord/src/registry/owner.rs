@@ -20,6 +20,9 @@ use crate::keys::{InstanceRef, ServiceRef};
 /// How often it looks. Short against the shortest ttl of 5 s.
 pub(super) const TICK: Duration = Duration::from_millis(500);
 
+/// Shortest time between two looks.
+const TICK_MIN: Duration = Duration::from_millis(20);
+
 /// Time between two looks above which the process must have stood still: two looks missed.
 const PAUSE_MIN: Duration = Duration::from_millis(1_500);
 
@@ -31,9 +34,12 @@ const WRITES_MAX: usize = 64;
 pub(super) async fn run(shared: Arc<Shared>, stop: CancellationToken) {
     let mut looked = shared.now();
     loop {
+        // A report may be good for less than a tick.
+        let next = shared.local.lock().owned.next().unwrap_or(Instant::MAX);
+        let until = next.max(looked.plus(TICK_MIN)).min(looked.plus(TICK));
         tokio::select! {
             () = stop.cancelled() => return,
-            () = shared.timer.sleep_until(looked.plus(TICK)) => {}
+            () = shared.timer.sleep_until(until) => {}
         }
         let now = shared.now();
         let duties = {

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::Invalid;
 use super::instance::{CheckStatus, Instance, Kind, State};
+use super::own_check::{ConsulService, NewCheck};
 use super::service::Settings;
 use crate::health::Health;
 use crate::health::targets::{AddressRefused, Addresses};
@@ -73,6 +74,16 @@ pub struct Registration {
     kind: Kind,
     ttl_seconds: u32,
     remove_after_seconds: Option<u32>,
+    of_consul: Option<OfConsul>,
+}
+
+/// What a client of Consul says beside.
+#[derive(Clone, Debug, PartialEq)]
+struct OfConsul {
+    service: Box<ConsulService>,
+    checks: Vec<NewCheck>,
+    /// Whether checks that are not among these go.
+    replaces: bool,
 }
 
 /// Why a registration is refused.
@@ -132,7 +143,17 @@ impl Registration {
             (Kind::Ephemeral | Kind::Persistent, after) => after,
         };
         let token = raw.registration.clone();
-        Ok(Self { id, token, raw, kind, ttl_seconds, remove_after_seconds })
+        let of_consul = None;
+        Ok(Self { id, token, raw, kind, ttl_seconds, remove_after_seconds, of_consul })
+    }
+
+    /// The same, as a client of Consul registered it, with checks of its own. Those that were there
+    /// before go on standing as they stood; those that are not among these stay unless it
+    /// `replaces`.
+    #[must_use]
+    pub fn of_consul(self, service: ConsulService, checks: Vec<NewCheck>, replaces: bool) -> Self {
+        let of_consul = OfConsul { service: Box::new(service), checks, replaces };
+        Self { of_consul: Some(of_consul), ..self }
     }
 
     /// Whether it is removed when nothing is heard of it.
@@ -175,6 +196,9 @@ impl Registration {
             let status = CheckStatus { health, output: String::new(), changed_unix_ms: unix_ms };
             record.checks.insert(check.name.clone(), status);
         }
+        if let Some(of_consul) = &self.of_consul {
+            of_consul.put(&mut record, before, unix_ms);
+        }
         if record.checks.is_empty() {
             record.own = raw.status.unwrap_or(Health::Passing);
         }
@@ -187,6 +211,31 @@ impl Registration {
         }
         record.settle(unix_ms);
         record
+    }
+}
+
+impl OfConsul {
+    fn put(&self, record: &mut Instance, before: Option<&Instance>, unix_ms: u64) {
+        record.consul = Some(self.service.clone());
+        let known = before.map_or([].as_slice(), |before| &before.own_checks);
+        let stood = |id: &str| {
+            let was_own = known.iter().any(|check| check.id == id);
+            before.filter(|_| was_own).and_then(|before| before.checks.get(id)).cloned()
+        };
+        for new in &self.checks {
+            let status = stood(&new.check.id).unwrap_or_else(|| new.status(unix_ms));
+            record.checks.insert(new.check.id.clone(), status);
+            record.own_checks.push(new.check.clone());
+        }
+        if self.replaces {
+            return;
+        }
+        for check in known {
+            if !record.own_checks.iter().any(|own| own.id == check.id) {
+                record.checks.extend(stood(&check.id).map(|status| (check.id.clone(), status)));
+                record.own_checks.push(check.clone());
+            }
+        }
     }
 }
 

@@ -4,6 +4,7 @@ mod cached;
 mod checks;
 mod faults;
 mod lifecycle;
+mod own_checks;
 mod owners;
 mod properties;
 pub(crate) mod stage;

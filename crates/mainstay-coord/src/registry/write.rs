@@ -7,6 +7,7 @@
 
 mod deed;
 mod edit;
+mod own_checks;
 mod reports;
 mod services;
 

@@ -1,8 +1,18 @@
 //! `[consul]`: the door for clients of Consul.
 
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use mainstay_coord::InstanceRef;
+use mainstay_coord::name::Namespace;
+use mainstay_coord::registry::Instance;
 use mainstay_resilience::Invalid;
 use schemars::JsonSchema;
 use serde::Deserialize;
+
+/// Services that clients of Consul registered, by namespace, node and id.
+pub type Known = BTreeMap<(Namespace, String, String), (InstanceRef, Arc<Instance>)>;
 
 /// The `[consul]` table as written.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
@@ -18,6 +28,9 @@ pub struct RawConsul {
     pub acl: Option<Acl>,
     /// The version of Consul that is reported, 1.20.0 or later. Restart only. Default `1.22.0`.
     pub version: Option<String>,
+    /// The IP address of this node, for services that name none. Restart only. Default that of the
+    /// control port.
+    pub advertise: Option<IpAddr>,
 }
 
 /// Whether callers need a token.
@@ -42,6 +55,8 @@ pub struct ConsulConfig {
     pub acl: Acl,
     /// The version of Consul that is reported.
     pub version: String,
+    /// The IP address of this node, where it is not that of the control port.
+    pub advertise: Option<IpAddr>,
 }
 
 impl ConsulConfig {
@@ -60,7 +75,20 @@ impl ConsulConfig {
             faults.push(Invalid::range("consul.version", problem));
         }
         let acl = raw.acl.unwrap_or_default();
-        Self { enabled: raw.enabled.unwrap_or(true), datacenter, acl, version }
+        let (enabled, advertise) = (raw.enabled.unwrap_or(true), raw.advertise);
+        if let Some(address) =
+            advertise.filter(|address| address.is_unspecified() || address.is_multicast())
+        {
+            let problem = format!("must be the address of one machine, found `{address}`");
+            faults.push(Invalid::range("consul.advertise", problem));
+        }
+        Self { enabled, datacenter, acl, version, advertise }
+    }
+
+    /// The address of this node; `control` is where its control port is reached.
+    pub fn address(&self, control: &str) -> String {
+        let own = || control.parse::<SocketAddr>().map(|at| at.ip()).ok();
+        self.advertise.or_else(own).map(|at| at.to_string()).unwrap_or_default()
     }
 }
 
@@ -77,6 +105,8 @@ mod tests {
         };
         check("", 0);
         check("version = '1.20.0'", 0);
+        check("advertise = '10.0.0.1'", 0);
+        check("advertise = '0.0.0.0'", 1);
         check("version = '1.19.9'", 1);
         check("version = '1.x'\ndatacenter = 'a b'", 2);
     }

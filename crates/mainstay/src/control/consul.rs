@@ -8,7 +8,11 @@
 //! |---|---|
 //! | `kv/…`, `txn` | [`kv`], [`txn`] |
 //! | `session/…` | [`session`] |
+//! | `agent/…` of services and checks | [`service`], [`check`] |
+//! | `catalog/…`, `health/…` | [`catalog`], [`health`] |
 //! | who is here | [`agent`] |
+//! | what services and checks become | [`registration`] |
+//! | what they look like; what expressions may ask about | [`documents`]; [`fields`] |
 //!
 //! The door may be open to everybody on this machine, and then a page on the web could have a
 //! browser send requests here: reading the answers is forbidden to it, but a `POST` is sent all
@@ -18,8 +22,16 @@
 mod agent;
 mod answer;
 mod body;
+mod catalog;
+mod check;
+mod documents;
+mod fields;
+mod health;
 mod kv;
 mod query;
+mod registration;
+mod scope;
+mod service;
 mod session;
 mod txn;
 
@@ -33,6 +45,7 @@ use axum::http::{StatusCode, header};
 use axum::routing::{get, put};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use mainstay_coord::consul::NODE_CHECK;
 use percent_encoding::percent_decode_str;
 
 use super::guard::{bearer, same};
@@ -43,9 +56,6 @@ pub(super) use answer::Text;
 /// Largest body: 128 operations that fill a batch of the store, 1,400,000 bytes, in base64.
 const BODY_BYTES_MAX: usize = 2 << 20;
 
-/// The check every node has: that it is there.
-const NODE_CHECK: &str = "serfHealth";
-
 /// The calls.
 pub(super) fn calls(cluster: Option<Arc<Cluster>>) -> Router<Arc<Shared>> {
     let Some(cluster) = cluster.filter(|cluster| cluster.consul.is_some()) else {
@@ -53,6 +63,30 @@ pub(super) fn calls(cluster: Option<Arc<Cluster>>) -> Router<Arc<Shared>> {
         return Router::new()
             .fallback(move || async move { Text(StatusCode::NOT_FOUND, line.to_owned()) });
     };
+    let door = registry()
+        .merge(pairs_and_sessions())
+        .route("/agent/self", get(agent::own))
+        .route("/agent/members", get(agent::members))
+        .route("/agent/host", get(agent::host))
+        .route("/agent/version", get(agent::version))
+        .route("/agent/leave", put(agent::leave).post(agent::leave))
+        .route("/agent/monitor", get(agent::monitor))
+        .route("/status/leader", get(agent::leader))
+        .route("/status/peers", get(agent::peers))
+        .fallback(|| async {
+            let line = "this call of Consul is not part of Mainstay's door; see docs/consul.md";
+            Text(StatusCode::NOT_IMPLEMENTED, line.to_owned())
+        })
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .with_state(cluster);
+    Router::new()
+        .route("/agent/metrics", get(agent::metrics))
+        .route("/agent/reload", put(agent::reload).post(agent::reload))
+        .merge(door)
+}
+
+/// Calls about pairs and sessions.
+fn pairs_and_sessions() -> Router<Arc<Cluster>> {
     let pairs = || get(kv::get).put(kv::put).post(kv::put).delete(kv::delete);
     Router::new()
         .route("/kv", pairs())
@@ -65,17 +99,48 @@ pub(super) fn calls(cluster: Option<Arc<Cluster>>) -> Router<Arc<Shared>> {
         .route("/session/info/{id}", get(session::info))
         .route("/session/node/{node}", get(session::of_node))
         .route("/session/list", get(session::list))
-        .route("/agent/self", get(agent::own))
-        .route("/agent/members", get(agent::members))
-        .route("/status/leader", get(agent::leader))
-        .route("/status/peers", get(agent::peers))
+}
+
+/// Calls about services, nodes and checks. Ids may hold anything, slashes too.
+fn registry() -> Router<Arc<Cluster>> {
+    Router::new()
+        .route("/agent/services", get(service::list))
+        .route("/agent/service/register", put(service::register).post(service::register))
+        .route(
+            "/agent/service/deregister/{*id}",
+            put(service::deregister).post(service::deregister),
+        )
+        .route(
+            "/agent/service/maintenance/{*id}",
+            put(service::maintenance).post(service::maintenance),
+        )
+        .route("/agent/service/{*id}", get(service::one))
+        .route("/agent/health/service/id/{*id}", get(service::health_by_id))
+        .route("/agent/health/service/name/{*name}", get(service::health_by_name))
+        .route("/agent/maintenance", put(check::maintenance).post(check::maintenance))
+        .route("/agent/checks", get(check::list))
+        .route("/agent/check/register", put(check::register).post(check::register))
+        .route("/agent/check/deregister/{*id}", put(check::deregister).post(check::deregister))
+        .route("/agent/check/pass/{*id}", put(check::pass).post(check::pass))
+        .route("/agent/check/warn/{*id}", put(check::warn).post(check::warn))
+        .route("/agent/check/fail/{*id}", put(check::fail).post(check::fail))
+        .route("/agent/check/update/{*id}", put(check::update).post(check::update))
         .route("/catalog/datacenters", get(agent::datacenters))
-        .fallback(|| async {
-            let line = "this call of Consul is not part of Mainstay's door; see docs/consul.md";
-            Text(StatusCode::NOT_IMPLEMENTED, line.to_owned())
-        })
-        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
-        .with_state(cluster)
+        .route("/catalog/register", put(catalog::register).post(catalog::register))
+        .route("/catalog/deregister", put(catalog::deregister).post(catalog::deregister))
+        .route("/catalog/nodes", get(catalog::nodes))
+        .route("/catalog/services", get(catalog::services))
+        .route("/catalog/service/{name}", get(catalog::service))
+        .route("/catalog/connect/{name}", get(catalog::nobody))
+        .route("/catalog/gateway-services/{name}", get(catalog::nobody))
+        .route("/catalog/node/{name}", get(catalog::on_node))
+        .route("/catalog/node-services/{name}", get(catalog::services_on_node))
+        .route("/health/node/{name}", get(health::of_node))
+        .route("/health/checks/{name}", get(health::checks))
+        .route("/health/service/{name}", get(health::service))
+        .route("/health/connect/{name}", get(catalog::nobody))
+        .route("/health/ingress/{name}", get(catalog::nobody))
+        .route("/health/state/{state}", get(health::in_state))
 }
 
 impl Cluster {

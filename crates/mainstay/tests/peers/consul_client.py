@@ -58,6 +58,48 @@ assert [s["ID"] for s in client.session.list()[1]] == [second]
 done = client.txn.put([{"KV": {"Verb": "get", "Key": "app/a"}}])
 assert done["Results"][0]["KV"]["Key"] == "app/a"
 
+# A service, found once its check passes, by a query that waits for it.
+check = consul.Check.ttl("10m")
+assert client.agent.service.register("web", service_id="web-1", port=80, tags=["v1"], check=check)
+index, found = client.health.service("web", passing=True)
+assert found == []
+
+
+def passes():
+    time.sleep(0.3)
+    client.agent.check.ttl_pass("service:web-1", "fine")
+
+
+changes = threading.Thread(target=passes)
+began = time.monotonic()
+changes.start()
+_, found = client.health.service("web", passing=True, index=index, wait="30s", tag="v1")
+assert [entry["Service"]["ID"] for entry in found] == ["web-1"]
+assert 0.2 < time.monotonic() - began < 20
+changes.join()
+assert client.catalog.services()[1] == {"consul": [], "web": ["v1"]}
+assert client.catalog.service("web")[1][0]["ServicePort"] == 80
+assert client.agent.services()["web-1"]["Service"] == "web"
+assert client.agent.service.maintenance("web-1", "true", "moving")
+assert [c["Notes"] for c in client.health.state("critical")[1]] == ["moving"]
+assert client.agent.service.maintenance("web-1", "false")
+
+# A session that ends with its check.
+held = client.session.create(checks=["serfHealth", "service:web-1"], lock_delay=0)
+assert client.kv.put("held", "x", acquire=held)
+assert client.agent.check.ttl_fail("service:web-1")
+deadline = time.monotonic() + 20
+while "Session" in client.kv.get("held")[1]:
+    assert time.monotonic() < deadline, "the session never ends"
+    time.sleep(0.1)
+assert client.agent.service.deregister("web-1")
+
+# A node without an agent.
+assert client.catalog.register("ext", "10.9.9.9", service={"Service": "db", "Port": 5432})
+assert client.catalog.node("ext")[1]["Services"]["db"]["Port"] == 5432
+assert client.catalog.deregister("ext")
+assert client.catalog.node("ext")[1] is None
+
 assert client.kv.delete("app/", recurse=True)
 assert client.kv.get("app/", recurse=True)[1] is None
 assert client.agent.self()["Config"]["Server"] is True

@@ -1,5 +1,6 @@
 //! What others say of an instance: its own reports of ttl checks, and callers' observations.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use mainstay_store::{Batch, Compare, Error, Put};
@@ -8,7 +9,9 @@ use crate::health::Health;
 use crate::keys::{InstanceRef, RegistryArea};
 use crate::name::Reporter;
 use crate::registry::instance::{CheckStatus, Instance};
+use crate::registry::local::checks;
 use crate::registry::observation::{Observation, REPORTERS_MAX};
+use crate::registry::owned::Stands;
 use crate::registry::shared::Shared;
 use crate::registry::{Registry, RegistryError};
 
@@ -39,13 +42,18 @@ impl Registry {
         let shared = &*self.shared;
         let known = {
             let mut local = shared.loaded()?;
-            let known = local.owned.report(shared.now(), at, check);
+            let said = Stands { health, output: output.to_owned() };
+            let known = local.owned.report(shared.now(), at, (check, said));
             if known.is_none() && !shared.known(&local, at)? {
                 return Err(RegistryError::InstanceNotFound { instance: at.clone() });
             }
             let (settings, _) = local.copy.settings(&at.service);
-            let mut checks = settings.checks().iter().filter(|check| !check.kind.is_active());
-            if !checks.any(|known| known.name == check) {
+            let record = local.copy.instance(at).map(|(record, _)| Arc::clone(record));
+            let checks = match &record {
+                Some(record) => checks(&settings, record),
+                None => settings.checks().into(),
+            };
+            if !checks.iter().any(|known| !known.kind.is_active() && known.name == check) {
                 return Err(RegistryError::CheckNotFound {
                     instance: at.clone(),
                     check: check.to_owned(),

@@ -48,9 +48,12 @@ impl From<ConsulError> for Text {
             | ConsulError::ValueTooLarge { .. } => {
                 Self(StatusCode::PAYLOAD_TOO_LARGE, error.to_string())
             }
-            ConsulError::Store(_) | ConsulError::SessionInvalid(_) | ConsulError::Unreadable(_) => {
-                Self::failed(error.to_string())
-            }
+            ConsulError::NodeName(_) | ConsulError::ChecksTooMany => Self::bad(error.to_string()),
+            ConsulError::Store(_)
+            | ConsulError::SessionInvalid(_)
+            | ConsulError::NodeUnknown(_)
+            | ConsulError::Dependence(_)
+            | ConsulError::Unreadable(_) => Self::failed(error.to_string()),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Documents as Consul reads them: names of members match without case and without `_`.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::{Map, Value};
@@ -34,6 +35,36 @@ impl Fields {
     /// The member `name`, if it is there and not null.
     pub(super) fn take(&mut self, name: &str) -> Option<Value> {
         self.0.remove(&plain(name)).filter(|value| !value.is_null())
+    }
+
+    /// The member `name`, left where it is.
+    pub(super) fn look(&self, name: &str) -> Option<&Value> {
+        self.0.get(&plain(name)).filter(|value| !value.is_null())
+    }
+
+    /// Sets the member `name`.
+    pub(super) fn put(&mut self, name: &str, value: impl Into<Value>) {
+        self.0.insert(plain(name), value.into());
+    }
+
+    /// True or false.
+    pub(super) fn flag(&mut self, name: &str) -> Result<Option<bool>, Text> {
+        match self.take(name) {
+            None => Ok(None),
+            Some(Value::Bool(flag)) => Ok(Some(flag)),
+            Some(other) => Err(wrong(name, "true or false", &other)),
+        }
+    }
+
+    /// Texts by name; none where the member is not there.
+    pub(super) fn pairs(&mut self, name: &str) -> Result<BTreeMap<String, String>, Text> {
+        let Some(value) = self.take(name) else { return Ok(BTreeMap::new()) };
+        let pairs = value.as_object().and_then(|members| {
+            let pair =
+                |(name, value): (&String, &Value)| Some((name.clone(), value.as_str()?.to_owned()));
+            members.iter().map(pair).collect::<Option<_>>()
+        });
+        pairs.ok_or_else(|| wrong(name, "an object of strings", &value))
     }
 
     /// A text.

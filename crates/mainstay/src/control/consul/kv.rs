@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use mainstay_coord::consul::{Failed, Pair, PairOp, Written};
-use mainstay_coord::keys::{PairName, consul_pairs};
+use mainstay_coord::keys::{PairName, consul_pair_name, consul_pairs};
 use mainstay_store::{Range, Revision};
 use percent_encoding::percent_decode_str;
 use serde::Serialize;
@@ -45,19 +45,22 @@ pub(super) async fn get(
     let is_list = asked.has("recurse") || asked.has("keys");
     let range = if is_list { consul_pairs(&text) } else { Range::key(&name(&text)?.pair()) };
     let (after, wait) = asked.blocking()?;
+    if asked.has("keys") {
+        let (index, found) = door.recipes.keys_after(range, after, wait).await?;
+        let names: Vec<PairName> = found.iter().filter_map(|key| consul_pair_name(key)).collect();
+        let response = match keys(&asked, &text, &names) {
+            keys if keys.is_empty() && !text.is_empty() => empty(StatusCode::NOT_FOUND),
+            keys => json(&asked, &keys),
+        };
+        return Ok(indexed(door, index.get(), response));
+    }
     let found = door.recipes.find_after(&[range], after, wait).await?;
     let pairs: Result<Vec<Pair>, _> = found.entries.iter().flatten().map(Pair::read).collect();
-    let response = listed(&asked, &text, &pairs?);
+    let response = listed(&asked, &pairs?);
     Ok(indexed(door, found.index.get(), response))
 }
 
-fn listed(asked: &Asked, prefix: &str, pairs: &[Pair]) -> Response {
-    if asked.has("keys") {
-        return match keys(asked, prefix, pairs) {
-            keys if keys.is_empty() && !prefix.is_empty() => empty(StatusCode::NOT_FOUND),
-            keys => json(asked, &keys),
-        };
-    }
+fn listed(asked: &Asked, pairs: &[Pair]) -> Response {
     match pairs {
         [] => empty(StatusCode::NOT_FOUND),
         [pair] if asked.has("raw") && !asked.has("recurse") => raw(pair),
@@ -75,11 +78,11 @@ fn raw(pair: &Pair) -> Response {
 }
 
 /// Names, cut behind the first separator after the prefix.
-fn keys(asked: &Asked, prefix: &str, pairs: &[Pair]) -> Vec<String> {
+fn keys(asked: &Asked, prefix: &str, names: &[PairName]) -> Vec<String> {
     // The second is how old clients spell it.
     let separator = asked.get("separator").or_else(|| asked.get("seperator")).unwrap_or("");
-    let cut = |pair: &Pair| {
-        let name = pair.name.as_str();
+    let cut = |name: &PairName| {
+        let name = name.as_str();
         let rest = name.get(prefix.len()..).unwrap_or_default();
         match rest.find(separator) {
             Some(at) if !separator.is_empty() => {
@@ -88,7 +91,7 @@ fn keys(asked: &Asked, prefix: &str, pairs: &[Pair]) -> Vec<String> {
             _ => name.to_owned(),
         }
     };
-    let mut keys: Vec<String> = pairs.iter().map(cut).collect();
+    let mut keys: Vec<String> = names.iter().map(cut).collect();
     keys.dedup();
     keys
 }

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use axum::extract::{FromRequestParts, Query};
-use axum::http::StatusCode;
 use axum::http::request::Parts;
 use mainstay_store::Revision;
 
@@ -42,6 +41,11 @@ impl Asked {
         self.0.iter().find(|(found, _)| found == name).map(|(_, value)| &**value)
     }
 
+    /// Every value of `name`.
+    pub(super) fn all(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.0.iter().filter(move |(found, _)| found == name).map(|(_, value)| &**value)
+    }
+
     /// A number of a caller's.
     pub(super) fn number(&self, name: &str) -> Result<Option<u64>, Text> {
         let Some(text) = self.get(name) else { return Ok(None) };
@@ -63,14 +67,10 @@ impl Asked {
         Ok((Revision::new(index), wait))
     }
 
-    /// Refuses what is asked of another datacenter, or with an expression.
+    /// Refuses what is asked of another datacenter.
     pub(super) fn within(&self, datacenter: &str) -> Result<(), Text> {
         if self.get("dc").is_some_and(|dc| !dc.is_empty() && dc != datacenter) {
             return Err(Text::failed("No path to datacenter"));
-        }
-        if self.get("filter").is_some_and(|filter| !filter.is_empty()) {
-            let line = "filter expressions are not part of this door; see docs/consul.md";
-            return Err(Text(StatusCode::NOT_IMPLEMENTED, line.to_owned()));
         }
         Ok(())
     }

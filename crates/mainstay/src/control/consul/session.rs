@@ -34,9 +34,6 @@ pub(super) async fn create(
     let mut fields = Fields::read(&body.0)?;
     let node = fields.text("Node")?.filter(|node| !node.is_empty());
     let node = node.unwrap_or_else(|| cluster.node.as_str().to_owned());
-    if node != cluster.node.as_str() {
-        return Err(Text::failed("Missing node registration"));
-    }
     let behavior = match fields.text("Behavior")?.as_deref() {
         None | Some("" | "release") => Behavior::Release,
         Some("delete") => Behavior::Delete,
@@ -51,12 +48,7 @@ pub(super) async fn create(
     let lock_delay = fields.span("LockDelay", 1_000)?.unwrap_or(LOCK_DELAY);
     let (checks, node_checks) = (fields.texts("Checks")?, fields.texts("NodeChecks")?);
     let node_checks = node_checks.or(checks).unwrap_or_else(|| vec![NODE_CHECK.to_owned()]);
-    let unknown = node_checks.iter().find(|check| *check != NODE_CHECK).cloned();
-    let services = fields.take("ServiceChecks");
-    let service_check = services.as_ref().and_then(Value::as_array).and_then(|list| list.first());
-    if let Some(check) = unknown.or_else(|| service_check.map(ToString::to_string)) {
-        return Err(Text::failed(format!("Missing check '{check}' registration")));
-    }
+    let service_checks = service_checks(&mut fields)?;
     let new = NewSession {
         name: fields.text("Name")?.unwrap_or_default(),
         node,
@@ -64,10 +56,29 @@ pub(super) async fn create(
         behavior,
         ttl,
         node_checks,
-        service_checks: Vec::new(),
+        service_checks,
     };
     let id = door.recipes.create_session(new).await?;
     Ok(json(&asked, &json!({ "ID": id.as_str() })))
+}
+
+/// Checks of services, each with its id.
+fn service_checks(fields: &mut Fields) -> Result<Vec<Value>, Text> {
+    let list = match fields.take("ServiceChecks") {
+        None => return Ok(Vec::new()),
+        Some(Value::Array(list)) => list,
+        Some(other) => {
+            return Err(Text::bad(format!("ServiceChecks must be a list, found {other}")));
+        }
+    };
+    let read = |value| {
+        let mut check = Fields::of(value)?;
+        let id = check.text("ID")?.filter(|id| !id.is_empty());
+        let id = id.ok_or_else(|| Text::bad("ServiceChecks must each have an ID"))?;
+        let namespace = check.text("Namespace")?.unwrap_or_default();
+        Ok(json!({ "ID": id, "Namespace": namespace }))
+    };
+    list.into_iter().map(read).collect()
 }
 
 fn ttl(text: &str) -> Result<Duration, Text> {
