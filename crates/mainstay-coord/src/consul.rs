@@ -15,12 +15,14 @@
 //! | nodes and their checks | [`node`], `own` | act |
 //! | what the catalog shows; reading it with an index | [`catalog`]; [`browse`] | decides; acts |
 //! | which sessions end with their checks | [`dependence`] | acts |
+//! | events | `event` | acts |
 //! | hearing of deletions | `feed` | acts |
 
 pub mod browse;
 pub mod catalog;
 pub mod dependence;
 pub mod error;
+mod event;
 mod feed;
 pub mod filter;
 pub mod index;
@@ -47,12 +49,14 @@ use crate::clock::Timer;
 use crate::health::targets::Addresses;
 use crate::name::NodeName;
 use crate::tasks::Tasks;
+use event::Events;
 use index::Deletions;
 use own::Own;
 
 pub use browse::{Browsed, Part};
 pub use catalog::{Catalog, CatalogCheck, CatalogNode, CatalogService};
 pub use error::ConsulError;
+pub use event::{Event, index_of};
 pub use kv::Outcome;
 pub use node::NodeRecord;
 pub use pair::Pair;
@@ -86,6 +90,7 @@ struct Shared {
     options: Options,
     tasks: Tasks,
     own: Mutex<Own>,
+    events: Events,
     deletions: Mutex<Deletions>,
     /// Up to where [`deletions`](Shared::deletions) has heard of everything.
     seen: watch::Sender<Revision>,
@@ -100,6 +105,7 @@ impl Consul {
             store,
             timer,
             own: Mutex::new(Own::new(&options.node)),
+            events: Events::default(),
             options,
             tasks: Tasks::default(),
             deletions: Mutex::default(),

@@ -10,6 +10,7 @@
 //! | `session/…` | [`session`] |
 //! | `agent/…` of services and checks | [`service`], [`check`] |
 //! | `catalog/…`, `health/…` | [`catalog`], [`health`] |
+//! | `event/…` | [`event`] |
 //! | who is here | [`agent`] |
 //! | what services and checks become | [`registration`] |
 //! | what they look like; what expressions may ask about | [`documents`]; [`fields`] |
@@ -25,6 +26,7 @@ mod body;
 mod catalog;
 mod check;
 mod documents;
+mod event;
 mod fields;
 mod health;
 mod kv;
@@ -135,6 +137,8 @@ fn registry() -> Router<Arc<Cluster>> {
         .route("/catalog/gateway-services/{name}", get(catalog::nobody))
         .route("/catalog/node/{name}", get(catalog::on_node))
         .route("/catalog/node-services/{name}", get(catalog::services_on_node))
+        .route("/event/fire/{*name}", put(event::fire).post(event::fire))
+        .route("/event/list", get(event::list))
         .route("/health/node/{name}", get(health::of_node))
         .route("/health/checks/{name}", get(health::checks))
         .route("/health/service/{name}", get(health::service))

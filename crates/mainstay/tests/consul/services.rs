@@ -430,3 +430,29 @@ fn the_agent_says_what_it_is() {
     let own = get(&dev, "agent/self").json()["Member"].clone();
     assert_eq!(get(&dev, "agent/members").json(), json!([own]));
 }
+
+#[test]
+fn events_are_heard_by_whoever_waits() {
+    let dev = Gateway::start_dev("consul-events", CONFIG);
+    check(&dev, "GET event/list", "", 200, "[]");
+    let fired = put(&dev, "event/fire/deploy?service=web&tag=v1", "hi").json();
+    let id = fired["ID"].as_str().unwrap();
+    check(
+        &dev,
+        "GET event/list?name=deploy",
+        "",
+        200,
+        &format!(
+            r#"[{{"ID":"{id}","Name":"deploy","Payload":"aGk=","NodeFilter":"","ServiceFilter":"web","TagFilter":"v1","Version":1,"LTime":1}}]"#
+        ),
+    );
+    check(&dev, "GET event/list?name=other", "", 200, "[]");
+    let index = get(&dev, "event/list").index();
+    let control = dev.control;
+    let path = format!("event/list?index={index}&wait=60s");
+    let waits = std::thread::spawn(move || ask(control, "GET", &path, "", b""));
+    let second = put(&dev, "event/fire/again", "").json();
+    assert_eq!(second["Payload"], Value::Null);
+    assert_eq!(waits.join().unwrap().json()[1]["ID"], second["ID"]);
+    assert_eq!(put(&dev, "event/fire/big", &"x".repeat(513)).status, 413);
+}
