@@ -128,9 +128,10 @@ async fn look(consul: &Consul, away: &mut BTreeMap<String, Instant>) -> Result<(
     let mut ranges =
         vec![keys::consul_sessions(), keys::consul_nodes(), RegistryArea::Nodes.range()];
     let found = consul.find(&ranges[..1]).await?;
-    let sessions: Result<Vec<_>, _> =
-        found.entries.iter().flatten().map(ConsulSession::read).collect();
-    let sessions = sessions?;
+    // One that a newer version wrote is no reason to leave the others be.
+    let sessions =
+        found.entries.iter().flatten().filter_map(|entry| ConsulSession::read(entry).ok());
+    let sessions: Vec<ConsulSession> = sessions.collect();
     let mut part = Part::Nodes;
     if sessions.iter().any(|session| !session.record.is_plain()) {
         ranges.push(Range::prefix("ins/default/"));
