@@ -17,6 +17,7 @@ mod help;
 mod lock;
 pub mod reference;
 mod role;
+mod rules;
 mod settings;
 mod store;
 #[cfg(test)]
@@ -29,6 +30,7 @@ use std::io::{self, IsTerminal as _, Write};
 
 use anstream::{AutoStream, ColorChoice};
 use clap::FromArgMatches as _;
+use mainstay_coord::keys::RuleKind;
 
 pub use arguments::{Cli, Color, command};
 use arguments::{Command, Global};
@@ -102,6 +104,8 @@ pub fn run(arguments: Vec<OsString>, session: &mut Session<'_>) -> u8 {
         }
         Command::Settings { verb } => settings::run(verb, session),
         Command::Route { verb } => calls::route(verb, session),
+        Command::Upstream { verb } => rules::run(RuleKind::UPSTREAM, verb, session),
+        Command::Fallback { verb } => rules::run(RuleKind::FALLBACK, verb, session),
         Command::Circuit { verb } => calls::circuit(verb, session),
         Command::Limit { verb } => calls::limit(verb, session),
         Command::Service { verb } => agreed::service(verb, session),

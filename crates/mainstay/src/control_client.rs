@@ -51,6 +51,15 @@ pub struct Control {
     token: Option<String>,
 }
 
+/// What makes a request a change.
+#[derive(Clone, Copy, Debug)]
+struct Change<'a> {
+    /// Why; empty when nobody says.
+    reason: &'a str,
+    /// The revision it was made from, if it is to be compared.
+    base: Option<u64>,
+}
+
 /// What came of one exchange.
 enum Exchange {
     /// A status and a document.
@@ -161,7 +170,24 @@ impl Control {
         body: Option<&Json>,
         reason: Option<&str>,
     ) -> Result<Json, Errors> {
-        match block_on(self.exchange(method, path, body, Some(reason.unwrap_or(""))))? {
+        self.change_from(method, path, body, reason, None)
+    }
+
+    /// The same, if what is changed is still at revision `base`; 0 is "not there".
+    ///
+    /// # Errors
+    ///
+    /// As [`Control::change`]; `revision-moved` when it is not.
+    pub fn change_from(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<&Json>,
+        reason: Option<&str>,
+        base: Option<u64>,
+    ) -> Result<Json, Errors> {
+        let change = Change { reason: reason.unwrap_or_default(), base };
+        match block_on(self.exchange(method, path, body, Some(change)))? {
             Exchange::Answer(status, document) => answered(status, document),
             Exchange::NotSent(why) => Err(self.unreachable(&why)),
             Exchange::NoAnswer(why) => {
@@ -217,15 +243,15 @@ impl Control {
         report.help("name another with --control URL").next("mainstay dev").into()
     }
 
-    /// One request and its answer. `reason` is given for changes, empty when there is none.
+    /// One request and its answer.
     async fn exchange(
         &self,
         method: &str,
         path: &str,
         body: Option<&Json>,
-        reason: Option<&str>,
+        change: Option<Change<'_>>,
     ) -> Exchange {
-        let request = match self.request(method, path, body, reason) {
+        let request = match self.request(method, path, body, change) {
             Ok(request) => request,
             Err(error) => return Exchange::NotSent(error.to_string()),
         };
@@ -249,7 +275,7 @@ impl Control {
         method: &str,
         path: &str,
         body: Option<&Json>,
-        reason: Option<&str>,
+        change: Option<Change<'_>>,
     ) -> Result<http::Request<Full<Bytes>>, http::Error> {
         let mut request = http::Request::builder()
             .method(method)
@@ -260,11 +286,14 @@ impl Control {
         if let Some(token) = &self.token {
             request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
         }
-        if let Some(reason) = reason {
+        if let Some(Change { reason, base }) = change {
             request = request.header("idempotency-key", idempotency_key());
             if !reason.is_empty() {
                 let encoded = utf8_percent_encode(reason, NON_ALPHANUMERIC).to_string();
                 request = request.header("mainstay-reason", encoded);
+            }
+            if let Some(base) = base {
+                request = request.header(header::IF_MATCH, format!("\"{base}\""));
             }
         }
         let bytes = body.map_or_else(Bytes::new, |body| Bytes::from(body.to_string()));

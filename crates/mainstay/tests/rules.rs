@@ -307,3 +307,75 @@ fn a_gateway_without_state_shows_its_files() {
         call(&node, "PUT", "/limits/default/x", "", &json!({ "content": "max = 1" }));
     assert_eq!((status, &refused["code"]), (409, &json!("managed-elsewhere")), "{refused}");
 }
+
+#[test]
+fn the_command_line_edits_rules_and_says_how_to_undo_it() {
+    let node = Gateway::start_dev("rules-cli", CONFIG);
+    let file = |name: &str, text: &str| std::fs::write(node.home().join(name), text).unwrap();
+    file("sale.toml", "path = \"/sale\" # 大促\nrespond = { body = \"sale\" }\n");
+    let pending = ["route", "set", "shop/sale", "-f", "sale.toml", "--dry-run", "--exit-code"];
+    let (code, out, said) = node.cli(&pending);
+    assert_eq!(code, 10, "{out}{said}");
+    assert!(out.contains("+path = \"/sale\" # 大促"), "{out}");
+    let set = ["route", "set", "shop/sale", "-f", "sale.toml", "--reason", "为了大促"];
+    let (code, out, said) = node.cli(&set);
+    assert_eq!((code, &*out), (0, "route shop/sale is now revision 1, in force\n"), "{said}");
+    assert!(said.contains("undo: mainstay route remove shop/sale --reason …"), "{said}");
+    assert_eq!(ask(&node, "/sale").1, "sale");
+    let (code, out, _) = node.cli(&pending);
+    assert_eq!((code, &*out), (0, ""), "nothing is pending");
+
+    // What is wrong is shown at its line of the file.
+    file("bad.toml", "path = \"/x\"\nrespond = { status = 99 }\n");
+    for verb in ["set", "validate"] {
+        let (code, _, said) = node.cli(&["route", verb, "shop/sale", "-f", "bad.toml"]);
+        assert_eq!(code, 7, "{said}");
+        assert!(said.contains("--> bad.toml:2:"), "{said}");
+    }
+    let (code, _, said) = node.cli(&["limit", "set", "of-file", "-f", "limit.toml"]);
+    assert_eq!(code, 7, "{said}");
+    file("limit.json", "{\"max\": 5}");
+    let (code, _, said) = node.cli(&["limit", "set", "of-file", "-f", "limit.json"]);
+    assert!(code == 4 && said.contains("managed-elsewhere"), "{code} {said}");
+
+    file("sale.toml", "path = \"/sale\"\nrespond = { body = \"over\" }\n");
+    let (code, _, said) =
+        node.cli(&["route", "set", "shop/sale", "-f", "sale.toml", "--base", "7"]);
+    assert_eq!(code, 4, "{said}");
+    assert!(said.contains("revision-moved") && said.contains("+respond"), "{said}");
+    let (code, _, said) = node.cli(&["route", "set", "shop/sale", "-f", "sale.toml"]);
+    assert!(code == 0 && said.contains("rollback shop/sale --to 1 --reason"), "{said}");
+    let history = node.cli_json(&["route", "history", "shop/sale"]);
+    assert_eq!(
+        (&history["items"][1]["why"], &history["items"][1]["from"]),
+        (&json!("为了大促"), &json!("cli"))
+    );
+    let (code, out, _) =
+        node.cli(&["route", "diff", "shop/sale", "--from", "1", "--to", "2", "--exit-code"]);
+    assert!(code == 10 && out.contains("-respond = { body = \"sale\" }"), "{out}");
+    let back = ["route", "rollback", "shop/sale", "--to", "1"];
+    assert_eq!(node.cli(&back).0, 2, "a reason is needed");
+    let (code, out, said) = node.cli(&[&back[..], &["--reason", "not over yet"]].concat());
+    assert!(code == 0 && out.contains("revision 3"), "{out}{said}");
+    assert_eq!(ask(&node, "/sale").1, "sale");
+    let (code, out, said) = node.cli(&["route", "show", "shop/sale"]);
+    assert!(code == 0 && out.starts_with("path = \"/sale\" # 大促\n"), "{out}");
+    assert!(said.contains("not over yet"), "{said}");
+
+    let (code, out, _) = node.cli(&["route", "list"]);
+    assert!(code == 0 && out.contains("of-file") && out.contains("sale"), "{out}");
+    assert_eq!(node.cli(&["route", "list", "-n", "shop", "-o", "name"]).1, "shop/sale\n");
+    file("circuit.toml", "consecutive_failures = 3\n");
+    assert_eq!(node.cli(&["circuit", "set", "strict", "-f", "circuit.toml"]).0, 0);
+    assert!(node.cli(&["circuit", "list", "--policy"]).1.contains("strict"));
+    assert_eq!(
+        node.cli(&["circuit", "show", "strict", "--policy"]).1,
+        "consecutive_failures = 3\n"
+    );
+    let gone = ["route", "remove", "shop/sale", "--reason", "it is over"];
+    assert_eq!(node.cli(&gone).0, 2, "nobody confirms it");
+    let (code, out, said) = node.cli(&[&gone[..], &["--yes"]].concat());
+    assert_eq!((code, &*out), (0, "removed route shop/sale\n"), "{said}");
+    assert!(said.contains("undo: mainstay route rollback shop/sale --to 3"), "{said}");
+    assert_eq!(ask(&node, "/sale").0, 404);
+}

@@ -4,6 +4,7 @@ pub(super) mod agreed;
 pub(super) mod audit;
 pub(super) mod backup;
 pub(super) mod lock;
+pub(super) mod rules;
 pub(super) mod store;
 
 use std::ffi::OsString;
@@ -83,10 +84,16 @@ pub(super) enum Command {
         verb: Settings,
     },
     /// Routes of the gateway.
-    #[command(after_help = examples("route test GET http://shop/orders/7", "route test POST /pay -H 'x-user: 7'"))]
+    #[command(after_help = examples("route test GET http://shop/orders/7", "route set orders -f orders.toml"))]
     Route {
         #[command(subcommand)]
         verb: Route,
+    },
+    /// Services as the gateway reaches them: instances, retries, balancing.
+    #[command(after_help = examples("upstream list", "upstream set order -f order.toml"))]
+    Upstream {
+        #[command(subcommand)]
+        verb: rules::Rule,
     },
     /// Circuits and their states.
     #[command(after_help = examples("circuit list --state open", "circuit reset order-all"))]
@@ -95,10 +102,16 @@ pub(super) enum Command {
         verb: Circuit,
     },
     /// Limits and their use.
-    #[command(after_help = examples("limit usage order-api", "limit usage order-api -o json"))]
+    #[command(after_help = examples("limit usage order-api", "limit set order-api -f order-api.toml"))]
     Limit {
         #[command(subcommand)]
         verb: Limit,
+    },
+    /// Fallbacks: what is answered when a call fails.
+    #[command(after_help = examples("fallback list", "fallback set orders -f orders.toml"))]
+    Fallback {
+        #[command(subcommand)]
+        verb: rules::Rule,
     },
     /// Services and who can answer for them.
     #[command(after_help = examples("service list", "service explain order"))]
@@ -269,6 +282,8 @@ pub(super) enum Route {
         #[arg(short = 'H', long = "header", value_name = "HEADER")]
         headers: Vec<String>,
     },
+    #[command(flatten)]
+    Rule(rules::Rule),
 }
 
 #[derive(Debug, Subcommand)]
@@ -282,12 +297,21 @@ pub(super) enum Circuit {
         /// Only in this state.
         #[arg(long, value_name = "STATE")]
         state: Option<String>,
+        /// The policies themselves, of files and of the store.
+        #[arg(long, conflicts_with_all = ["service", "state"])]
+        policy: bool,
+        /// Only policies of this namespace.
+        #[arg(short, long, value_name = "NAME", requires = "policy")]
+        namespace: Option<String>,
     },
     /// Shows one circuit with its windows.
-    #[command(after_help = examples("circuit show order-all", "circuit show order-all -o json"))]
+    #[command(after_help = examples("circuit show order-all", "circuit show order-all --policy"))]
     Show {
-        /// Id, or name of the circuit.
+        /// Id, or name of the circuit; of a policy, `name` or `namespace/name`.
         name: String,
+        /// The policy itself, as it is written.
+        #[arg(long)]
+        policy: bool,
     },
     /// Opens a circuit: refuses every call until the time is over.
     #[command(after_help = examples("circuit force-open order-all --reason 'database move' --expires 10m", "circuit force-open order-all --reason 'INC-7' --yes"))]
@@ -304,6 +328,8 @@ pub(super) enum Circuit {
         #[arg(long, value_name = "TEXT")]
         reason: Option<String>,
     },
+    #[command(flatten)]
+    Edit(rules::Edit),
 }
 
 #[derive(Debug, Args)]
@@ -332,6 +358,8 @@ pub(super) enum Limit {
         #[arg(long, default_value_t = 20, value_name = "COUNT")]
         top: u16,
     },
+    #[command(flatten)]
+    Rule(rules::Rule),
 }
 
 #[derive(Debug, Subcommand)]
@@ -453,7 +481,7 @@ pub(super) enum FailOn {
 
 /// The grammar, with `MAINSTAY_CLI_X_Y` for every flag `--x-y`.
 pub fn command() -> clap::Command {
-    with_variables(Cli::command())
+    with_variables(rules::with_examples(Cli::command()))
 }
 
 fn with_variables(command: clap::Command) -> clap::Command {

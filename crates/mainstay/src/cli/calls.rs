@@ -2,13 +2,14 @@
 
 use std::io::{BufRead as _, IsTerminal as _};
 
+use mainstay_coord::keys::RuleKind;
 use mainstay_core::problem::Code;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Value as Json, json};
 
 use super::arguments::{Circuit, Force, Limit, Route};
 use super::settings::reason;
-use super::{Ended, Session, usage};
+use super::{Ended, Session, rules, usage};
 use crate::output::{Column, Format, Table, items};
 use crate::report::Report;
 use crate::settings::Errors;
@@ -68,7 +69,10 @@ pub(super) fn header(text: &str) -> Result<(String, String), Errors> {
 }
 
 pub(super) fn route(verb: Route, session: &mut Session<'_>) -> Ended {
-    let Route::Test { method, url, headers } = verb;
+    let (method, url, headers) = match verb {
+        Route::Test { method, url, headers } => (method, url, headers),
+        Route::Rule(verb) => return rules::run(RuleKind::ROUTE, verb, session),
+    };
     let headers = headers.iter().map(|text| header(text)).collect::<Result<Vec<_>, _>>()?;
     let body = json!({ "method": method.to_uppercase(), "url": url, "headers": headers });
     // A question: it changes nothing, and may be asked twice.
@@ -106,7 +110,11 @@ pub(super) fn route(verb: Route, session: &mut Session<'_>) -> Ended {
 
 pub(super) fn circuit(verb: Circuit, session: &mut Session<'_>) -> Ended {
     match verb {
-        Circuit::List { service, state } => {
+        Circuit::Edit(verb) => rules::change(RuleKind::CIRCUIT, verb, session),
+        Circuit::List { policy: true, namespace, .. } => {
+            rules::list(RuleKind::CIRCUIT, namespace.as_deref(), session)
+        }
+        Circuit::List { service, state, .. } => {
             let filters = [("service", service), ("state", state)];
             let query: Vec<String> = filters
                 .into_iter()
@@ -117,7 +125,8 @@ pub(super) fn circuit(verb: Circuit, session: &mut Session<'_>) -> Ended {
             let states = session.control()?.get(&format!("/api/v1/circuit-states{query}"))?;
             session.show(&states, &CIRCUITS)
         }
-        Circuit::Show { name } => show(&name, session),
+        Circuit::Show { name, policy: true } => rules::show(RuleKind::CIRCUIT, &name, session),
+        Circuit::Show { name, policy: false } => show(&name, session),
         Circuit::ForceOpen(force) => {
             let why = reason(force.reason.as_deref(), true)?;
             confirm(&force.id, "every call through it is refused", session)?;
@@ -188,7 +197,10 @@ pub(super) fn confirm(
 }
 
 pub(super) fn limit(verb: Limit, session: &mut Session<'_>) -> Ended {
-    let Limit::Usage { name, namespace, top } = verb;
+    let (name, namespace, top) = match verb {
+        Limit::Usage { name, namespace, top } => (name, namespace, top),
+        Limit::Rule(verb) => return rules::run(RuleKind::LIMIT, verb, session),
+    };
     let path = format!("/api/v1/limits/{}/{}/usage?top={top}", encoded(&namespace), encoded(&name));
     let usage = session.control()?.get(&path)?;
     if !matches!(session.global.output, None | Some(Format::Table | Format::Wide)) {
