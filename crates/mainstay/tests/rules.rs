@@ -311,7 +311,7 @@ fn a_gateway_without_state_shows_its_files() {
 #[test]
 fn the_command_line_edits_rules_and_says_how_to_undo_it() {
     let node = Gateway::start_dev("rules-cli", CONFIG);
-    let file = |name: &str, text: &str| std::fs::write(node.home().join(name), text).unwrap();
+    let file = |name: &str, text: &str| file_in(&node, name, text);
     file("sale.toml", "path = \"/sale\" # 大促\nrespond = { body = \"sale\" }\n");
     let pending = ["route", "set", "shop/sale", "-f", "sale.toml", "--dry-run", "--exit-code"];
     let (code, out, said) = node.cli(&pending);
@@ -324,8 +324,17 @@ fn the_command_line_edits_rules_and_says_how_to_undo_it() {
     assert_eq!(ask(&node, "/sale").1, "sale");
     let (code, out, _) = node.cli(&pending);
     assert_eq!((code, &*out), (0, ""), "nothing is pending");
+    wrong_contents_are_shown_at_their_lines(&node);
+    what_moved_is_shown_and_history_goes_back(&node);
+    lists_and_removals_say_what_they_did(&node);
+}
 
-    // What is wrong is shown at its line of the file.
+fn file_in(node: &Gateway, name: &str, text: &str) {
+    std::fs::write(node.home().join(name), text).unwrap();
+}
+
+fn wrong_contents_are_shown_at_their_lines(node: &Gateway) {
+    let file = |name: &str, text: &str| file_in(node, name, text);
     file("bad.toml", "path = \"/x\"\nrespond = { status = 99 }\n");
     for verb in ["set", "validate"] {
         let (code, _, said) = node.cli(&["route", verb, "shop/sale", "-f", "bad.toml"]);
@@ -337,7 +346,10 @@ fn the_command_line_edits_rules_and_says_how_to_undo_it() {
     file("limit.json", "{\"max\": 5}");
     let (code, _, said) = node.cli(&["limit", "set", "of-file", "-f", "limit.json"]);
     assert!(code == 4 && said.contains("managed-elsewhere"), "{code} {said}");
+}
 
+fn what_moved_is_shown_and_history_goes_back(node: &Gateway) {
+    let file = |name: &str, text: &str| file_in(node, name, text);
     file("sale.toml", "path = \"/sale\"\nrespond = { body = \"over\" }\n");
     let (code, _, said) =
         node.cli(&["route", "set", "shop/sale", "-f", "sale.toml", "--base", "7"]);
@@ -357,11 +369,14 @@ fn the_command_line_edits_rules_and_says_how_to_undo_it() {
     assert_eq!(node.cli(&back).0, 2, "a reason is needed");
     let (code, out, said) = node.cli(&[&back[..], &["--reason", "not over yet"]].concat());
     assert!(code == 0 && out.contains("revision 3"), "{out}{said}");
-    assert_eq!(ask(&node, "/sale").1, "sale");
+    assert_eq!(ask(node, "/sale").1, "sale");
     let (code, out, said) = node.cli(&["route", "show", "shop/sale"]);
     assert!(code == 0 && out.starts_with("path = \"/sale\" # 大促\n"), "{out}");
     assert!(said.contains("not over yet"), "{said}");
+}
 
+fn lists_and_removals_say_what_they_did(node: &Gateway) {
+    let file = |name: &str, text: &str| file_in(node, name, text);
     let (code, out, _) = node.cli(&["route", "list"]);
     assert!(code == 0 && out.contains("of-file") && out.contains("sale"), "{out}");
     assert_eq!(node.cli(&["route", "list", "-n", "shop", "-o", "name"]).1, "shop/sale\n");
@@ -377,5 +392,5 @@ fn the_command_line_edits_rules_and_says_how_to_undo_it() {
     let (code, out, said) = node.cli(&[&gone[..], &["--yes"]].concat());
     assert_eq!((code, &*out), (0, "removed route shop/sale\n"), "{said}");
     assert!(said.contains("undo: mainstay route rollback shop/sale --to 3"), "{said}");
-    assert_eq!(ask(&node, "/sale").0, 404);
+    assert_eq!(ask(node, "/sale").0, 404);
 }
