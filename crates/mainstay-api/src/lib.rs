@@ -13,9 +13,11 @@
 //! | what | module |
 //! |---|---|
 //! | sessions, locks, semaphores, elections | [`lock`] |
+//! | services and their instances | [`registry`] |
 //! | why something did not work | [`problem`] |
 //! | events of streams | [`stream`] |
 
 pub mod lock;
 pub mod problem;
+pub mod registry;
 pub mod stream;

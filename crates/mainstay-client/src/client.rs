@@ -109,8 +109,7 @@ impl Builder {
     /// [`ClientError::Invalid`], which says what is wrong.
     pub fn build(self) -> Result<Client, ClientError> {
         let Self { servers, token, namespace, name } = self;
-        let legal = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-        if !(1..=63).contains(&namespace.len()) || !namespace.bytes().all(legal) {
+        if !is_namespace(&namespace) {
             let why = "must be 1 to 63 of a-z, 0-9 and `-`";
             return Err(ClientError::Invalid { what: "namespace", why });
         }
@@ -136,6 +135,12 @@ impl std::fmt::Debug for Builder {
             .field("name", name)
             .finish_non_exhaustive()
     }
+}
+
+/// Whether a text is the name of a namespace.
+pub(crate) fn is_namespace(text: &str) -> bool {
+    let legal = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    (1..=63).contains(&text.len()) && text.bytes().all(legal)
 }
 
 /// The name of the executable.

@@ -16,6 +16,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use mainstay_api::lock::SECRET_HEADER;
 use mainstay_api::problem::Problem;
 use mainstay_core::Effect;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -24,8 +25,16 @@ use crate::error::ClientError;
 /// For a connection: two tries of a lost packet on a bad day.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Largest document taken as an answer: none here is a hundredth of it.
+/// Largest document taken as an answer; none here is as large as a twentieth of it.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
+
+/// What a segment of a path may have as it is (RFC 3986, section 2.3).
+const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+
+/// `text` as one segment of a path.
+pub(crate) fn segment(text: &str) -> impl std::fmt::Display + '_ {
+    utf8_percent_encode(text, SEGMENT)
+}
 
 /// The servers, and the way to them.
 #[derive(Debug)]
@@ -76,7 +85,8 @@ impl Control {
         let servers =
             servers.filter(|servers| !servers.is_empty()).ok_or(ClientError::Invalid {
                 what: "servers",
-                why: "must be one or more of `http://HOST:PORT`, without a path",
+                why: "must be one or more of `http://HOST:PORT`, without a path; control ports \
+                      have no TLS yet",
             })?;
         let token = token.map(|token| {
             let mut value = HeaderValue::try_from(format!("Bearer {token}")).ok()?;

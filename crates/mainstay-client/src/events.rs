@@ -49,3 +49,90 @@ impl SessionLost<'_> {
         tracing::warn!(session, reason, "session is lost");
     }
 }
+
+/// An instance is registered.
+#[derive(Debug)]
+pub(crate) struct Registered<'a> {
+    /// Service and id.
+    pub(crate) instance: &'a str,
+}
+
+impl Registered<'_> {
+    /// Reports it: one log line at `info`.
+    pub(crate) fn emit(self) {
+        tracing::info!(instance = self.instance, "registered");
+    }
+}
+
+/// A registration was refused; it is tried again.
+#[derive(Debug)]
+pub(crate) struct RegistrationRefused<'a> {
+    /// Service and id.
+    pub(crate) instance: &'a str,
+    /// What the server said.
+    pub(crate) why: &'a str,
+}
+
+impl RegistrationRefused<'_> {
+    /// Reports it: one log line at `warn`.
+    pub(crate) fn emit(self) {
+        let Self { instance, why } = self;
+        tracing::warn!(instance, why, "registration is refused");
+    }
+}
+
+/// The registry does not know an instance any more; it is registered again.
+#[derive(Debug)]
+pub(crate) struct RegistrationForgotten<'a> {
+    /// Service and id.
+    pub(crate) instance: &'a str,
+}
+
+impl RegistrationForgotten<'_> {
+    /// Reports it: one log line at `warn`.
+    pub(crate) fn emit(self) {
+        tracing::warn!(instance = self.instance, "registry has forgotten the instance");
+    }
+}
+
+/// Services are not followed any more: the last lists serve.
+#[derive(Debug)]
+pub(crate) struct RegistryAway<'a> {
+    /// What the last server did.
+    pub(crate) why: &'a str,
+}
+
+impl RegistryAway<'_> {
+    /// Reports it: one log line at `warn`.
+    pub(crate) fn emit(self) {
+        tracing::warn!(why = self.why, "registry is away, the last lists serve");
+    }
+}
+
+/// Services are followed again.
+#[derive(Debug)]
+pub(crate) struct RegistryBack;
+
+impl RegistryBack {
+    /// Reports it: one log line at `info`.
+    pub(crate) fn emit(self) {
+        tracing::info!("registry is back");
+    }
+}
+
+/// Something could not be kept on disk, or what was kept is of no use.
+#[derive(Debug)]
+pub(crate) struct CacheUnusable<'a> {
+    /// Of what.
+    pub(crate) what: &'a str,
+    /// What the system said.
+    pub(crate) why: &'a str,
+}
+
+impl CacheUnusable<'_> {
+    /// Reports it: one log line at `warn`.
+    pub(crate) fn emit(self) {
+        let Self { what, why } = self;
+        tracing::warn!(what, why, "last known state on disk cannot be used");
+    }
+}

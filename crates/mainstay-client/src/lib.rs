@@ -4,6 +4,7 @@
 //! |---|---|
 //! | the control plane, as a program sees it | [`client`] |
 //! | locks, semaphores, leadership | [`lock`] |
+//! | being found by others, and finding them | [`registry`] |
 //! | requests refused that come from a holder who has lost its lock | [`fencing`] |
 //! | writes to a database refused that come from such a holder | [`fence`] |
 //! | updates that are done only if nobody else was there first | [`optimistic`] |
@@ -24,7 +25,9 @@ pub mod optimistic;
 mod pause;
 #[cfg(any(feature = "postgres", feature = "mysql"))]
 mod quote;
+pub mod registry;
 mod session;
+mod sheet;
 mod sse;
 mod stream;
 mod tasks;

@@ -19,9 +19,9 @@ mod observe;
 use std::time::Duration;
 
 use mainstay_api::lock::{Area, Mode};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::client::Client;
+use crate::control::segment;
 use crate::error::ClientError;
 
 pub use held::Held;
@@ -135,8 +135,5 @@ fn check_name(name: &str) -> Result<(), ClientError> {
 
 /// Where something is, below `/api/v1`.
 fn place_path(area: Area, namespace: &str, name: &str) -> String {
-    format!("/{}/{namespace}/{}", area.segment(), utf8_percent_encode(name, SEGMENT))
+    format!("/{}/{namespace}/{}", area.segment(), segment(name))
 }
-
-/// What a segment of a path may have as it is (RFC 3986, section 2.3).
-const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');

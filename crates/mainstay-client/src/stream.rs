@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use http::HeaderMap;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use mainstay_api::stream::COMMENT_EVERY_SECONDS;
@@ -14,6 +15,7 @@ use crate::sse::{Event, Reader};
 /// An open stream. Whoever follows something opens the next one when this has ended.
 #[derive(Debug)]
 pub(crate) struct Stream {
+    headers: HeaderMap,
     body: Incoming,
     reader: Reader,
     /// Events that have come and were not returned yet: those of one frame.
@@ -23,8 +25,14 @@ pub(crate) struct Stream {
 impl Stream {
     /// Opens the stream that `call` asks for.
     pub(crate) async fn open(control: &Control, call: &Call) -> Result<Self, ClientError> {
-        let body = control.send(call).await?.into_body();
-        Ok(Self { body, reader: Reader::default(), come: VecDeque::new() })
+        let (head, body) = control.send(call).await?.into_parts();
+        let headers = head.headers;
+        Ok(Self { headers, body, reader: Reader::default(), come: VecDeque::new() })
+    }
+
+    /// What a header of the answer says.
+    pub(crate) fn header(&self, name: &str) -> Option<String> {
+        Some(self.headers.get(name)?.to_str().ok()?.to_owned())
     }
 
     /// The next event; `None` when the stream has ended, broken off, or gone silent.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
@@ -20,8 +21,21 @@ impl Tasks {
     where
         F: Future<Output = ()> + Send + 'static,
     {
+        self.spawn_on(&Handle::current(), name, task);
+    }
+
+    /// The same on `runtime`, for whoever is not in one.
+    pub(crate) fn spawn_on<F>(
+        &self,
+        runtime: &Handle,
+        name: &'static str,
+        task: impl FnOnce(CancellationToken) -> F,
+    ) where
+        F: Future<Output = ()> + Send + 'static,
+    {
         let running = task(self.stop.child_token());
-        drop(self.tracker.spawn(running.instrument(tracing::info_span!("task", name))));
+        let running = running.instrument(tracing::info_span!("task", name));
+        drop(self.tracker.spawn_on(running, runtime));
     }
 
     /// Whether they were told to stop.

@@ -21,11 +21,9 @@
 //! | the copy, and what it shows | [`copy`], [`view`] | decides |
 //! | what the owner owes | [`owned`] | decides |
 //! | whether too many went at once | [`protection`], [`budget`] | decides |
-//! | what a client goes on with while nobody answers | [`last_good`], [`cache`] | decides; acts |
 //! | keeping the copy in step; writing; looking after instances, nodes, checks | `feed`, `write`, `owner`, `nodes`, `checker` | act |
 
 pub mod budget;
-pub mod cache;
 pub mod changes;
 mod checker;
 pub mod copy;
@@ -33,7 +31,6 @@ pub mod error;
 mod feed;
 pub mod figures;
 pub mod instance;
-pub mod last_good;
 pub(crate) mod listing;
 mod local;
 mod nodes;

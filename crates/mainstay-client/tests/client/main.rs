@@ -10,4 +10,5 @@
 )]
 
 mod holding;
+mod registry;
 mod server;

@@ -13,6 +13,7 @@ use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use mainstay_api::lock::{Granted, Released, SECRET_HEADER, SessionOpened, SessionRenewed};
+use mainstay_api::registry::{Registered, STORE_HEADER, Written};
 use parking_lot::Mutex;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -41,6 +42,10 @@ pub(crate) struct Sheet {
     pub(crate) renew: Mood,
     pub(crate) acquire: Mood,
     pub(crate) stream: Mood,
+    pub(crate) register: Mood,
+    pub(crate) beat: Mood,
+    /// Which history its streams of services are of.
+    pub(crate) store: &'static str,
     /// Method, path and document of each call.
     pub(crate) seen: Vec<(String, Value)>,
 }
@@ -86,6 +91,18 @@ impl Server {
         self.events.send_modify(|events| events.push(format!("event: {event}\ndata: {data}\n\n")));
     }
 
+    /// Forgets what it told, and ends its streams.
+    pub(crate) fn forget(&self) {
+        self.events.send_replace(Vec::new());
+    }
+
+    /// Calls that were made, from those that begin so.
+    pub(crate) fn calls(&self, beginning: &str) -> Vec<String> {
+        let sheet = self.sheet.lock();
+        let calls = sheet.seen.iter().map(|(call, _)| call);
+        calls.filter(|call| call.starts_with(beginning)).cloned().collect()
+    }
+
     /// Documents of the calls that were made so.
     pub(crate) fn seen(&self, call: &str) -> Vec<Value> {
         let sheet = self.sheet.lock();
@@ -105,14 +122,19 @@ async fn answer(
     assert_eq!(head.headers["authorization"], "Bearer t0ken");
     let path = head.uri.path().strip_prefix("/api/v1").unwrap().to_owned();
     let opens = head.method == Method::POST && path == "/sessions";
-    assert!(opens || head.headers[SECRET_HEADER] == SECRET, "{path}");
+    let is_open = opens || path.starts_with("/registry");
+    assert!(is_open || head.headers[SECRET_HEADER] == SECRET, "{path}");
     let document = body.collect().await.unwrap().to_bytes();
     let document = serde_json::from_slice(&document).unwrap_or(Value::Null);
     let last = path.rsplit('/').next().unwrap();
     let mood = {
         let mut sheet = sheet.lock();
-        sheet.seen.push((format!("{} {path}", head.method), document));
+        let query = head.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+        sheet.seen.push((format!("{} {path}{query}", head.method), document));
         match last {
+            "watch" => sheet.stream,
+            "heartbeat" => sheet.beat,
+            _ if head.method == Method::PUT && path.starts_with("/registry") => sheet.register,
             "sessions" => sheet.open,
             "renew" => sheet.renew,
             "acquire" => sheet.acquire,
@@ -145,6 +167,22 @@ async fn answer(
         ("POST", "release") => respond(200, &Released { count: 0 }),
         ("DELETE", "7") => respond(204, &Value::Null),
         ("GET", "stream") => Response::new(events(told)),
+        ("GET", "watch") => {
+            let store = sheet.lock().store;
+            Response::builder().header(STORE_HEADER, store).body(events(told)).unwrap()
+        }
+        ("POST", "heartbeat") => respond(204, &Value::Null),
+        ("POST", "drain") => respond(200, &Written { revision: 5 }),
+        ("DELETE", _) if path.starts_with("/registry") => respond(200, &Written { revision: 6 }),
+        ("PUT", _) => respond(
+            201,
+            &Registered {
+                revision: 4,
+                registration: "r".to_owned(),
+                ttl_seconds: 5,
+                beat_every_seconds: 1.0,
+            },
+        ),
         other => panic!("{other:?}"),
     }
 }
@@ -159,7 +197,9 @@ fn ttl(sheet: &Mutex<Sheet>) -> f64 {
 /// Everything that was told, and whatever will be.
 fn events(told: watch::Receiver<Vec<String>>) -> Body {
     let events = stream::unfold((told, 0), |(mut told, at)| async move {
-        let event = told.wait_for(|events| at < events.len()).await.ok()?[at].clone();
+        let news = told.wait_for(|events| at < events.len() || events.len() < at).await.ok()?;
+        let event = news.get(at)?.clone();
+        drop(news);
         Some((Ok(Frame::data(Bytes::from(event))), (told, at + 1)))
     });
     BoxBody::new(StreamBody::new(events))

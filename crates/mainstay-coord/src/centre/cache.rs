@@ -6,9 +6,9 @@
 //! one keeps none, and gets them when the config centre is back.
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::io;
-use std::path::PathBuf;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -18,7 +18,6 @@ use super::item::Format;
 use super::subscription::{Delivered, Fetched};
 use crate::keyring::{Keyring, KeyringError, Label, Sealed};
 use crate::keys::GroupRef;
-use crate::registry::cache::write_whole;
 
 /// Largest file that is read: 512 items of 512 KiB, sealed in hexadecimal.
 const BYTES_MAX: u64 = 640 << 20;
@@ -220,4 +219,21 @@ fn place(group: &GroupRef, item: &str) -> String {
 fn checksum(release: &Value) -> String {
     let bytes = serde_json::to_vec(release).expect("a value is JSON");
     format!("{:08x}", crc32c::crc32c(&bytes))
+}
+
+/// Writes beside, then renames: after a crash the file is the old or the new one.
+fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+    fs::create_dir_all(folder)?;
+    let beside = path.with_extension(format!("json.{}.new", std::process::id()));
+    let written = File::create(&beside).and_then(|mut file| {
+        file.write_all(bytes)?;
+        file.sync_all()
+    });
+    if let Err(error) = written.and_then(|()| fs::rename(&beside, path)) {
+        // What was kept before is untouched; the half-written one is of no use.
+        drop(fs::remove_file(&beside));
+        return Err(error);
+    }
+    Ok(())
 }

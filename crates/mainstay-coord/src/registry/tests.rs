@@ -1,6 +1,5 @@
 //! The registry on real backends, with a clock turned by hand.
 
-mod cached;
 mod checks;
 mod faults;
 mod lifecycle;

@@ -126,7 +126,7 @@ async fn show(
     let service = service(path)?;
     let view = which.view(&cluster, &service).await?;
     let (settings, settings_revision) = cluster.registry.settings(&service)?;
-    let mut document = document::view(&view, &which.filter(), cluster.unix_millis());
+    let mut document = json!(document::view(&view, &which.filter(), cluster.unix_millis()));
     if let Some(fields) = document.as_object_mut() {
         fields.insert("settings".to_owned(), json!(settings.raw()));
         fields.insert("settings_revision".to_owned(), settings_revision.get().into());

@@ -2,85 +2,69 @@
 
 use std::time::Duration;
 
+use mainstay_api::registry::{CheckState, Instance as Document, Protected, ServiceView};
 use mainstay_coord::registry::{Filter, Instance, Listed, View};
-use serde_json::{Map, Value, json};
 
 use crate::control::moment::unix_time;
 
 /// A service with those of its instances that `filter` asks for, at `now_unix_ms`.
-pub(super) fn view(view: &View, filter: &Filter, now_unix_ms: u64) -> Value {
-    let instances: Vec<Value> = view.answer(filter).map(listed).collect();
-    let stale = view.stale_since_unix_ms;
-    let mut document = json!({
-        "namespace": view.service.namespace.as_str(),
-        "service": view.service.name.as_str(),
-        "revision": view.revision.get(),
-        "protected": view.protected.as_ref().map(|protected| json!({
-            "since": unix_time(protected.since_unix_ms),
-            "reason": protected.reason,
-            "healthy": protected.healthy,
-            "total": protected.total,
-        })),
-        "stale": stale.is_some(),
-        "instances": instances,
-    });
-    if let Some(fields) = document.as_object_mut() {
-        if let Some(since) = stale {
-            let age = Duration::from_millis(now_unix_ms.saturating_sub(since));
-            fields.insert("stale_seconds".to_owned(), age.as_secs_f64().into());
-        }
-        if let Some(why) = view.empty_because() {
-            fields.insert("empty_because".to_owned(), why.into());
-        }
+pub(super) fn view(view: &View, filter: &Filter, now_unix_ms: u64) -> ServiceView {
+    let stale_since = view.stale_since_unix_ms;
+    ServiceView {
+        namespace: view.service.namespace.to_string(),
+        service: view.service.name.to_string(),
+        revision: view.revision.get(),
+        protected: view.protected.as_ref().map(|protected| Protected {
+            since: unix_time(protected.since_unix_ms),
+            reason: protected.reason.clone(),
+            healthy: protected.healthy,
+            total: protected.total,
+        }),
+        stale: stale_since.is_some(),
+        stale_seconds: stale_since.map(|since| {
+            Duration::from_millis(now_unix_ms.saturating_sub(since)).as_secs_f64()
+        }),
+        resync: view.resync,
+        empty_because: view.empty_because().map(str::to_owned),
+        instances: view.answer(filter).map(listed).collect(),
     }
-    document
 }
 
 /// One instance.
-pub(super) fn listed(listed: &Listed) -> Value {
+pub(super) fn listed(listed: &Listed) -> Document {
     let Listed { id, instance, health, revision } = listed;
-    let mut fields = Map::new();
-    let mut put = |name: &str, value: Value| fields.insert(name.to_owned(), value);
-    put("id", id.as_str().into());
-    put("address", instance.address.as_str().into());
-    put("port", instance.port.into());
-    if !instance.ports.is_empty() {
-        put("ports", json!(instance.ports));
+    Document {
+        id: id.to_string(),
+        address: instance.address.clone(),
+        port: instance.port,
+        ports: instance.ports.clone(),
+        kind: instance.kind.as_str().to_owned(),
+        weight: instance.weight,
+        zone: instance.zone.clone(),
+        version: instance.version.clone(),
+        tags: instance.tags.clone(),
+        metadata: instance.metadata.clone(),
+        state: instance.state.as_str().to_owned(),
+        health: health.as_str().to_owned(),
+        reason: instance.reason.clone(),
+        checks: checks(instance),
+        drain_seconds: instance.drain_seconds,
+        removal_held: instance.removal_held,
+        ttl_seconds: instance.ttl_seconds,
+        remove_after_seconds: instance.remove_after_seconds,
+        owner: instance.owner.clone(),
+        registered_at: unix_time(instance.registered_unix_ms),
+        changed_at: unix_time(instance.changed_unix_ms),
+        revision: revision.get(),
     }
-    put("kind", instance.kind.as_str().into());
-    put("weight", instance.weight.into());
-    put("zone", instance.zone.as_str().into());
-    put("version", instance.version.as_str().into());
-    put("tags", json!(instance.tags));
-    put("metadata", json!(instance.metadata));
-    put("state", instance.state.as_str().into());
-    put("health", health.as_str().into());
-    put("reason", json!(instance.reason));
-    put("checks", checks(instance));
-    if let Some(seconds) = instance.drain_seconds {
-        put("drain_seconds", seconds.into());
-    }
-    if instance.removal_held {
-        put("removal_held", true.into());
-    }
-    put("ttl_seconds", instance.ttl_seconds.into());
-    put("remove_after_seconds", json!(instance.remove_after_seconds));
-    put("owner", instance.owner.as_str().into());
-    put("registered_at", unix_time(instance.registered_unix_ms).into());
-    put("changed_at", unix_time(instance.changed_unix_ms).into());
-    put("revision", revision.get().into());
-    Value::Object(fields)
 }
 
-fn checks(instance: &Instance) -> Value {
-    let each = instance.checks.iter().map(|(name, check)| {
-        let status = json!({
-            "name": name,
-            "health": check.health.as_str(),
-            "output": check.output,
-            "changed_at": unix_time(check.changed_unix_ms),
-        });
-        status
+fn checks(instance: &Instance) -> Vec<CheckState> {
+    let each = instance.checks.iter().map(|(name, check)| CheckState {
+        name: name.clone(),
+        health: check.health.as_str().to_owned(),
+        output: check.output.clone(),
+        changed_at: unix_time(check.changed_unix_ms),
     });
     each.collect()
 }

@@ -2,16 +2,21 @@
 //!
 //! `view` sends the whole list of a service when it has changed; what changes within a few
 //! milliseconds is sent once. `events` sends every change of every revision, nothing merged.
+//!
+//! A client that comes back says what it has: `services=namespace/service@revision`, and in `store`
+//! of which history that is, as the header of its last stream told. A service that stands there
+//! still costs it one bookmark.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::sse::Event;
 use axum::response::{IntoResponse, Response};
 use futures_util::stream::{self, Stream, StreamExt as _};
+use mainstay_api::registry::{Instance, STORE_HEADER, ServiceAt};
 use mainstay_api::stream as names;
 use mainstay_coord::ServiceRef;
 use mainstay_coord::registry::{Change, Changes, Filter, View};
@@ -35,8 +40,10 @@ const WAIT_MAX: Duration = Duration::from_mins(10);
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Followed {
-    /// `namespace/service`, joined by commas.
+    /// `namespace/service` or `namespace/service@revision`, joined by commas.
     services: String,
+    /// Which history those revisions are of.
+    store: Option<String>,
     #[serde(default)]
     mode: Mode,
     #[serde(default)]
@@ -55,46 +62,80 @@ enum Mode {
     Events,
 }
 
+/// One service that is followed.
+#[derive(Debug)]
+struct Wanted {
+    service: ServiceRef,
+    /// The client has its state as of exactly this revision.
+    has: Option<Revision>,
+    /// The client has all of it up to this revision.
+    last: Option<Revision>,
+}
+
+/// Longest wait for the store to say which history it is of; without it, all lists come whole.
+const STATUS_MAX: Duration = Duration::from_secs(1);
+
 /// `GET /registry/watch`
 pub(super) async fn watch(
     State(cluster): State<Arc<Cluster>>,
     headers: HeaderMap,
     Asked(followed): Asked<Followed>,
 ) -> Result<Response, Refused> {
-    let services = services(&followed.services)?;
+    let mut wanted = services(&followed.services)?;
     if let Some(index) = followed.index {
-        return poll(&cluster, &services, &followed, Revision::new(index)).await;
+        return poll(&cluster, &wanted, &followed, Revision::new(index)).await;
     }
+    let status = tokio::time::timeout(STATUS_MAX, cluster.store.status()).await;
+    let store = status.ok().and_then(Result::ok).map(|status| status.store.to_string());
+    let is_same = store.is_some() && followed.store == store;
     // The services of a stream come in any order, so one id says how far a single one is.
-    let last = sse::last_event_id(&headers).filter(|_| services.len() == 1);
-    match followed.mode {
+    let last = sse::last_event_id(&headers).filter(|_| wanted.len() == 1);
+    for wanted in &mut wanted {
+        wanted.has = wanted.has.filter(|_| is_same);
+        wanted.last = last;
+    }
+    let mut answer = match followed.mode {
         Mode::View => {
             let filter = Filter { healthy: followed.healthy, ..Filter::default() };
-            let views = services.iter().map(|service| cluster.registry.watch(service));
-            let views: Result<Vec<_>, _> = views.collect();
-            let streams = views?.into_iter().map(|views| {
-                let (cluster, filter) = (Arc::clone(&cluster), filter.clone());
-                states(cluster, views, filter, last).boxed()
-            });
-            Ok(sse::answer(stream::select_all(streams)))
+            let mut streams = Vec::new();
+            for wanted in wanted {
+                let views = cluster.registry.watch(&wanted.service)?;
+                streams.push(states(Arc::clone(&cluster), views, filter.clone(), wanted).boxed());
+            }
+            sse::answer(stream::select_all(streams))
         }
         Mode::Events => {
             let mut streams = Vec::new();
-            for service in services {
-                streams.push(events(&cluster, &service, last)?.boxed());
+            for wanted in wanted {
+                streams.push(events(&cluster, &wanted.service, wanted.last)?.boxed());
             }
-            Ok(sse::answer(stream::select_all(streams)))
+            sse::answer(stream::select_all(streams))
         }
+    };
+    if let Some(store) = store.and_then(|store| HeaderValue::try_from(store).ok()) {
+        answer.headers_mut().insert(HeaderName::from_static(STORE_HEADER), store);
     }
+    Ok(answer)
 }
 
-fn services(text: &str) -> Result<Vec<ServiceRef>, Refused> {
+fn services(text: &str) -> Result<Vec<Wanted>, Refused> {
     let names = text.split(',').filter(|name| !name.is_empty());
-    let read = names.map(|name| match name.split_once('/') {
-        Some((namespace, name)) => service((namespace.to_owned(), name.to_owned())),
-        None => service(("default".to_owned(), name.to_owned())),
+    let read = names.map(|text| {
+        let (name, has) = match text.split_once('@') {
+            Some((name, revision)) => (name, Some(revision)),
+            None => (text, None),
+        };
+        let has = has.map(|revision| {
+            let wrong = |_| Refused::invalid(format!("`{revision}` after `@` is no revision"));
+            revision.parse().map(Revision::new).map_err(wrong)
+        });
+        let service = match name.split_once('/') {
+            Some((namespace, name)) => service((namespace.to_owned(), name.to_owned())),
+            None => service(("default".to_owned(), name.to_owned())),
+        };
+        Ok(Wanted { service: service?, has: has.transpose()?, last: None })
     });
-    let services: Vec<ServiceRef> = read.collect::<Result<_, _>>()?;
+    let services: Vec<Wanted> = read.collect::<Result<_, Refused>>()?;
     if services.is_empty() || SERVICES_MAX < services.len() {
         let detail = format!("`services` must name 1 to {SERVICES_MAX}, as `namespace/service,…`");
         return Err(Refused::invalid(detail));
@@ -104,11 +145,11 @@ fn services(text: &str) -> Result<Vec<ServiceRef>, Refused> {
 
 async fn poll(
     cluster: &Cluster,
-    services: &[ServiceRef],
+    wanted: &[Wanted],
     followed: &Followed,
     index: Revision,
 ) -> Result<Response, Refused> {
-    let [service] = services else {
+    let [Wanted { service, .. }] = wanted else {
         return Err(Refused::invalid("a long poll (`index`) follows one service"));
     };
     let wait = Duration::try_from_secs_f64(followed.wait.unwrap_or(300.0))
@@ -120,39 +161,52 @@ async fn poll(
     Ok(Json(document::view(&view, &filter, cluster.unix_millis())).into_response())
 }
 
-/// The states of a service from now on. One the client has seen is not sent again.
+/// The states of a service from now on. One the client has is not sent again.
 fn states(
     cluster: Arc<Cluster>,
     views: watch::Receiver<Arc<View>>,
     filter: Filter,
-    last: Option<Revision>,
+    wanted: Wanted,
 ) -> impl Stream<Item = Event> + Send {
-    let first = (views, true);
-    stream::unfold(first, move |(mut views, is_first)| {
+    let first = (views, Some(wanted));
+    stream::unfold(first, move |(mut views, mut first)| {
         let (cluster, filter) = (Arc::clone(&cluster), filter.clone());
         async move {
-            let mut is_first = is_first;
             loop {
-                if !is_first && views.changed().await.is_err() {
+                if first.is_none() && views.changed().await.is_err() {
                     return None;
                 }
                 let view = Arc::clone(&views.borrow_and_update());
-                let is_known = is_first && last.is_some_and(|last| view.revision <= last);
-                if is_known {
-                    is_first = false;
-                    continue;
+                let is_first = first.is_some();
+                if let Some(wanted) = first.take() {
+                    if wanted.has == Some(view.revision) && view.protected.is_none() {
+                        return Some((stream::iter(vec![still(&view)]), (views, None)));
+                    }
+                    if wanted.last.is_some_and(|last| view.revision <= last) {
+                        continue;
+                    }
                 }
-                let document = document::view(&view, &filter, cluster.unix_millis());
+                let document = json!(document::view(&view, &filter, cluster.unix_millis()));
                 let is_whole = is_first || view.resync;
                 let name = if is_whole { names::SNAPSHOT } else { names::CHANGE };
                 let state = sse::event(name, Some(view.revision), &document);
                 let lost = view.resync.then(resync);
-                let told = stream::iter(lost.into_iter().chain([state]));
-                return Some((told, (views, false)));
+                let told: Vec<Event> = lost.into_iter().chain([state]).collect();
+                return Some((stream::iter(told), (views, None)));
             }
         }
     })
     .flatten()
+}
+
+/// A service stands where the client has it.
+fn still(view: &View) -> Event {
+    let at = ServiceAt {
+        namespace: view.service.namespace.to_string(),
+        service: view.service.name.to_string(),
+        revision: view.revision.get(),
+    };
+    sse::event(names::BOOKMARK, Some(view.revision), &json!(at))
 }
 
 /// Every change of a service after the last one the client has seen; without one, the list and
@@ -168,6 +222,7 @@ fn events(
             let revision = cluster.registry.revision();
             let view = cluster.registry.view(service)?;
             let document = document::view(&view, &Filter::default(), cluster.unix_millis());
+            let document = json!(document);
             (Some(sse::event(names::SNAPSHOT, Some(revision), &document)), revision)
         }
     };
@@ -210,12 +265,12 @@ fn changed(of: &ServiceRef, revision: Revision, change: &Change) -> Vec<Event> {
     let told = |name, document: Value| sse::event(name, Some(revision), &document);
     match change {
         Change::Put(listed) => {
-            vec![told(names::CHANGE, named("put", document::listed(listed)))]
+            vec![told(names::CHANGE, named("put", json!(document::listed(listed))))]
         }
         Change::Removed(id) => vec![told(names::CHANGE, named("removed", id.as_str().into()))],
         Change::Resync(all) => {
-            let all: Vec<Value> = all.iter().map(document::listed).collect();
-            vec![resync(), told(names::SNAPSHOT, named("instances", all.into()))]
+            let all: Vec<Instance> = all.iter().map(document::listed).collect();
+            vec![resync(), told(names::SNAPSHOT, named("instances", json!(all)))]
         }
     }
 }

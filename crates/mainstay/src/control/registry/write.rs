@@ -6,12 +6,16 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
+use mainstay_api::registry::{
+    self as wire, CheckReport, Drain, Heartbeats, InstanceName, Maintenance, Missing, Observed,
+    Register, Weight, Written,
+};
 use mainstay_coord::InstanceRef;
 use mainstay_coord::audit::Author;
 use mainstay_coord::health::Health;
 use mainstay_coord::name::Reporter;
 use mainstay_coord::registry::{
-    RawRegistration, RawSettings, Registration, RegistryError, Settings,
+    Kind, RawRegistration, RawSettings, Registration, RegistryError, Settings, State as Meant,
 };
 use mainstay_store::Revision;
 use serde::Deserialize;
@@ -19,7 +23,7 @@ use serde_json::{Value, json};
 
 use super::{instance, named, service};
 use crate::cluster::Cluster;
-use crate::control::answer::{Answer, Asked, Document, Refused, default_namespace, if_match};
+use crate::control::answer::{Answer, Asked, Document, Refused, if_match};
 use crate::control::author::By;
 use crate::control::events::Changed;
 
@@ -68,11 +72,11 @@ pub(super) async fn delete(
     State(cluster): State<Arc<Cluster>>,
     Path(path): ServicePath,
     By(author): By,
-) -> Answer {
+) -> Result<Json<Written>, Refused> {
     let service = service(path)?;
     let written = cluster.registry.delete_service(&service, &author).await?;
     noted("service.remove", &service, Value::Null, &author);
-    Ok(Json(json!({ "revision": written.revision.get() })))
+    Ok(Json(Written { revision: written.revision.get() }))
 }
 
 /// `PUT …/instances/{id}`
@@ -80,15 +84,15 @@ pub(super) async fn register(
     State(cluster): State<Arc<Cluster>>,
     Path((namespace, name, id)): InstancePath,
     Asked(how): Asked<How>,
-    Document(mut raw): Document<RawRegistration>,
+    Document(mut ask): Document<Register>,
 ) -> Result<Response, Refused> {
     let service = service((namespace, name))?;
-    if raw.id.as_ref().is_some_and(|given| *given != id) {
+    if ask.id.as_ref().is_some_and(|given| *given != id) {
         return Err(Refused::invalid("`id` must be that of the path"));
     }
-    raw.id = Some(id);
+    ask.id = Some(id);
     let config = &cluster.registry_config;
-    let registration = Registration::new(raw, config.ttl_seconds, &config.addresses());
+    let registration = Registration::new(raw(ask), config.ttl_seconds, &config.addresses());
     let registration = registration.map_err(RegistryError::from)?;
     if how.dry_run {
         let document = json!({ "ttl_seconds": registration.ttl_seconds(), "dry_run": true });
@@ -96,13 +100,51 @@ pub(super) async fn register(
     }
     let done = cluster.registry.register(&service, &registration).await?;
     let status = if done.is_new { StatusCode::CREATED } else { StatusCode::OK };
-    let document = json!({
-        "revision": done.revision.get(),
-        "registration": done.registration,
-        "ttl_seconds": done.ttl_seconds,
-        "beat_every_seconds": done.beat_every_seconds,
-    });
+    let document = wire::Registered {
+        revision: done.revision.get(),
+        registration: done.registration,
+        ttl_seconds: done.ttl_seconds,
+        beat_every_seconds: done.beat_every_seconds,
+    };
     Ok((status, Json(document)).into_response())
+}
+
+/// A registration as the registry takes it.
+fn raw(ask: Register) -> RawRegistration {
+    RawRegistration {
+        id: ask.id,
+        address: ask.address,
+        port: ask.port,
+        ports: ask.ports,
+        kind: ask.kind.map(|kind| match kind {
+            wire::Kind::Ephemeral => Kind::Ephemeral,
+            wire::Kind::Persistent => Kind::Persistent,
+        }),
+        weight: ask.weight,
+        zone: ask.zone,
+        version: ask.version,
+        tags: ask.tags,
+        metadata: ask.metadata,
+        state: ask.state.map(|state| match state {
+            wire::State::Up => Meant::Up,
+            wire::State::Starting => Meant::Starting,
+            wire::State::Draining => Meant::Draining,
+            wire::State::Down => Meant::Down,
+        }),
+        status: ask.status.map(health),
+        ttl_seconds: ask.ttl_seconds,
+        remove_after_seconds: ask.remove_after_seconds,
+        registration: ask.registration,
+    }
+}
+
+const fn health(told: wire::Health) -> Health {
+    match told {
+        wire::Health::Passing => Health::Passing,
+        wire::Health::Warning => Health::Warning,
+        wire::Health::Critical => Health::Critical,
+        wire::Health::Unknown => Health::Unknown,
+    }
 }
 
 /// `DELETE …/instances/{id}`
@@ -110,9 +152,9 @@ pub(super) async fn deregister(
     State(cluster): State<Arc<Cluster>>,
     Path(path): InstancePath,
     By(author): By,
-) -> Answer {
+) -> Result<Json<Written>, Refused> {
     let written = cluster.registry.deregister(&instance(path)?, Some(&author)).await?;
-    Ok(Json(json!({ "revision": written.revision.get() })))
+    Ok(Json(Written { revision: written.revision.get() }))
 }
 
 /// `POST …/instances/{id}/heartbeat`
@@ -124,56 +166,23 @@ pub(super) async fn heartbeat(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// One instance by its names.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Named {
-    #[serde(default = "default_namespace")]
-    namespace: String,
-    service: String,
-    id: String,
-}
-
-impl Named {
-    fn read(self) -> Result<InstanceRef, Refused> {
-        instance((self.namespace, self.service, self.id))
-    }
-}
-
-/// Many heartbeats at once.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Heartbeats {
-    instances: Vec<Named>,
+/// An instance by its names.
+fn read(name: InstanceName) -> Result<InstanceRef, Refused> {
+    instance((name.namespace, name.service, name.id))
 }
 
 /// `POST /registry/heartbeats`
 pub(super) async fn heartbeats(
     State(cluster): State<Arc<Cluster>>,
     Document(Heartbeats { instances }): Document<Heartbeats>,
-) -> Answer {
-    let of: Result<Vec<InstanceRef>, Refused> = instances.into_iter().map(Named::read).collect();
-    let missing = cluster.registry.heartbeats(&of?).await?.into_iter().map(|missing| {
-        json!({
-            "namespace": missing.service.namespace.as_str(),
-            "service": missing.service.name.as_str(),
-            "id": missing.id.as_str(),
-        })
+) -> Result<Json<Missing>, Refused> {
+    let of: Result<Vec<InstanceRef>, Refused> = instances.into_iter().map(read).collect();
+    let missing = cluster.registry.heartbeats(&of?).await?.into_iter().map(|missing| InstanceName {
+        namespace: missing.service.namespace.to_string(),
+        service: missing.service.name.to_string(),
+        id: missing.id.to_string(),
     });
-    Ok(Json(json!({ "missing": missing.collect::<Vec<Value>>() })))
-}
-
-/// How long an instance drains.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct Drain {
-    seconds: u32,
-}
-
-impl Default for Drain {
-    fn default() -> Self {
-        Self { seconds: 30 }
-    }
+    Ok(Json(Missing { missing: missing.collect() }))
 }
 
 /// `POST …/instances/{id}/drain`
@@ -182,11 +191,11 @@ pub(super) async fn drain(
     Path(path): InstancePath,
     By(author): By,
     Document(Drain { seconds }): Document<Drain>,
-) -> Answer {
+) -> Result<Json<Written>, Refused> {
     let at = instance(path)?;
     let written = cluster.registry.drain(&at, seconds, &author).await?;
     noted("instance.drain", &at, json!({ "seconds": seconds }), &author);
-    Ok(Json(json!({ "revision": written.revision.get() })))
+    Ok(Json(Written { revision: written.revision.get() }))
 }
 
 /// `POST …/instances/{id}/undrain`
@@ -194,20 +203,11 @@ pub(super) async fn undrain(
     State(cluster): State<Arc<Cluster>>,
     Path(path): InstancePath,
     By(author): By,
-) -> Answer {
+) -> Result<Json<Written>, Refused> {
     let at = instance(path)?;
     let written = cluster.registry.bring_up(&at, &author).await?;
     noted("instance.enable", &at, Value::Null, &author);
-    Ok(Json(json!({ "revision": written.revision.get() })))
-}
-
-/// Whether an instance is in maintenance.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Maintenance {
-    enable: bool,
-    #[serde(default)]
-    reason: String,
+    Ok(Json(Written { revision: written.revision.get() }))
 }
 
 /// `POST …/instances/{id}/maintenance`
@@ -216,7 +216,7 @@ pub(super) async fn maintenance(
     Path(path): InstancePath,
     by: By,
     Document(Maintenance { enable, reason }): Document<Maintenance>,
-) -> Answer {
+) -> Result<Json<Written>, Refused> {
     let (at, author) = (instance(path)?, by.because(Some(reason.clone()))?);
     let written = if enable {
         cluster.registry.maintain(&at, &reason, &author).await?
@@ -224,14 +224,7 @@ pub(super) async fn maintenance(
         cluster.registry.bring_up(&at, &author).await?
     };
     noted("instance.maintenance", &at, json!({ "enabled": enable }), &author);
-    Ok(Json(json!({ "revision": written.revision.get() })))
-}
-
-/// An instance's share of the calls.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Weight {
-    weight: u16,
+    Ok(Json(Written { revision: written.revision.get() }))
 }
 
 /// `POST …/instances/{id}/weight`
@@ -240,48 +233,21 @@ pub(super) async fn weight(
     Path(path): InstancePath,
     By(author): By,
     Document(Weight { weight }): Document<Weight>,
-) -> Answer {
+) -> Result<Json<Written>, Refused> {
     let at = instance(path)?;
     let written = cluster.registry.weigh(&at, weight, &author).await?;
     noted("instance.weight", &at, json!({ "weight": weight }), &author);
-    Ok(Json(json!({ "revision": written.revision.get() })))
-}
-
-/// A report of a ttl check.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Report {
-    name: String,
-    status: Health,
-    #[serde(default)]
-    output: String,
+    Ok(Json(Written { revision: written.revision.get() }))
 }
 
 /// `POST …/instances/{id}/check`
 pub(super) async fn check(
     State(cluster): State<Arc<Cluster>>,
     Path(path): InstancePath,
-    Document(Report { name, status, output }): Document<Report>,
+    Document(CheckReport { name, status, output }): Document<CheckReport>,
 ) -> Result<StatusCode, Refused> {
-    cluster.registry.report(&instance(path)?, &name, status, &output).await?;
+    cluster.registry.report(&instance(path)?, &name, health(status), &output).await?;
     Ok(StatusCode::NO_CONTENT)
-}
-
-/// What a caller met at an instance.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Observed {
-    #[serde(flatten)]
-    instance: Named,
-    reporter: String,
-    #[serde(default = "one")]
-    callers: u32,
-    #[serde(default)]
-    why: String,
-}
-
-const fn one() -> u32 {
-    1
 }
 
 /// `POST /registry/observations`
@@ -290,7 +256,7 @@ pub(super) async fn observe(
     Document(observed): Document<Observed>,
 ) -> Result<StatusCode, Refused> {
     let Observed { instance, reporter, callers, why } = observed;
-    let (at, reporter) = (instance.read()?, named(Reporter::new(reporter))?);
+    let (at, reporter) = (read(instance)?, named(Reporter::new(reporter))?);
     cluster.registry.observe(&at, &reporter, callers.max(1), &why).await?;
     Ok(StatusCode::NO_CONTENT)
 }
