@@ -26,8 +26,7 @@ struct Sheet {
 /// before still is.
 pub(crate) fn save(path: &Path, document: &impl Serialize) -> io::Result<()> {
     let document = serde_json::to_value(document)?;
-    let sheet =
-        Sheet { v: 1, saved_unix_ms: unix_ms(), crc32c: checksum(&document), document };
+    let sheet = Sheet { v: 1, saved_unix_ms: unix_ms(), crc32c: checksum(&document), document };
     let bytes = serde_json::to_vec(&sheet)?;
     let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
     fs::create_dir_all(folder)?;

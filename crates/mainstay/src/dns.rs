@@ -13,8 +13,10 @@
 //! | which records that comes to | [`answer`], [`records`] | decides |
 //! | what the registry knows, as this door asks it | [`directory`] | acts |
 //! | sockets; counters | [`door`], [`figures`] | act |
+//! | questions to other servers | [`ask`] | acts |
 
 pub mod answer;
+pub mod ask;
 pub mod asked;
 pub mod directory;
 pub mod door;

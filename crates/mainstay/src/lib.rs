@@ -10,8 +10,10 @@
 //! | commands that are run for somebody | [`child`] |
 //! | is this machine fit to run on | [`check`] |
 //! | agreed state, and who shares it | [`cluster`] |
+//! | instances that others know | [`resolve`] |
 //! | names of services, for every resolver | [`dns`] |
 //! | rules of the store, and the data plane that follows them | [`rules`] |
+//! | secrets that lie in files | [`secret`] |
 //! | the configuration, in layers, explained to the line | [`settings`] |
 
 pub mod backup;
@@ -26,7 +28,9 @@ pub mod exit;
 pub mod explain;
 pub mod output;
 pub mod report;
+pub mod resolve;
 pub mod role;
 pub mod rules;
+pub mod secret;
 pub mod settings;
 pub mod width;

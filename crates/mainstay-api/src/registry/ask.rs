@@ -98,7 +98,7 @@ pub enum Health {
 }
 
 /// An instance is registered.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Registered {
     /// The revision that holds it.
     pub revision: u64,
@@ -107,7 +107,7 @@ pub struct Registered {
     /// How long it lives from one heartbeat to the next.
     pub ttl_seconds: u32,
     /// How often it should beat.
-    pub beat_every_seconds: f64,
+    pub beat_every_seconds: u32,
 }
 
 /// A change was made.

@@ -324,12 +324,16 @@ fn snapshot(view: &ServiceView, is_old: bool) -> Snapshot {
         instances: view.instances.iter().map(instance).collect(),
         protected: view.protected.is_some(),
         stale: view.stale || is_old,
-        empty_because: view.instances.is_empty().then(|| match view.empty_because.as_deref() {
-            Some("deregistered") => "deregistered",
-            Some("expired") => "expired",
-            Some("never registered") => "never registered",
-            _ => "the registry does not say why",
-        }),
+        empty_because: view.instances.is_empty().then_some(why_empty(view)),
+    }
+}
+
+fn why_empty(view: &ServiceView) -> &'static str {
+    match view.empty_because.as_deref() {
+        Some("deregistered") => "deregistered",
+        Some("expired") => "expired",
+        Some("never registered") => "never registered",
+        _ => "the registry does not say why",
     }
 }
 

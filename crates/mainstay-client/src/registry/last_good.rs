@@ -40,7 +40,8 @@ impl LastGood {
 
     fn is_strange(&self, view: &ServiceView) -> bool {
         let Some(known) = &self.view else { return false };
-        let is_explained = matches!(view.empty_because.as_deref(), Some("deregistered" | "expired"));
+        let is_explained =
+            matches!(view.empty_because.as_deref(), Some("deregistered" | "expired"));
         let is_emptied = view.instances.is_empty() && !known.instances.is_empty();
         // One of another history begins anew; it says so.
         let is_older = view.revision < known.revision && !view.resync;
@@ -49,7 +50,8 @@ impl LastGood {
 
     /// Believes a strange list once its grace is over; returns whether it did.
     pub(super) fn settle(&mut self, now: Instant) -> bool {
-        let is_due = self.doubted.as_ref().is_some_and(|(since, _)| self.grace <= now.since(*since));
+        let is_due =
+            self.doubted.as_ref().is_some_and(|(since, _)| self.grace <= now.since(*since));
         if is_due && let Some((_, view)) = self.doubted.take() {
             self.view = Some(view);
         }

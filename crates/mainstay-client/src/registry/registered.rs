@@ -188,8 +188,7 @@ impl State {
     async fn register(&self) -> Result<Duration, ClientError> {
         let call = self.call(Method::PUT, "").document(&self.document);
         let answer: Answer = self.client.control.ask(&call).await?;
-        let every = Duration::try_from_secs_f64(answer.beat_every_seconds).unwrap_or(BEAT_EVERY);
-        Ok(every.max(BEAT_EVERY_MIN))
+        Ok(Duration::from_secs(u64::from(answer.beat_every_seconds)).max(BEAT_EVERY_MIN))
     }
 
     async fn beat(&self) -> Result<(), ClientError> {
@@ -289,9 +288,6 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Longest wait before a registration is tried again.
 const RETRY_MAX: Duration = Duration::from_secs(10);
-
-/// How often to beat when the server does not say so: thrice in its shortest ttl.
-const BEAT_EVERY: Duration = Duration::from_secs(5);
 
 /// However short a server says: more would be a flood, and no ttl is shorter than 5 s.
 const BEAT_EVERY_MIN: Duration = Duration::from_secs(1);

@@ -135,7 +135,10 @@ async fn services_are_followed_by_one_stream_that_goes_on_where_it_was_at_anothe
     tokio::time::timeout(Duration::from_secs(20), discovery.answered()).await.unwrap();
     eventually("the change is told", || ports(&order) == ["10.0.0.7:1", "10.0.0.7:3"]).await;
     assert_eq!((ports(&stock), order.borrow().revision), (vec!["10.0.0.7:2".to_owned()], 7));
-    assert_eq!(first.calls("GET /registry/watch"), ["GET /registry/watch?services=shop/order,shop/stock"]);
+    assert_eq!(
+        first.calls("GET /registry/watch"),
+        ["GET /registry/watch?services=shop/order,shop/stock"]
+    );
 
     // A third service needs another stream, which begins where this one was.
     let pay = watch(&discovery, "pay");
@@ -159,7 +162,9 @@ async fn services_are_followed_by_one_stream_that_goes_on_where_it_was_at_anothe
     assert_eq!(stock.borrow().empty_because, Some("deregistered"));
     eventually("the lists are fresh", || !order.borrow().stale && !pay.borrow().stale).await;
     assert_eq!(ports(&order).len(), 2);
-    assert!(second.calls("GET /registry/watch")[0].contains("shop/order@7,shop/pay@9,shop/stock@4"));
+    assert!(
+        second.calls("GET /registry/watch")[0].contains("shop/order@7,shop/pay@9,shop/stock@4")
+    );
     assert_eq!(client.shutdown(Duration::from_secs(5)).await, 0);
     assert_eq!(ports(&order).len(), 2, "the last list stays");
 }

@@ -165,13 +165,12 @@ async fn answer(
             respond(200, &Granted { token: 41, revision: 41, valid_seconds: 1.0, count: 1 })
         }
         ("POST", "release") => respond(200, &Released { count: 0 }),
-        ("DELETE", "7") => respond(204, &Value::Null),
+        ("DELETE", "7") | ("POST", "heartbeat") => respond(204, &Value::Null),
         ("GET", "stream") => Response::new(events(told)),
         ("GET", "watch") => {
             let store = sheet.lock().store;
             Response::builder().header(STORE_HEADER, store).body(events(told)).unwrap()
         }
-        ("POST", "heartbeat") => respond(204, &Value::Null),
         ("POST", "drain") => respond(200, &Written { revision: 5 }),
         ("DELETE", _) if path.starts_with("/registry") => respond(200, &Written { revision: 6 }),
         ("PUT", _) => respond(
@@ -180,7 +179,7 @@ async fn answer(
                 revision: 4,
                 registration: "r".to_owned(),
                 ttl_seconds: 5,
-                beat_every_seconds: 1.0,
+                beat_every_seconds: 1,
             },
         ),
         other => panic!("{other:?}"),

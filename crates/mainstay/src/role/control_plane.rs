@@ -24,6 +24,8 @@ use crate::control;
 use crate::dns::Dns;
 use crate::dns::door::Door;
 use crate::report::Report;
+use crate::resolve::Remote;
+use crate::resolve::settings::By;
 use crate::rules;
 use crate::settings::Errors;
 use crate::settings::root::Meant;
@@ -72,6 +74,21 @@ pub(super) fn open(
     Ok((runtime, Some(cluster)))
 }
 
+/// Who knows the instances of services elsewhere, when the configuration says so. A role that keeps
+/// a registry asks its own, unless it is told to ask DNS.
+pub(super) fn remote(
+    runtime: &Runtime,
+    start: &Start,
+    meant: &Meant,
+    data: &Path,
+) -> Result<Option<Arc<Remote>>, Errors> {
+    if start.role.keeps_state() && meant.client.by == By::Registry {
+        return Ok(None);
+    }
+    let _inside = runtime.enter();
+    Ok(Remote::start(&meant.client, data)?.map(Arc::new))
+}
+
 /// The host's name; with the control port where several nodes of one host may share the store.
 fn node_name(backend: Backend, control: SocketAddr) -> Result<NodeName, Errors> {
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
@@ -108,7 +125,7 @@ pub(super) fn serve(
                     }
                 }
             };
-            let cluster = shared.cluster.clone();
+            let (cluster, remote) = (shared.cluster.clone(), shared.remote.clone());
             let answers_names = answer_names(names, shared.dns.clone(), stop.clone());
             let followed = rules::apply::follow(Arc::clone(&shared), stop.clone());
             let looks_after = look_after(Arc::clone(&shared), stop.clone(), tell.clone());
@@ -117,6 +134,15 @@ pub(super) fn serve(
             tokio::select! {
                 ((), (), (), ()) = served => (),
                 () = listen_to_signals => (),
+            }
+            if let Some(remote) = remote {
+                let left = remote.shutdown(LEAVING_MAX).await;
+                if 0 < left {
+                    tracing::warn!(
+                        left,
+                        "tasks that follow services were still running at the end"
+                    );
+                }
             }
             if let Some(cluster) = cluster {
                 let left = cluster.leave().await;

@@ -14,7 +14,7 @@ use mainstay_core::problem::Code;
 use mainstay_core::{Clock, Instant};
 use mainstay_proxy::access_log::AccessLog;
 use mainstay_proxy::config::{GatewayConfig, Plane};
-use mainstay_proxy::gateway::{Gateway, Parts};
+use mainstay_proxy::gateway::{Gateway, Parts, ResolveAny};
 use mainstay_proxy::listener::Listener;
 use mainstay_proxy::metrics::Metrics;
 use mainstay_proxy::server::Server;
@@ -40,8 +40,11 @@ use crate::dns::Dns;
 use crate::exit::Exit;
 use crate::output::hex;
 use crate::report::Report;
+use crate::resolve::Remote;
+use crate::resolve::settings::By;
 use crate::rules::Rules;
 use crate::rules::apply::usable;
+use crate::secret;
 use crate::settings::reload::{Live, Reloaded};
 use crate::settings::root::{Meant, RESTART_ONLY};
 use crate::settings::watch::{DEBOUNCE, Watch};
@@ -94,7 +97,12 @@ impl Node {
         let (runtime, cluster) = control_plane::open(&start, &meant, &doors, data_dir.path())?;
         let rules = rules(&mut live, cluster.as_deref());
         let meant = live.current();
-        let (gateway, log_writer) = gateway(&meant, cluster.as_deref(), &rules, data_dir.path())?;
+        let remote = control_plane::remote(&runtime, &start, &meant, data_dir.path())?;
+        let knows = who_knows(&meant, remote.as_ref(), cluster.as_deref());
+        let (gateway, log_writer) = gateway(&meant, knows, &rules, data_dir.path())?;
+        if let Some(remote) = &remote {
+            runtime.block_on(remote.answered(ANSWERED_MAX));
+        }
         let transport = doors::transport(&gateway)?;
         let ready = ready(&start, &doors, &meant.plane, data_dir.path().into(), began);
         let kept = Arc::new(Mutex::new(duplicates(&doors)?));
@@ -107,10 +115,11 @@ impl Node {
         let shared = Arc::new(Shared {
             gateway,
             cluster,
+            remote,
             dns,
             live: Mutex::new(live),
             rules,
-            token: token().map_err(|error| failed("random numbers", &error))?,
+            token: token(&meant)?,
             since: MonotonicClock.now(),
             draining: AtomicBool::new(false),
             ready,
@@ -262,11 +271,12 @@ fn rules(live: &mut Live<Settings, Meant>, cluster: Option<&Cluster>) -> Rules {
 /// the thread that writes its log.
 fn gateway(
     meant: &Meant,
-    cluster: Option<&Cluster>,
+    knows: Option<Arc<dyn ResolveAny>>,
     rules: &Rules,
     data: &Path,
 ) -> Result<(Arc<Gateway>, std::thread::JoinHandle<()>), Errors> {
-    let (parts, log_writer) = parts(&meant.plane.gateway, cluster)?;
+    let (mut parts, log_writer) = parts(&meant.plane.gateway)?;
+    parts.resolve = knows;
     keeping::restore(data, &parts.machines);
     let gateway =
         Gateway::new(Arc::clone(&meant.plane), parts).map_err(|error| unreadable(&error))?;
@@ -274,13 +284,26 @@ fn gateway(
     Ok((gateway, log_writer))
 }
 
-fn parts(
-    config: &GatewayConfig,
+/// How long a start waits for those who know instances. Whoever takes longer is away, and the last
+/// lists serve.
+const ANSWERED_MAX: Duration = Duration::from_secs(3);
+
+/// Who is asked for the instances of services without a list.
+fn who_knows(
+    meant: &Meant,
+    remote: Option<&Arc<Remote>>,
     cluster: Option<&Cluster>,
-) -> Result<(Parts, std::thread::JoinHandle<()>), Errors> {
+) -> Option<Arc<dyn ResolveAny>> {
+    if let Some(remote) = remote {
+        return Some(Arc::clone(remote) as _);
+    }
+    let own = cluster.filter(|_own| meant.client.by != By::Static)?;
+    Some(Arc::clone(&own.resolver) as _)
+}
+
+fn parts(config: &GatewayConfig) -> Result<(Parts, std::thread::JoinHandle<()>), Errors> {
     let metrics = Metrics::new();
     let mut parts = Parts::new(Arc::clone(&metrics));
-    parts.resolve = cluster.map(|cluster| Arc::clone(&cluster.resolver) as _);
     let (format, sample) = (config.access_log.format, config.access_log.sample_percent);
     // Also when the log is off: a reload may turn it on.
     let (log, writer) = AccessLog::start(format, sample, io::stdout(), metrics)
@@ -371,9 +394,14 @@ fn report_reload(done: Result<Reloaded, Errors>) {
     }
 }
 
-/// 32 random bytes as hexadecimal digits.
-fn token() -> io::Result<String> {
+/// What callers of the control port bear: the configured token, or 32 random bytes as hexadecimal
+/// digits.
+fn token(meant: &Meant) -> Result<String, Errors> {
+    if let Some(file) = &meant.token_file {
+        return secret::token(file, "server.token_file");
+    }
     let mut bytes = [0_u8; 32];
-    File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    let drawn = File::open("/dev/urandom").and_then(|mut random| random.read_exact(&mut bytes));
+    drawn.map_err(|error| failed("random numbers", &error))?;
     Ok(hex(&bytes))
 }

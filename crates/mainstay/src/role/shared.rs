@@ -21,6 +21,7 @@ use super::keeping::wall_clock;
 use crate::cluster::Cluster;
 use crate::dns::Dns;
 use crate::report::{Report, causes};
+use crate::resolve::Remote;
 use crate::rules::Rules;
 use crate::rules::apply::usable;
 use crate::settings::graft::Graft;
@@ -36,6 +37,8 @@ pub struct Shared {
     pub gateway: Arc<Gateway>,
     /// Agreed state; `None` where none is kept.
     pub cluster: Option<Arc<Cluster>>,
+    /// Who knows instances elsewhere; `None` when nobody is asked.
+    pub remote: Option<Arc<Remote>>,
     /// What answers names; `None` where nobody does.
     pub dns: Option<Arc<Dns>>,
     /// The configuration in force.

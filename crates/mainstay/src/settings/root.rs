@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use mainstay_coord::name::NodeName;
@@ -19,10 +20,12 @@ use crate::backup::settings::{BackupConfig, RawBackup};
 use crate::cluster::consul::{ConsulConfig, RawConsul};
 use crate::cluster::settings::{RawRegistry, RawStore, RegistryConfig, StoreConfig};
 use crate::dns::settings::{DnsConfig, RawDns};
+use crate::resolve::settings::{ClientConfig, RawClient};
 
 /// Keys that take effect at the next start only: listeners and threads are made once.
 pub const RESTART_ONLY: &[&str] = &[
     "backup",
+    "client",
     "consul",
     "dns",
     "gateway.listen",
@@ -51,6 +54,8 @@ pub struct Settings {
     pub consul: RawConsul,
     /// Backups that are taken by themselves.
     pub backup: RawBackup,
+    /// How a process without a registry finds the instances of services.
+    pub client: RawClient,
     /// Protection of this process.
     pub system: RawSystem,
     /// Routes by name.
@@ -72,6 +77,8 @@ pub struct Meant {
     pub control: SocketAddr,
     /// What this process is called among the nodes of its store; `None` for the default.
     pub node: Option<NodeName>,
+    /// File with the token callers of the control port bear; `None` to draw one.
+    pub token_file: Option<PathBuf>,
     /// Where agreed state lies.
     pub store: StoreConfig,
     /// What holds for instances.
@@ -82,6 +89,8 @@ pub struct Meant {
     pub consul: ConsulConfig,
     /// Backups that are taken by themselves.
     pub backup: BackupConfig,
+    /// Who knows instances elsewhere.
+    pub client: ClientConfig,
     /// The data plane.
     pub plane: Arc<Plane>,
 }
@@ -93,9 +102,9 @@ impl Meant {
     ///
     /// Every fault there is.
     pub fn resolve(raw: Settings) -> Result<Self, Vec<Invalid>> {
-        let Settings { server, store, registry, dns, consul, gateway, system, .. } = raw;
+        let Settings { server, store, registry, dns, consul, client, gateway, system, .. } = raw;
         let Settings { route, upstream, circuit, limit, fallback, backup, .. } = raw;
-        let RawServer { listen, node } = server.unwrap_or_default();
+        let RawServer { listen, node, token_file } = server.unwrap_or_default();
         let control = listen.unwrap_or(RawServer::LISTEN);
         let mut faults = Vec::new();
         let store = StoreConfig::resolve(store, &mut faults);
@@ -103,6 +112,7 @@ impl Meant {
         let registry = RegistryConfig::resolve(registry, &mut faults);
         let consul = ConsulConfig::resolve(consul, &mut faults);
         let dns = DnsConfig::resolve(dns, &consul.datacenter, &mut faults);
+        let client = ClientConfig::resolve(client, &mut faults);
         if !control.ip().is_loopback() {
             let problem = "must be a loopback address while the control plane knows no users";
             faults.push(Invalid::range("server.listen", format!("{problem}, found {control}")));
@@ -117,7 +127,18 @@ impl Meant {
         match Plane::resolve(raw) {
             Ok(plane) if faults.is_empty() => {
                 let plane = Arc::new(plane);
-                Ok(Self { control, node, store, registry, dns, consul, backup, plane })
+                Ok(Self {
+                    control,
+                    node,
+                    token_file,
+                    store,
+                    registry,
+                    dns,
+                    consul,
+                    backup,
+                    client,
+                    plane,
+                })
             }
             Ok(_plane) => Err(faults),
             Err(more) => Err(faults.into_iter().chain(more).collect()),
@@ -136,6 +157,11 @@ pub struct RawServer {
     /// characters; one at a time goes by it. Restart only. Default: the host's name, with the
     /// control port behind it where the store is shared.
     pub node: Option<String>,
+    /// File whose first line is the token that callers of the control port bear, at least 16
+    /// visible ASCII characters; nobody but its owner may read it. For processes that call each
+    /// other, who are given the same. Restart only. Default: none, and a token is drawn at each
+    /// start.
+    pub token_file: Option<PathBuf>,
 }
 
 impl RawServer {

@@ -21,9 +21,8 @@ pub(super) fn view(view: &View, filter: &Filter, now_unix_ms: u64) -> ServiceVie
             total: protected.total,
         }),
         stale: stale_since.is_some(),
-        stale_seconds: stale_since.map(|since| {
-            Duration::from_millis(now_unix_ms.saturating_sub(since)).as_secs_f64()
-        }),
+        stale_seconds: stale_since
+            .map(|since| Duration::from_millis(now_unix_ms.saturating_sub(since)).as_secs_f64()),
         resync: view.resync,
         empty_because: view.empty_because().map(str::to_owned),
         instances: view.answer(filter).map(listed).collect(),

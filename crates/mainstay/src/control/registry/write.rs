@@ -177,11 +177,12 @@ pub(super) async fn heartbeats(
     Document(Heartbeats { instances }): Document<Heartbeats>,
 ) -> Result<Json<Missing>, Refused> {
     let of: Result<Vec<InstanceRef>, Refused> = instances.into_iter().map(read).collect();
-    let missing = cluster.registry.heartbeats(&of?).await?.into_iter().map(|missing| InstanceName {
-        namespace: missing.service.namespace.to_string(),
-        service: missing.service.name.to_string(),
-        id: missing.id.to_string(),
-    });
+    let missing =
+        cluster.registry.heartbeats(&of?).await?.into_iter().map(|missing| InstanceName {
+            namespace: missing.service.namespace.to_string(),
+            service: missing.service.name.to_string(),
+            id: missing.id.to_string(),
+        });
     Ok(Json(Missing { missing: missing.collect() }))
 }
 

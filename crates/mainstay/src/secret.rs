@@ -1,0 +1,45 @@
+//! Secrets that lie in files.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use mainstay_core::problem::Code;
+
+use crate::exit::Exit;
+use crate::report::Report;
+use crate::settings::Errors;
+
+/// Shortest token: 16 characters of the 64 that base64 has are 96 bits.
+const CHARACTERS_MIN: usize = 16;
+
+/// The token in the first line of `file`, which the key `key` names and nobody but its owner may
+/// read.
+///
+/// # Errors
+///
+/// A file that cannot be read, or that others can read; a token that is too short, or is none.
+pub fn token(file: &Path, key: &str) -> Result<String, Errors> {
+    let name = file.display();
+    let unreadable = |error: std::io::Error| {
+        let what = format!("`{key}`: `{name}` cannot be read: {error}");
+        Errors::from(Report::error(Code::ConfigFileMissing, what))
+    };
+    let mode = fs::metadata(file).map_err(unreadable)?.permissions().mode() & 0o777;
+    if mode & 0o077 != 0 {
+        let what = format!("`{name}` holds a token and others may read it: mode {mode:04o}");
+        let report = Report::named("context-file-open", Exit::NotAllowed, what);
+        return Err(report.next(format!("chmod 600 {name}")).into());
+    }
+    let text = fs::read_to_string(file).map_err(unreadable)?;
+    let token = text.lines().next().unwrap_or_default().trim();
+    if token.len() < CHARACTERS_MIN || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        let what = format!(
+            "`{key}`: the first line of `{name}` must be a token of at least {CHARACTERS_MIN} \
+             visible ASCII characters"
+        );
+        let report = Report::error(Code::ConfigOutOfRange, what);
+        return Err(report.next(format!("openssl rand -hex 32 > {name}")).into());
+    }
+    Ok(token.to_owned())
+}

@@ -1,0 +1,200 @@
+//! A gateway that finds instances elsewhere: in the registry of another process, or in DNS.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
+
+#[path = "support/backend.rs"]
+mod backend;
+#[path = "support/support.rs"]
+mod support;
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use backend::Backend;
+use mainstay_client::Client;
+use mainstay_client::registry::{Registered, Registration};
+use rustix::process::Signal;
+use support::gateway::{Gateway, free_port};
+use support::wait::until;
+use tempfile::TempDir;
+
+/// Soon enough for a change to be "at once" on a busy machine.
+const SOON: Duration = Duration::from_secs(15);
+
+#[test]
+fn a_backend() {
+    backend::serve_if_asked();
+}
+
+/// A file with the token that server and gateway share, readable as `mode` says.
+fn token_file(home: &Path, mode: u32) -> PathBuf {
+    let file = home.join("token");
+    fs::write(&file, "0123456789abcdef\n").unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(mode)).unwrap();
+    file
+}
+
+/// A server that keeps its ports and its token when it is started again.
+fn server(name: &str, home: &Path) -> (Gateway, u16) {
+    let (control, dns) = (free_port(), free_port());
+    let token = token_file(home, 0o600);
+    let config = format!(
+        "[server]\nlisten = '127.0.0.1:{control}'\ntoken_file = '{}'\n\
+         [dns]\nlisten = '127.0.0.1:{dns}'\nttl_seconds = 1\n",
+        token.display()
+    );
+    (Gateway::start_server(name, &config), dns)
+}
+
+/// A gateway for the service `order`, and who knows its instances.
+fn gateway(name: &str, client: &str) -> Gateway {
+    let config = format!(
+        "[server]\nlisten = '127.0.0.1:0'\n[gateway]\nlisten = ['127.0.0.1:0']\n\
+         drain_delay_seconds = 0\n[system]\ncpu_percent_max = 0\n\
+         [route.all]\npath = '/'\nto = 'order'\n[upstream.order]\n[client]\n{client}"
+    );
+    Gateway::start(name, &config)
+}
+
+/// The keys by which a gateway asks `server`.
+fn asking(server: &Gateway, home: &Path) -> String {
+    let (address, _) = server.door();
+    let file = home.join("token").display().to_string();
+    format!("servers = ['http://127.0.0.1:1', 'http://{address}']\ntoken_file = '{file}'\n")
+}
+
+fn client(server: &Gateway) -> Client {
+    let (address, token) = server.door();
+    Client::builder([format!("http://{address}")]).token(token).build().unwrap()
+}
+
+async fn register(client: &Client, id: &str, backend: &Backend) -> Registered {
+    let own = Registration::new("order", "127.0.0.1", backend.address.port()).id(id);
+    let own = client.register(own.ttl(Duration::from_secs(60))).unwrap();
+    own.ready().await.unwrap();
+    own
+}
+
+/// The status of a call through the gateway.
+fn through(node: &Gateway) -> u16 {
+    let mut stream = TcpStream::connect(node.address(0)).unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\nhost: order\r\nconnection: close\r\n\r\n").unwrap();
+    let mut line = String::new();
+    BufReader::new(stream).read_line(&mut line).unwrap();
+    line.split(' ').nth(1).unwrap().parse().unwrap()
+}
+
+/// The gateway's calls go on all the while, and none fails.
+#[track_caller]
+fn goes_on(node: &Gateway, status: u16) {
+    for _ in 0..20 {
+        assert_eq!(through(node), status);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_follows_the_registry_of_a_server_and_goes_on_without_it() {
+    let home = TempDir::new().unwrap();
+    let (mut server, _) = server("remote-server", home.path());
+    let node = gateway("remote-gateway", &asking(&server, home.path()));
+    assert_eq!(through(&node), 503);
+    let (a, b) = (Backend::start(), Backend::start());
+    b.behave(201, Duration::from_millis(1));
+    let clients = client(&server);
+    let first = register(&clients, "a", &a).await;
+    until("it is called", SOON, || through(&node) == 200);
+    let second = register(&clients, "b", &b).await;
+    until("the other one is called too", SOON, || through(&node) == 201);
+    first.drain(60).await.unwrap();
+    until("only the other one is called", SOON, || (0..20).all(|_| through(&node) == 201));
+
+    // Time for the list to be kept: it is, once a second.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    server.signal(Signal::KILL);
+    server.ended();
+    goes_on(&node, 201);
+    until("it says so", SOON, || node.logged("registry is away") == 1);
+
+    // A gateway that starts alone begins with what the one before knew.
+    let mut node = node;
+    node.signal(Signal::KILL);
+    node.ended();
+    let node = node.again("remote-gateway-alone", &[]);
+    goes_on(&node, 201);
+
+    let server = server.again("remote-server-again", &[]);
+    until("it says so", SOON, || node.logged("registry is back") == 1);
+    goes_on(&node, 201);
+    second.deregister().await.unwrap();
+    until("what has changed is heard", SOON, || through(&node) != 201);
+    let third = register(&client(&server), "b", &b).await;
+    until("and what is new", SOON, || through(&node) == 201);
+    drop(third);
+    until("whoever leaves is not called any more", SOON, || through(&node) == 503);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_instance_whose_registry_was_lost_is_registered_with_the_next_one() {
+    let home = TempDir::new().unwrap();
+    let (mut old, _) = server("remote-lost", home.path());
+    let node = gateway("remote-lost-gateway", &asking(&old, home.path()));
+    let a = Backend::start();
+    let own = Registration::new("order", "127.0.0.1", a.address.port());
+    let clients = client(&old);
+    let own = clients.register(own.ttl(Duration::from_secs(5))).unwrap();
+    until("it is called", SOON, || through(&node) == 200);
+    old.signal(Signal::KILL);
+    old.ended();
+    // The same address and token, and a store without history.
+    let data = old.home().join("data");
+    fs::rename(data.join("store"), old.home().join("lost")).unwrap();
+    let next = old.again("remote-lost-next", &[]);
+    until("it is known there", SOON, || {
+        let (status, list) = next.control("/api/v1/registry/default/services/order");
+        status == 200 && list.contains("\"passing\"")
+    });
+    goes_on(&node, 200);
+    drop(own);
+    until("and leaves there", SOON, || through(&node) == 503);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gateway_follows_names_and_the_last_answer_stays() {
+    let home = TempDir::new().unwrap();
+    let (mut server, dns) = server("remote-dns", home.path());
+    let asking = format!("resolve = 'dns'\nnameservers = ['127.0.0.1:1', '127.0.0.1:{dns}']\n");
+    let node = gateway("remote-dns-gateway", &asking);
+    assert_eq!(through(&node), 503);
+    let a = Backend::start();
+    let own = register(&client(&server), "a", &a).await;
+    until("the name is asked for again", SOON, || through(&node) == 200);
+    server.signal(Signal::KILL);
+    server.ended();
+    until("nobody answers", SOON, || node.logged("a name is not answered") == 1);
+    goes_on(&node, 200);
+    drop(own);
+}
+
+#[test]
+fn a_token_others_may_read_is_refused() {
+    let home = TempDir::new().unwrap();
+    let file = token_file(home.path(), 0o644);
+    let config = home.path().join("mainstay.toml");
+    let text = format!(
+        "[gateway]\nlisten = ['127.0.0.1:0']\n[client]\nservers = ['http://127.0.0.1:1']\n\
+         token_file = '{}'\n",
+        file.display()
+    );
+    fs::write(&config, text).unwrap();
+    let output = std::process::Command::new(env!("CARGO_BIN_EXE_mainstay"))
+        .args(["gateway", "--random-ports", "--ephemeral", "--config"])
+        .arg(config)
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(5), "{told}");
+    assert!(told.contains("error[context-file-open]") && told.contains("mode 0644"), "{told}");
+}
