@@ -136,12 +136,9 @@ pub(super) fn serve(
                 () = listen_to_signals => (),
             }
             if let Some(remote) = remote {
-                let left = remote.shutdown(LEAVING_MAX).await;
+                let left = remote.shutdown(FOLLOWING_MAX).await;
                 if 0 < left {
-                    tracing::warn!(
-                        left,
-                        "tasks that follow services were still running at the end"
-                    );
+                    tracing::warn!(left, "tasks that follow services still ran at the end");
                 }
             }
             if let Some(cluster) = cluster {
@@ -185,6 +182,9 @@ async fn look_after(shared: Arc<Shared>, stop: CancellationToken, tell: Unbounde
     let backups = schedule::run(&cluster, &shared, &meant.backup, stop.clone());
     tokio::join!(formats, known::keep(&cluster, &data, stop.clone()), backups);
 }
+
+/// How long those who follow services elsewhere may take to keep the last lists.
+const FOLLOWING_MAX: Duration = Duration::from_secs(5);
 
 /// How long the runtime waits for threads that are blocked.
 const BLOCKING_MAX: Duration = Duration::from_millis(500);

@@ -20,6 +20,7 @@ use mainstay_proxy::metrics::Metrics;
 use mainstay_proxy::server::Server;
 use mainstay_proxy::snapshot::{Keeper, SnapshotFile};
 use parking_lot::Mutex;
+use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
 use super::data_dir::DataDir;
@@ -85,13 +86,7 @@ impl Node {
             Live::<Settings, Meant>::start(start.sources.clone(), Meant::resolve, RESTART_ONLY)?;
         let meant = live.current();
         let mut data_dir = open_data_dir(&start)?;
-        let (takeover, mut inherited) = if start.takeover {
-            let (takeover, inherited) = takeover::ask(data_dir.path())?;
-            (Some(takeover), inherited)
-        } else {
-            data_dir.hold(Duration::ZERO)?;
-            (None, Inherited::new())
-        };
+        let (takeover, mut inherited) = taken_over(&start, &mut data_dir)?;
         let workers = workers(&meant.plane.gateway);
         let mut doors = open_all(&start, &meant, workers, &mut inherited)?;
         let (runtime, cluster) = control_plane::open(&start, &meant, &doors, data_dir.path())?;
@@ -100,9 +95,7 @@ impl Node {
         let remote = control_plane::remote(&runtime, &start, &meant, data_dir.path())?;
         let knows = who_knows(&meant, remote.as_ref(), cluster.as_deref());
         let (gateway, log_writer) = gateway(&meant, knows, &rules, data_dir.path())?;
-        if let Some(remote) = &remote {
-            runtime.block_on(remote.answered(ANSWERED_MAX));
-        }
+        answered(&runtime, remote.as_deref());
         let transport = doors::transport(&gateway)?;
         let ready = ready(&start, &doors, &meant.plane, data_dir.path().into(), began);
         let kept = Arc::new(Mutex::new(duplicates(&doors)?));
@@ -246,6 +239,20 @@ fn of_variable(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
+/// What the process before this one hands over, if this one takes over from it; else the data
+/// directory is held for this one alone.
+fn taken_over(
+    start: &Start,
+    data_dir: &mut DataDir,
+) -> Result<(Option<Takeover>, Inherited), Errors> {
+    if start.takeover {
+        let (takeover, inherited) = takeover::ask(data_dir.path())?;
+        return Ok((Some(takeover), inherited));
+    }
+    data_dir.hold(Duration::ZERO)?;
+    Ok((None, Inherited::new()))
+}
+
 /// Says that this process serves, and waits until the one before it has ended.
 fn take_over(takeover: Takeover, data_dir: &mut DataDir) -> Result<(), Errors> {
     takeover.serving().map_err(|error| failed("the takeover", &error))?;
@@ -287,6 +294,13 @@ fn gateway(
 /// How long a start waits for those who know instances. Whoever takes longer is away, and the last
 /// lists serve.
 const ANSWERED_MAX: Duration = Duration::from_secs(3);
+
+/// Waits for what those who know instances elsewhere say first.
+fn answered(runtime: &Runtime, remote: Option<&Remote>) {
+    if let Some(remote) = remote {
+        runtime.block_on(remote.answered(ANSWERED_MAX));
+    }
+}
 
 /// Who is asked for the instances of services without a list.
 fn who_knows(
