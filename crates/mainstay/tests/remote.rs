@@ -73,7 +73,7 @@ fn client(server: &Gateway) -> Client {
 
 async fn register(client: &Client, id: &str, backend: &Backend) -> Registered {
     let own = Registration::new("order", "127.0.0.1", backend.address.port()).id(id);
-    let own = client.register(own.ttl(Duration::from_secs(60))).unwrap();
+    let own = client.register(own.ttl(Duration::from_mins(1))).unwrap();
     own.ready().await.unwrap();
     own
 }
