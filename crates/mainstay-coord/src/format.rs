@@ -62,6 +62,9 @@ impl FormatError {
 ///
 /// Whether an empty store gets its format is open; calling again does no harm.
 pub async fn look(store: &dyn Store) -> Result<Found, FormatError> {
+    if let Some(format) = read(store).await? {
+        return judged(format);
+    }
     // Only when no key at all is there: not while a copy fills it, or another node has been here.
     let mark = Batch::new().when(nothing()).then(Put::new(keys::format(), FORMAT.to_string()));
     match store.apply(mark).await {
@@ -69,11 +72,14 @@ pub async fn look(store: &dyn Store) -> Result<Found, FormatError> {
         Ok(_) | Err(Error::OutcomeUnknown) => {}
         Err(error) => return Err(error.into()),
     }
-    match read(store).await? {
-        Some(FORMAT) => Ok(Found::Current),
-        Some(newer) if FORMAT < newer => Err(FormatError::Newer { found: newer }),
-        Some(older) => Ok(Found::Older(older)),
-        None => Ok(Found::Unmarked),
+    read(store).await?.map_or(Ok(Found::Unmarked), judged)
+}
+
+const fn judged(format: u64) -> Result<Found, FormatError> {
+    match format {
+        FORMAT => Ok(Found::Current),
+        newer if FORMAT < newer => Err(FormatError::Newer { found: newer }),
+        older => Ok(Found::Older(older)),
     }
 }
 

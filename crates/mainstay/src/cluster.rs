@@ -45,6 +45,7 @@ use consul::{ConsulConfig, Known};
 use opening::Opened;
 use resolve::RegistryResolver;
 use settings::RegistryConfig;
+use settings::recipes::RecipesConfig;
 
 /// How long a start waits for the registry to be read. A store that takes longer is away; the
 /// process serves what needs none, and says that the rest is loading.
@@ -88,6 +89,8 @@ pub struct Cluster {
     timers: Timers,
     /// How registrations are read.
     pub registry_config: RegistryConfig,
+    /// What holds for locks.
+    pub recipes_config: RecipesConfig,
     /// The door for clients of Consul, if there is one.
     pub consul: Option<ConsulDoor>,
     /// Instances for the data plane.
@@ -124,7 +127,7 @@ impl Cluster {
     pub async fn start(
         Opened { store, etcd }: Opened,
         keyring: Keyring,
-        config: RegistryConfig,
+        (config, recipes_config): (RegistryConfig, RecipesConfig),
         door: Option<(ConsulConfig, bool)>,
         node: NodeName,
         address: String,
@@ -144,7 +147,8 @@ impl Cluster {
         let outbox =
             Outbox::start(Arc::clone(&store), timer.clone(), keyring.mask(), Limits::default());
         let registry = Registry::start(Arc::clone(&store), timer.clone(), outbox.clone(), options);
-        let options = centre::Options::new(node.clone());
+        let retention = recipes_config.releases;
+        let options = centre::Options { retention, ..centre::Options::new(node.clone()) };
         let centre =
             Centre::start(Arc::clone(&store), timer.clone(), outbox.clone(), keyring, options);
         let rules = Revisions::new(Arc::clone(&store), timer.clone(), outbox.clone());
@@ -186,6 +190,7 @@ impl Cluster {
             registry,
             centre,
             registry_config: config,
+            recipes_config,
             store,
             etcd,
             node,

@@ -1,6 +1,8 @@
-//! `[store]` and `[registry]`: where agreed state lies, and what holds for instances.
+//! `[store]` and `[registry]`: where agreed state lies, and what holds for instances; and, in
+//! [`recipes`], for releases and locks.
 
 mod etcd;
+pub mod recipes;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -11,6 +11,7 @@ use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse as _, Response};
 use futures_util::StreamExt as _;
 use mainstay_coord::KeyringFile;
+use mainstay_coord::audit::Target;
 use mainstay_core::problem::Code;
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
@@ -18,7 +19,8 @@ use tokio::runtime::Handle;
 use tokio_util::io::ReaderStream;
 
 use super::answer::{Answer, Refused};
-use super::events::{Changed, reason};
+use super::author::By;
+use super::events::Changed;
 use crate::backup::taking::{Beside, TakeError, Taken, take};
 use crate::backup::verifying::verify as verified;
 use crate::backup::whole::nameless;
@@ -29,6 +31,9 @@ use crate::role::Shared;
 /// Largest backup that is taken in to be checked: twice what a full store of default size is.
 const VERIFY_BYTES_MAX: u64 = 4 << 30;
 
+/// What records call it.
+const CREATE: &str = "backup:create";
+
 /// Bytes of one part of an answer.
 const CHUNK_BYTES: usize = 64 << 10;
 
@@ -36,17 +41,22 @@ const CHUNK_BYTES: usize = 64 << 10;
 /// passphrase for the keys comes percent-encoded in `Mainstay-Passphrase`.
 pub(super) async fn create(
     State(shared): State<Arc<Shared>>,
+    By(author): By,
     headers: HeaderMap,
 ) -> Result<Response, Refused> {
     let cluster = kept(&shared)?;
     let turn = turn(&cluster)?;
     let passphrase = passphrase(&headers)?;
-    let why = reason(None, &headers)?;
-    let taking = Arc::clone(&shared);
+    cluster.outbox.admit(&author)?;
+    let (outbox, taking) = (cluster.outbox.clone(), Arc::clone(&shared));
     let taken = apart(move || taken(&taking, &cluster, passphrase.as_deref())).await??;
     let Taken { manifest, file, bytes } = taken;
-    let (before, after) = (&Value::Null, &json!({ "revision": manifest.store.revision }));
-    let reason = why.as_deref();
+    let revision = manifest.store.revision;
+    let (kind, id) = ("store".to_owned(), "backup".to_owned());
+    let target = Target { kind, id, revision_before: None, revision_after: Some(revision) };
+    outbox.note(&outbox.record(CREATE, target, &author)).await?;
+    let (before, after) = (&Value::Null, &json!({ "revision": revision }));
+    let reason = author.reason.as_deref();
     Changed { what: "backup.create", subject: "store", before, after, reason }.emit();
     let chunks = ReaderStream::with_capacity(tokio::fs::File::from_std(file), CHUNK_BYTES);
     // The next backup waits until the room of this one is free again.

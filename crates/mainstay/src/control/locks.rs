@@ -39,9 +39,6 @@ use super::registry::named;
 use crate::cluster::Cluster;
 use crate::report::causes;
 
-/// Longest a request may wait for its turn.
-const WAIT_MAX: Duration = Duration::from_mins(10);
-
 /// The calls.
 pub(super) fn calls() -> Router<Arc<Cluster>> {
     let mut router = Router::new()
@@ -105,7 +102,9 @@ async fn lock(
         Mode::Shared => Request::shared(place.namespace, place.name),
     };
     let request = if ask.reentrant { request } else { request.not_reentrant() };
-    let request = request.lock_delay(seconds("lock_delay_seconds", ask.lock_delay_seconds)?)?;
+    let asked = seconds("lock_delay_seconds", ask.lock_delay_seconds)?;
+    let delay = if asked.is_zero() { cluster.recipes_config.lock_delay } else { asked };
+    let request = request.lock_delay(delay)?;
     let credential = credential(&ask.session, &headers)?;
     acquire(&cluster, &credential, request, ask.wait_seconds, ask.request_id).await
 }
@@ -145,8 +144,10 @@ async fn acquire(
 ) -> Result<Json<Granted>, Refused> {
     let came = MonotonicClock.now();
     let wait = seconds("wait_seconds", wait_seconds)?;
-    if WAIT_MAX < wait {
-        return Err(Refused::invalid("`wait_seconds` must be 0 to 600"));
+    let max = cluster.recipes_config.lock_wait_max;
+    if max < wait {
+        let detail = format!("`wait_seconds` must be 0 to {}", max.as_secs());
+        return Err(Refused::invalid(detail));
     }
     let wait = if wait.is_zero() { Wait::Try } else { Wait::AtMost(wait) };
     let request = request.id(named(RequestId::new(request_id))?).wait(wait);

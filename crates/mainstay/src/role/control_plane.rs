@@ -63,12 +63,12 @@ pub(super) fn open(
         tracing::warn!("the store does not answer; its format is looked at when it does");
     }
     let keyring = opening::keyring(data)?;
-    let registry = meant.registry.clone();
+    let recipes = (meant.registry.clone(), meant.recipes);
     let consul = meant.consul.clone();
     // The control port listens on loopback, so whoever can ask is on this machine.
     let is_open = start.role == Role::Dev || consul.acl == Acl::Off;
     let door = consul.enabled.then_some((consul, is_open));
-    let started = Cluster::start(opened, keyring, registry, door, node, control.to_string());
+    let started = Cluster::start(opened, keyring, recipes, door, node, control.to_string());
     let cluster = Arc::new(runtime.block_on(started));
     drop(inside);
     Ok((runtime, Some(cluster)))

@@ -18,6 +18,7 @@ use serde::Deserialize;
 
 use crate::backup::settings::{BackupConfig, RawBackup};
 use crate::cluster::consul::{ConsulConfig, RawConsul};
+use crate::cluster::settings::recipes::{RawCentre, RawLock, RecipesConfig};
 use crate::cluster::settings::{RawRegistry, RawStore, RegistryConfig, StoreConfig};
 use crate::dns::settings::{DnsConfig, RawDns};
 use crate::resolve::settings::{ClientConfig, RawClient};
@@ -26,11 +27,13 @@ use crate::resolve::settings::{ClientConfig, RawClient};
 pub const RESTART_ONLY: &[&str] = &[
     "backup",
     "client",
+    "config_centre",
     "consul",
     "dns",
     "gateway.listen",
     "gateway.tls_listen",
     "gateway.workers",
+    "lock",
     "registry",
     "server",
     "store",
@@ -48,6 +51,10 @@ pub struct Settings {
     pub store: RawStore,
     /// What holds for instances of services.
     pub registry: RawRegistry,
+    /// What holds for releases of the config centre.
+    pub config_centre: RawCentre,
+    /// What holds for locks.
+    pub lock: RawLock,
     /// Names of services, for every resolver.
     pub dns: RawDns,
     /// The door for clients of Consul.
@@ -83,6 +90,8 @@ pub struct Meant {
     pub store: StoreConfig,
     /// What holds for instances.
     pub registry: RegistryConfig,
+    /// What holds for releases and locks.
+    pub recipes: RecipesConfig,
     /// Names of services.
     pub dns: DnsConfig,
     /// The door for clients of Consul.
@@ -104,12 +113,14 @@ impl Meant {
     pub fn resolve(raw: Settings) -> Result<Self, Vec<Invalid>> {
         let Settings { server, store, registry, dns, consul, client, gateway, system, .. } = raw;
         let Settings { route, upstream, circuit, limit, fallback, backup, .. } = raw;
+        let Settings { config_centre, lock, .. } = raw;
         let RawServer { listen, node, token_file } = server.unwrap_or_default();
         let control = listen.unwrap_or(RawServer::LISTEN);
         let mut faults = Vec::new();
         let store = StoreConfig::resolve(store, &mut faults);
         let backup = BackupConfig::resolve(backup, &mut faults);
         let registry = RegistryConfig::resolve(registry, &mut faults);
+        let recipes = RecipesConfig::resolve(&config_centre, &lock, &mut faults);
         let consul = ConsulConfig::resolve(consul, &mut faults);
         let dns = DnsConfig::resolve(dns, &consul.datacenter, &mut faults);
         let client = ClientConfig::resolve(client, &mut faults);
@@ -133,6 +144,7 @@ impl Meant {
                     token_file,
                     store,
                     registry,
+                    recipes,
                     dns,
                     consul,
                     backup,
