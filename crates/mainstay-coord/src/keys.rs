@@ -103,7 +103,7 @@ pub fn session(id: LeaseId) -> Key {
     made(format!("ses/{id}"))
 }
 
-/// A key made of checked names. The longest is one of an observation: 6 + 63 + 128 + 2 × 3 × 255
+/// A key made of checked names. The longest without a pair's name in it is one of an observation: 6 + 63 + 128 + 2 × 3 × 255
 /// is below 2,048, and escaping leaves no NUL.
 fn made(text: String) -> Key {
     Key::new(text).expect("checked names make a short key without NUL")

@@ -21,8 +21,10 @@
 //! | the copy, and what it shows | [`copy`], [`view`] | decides |
 //! | what the owner owes | [`owned`] | decides |
 //! | whether too many went at once | [`protection`], [`budget`] | decides |
+//! | hearing heartbeats; waiting for the copy | `beats`, `fresh` | act |
 //! | keeping the copy in step; writing; looking after instances, nodes, checks | `feed`, `write`, `owner`, `nodes`, `checker` | act |
 
+mod beats;
 pub mod budget;
 pub mod changes;
 mod checker;
@@ -30,6 +32,7 @@ pub mod copy;
 pub mod error;
 mod feed;
 pub mod figures;
+mod fresh;
 pub mod instance;
 pub(crate) mod listing;
 mod local;
@@ -60,15 +63,15 @@ use tokio::sync::{Notify, watch};
 use crate::audit::Outbox;
 use crate::clock::Timer;
 use crate::health::targets::Addresses;
-use crate::keys::{InstanceRef, RegistryArea, ServiceRef};
+use crate::keys::{RegistryArea, ServiceRef};
 use crate::name::NodeName;
 use crate::tasks::Tasks;
 use copy::Copy;
 use figures::Figures;
 use local::Local;
-use owned::Beat;
 use shared::Shared;
 
+pub use beats::HEARTBEATS_MAX;
 pub use changes::{Change, Changes};
 pub use error::{Invalid, RegistryError};
 pub use instance::{CheckStatus, Gone, GoneReason, Instance, Kind, State};
@@ -79,9 +82,6 @@ pub use service::{RawSettings, Settings, Shares};
 pub use share::Share;
 pub use view::{EmptyBecause, Endpoint, Filter, Listed, Protected, View, Why};
 pub use write::{Registered, Written};
-
-/// Heartbeats in one request.
-pub const HEARTBEATS_MAX: usize = 1_000;
 
 /// How a node takes part in the registry.
 #[derive(Clone, Debug)]
@@ -190,78 +190,13 @@ impl Registry {
         &self.shared.figures
     }
 
-    /// Takes a heartbeat.
-    ///
-    /// While the store is away beats of instances looked after here are taken all the same.
-    ///
-    /// # Errors
-    ///
-    /// [`RegistryError::InstanceNotFound`]: it registers again. Otherwise as every write.
-    ///
-    /// # Cancel safety
-    ///
-    /// Safe: the beat counts from the first poll on.
-    pub async fn heartbeat(&self, at: &InstanceRef) -> Result<(), RegistryError> {
-        let (beat, is_known) = {
-            let mut local = self.shared.local.lock();
-            let beat = local.owned.beat(self.shared.now(), at);
-            (beat, beat.is_some() || self.shared.known(&local, at)?)
-        };
-        let figures = &self.shared.figures;
-        match beat {
-            Some(Beat::Fresh) => {
-                figures.heartbeat("fresh");
-                Ok(())
-            }
-            Some(Beat::Back) => {
-                figures.heartbeat("back");
-                // A write that fails now is tried with the next beat.
-                match self.shared.is_back(at).await {
-                    Err(RegistryError::Store(error)) if error.is_retryable() => Ok(()),
-                    done => done,
-                }
-            }
-            None if is_known => {
-                figures.heartbeat("taken_over");
-                self.shared.is_back(at).await
-            }
-            None => {
-                figures.heartbeat("unknown");
-                Err(RegistryError::InstanceNotFound { instance: at.clone() })
-            }
-        }
-    }
-
-    /// Takes up to 1,000 heartbeats; returns those of instances that are to register again.
-    ///
-    /// # Errors
-    ///
-    /// As [`heartbeat`](Registry::heartbeat), at the first that fails otherwise.
-    ///
-    /// # Cancel safety
-    ///
-    /// Those before it was dropped count.
-    pub async fn heartbeats(&self, of: &[InstanceRef]) -> Result<Vec<InstanceRef>, RegistryError> {
-        if of.len() > HEARTBEATS_MAX {
-            return Err(Invalid::new("heartbeats", "must be at most 1000").into());
-        }
-        let mut missing = Vec::new();
-        for at in of {
-            match self.heartbeat(at).await {
-                Ok(()) => {}
-                Err(RegistryError::InstanceNotFound { instance }) => missing.push(instance),
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(missing)
-    }
-
-    /// What a service looks like now. One that nobody registered is empty and says so.
+    /// What a service looks like now. One that nobody registered is empty and says so. Until it
+    /// changes this is the same list, shared.
     ///
     /// # Errors
     ///
     /// [`RegistryError::Loading`].
-    pub fn view(&self, service: &ServiceRef) -> Result<View, RegistryError> {
+    pub fn view(&self, service: &ServiceRef) -> Result<Arc<View>, RegistryError> {
         let shared = &self.shared;
         let mut local = shared.loaded()?;
         Ok(local.view(shared.now(), shared.timer.unix_millis(), service, &shared.figures))
@@ -307,36 +242,6 @@ impl Registry {
         Ok(local.subscribe(shared.now(), unix_ms, service, &shared.figures))
     }
 
-    /// What a service looks like once it has changed after `index`, or after `wait`, whichever
-    /// comes first: a long poll.
-    ///
-    /// # Errors
-    ///
-    /// [`RegistryError::Loading`].
-    ///
-    /// # Cancel safety
-    ///
-    /// Safe.
-    pub async fn view_after(
-        &self,
-        service: &ServiceRef,
-        index: Revision,
-        wait: Duration,
-    ) -> Result<Arc<View>, RegistryError> {
-        let until = self.shared.now().plus(wait);
-        let mut views = self.watch(service)?;
-        let now = Arc::clone(&views.borrow_and_update());
-        if now.revision > index {
-            return Ok(now);
-        }
-        tokio::select! {
-            _changed = views.changed() => {}
-            () = self.shared.timer.sleep_until(until) => {}
-        }
-        let view = Arc::clone(&views.borrow());
-        Ok(view)
-    }
-
     /// Every change of a service after `after`, one by one.
     ///
     /// # Errors
@@ -344,20 +249,6 @@ impl Registry {
     /// What the store says to a watch.
     pub fn changes(&self, service: &ServiceRef, after: Revision) -> Result<Changes, RegistryError> {
         Changes::start(Arc::clone(&self.shared.store), service.clone(), after)
-    }
-
-    /// Waits until this node's copy of the instances is at `revision` or past it.
-    ///
-    /// # Errors
-    ///
-    /// [`RegistryError::Loading`] when it is not within 5 s.
-    ///
-    /// # Cancel safety
-    ///
-    /// Safe.
-    pub async fn reached(&self, revision: Revision) -> Result<(), RegistryError> {
-        let is_there = self.shared.applied(RegistryArea::Instances, revision).await;
-        if is_there { Ok(()) } else { Err(RegistryError::Loading) }
     }
 
     /// The revision this node's copy of the instances is at.

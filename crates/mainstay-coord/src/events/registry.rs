@@ -140,7 +140,7 @@ impl StoodStill {
     }
 }
 
-/// A record cannot be read and is left out.
+/// A record cannot be read: what was understood of it last stays.
 #[derive(Debug)]
 pub(crate) struct RecordUnreadable<'a> {
     pub(crate) key: &'a Key,
@@ -149,7 +149,7 @@ pub(crate) struct RecordUnreadable<'a> {
 impl RecordUnreadable<'_> {
     pub(crate) fn emit(self) {
         let key = self.key;
-        tracing::error!(%key, "record cannot be read and is left out");
+        tracing::error!(%key, "record cannot be read: the last that could be stays, if there was one");
     }
 }
 

@@ -67,6 +67,8 @@ pub struct Rounds {
 #[derive(Debug)]
 struct Entry {
     probe: Probe,
+    /// Of which registration the status is: one that registers anew begins anew.
+    registration: String,
     steady: Steady,
     /// As the record has it.
     written: Option<(Health, String)>,
@@ -102,17 +104,22 @@ impl Rounds {
             };
             // One that is not the same is off the plan before its successor is on it: both may be
             // due at the same moment, and then they are one line of the plan.
+            let mut planned = None;
             let entry = before.remove(&name).and_then(|entry| {
-                if is_same(&entry) {
+                let is_same = is_same(&entry);
+                if is_same && entry.registration == record.registration {
                     return Some(entry);
                 }
                 self.unschedule(&entry);
+                // One that registers again and again is checked in its turn all the same.
+                planned = entry.next.filter(|_| is_same);
                 None
             });
             let mut entry = entry.unwrap_or_else(|| {
                 self.generation += 1;
                 let of = CheckRef { instance: instance.clone(), check: Arc::clone(&name) };
-                let next = now.plus(check.interval.mul_f64(draw().clamp(0.0, 1.0)));
+                let drawn = || now.plus(check.interval.mul_f64(draw().clamp(0.0, 1.0)));
+                let next = planned.unwrap_or_else(drawn);
                 self.due.insert((next, of.clone()));
                 let probe = Probe {
                     of,
@@ -125,6 +132,7 @@ impl Rounds {
                 let steady = Steady::new(health);
                 Entry {
                     probe,
+                    registration: record.registration.clone(),
                     steady,
                     written: None,
                     output_at: None,
@@ -288,6 +296,21 @@ mod tests {
         assert!(!run(&mut rounds, 20_000, "b"));
         assert!(!run(&mut rounds, 30_000, "a"), "nothing new");
         assert!(run(&mut rounds, 40_000, "b"));
+    }
+
+    #[test]
+    fn the_first_result_after_a_restart_counts_at_once_and_comes_in_its_turn() {
+        let mut rounds = Rounds::default();
+        let (one, check) = (instance("1"), [tcp()]);
+        let critical = record(Some((Health::Critical, "x")));
+        rounds.follow(at(0), &one, Some((&critical, &check)), || 0.5);
+        let mut anew = record(Some((Health::Unknown, "")));
+        anew.registration = "r2".to_owned();
+        rounds.follow(at(4_000), &one, Some((&anew, &check)), || 0.9);
+        assert_eq!(rounds.next(), Some(at(5_000)), "as it was planned");
+        let probe = rounds.take(at(5_000)).unwrap();
+        let news = rounds.finished(at(5_001), &probe, Outcome::new(Health::Passing, "ok"));
+        assert_eq!(news.unwrap().health, Health::Passing);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::pin::{Pin, pin};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, StatusCode, header};
+use http::{HeaderValue, Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
@@ -104,9 +104,13 @@ async fn http(probe: &Probe, check: &HttpCheck, addresses: &Addresses) -> Result
     let (mut host, mut port) = (probe.host.to_string(), probe.port);
     let mut path = check.path.clone();
     for _hop in 0..=REDIRECTS_MAX {
-        let is_own = probe.check.host.is_none() && *host == *probe.host && port == probe.port;
+        let is_target = *host == *probe.host && port == probe.port;
+        let is_own = is_target && probe.check.host.is_none();
         let stream = connect(&host, port, is_own, addresses).await?;
-        let (status, location, body) = exchange(stream, &host, port, &path, check).await?;
+        // What the check says is for its target; wherever else it is sent gets a bare request.
+        let said = is_target.then_some(check);
+        let target = (&*host, port, &*path);
+        let (status, location, body) = exchange(stream, target, &check.method, said).await?;
         let Some(location) = location.filter(|_| status.is_redirection()) else {
             return Ok(http_outcome(status, &body));
         };
@@ -123,18 +127,18 @@ type Reply = (StatusCode, Option<String>, Vec<u8>);
 /// One request and its answer, up to as much of the body as is kept.
 async fn exchange(
     stream: TcpStream,
-    host: &str,
-    port: u16,
-    path: &str,
-    check: &HttpCheck,
+    (host, port, path): (&str, u16, &str),
+    method: &Method,
+    said: Option<&HttpCheck>,
 ) -> Result<Reply, Failure> {
+    let body = said.map(|check| Bytes::from(check.body.clone())).unwrap_or_default();
     let mut request = Request::builder()
-        .method(check.method.clone())
+        .method(method.clone())
         .uri(path)
-        .body(Full::new(Bytes::from(check.body.clone())))
+        .body(Full::new(body))
         .map_err(|error| error.to_string())?;
     let headers = request.headers_mut();
-    *headers = check.headers.clone();
+    *headers = said.map(|check| check.headers.clone()).unwrap_or_default();
     if !headers.contains_key(header::HOST) {
         let value = HeaderValue::try_from(authority(host, port));
         headers.insert(header::HOST, value.map_err(|error| error.to_string())?);

@@ -2,10 +2,10 @@
 //!
 //! Whoever may register may make this process connect somewhere. A registration may therefore not
 //! name an address that means something else here than at the caller's: loopback, unless the
-//! caller sits on this machine too; link-local, where clouds keep credentials; unspecified,
-//! multicast and broadcast. Forms of these addresses inside IPv6 count as what they stand for.
-//! A name is looked up when the check is sent, and the address found is judged then and connected
-//! to, without a second look-up.
+//! caller sits on this machine too; link-local and the other addresses where clouds keep
+//! credentials; unspecified, multicast and broadcast. Forms of these addresses inside IPv6 count as
+//! what they stand for. A name is looked up when the check is sent, and the address found is judged
+//! then and connected to, without a second look-up.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -95,8 +95,19 @@ fn forbidden(ip: IpAddr, loopback: bool) -> Option<&'static str> {
         IpAddr::V4(v4) => v4.is_link_local(),
         IpAddr::V6(v6) => v6.is_unicast_link_local(),
     };
-    is_link_local.then_some("it is link-local")
+    if is_link_local {
+        return Some("it is link-local");
+    }
+    METADATA.contains(&ip).then_some("a cloud keeps credentials there")
 }
+
+/// Where clouds answer every machine with its credentials, beside 169.254.169.254: Amazon and
+/// Google over IPv6, and Alibaba.
+const METADATA: [IpAddr; 3] = [
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
+    IpAddr::V6(Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254)),
+    IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)),
+];
 
 /// RFC 1123, with the underscores that containers put into names.
 fn is_host_name(text: &str) -> bool {
@@ -137,6 +148,10 @@ mod tests {
             "::ffff:127.0.0.1",
             "::ffff:169.254.169.254",
             "64:ff9b::a9fe:a9fe",
+            "fd00:ec2::254",
+            "fd20:ce::254",
+            "100.100.100.200",
+            "::ffff:100.100.100.200",
             "a b",
             "-a",
             "a..b",

@@ -73,10 +73,10 @@ impl Budget {
     }
 
     fn has_room(&self, place: &str, now: Instant, present: u32, share: Share) -> bool {
-        let recent = self.spent.get(place).into_iter().flatten().filter(|it| counts(it, now));
-        let mut recent = recent.peekable();
-        let at_start = recent.peek().map_or(present, |first| first.before);
-        recent.count() < share.of(at_start).max(1) as usize
+        let Some(removals) = self.spent.get(place) else { return true };
+        let old = removals.partition_point(|removal| !counts(removal, now));
+        let at_start = removals.get(old).map_or(present, |first| first.before);
+        removals.len() - old < share.of(at_start).max(1) as usize
     }
 }
 

@@ -5,21 +5,21 @@
 //! and nothing else in the node keeps a second account of what is registered.
 
 mod kept;
+mod taking;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use mainstay_core::Instant;
-use mainstay_store::{Entry, Event, Key, Revision};
+use mainstay_store::{Entry, Event, Key, LeaseId, Revision};
 
-use super::instance::{Gone, GoneReason, Instance, Kind};
-use super::observation::Observation;
+use super::instance::{Instance, Kind};
 use super::protection::{Counts, Turn};
-use super::service::{RawSettings, Settings, Shares};
+use super::service::{Settings, Shares};
 use super::view::View;
 use crate::keys::{InstanceRef, RegistryArea, RegistryKey, ServiceRef, parse_registry};
 use crate::name::{InstanceId, NodeName, Reporter};
-use kept::{Kept, Row};
+use kept::Kept;
 
 pub(super) use kept::effective;
 
@@ -34,7 +34,7 @@ pub enum Touched {
     Unseen(InstanceRef),
     /// A node came or went.
     Node,
-    /// What is written there cannot be read, and is left out.
+    /// What is written there cannot be read: what was understood last stays.
     Unreadable(Key),
 }
 
@@ -125,134 +125,6 @@ impl Copy {
         touched
     }
 
-    fn set(
-        &mut self,
-        now: Instant,
-        key: &Key,
-        entry: Option<&Entry>,
-        revision: Revision,
-        resync: bool,
-    ) -> Option<Touched> {
-        let touched = match parse_registry(key)? {
-            RegistryKey::Settings(service) => self.set_settings(service, entry),
-            RegistryKey::Gone(service) => self.set_gone(now, service, entry, resync),
-            RegistryKey::Instance(instance) => self.set_instance(instance, entry),
-            RegistryKey::Observation(instance, reporter) => {
-                Some(self.set_observation(instance, reporter, entry))
-            }
-            RegistryKey::Node(node) => {
-                let has_changed = if entry.is_some() {
-                    self.nodes.insert(node)
-                } else {
-                    self.nodes.remove(&node)
-                };
-                has_changed.then_some(Touched::Node)
-            }
-        };
-        if let Some(Touched::Settings(service) | Touched::Instance(InstanceRef { service, .. })) =
-            &touched
-            && let Some(kept) = self.services.get_mut(service)
-        {
-            let moved = entry.map_or(revision, |entry| entry.mod_revision);
-            kept.revision = kept.revision.max(moved);
-            kept.resync |= resync;
-        }
-        touched
-    }
-
-    fn set_settings(&mut self, service: ServiceRef, entry: Option<&Entry>) -> Option<Touched> {
-        let defaults = self.defaults;
-        let kept = self.services.entry(service.clone()).or_default();
-        let Some(entry) = entry else {
-            kept.settings = None;
-            return Some(Touched::Settings(service));
-        };
-        if kept.settings.as_ref().is_some_and(|(_, known)| *known == entry.mod_revision) {
-            return None;
-        }
-        let settings = RawSettings::read(&entry.value);
-        let settings = settings.and_then(|raw| Settings::stored(raw, defaults).ok());
-        let Some(settings) = settings else { return Some(Touched::Unreadable(entry.key.clone())) };
-        kept.settings = Some((Arc::new(settings), entry.mod_revision));
-        Some(Touched::Settings(service))
-    }
-
-    fn set_gone(
-        &mut self,
-        now: Instant,
-        service: ServiceRef,
-        entry: Option<&Entry>,
-        resync: bool,
-    ) -> Option<Touched> {
-        let kept = self.services.entry(service.clone()).or_default();
-        let Some(entry) = entry else {
-            kept.gone = None;
-            return Some(Touched::Settings(service));
-        };
-        if kept.gone.as_ref().is_some_and(|(_, known)| *known == entry.mod_revision) {
-            return None;
-        }
-        let Some(gone) = Gone::read(&entry.value) else {
-            return Some(Touched::Unreadable(entry.key.clone()));
-        };
-        // The mark is written before the instance is deleted, so the census counts it still. When
-        // history was lost, when it went is not known; the owner holds back then.
-        if gone.reason == GoneReason::Expired && !resync {
-            let census = kept.census(&gone.zone);
-            kept.budget.spend(now, &gone.zone, census);
-        }
-        kept.gone = Some((gone, entry.mod_revision));
-        Some(Touched::Settings(service))
-    }
-
-    fn set_instance(&mut self, at: InstanceRef, entry: Option<&Entry>) -> Option<Touched> {
-        let kept = self.services.entry(at.service.clone()).or_default();
-        let Some(entry) = entry else {
-            kept.instances.remove(&at.id)?;
-            self.instances -= 1;
-            return Some(Touched::Instance(at));
-        };
-        let before = kept.instances.get(&at.id);
-        if before.is_some_and(|row| row.written == entry.mod_revision) {
-            return None;
-        }
-        let Some(record) = Instance::read(&entry.value) else {
-            if kept.instances.remove(&at.id).is_some() {
-                self.instances -= 1;
-            }
-            return Some(Touched::Unreadable(entry.key.clone()));
-        };
-        let same = before.filter(|row| row.record.shows_as(&record));
-        let shown = same.map_or(entry.mod_revision, |row| row.shown);
-        let is_seen = same.is_none();
-        let row = Row { record: Arc::new(record), written: entry.mod_revision, shown };
-        if kept.instances.insert(at.id.clone(), row).is_none() {
-            self.instances += 1;
-        }
-        Some(if is_seen { Touched::Instance(at) } else { Touched::Unseen(at) })
-    }
-
-    fn set_observation(
-        &mut self,
-        at: InstanceRef,
-        reporter: Reporter,
-        entry: Option<&Entry>,
-    ) -> Touched {
-        let kept = self.services.entry(at.service.clone()).or_default();
-        let of_instance = kept.observations.entry(at.id.clone()).or_default();
-        match entry {
-            None => drop(of_instance.remove(&reporter)),
-            Some(entry) => match Observation::read(&entry.value) {
-                None => return Touched::Unreadable(entry.key.clone()),
-                Some(observation) => drop(of_instance.insert(reporter, observation)),
-            },
-        }
-        if of_instance.is_empty() {
-            kept.observations.remove(&at.id);
-        }
-        Touched::Instance(at)
-    }
-
     /// Every key of `area` it knows.
     fn keys(&self, area: RegistryArea) -> Vec<Key> {
         if area == RegistryArea::Nodes {
@@ -264,7 +136,7 @@ impl Copy {
                     kept.settings.iter().map(|_| service.settings()).collect()
                 }
                 RegistryArea::Instances => {
-                    let ids = kept.instances.keys().map(|id| service.instance(id).key());
+                    let ids = kept.instances().keys().map(|id| service.instance(id).key());
                     ids.chain(kept.gone.iter().map(|_| service.gone())).collect()
                 }
                 RegistryArea::Observations => {
@@ -282,8 +154,9 @@ impl Copy {
 
     /// Whoever watches `service` has been told that history was lost.
     pub fn told(&mut self, service: &ServiceRef) {
-        if let Some(kept) = self.services.get_mut(service) {
+        if let Some(kept) = self.services.get_mut(service).filter(|kept| kept.resync) {
             kept.resync = false;
+            kept.outdate();
         }
     }
 
@@ -291,7 +164,7 @@ impl Copy {
     pub fn prune(&mut self, service: &ServiceRef) -> bool {
         let is_empty = self.services.get(service).is_some_and(|kept| {
             kept.settings.is_none()
-                && kept.instances.is_empty()
+                && kept.instances().is_empty()
                 && kept.gone.is_none()
                 && kept.observations.is_empty()
         });
@@ -306,7 +179,7 @@ impl Copy {
     /// Whether there is such a service.
     pub fn has(&self, service: &ServiceRef) -> bool {
         let known = self.services.get(service);
-        known.is_some_and(|kept| kept.settings.is_some() || !kept.instances.is_empty())
+        known.is_some_and(|kept| kept.settings.is_some() || !kept.instances().is_empty())
     }
 
     /// The nodes alive.
@@ -315,23 +188,22 @@ impl Copy {
     }
 
     /// Every instance of every service.
-    pub fn all(&self) -> impl Iterator<Item = (InstanceRef, &Arc<Instance>)> {
+    pub fn all(&self) -> impl Iterator<Item = (&ServiceRef, &InstanceId, &Arc<Instance>)> {
         self.services.iter().flat_map(|(service, kept)| {
-            let of_service = kept.instances.iter();
-            of_service.map(|(id, row)| (service.instance(id), &row.record))
+            kept.instances().iter().map(move |(id, row)| (service, id, &row.record))
         })
     }
 
     /// An instance, and when it was written.
     pub fn instance(&self, at: &InstanceRef) -> Option<(&Arc<Instance>, Revision)> {
-        let row = self.services.get(&at.service)?.instances.get(&at.id)?;
+        let row = self.services.get(&at.service)?.instances().get(&at.id)?;
         Some((&row.record, row.written))
     }
 
     /// The ids of a service's instances.
     pub fn ids(&self, service: &ServiceRef) -> Vec<InstanceId> {
         let kept = self.services.get(service);
-        kept.map(|kept| kept.instances.keys().cloned().collect()).unwrap_or_default()
+        kept.map(|kept| kept.instances().keys().cloned().collect()).unwrap_or_default()
     }
 
     /// Settings of a service, or those that hold where there are none.
@@ -342,7 +214,7 @@ impl Copy {
 
     /// Instances of a service, and of all.
     pub fn counts(&self, service: &ServiceRef) -> (usize, usize) {
-        let of_service = self.services.get(service).map_or(0, |kept| kept.instances.len());
+        let of_service = self.services.get(service).map_or(0, |kept| kept.instances().len());
         (of_service, self.instances)
     }
 
@@ -352,12 +224,24 @@ impl Copy {
         kept.and_then(|kept| kept.observations.get(&at.id)).map_or(0, BTreeMap::len)
     }
 
-    /// Whether an instance may be removed for missed beats; with it the revision of the service's
-    /// mark of what went last, which the removal compares.
+    /// The lease that `reporter`'s report of an instance lives by.
+    pub fn observed_by(&self, at: &InstanceRef, reporter: &Reporter) -> Option<LeaseId> {
+        let kept = self.services.get(&at.service)?;
+        kept.observations.get(&at.id)?.get(reporter)?.lease
+    }
+
+    /// The revision of the mark that says which instance of a service went last, and why.
+    pub fn mark(&self, service: &ServiceRef) -> Revision {
+        let gone = self.services.get(service).and_then(|kept| kept.gone.as_ref());
+        gone.map_or(Revision::NEVER, |(_, revision)| *revision)
+    }
+
+    /// Whether an instance may be removed for missed beats; with it the service's
+    /// [`mark`](Copy::mark), which the removal compares.
     pub fn expiry(&self, now: Instant, at: &InstanceRef) -> Option<(bool, Revision)> {
         let kept = self.services.get(&at.service)?;
-        let record = &kept.instances.get(&at.id)?.record;
-        let mark = kept.gone.as_ref().map_or(Revision::NEVER, |(_, revision)| *revision);
+        let record = &kept.instances().get(&at.id)?.record;
+        let mark = self.mark(&at.service);
         let share = self.settings(&at.service).0.expire_share_max();
         let census = kept.census(&record.zone);
         let allowed =
@@ -365,23 +249,41 @@ impl Copy {
         Some((allowed, mark))
     }
 
-    /// Judges the protection of a service anew; returns a turn, if there was one, and what was
-    /// counted.
+    /// Judges the protection of a service anew, if it has changed or time alone may end it; returns
+    /// a turn, if there was one, and what was counted.
     pub fn judge(
         &mut self,
         now: Instant,
         unix_ms: u64,
         service: &ServiceRef,
     ) -> Option<(Turn, Counts)> {
+        if !self.services.get(service)?.is_to_be_judged(now) {
+            return None;
+        }
         let threshold = self.settings(service).0.protect_threshold();
         let quorum = self.passive_quorum;
         let kept = self.services.get_mut(service)?;
+        kept.is_judged = true;
         let counts = kept.counts(quorum);
         let turn = kept.protection.judge(now, counts, threshold)?;
+        kept.outdate();
         if turn == Turn::Began {
             kept.protected_unix_ms = unix_ms;
+        } else {
+            kept.has_turned = true;
         }
         Some((turn, counts))
+    }
+
+    /// Whether protection of a service ended after the last revision that changed it: no revision
+    /// tells whoever asks for what is newer.
+    pub fn has_turned(&self, service: &ServiceRef) -> bool {
+        self.services.get(service).is_some_and(|kept| kept.has_turned)
+    }
+
+    /// The newest revision of any area.
+    pub fn newest(&self) -> Revision {
+        self.loaded.values().copied().max().unwrap_or(Revision::NEVER)
     }
 
     /// When to judge the protection of a service though nothing has changed.
@@ -389,10 +291,11 @@ impl Copy {
         self.services.get(service)?.protection.next()
     }
 
-    /// What a service looks like.
-    pub fn view(&self, service: &ServiceRef, stale_since_unix_ms: Option<u64>) -> View {
-        let unknown = Kept::default();
-        let kept = self.services.get(service).unwrap_or(&unknown);
+    /// What a service looks like. Until it changes this is the same list, so asking costs no more
+    /// for one of 10,000 instances.
+    pub fn view(&mut self, service: &ServiceRef, stale_since_unix_ms: Option<u64>) -> Arc<View> {
+        let mut unknown = Kept::default();
+        let kept = self.services.get_mut(service).unwrap_or(&mut unknown);
         kept.view(service, self.passive_quorum, stale_since_unix_ms)
     }
 }

@@ -1,8 +1,11 @@
 //! What the registry counts, in Prometheus' words.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -12,7 +15,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use super::instance::Instance;
 use crate::health::Health;
-use crate::keys::InstanceRef;
+use crate::name::Namespace;
 
 /// Upper bounds in seconds: from one change to a whole service of 10,000.
 const PUSH_BUCKETS: [f64; 8] = [0.000_1, 0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0];
@@ -20,7 +23,7 @@ const PUSH_BUCKETS: [f64; 8] = [0.000_1, 0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 1.0]
 /// Upper bounds in seconds: from the same machine to a day's patience.
 const CHECK_BUCKETS: [f64; 8] = [0.001, 0.005, 0.02, 0.1, 0.5, 1.0, 3.0, 10.0];
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, EncodeLabelSet)]
 struct Place {
     namespace: String,
     state: &'static str,
@@ -42,6 +45,8 @@ struct Run {
 #[derive(Clone, Debug)]
 pub struct Figures {
     instances: Family<Place, Gauge<u64, AtomicU64>>,
+    /// Those of `instances` that are told.
+    places: Arc<Mutex<BTreeSet<Place>>>,
     heartbeats: Family<Outcome, Counter>,
     expiries_held: Counter,
     protected: Gauge,
@@ -55,6 +60,7 @@ impl Default for Figures {
     fn default() -> Self {
         Self {
             instances: Family::default(),
+            places: Arc::default(),
             heartbeats: Family::default(),
             expiries_held: Counter::default(),
             protected: Gauge::default(),
@@ -102,20 +108,30 @@ impl Figures {
         );
     }
 
-    /// Counts the instances there are.
-    pub(super) fn count<'a>(
-        &self,
-        instances: impl Iterator<Item = (InstanceRef, &'a std::sync::Arc<Instance>)>,
-    ) {
-        let mut counted = std::collections::BTreeMap::<_, u64>::new();
-        for (at, instance) in instances {
-            let namespace = at.service.namespace.as_str().to_owned();
-            let key = (namespace, instance.state.as_str(), instance.health.as_str());
-            *counted.entry(key).or_default() += 1;
+    /// Counts the instances there are. What a namespace has no more of is told as 0; one without
+    /// instances is not told.
+    pub(super) fn count<'a>(&self, instances: impl Iterator<Item = (&'a Namespace, &'a Instance)>) {
+        let mut counted = BTreeMap::<_, BTreeMap<_, u64>>::new();
+        for (namespace, instance) in instances {
+            let of_namespace = counted.entry(namespace.as_str()).or_default();
+            let place = (instance.state.as_str(), instance.health.as_str());
+            *of_namespace.entry(place).or_default() += 1;
         }
-        self.instances.clear();
-        for ((namespace, state, health), count) in counted {
-            self.instances.get_or_create(&Place { namespace, state, health }).set(count);
+        let mut places = self.places.lock();
+        places.retain(|place| {
+            let Some(of_namespace) = counted.get_mut(&*place.namespace) else {
+                self.instances.remove(place);
+                return false;
+            };
+            of_namespace.entry((place.state, place.health)).or_default();
+            true
+        });
+        for (namespace, of_namespace) in counted {
+            for ((state, health), count) in of_namespace {
+                let place = Place { namespace: namespace.to_owned(), state, health };
+                self.instances.get_or_create(&place).set(count);
+                places.insert(place);
+            }
         }
     }
 
@@ -154,6 +170,31 @@ mod tests {
     use prometheus_client::encoding::text::encode;
 
     use super::*;
+
+    #[test]
+    fn a_place_that_empties_is_told_as_zero_and_a_namespace_that_does_not_at_all() {
+        let figures = Figures::default();
+        let mut registry = Registry::with_prefix("mainstay");
+        figures.register(&mut registry);
+        let told = || {
+            let mut text = String::new();
+            encode(&mut text, &registry).unwrap();
+            let lines =
+                text.lines().filter(|line| line.starts_with("mainstay_registry_instances{"));
+            let values = lines.map(|line| line.rsplit_once(' ').unwrap().1.to_owned());
+            values.collect::<Vec<_>>()
+        };
+        let (shop, mut one) = (Namespace::new("shop").unwrap(), Instance::blank("n", "r", 0));
+        figures.count([(&shop, &one)].into_iter());
+        assert_eq!(told(), ["1"]);
+        one.health = Health::Critical;
+        figures.count([(&shop, &one)].into_iter());
+        let mut values = told();
+        values.sort_unstable();
+        assert_eq!(values, ["0", "1"]);
+        figures.count(std::iter::empty());
+        assert!(told().is_empty());
+    }
 
     #[test]
     fn metrics_have_the_names_of_the_reference() {

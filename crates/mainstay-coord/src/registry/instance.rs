@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use super::own_check::{ConsulService, OwnCheck};
 use crate::health::Health;
+use crate::health::check::Check;
 
 /// An instance as its record tells.
 ///
@@ -240,6 +241,23 @@ impl Instance {
             Some((name, check)) => format!("check `{name}` is {}", check.health),
             None => format!("registered as {}", self.own),
         })
+    }
+
+    /// Whether it holds results of other checks than `checks` and its own.
+    pub(super) fn has_strays(&self, checks: &[Check]) -> bool {
+        self.checks.keys().any(|name| !self.is_made(name, checks))
+    }
+
+    /// Drops results of other checks than `checks` and its own: nobody would ever bring newer ones.
+    pub(super) fn drop_strays(&mut self, checks: &[Check]) {
+        let mut statuses = std::mem::take(&mut self.checks);
+        statuses.retain(|name, _| self.is_made(name, checks));
+        self.checks = statuses;
+    }
+
+    fn is_made(&self, name: &str, checks: &[Check]) -> bool {
+        let is_own = self.own_checks.iter().any(|own| own.id == name);
+        is_own || checks.iter().any(|check| check.name == name)
     }
 
     /// Whether lists show `other` as they show this: it differs in nothing but outputs of checks

@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use mainstay_core::Instant;
-use mainstay_store::{Key, LeaseId};
 use tokio::sync::watch;
 
 use super::budget::WINDOW;
@@ -31,8 +30,11 @@ pub(super) struct Local {
     pub(super) copy: Copy,
     pub(super) owned: Owned,
     pub(super) rounds: Rounds,
-    /// Who wants to be told of which service.
+    /// Who wants to be told of which service. One whose last listener left goes when its service
+    /// is pushed, and all of those at `clear_at`.
     subscribers: BTreeMap<ServiceRef, watch::Sender<Arc<View>>>,
+    /// How many subscribers there may be before those without listeners are cleared away.
+    clear_at: usize,
     /// Services that changed and were not pushed yet.
     dirty: BTreeSet<ServiceRef>,
     /// Services whose protection may end without a further change.
@@ -42,9 +44,12 @@ pub(super) struct Local {
     away_since_unix_ms: Option<u64>,
     /// Since when the copy is whole and the store is there.
     whole_since: Option<Instant>,
-    /// Leases of the observations this node took.
-    pub(super) observed: BTreeMap<Key, LeaseId>,
 }
+
+/// Subscribers without listeners are looked for from this many on, and again at twice as many as
+/// were left: so there are never more than two for each listener, and looking costs next to
+/// nothing for each that is added.
+const SUBSCRIBERS_KEPT: usize = 64;
 
 impl Local {
     pub(super) fn new(node: NodeName, copy: Copy) -> Self {
@@ -54,12 +59,12 @@ impl Local {
             owned: Owned::default(),
             rounds: Rounds::default(),
             subscribers: BTreeMap::new(),
+            clear_at: SUBSCRIBERS_KEPT,
             dirty: BTreeSet::new(),
             calming: BTreeSet::new(),
             away: BTreeSet::new(),
             away_since_unix_ms: None,
             whole_since: None,
-            observed: BTreeMap::new(),
         }
     }
 
@@ -95,11 +100,13 @@ impl Local {
         self.rounds.follow(now, at, checked, random::share);
     }
 
-    /// The store answers for `area` again, or for the first time.
+    /// `area` was listed: the store answers for it for the first time or again, or its history was
+    /// lost. With that of the instances it is lost what was removed in the last minute.
     pub(super) fn is_back(&mut self, now: Instant, area: RegistryArea) {
         let was_away = self.away.remove(&area);
         if self.copy.is_loaded() && self.away.is_empty() {
-            if was_away || self.whole_since.is_none() {
+            let is_lost = was_away || area == RegistryArea::Instances;
+            if is_lost || self.whole_since.is_none() {
                 self.whole_since = Some(now);
             }
             if self.away_since_unix_ms.take().is_some() {
@@ -141,7 +148,7 @@ impl Local {
         unix_ms: u64,
         service: &ServiceRef,
         figures: &Figures,
-    ) -> View {
+    ) -> Arc<View> {
         self.judge(now, unix_ms, service, figures);
         self.copy.view(service, self.away_since_unix_ms)
     }
@@ -174,11 +181,21 @@ impl Local {
                 sender.subscribe()
             }
             None => {
-                let (sender, receiver) = watch::channel(Arc::new(view));
+                if self.clear_at <= self.subscribers.len() {
+                    self.subscribers.retain(|_service, sender| sender.receiver_count() > 0);
+                    self.clear_at = (2 * self.subscribers.len()).max(SUBSCRIBERS_KEPT);
+                }
+                let (sender, receiver) = watch::channel(view);
                 self.subscribers.insert(service.clone(), sender);
                 receiver
             }
         }
+    }
+
+    /// Whether `service` may look otherwise than it did at its revision: its protection ended, or
+    /// the store is away.
+    pub(super) fn is_unlike_its_revision(&self, service: &ServiceRef) -> bool {
+        self.away_since_unix_ms.is_some() || self.copy.has_turned(service)
     }
 
     /// When to publish though nothing has changed.
@@ -228,12 +245,15 @@ pub(super) fn checks<'a>(settings: &'a Settings, record: &Instance) -> Cow<'a, [
 }
 
 /// Sends `view` unless it is what was sent last.
-fn send(sender: &watch::Sender<Arc<View>>, view: View) -> bool {
+fn send(sender: &watch::Sender<Arc<View>>, view: Arc<View>) -> bool {
     sender.send_if_modified(|last| {
-        let is_new = **last != view;
+        let is_new = !Arc::ptr_eq(last, &view) && *last != view;
         if is_new {
-            *last = Arc::new(view);
+            *last = view;
         }
         is_new
     })
 }
+
+#[cfg(test)]
+mod tests;

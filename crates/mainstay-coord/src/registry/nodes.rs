@@ -9,14 +9,15 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream;
-use mainstay_store::{Batch, Error, LeaseId, Put};
+use mainstay_store::{Batch, Compare, Error, Get, LeaseId, Put, Revision};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use super::instance::Instance;
 use super::{RegistryError, Shared};
 use crate::events::registry::{Adopted, DutyFailed, Membership};
-use crate::keys::{InstanceRef, node};
+use crate::keys::{InstanceRef, RegistryArea, node};
+use crate::random;
 
 /// How long a node is known after it was last heard of.
 const TTL: Duration = Duration::from_secs(10);
@@ -36,28 +37,44 @@ struct Record<'a> {
     v: u32,
     address: &'a str,
     started_unix_ms: u64,
+    /// Tells one process of this name from the next, and so whether an announcement whose outcome
+    /// was unknown got through.
+    process: String,
     roles: [&'a str; 1],
+}
+
+/// Where this node's key stands.
+#[derive(Clone, Copy)]
+struct Known {
+    lease: LeaseId,
+    at: Revision,
 }
 
 /// Keeps this node known until told to stop; then it is forgotten at once, so that others take
 /// over without waiting.
 pub(super) async fn be_known(shared: Arc<Shared>, stop: CancellationToken) {
-    let started_unix_ms = shared.timer.unix_millis();
-    let mut lease = None;
+    let value = record(&shared);
+    let name = &shared.options.node;
+    let mut known: Option<Known> = None;
     loop {
-        let renewed = match lease {
-            Some(lease) => shared.store.keep_alive(lease).await.map(|_ttl| lease),
-            None => announce(&shared, started_unix_ms).await,
+        // A lease that lives is not enough: it must be the one the key is on.
+        if known.take_if(|known| is_gone(&shared, *known)).is_some() {
+            Membership { node: name, is_known: false }.emit();
+        }
+        let renewed = match known {
+            Some(known) => shared.store.keep_alive(known.lease).await.map(|_ttl| Some(known)),
+            None => announce(&shared, &value).await,
         };
-        let name = &shared.options.node;
         match renewed {
-            Ok(renewed) => {
-                if lease.replace(renewed).is_none() {
+            Ok(Some(renewed)) => {
+                if known.replace(renewed).is_none() {
                     Membership { node: name, is_known: true }.emit();
                 }
             }
+            // The key changed between look and write.
+            Ok(None) => continue,
             Err(Error::LeaseNotFound { .. }) => {
-                lease = None;
+                known = None;
                 Membership { node: name, is_known: false }.emit();
                 continue;
             }
@@ -69,20 +86,49 @@ pub(super) async fn be_known(shared: Arc<Shared>, stop: CancellationToken) {
             () = shared.timer.sleep_until(shared.now().plus(RENEW_EVERY)) => {}
         }
     }
-    if let Some(lease) = lease {
+    if let Some(known) = known {
         // If it fails, the key goes with its lease.
-        drop(shared.store.revoke(lease).await);
+        drop(shared.store.revoke(known.lease).await);
     }
 }
 
-async fn announce(shared: &Shared, started_unix_ms: u64) -> Result<LeaseId, Error> {
+fn record(shared: &Shared) -> Vec<u8> {
+    let record = Record {
+        v: 1,
+        address: &shared.options.address,
+        started_unix_ms: shared.timer.unix_millis(),
+        process: random::hex::<8>(),
+        roles: ["registry"],
+    };
+    serde_json::to_vec(&record).expect("text and numbers are JSON")
+}
+
+/// Whether the copy has seen the key come and go.
+fn is_gone(shared: &Shared, known: Known) -> bool {
+    let local = shared.local.lock();
+    local.is_whole()
+        && known.at <= local.copy.revision(RegistryArea::Nodes)
+        && !local.copy.nodes().contains(&shared.options.node)
+}
+
+/// Puts this node's key, over what a process before it left; `None` when the key changed between
+/// look and write. A batch that arrives late thus fails, or is found by the next look.
+async fn announce(shared: &Shared, value: &[u8]) -> Result<Option<Known>, Error> {
+    let key = node(&shared.options.node);
+    let found = shared.store.get(Get::new(key.clone())).await?.entry;
+    if let Some(entry) = &found
+        && *entry.value == *value
+        && let Some(lease) = entry.lease
+    {
+        return Ok(Some(Known { lease, at: entry.mod_revision }));
+    }
+    let before = found.map_or(Revision::NEVER, |entry| entry.mod_revision);
     let lease = shared.store.grant(TTL, None).await?.id;
-    let address = &*shared.options.address;
-    let record = Record { v: 1, address, started_unix_ms, roles: ["registry"] };
-    let value = serde_json::to_vec(&record).expect("text and numbers are JSON");
-    let put = Put::new(node(&shared.options.node), value).lease(lease);
-    shared.store.apply(Batch::new().then(put)).await?;
-    Ok(lease)
+    let batch = Batch::new()
+        .when(Compare::unchanged_since(&key, before))
+        .then(Put::new(key, value.to_vec()).lease(lease));
+    let applied = shared.store.apply(batch).await?;
+    Ok(applied.succeeded.then_some(Known { lease, at: applied.revision }))
 }
 
 /// Takes over the instances of nodes that are gone, until told to stop.
@@ -96,7 +142,8 @@ pub(super) async fn sweep(shared: Arc<Shared>, stop: CancellationToken) {
         }
         let orphans = {
             let local = shared.local.lock();
-            shared.figures.count(local.copy.all());
+            let all = local.copy.all();
+            shared.figures.count(all.map(|(service, _, record)| (&service.namespace, &**record)));
             orphans(&shared, &local)
         };
         if orphans.is_empty() {
@@ -126,8 +173,8 @@ fn orphans(shared: &Shared, local: &super::Local) -> Vec<(InstanceRef, String)> 
         return Vec::new();
     }
     let is_alive = |owner: &str| alive.iter().any(|node| node.as_str() == owner);
-    let all = local.copy.all().filter(|(_, record)| !is_alive(&record.owner));
-    all.map(|(at, record)| (at, record.owner.clone())).collect()
+    let all = local.copy.all().filter(|(_, _, record)| !is_alive(&record.owner));
+    all.map(|(service, id, record)| (service.instance(id), record.owner.clone())).collect()
 }
 
 async fn adopt(shared: &Shared, at: &InstanceRef, owner: &str) -> Result<(), RegistryError> {

@@ -18,10 +18,15 @@ use mainstay_core::Instant;
 use super::instance::{Instance, Kind, State};
 use crate::health::Health;
 use crate::health::check::{Check, CheckKind};
+use crate::health::rounds::OUTPUT_EVERY;
 use crate::keys::InstanceRef;
 
 /// Between two tellings of one duty.
 pub const AGAIN: Duration = Duration::from_secs(1);
+
+/// Between two tellings that one whose removal is held is to be removed. Its budget grows with the
+/// minutes, and a service that lost 10,000 instances has as many of them.
+pub const HELD_AGAIN: Duration = Duration::from_secs(5);
 
 /// Something the owner has to do about an instance.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +39,10 @@ pub enum Duty {
     Expire,
     /// It has drained: remove it, or take it down if it is persistent.
     Drained,
+    /// It was marked late, but a heartbeat came while that was written: mark it as back.
+    BringBack,
+    /// Its record holds results of checks that nobody sends any more: drop them.
+    DropChecks,
 }
 
 /// What a heartbeat found.
@@ -48,8 +57,9 @@ pub enum Beat {
 /// What a report of a ttl check found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reported {
-    /// The status the record has; `None` before the first report.
-    pub written: Option<Health>,
+    /// Whether it is to be written: the status is another than the record's, or the output is, and
+    /// none was written for 30 s.
+    pub is_news: bool,
 }
 
 /// How a ttl check stands at a moment, as the node that hears its reports knows it: the record
@@ -81,6 +91,10 @@ struct Ward {
     /// Since when those of its own checks are critical that may not be so for ever, and how long
     /// they may.
     criticals: BTreeMap<String, (Instant, Duration)>,
+    /// Its record became late though it had beaten.
+    is_back: bool,
+    /// Its record holds checks that are no longer made.
+    has_strays: bool,
     /// Where it stands in the plan.
     planned: Instant,
 }
@@ -90,6 +104,8 @@ struct Report {
     ttl: Duration,
     last: Instant,
     said: Option<Stands>,
+    /// When it was last said that output is to be written.
+    output_at: Option<Instant>,
 }
 
 impl Owned {
@@ -110,7 +126,8 @@ impl Owned {
         let kept = |name: &str, ttl| {
             let known = before.as_ref().and_then(|ward| ward.reports.get(name));
             let said = known.and_then(|report| report.said.clone());
-            Report { ttl, last: known.map_or(now, |report| report.last), said }
+            let output_at = known.and_then(|report| report.output_at);
+            Report { ttl, last: known.map_or(now, |report| report.last), said, output_at }
         };
         let reports = checks.iter().filter_map(|check| match check.kind {
             CheckKind::Ttl { ttl } => Some((check.name.clone(), kept(&check.name, ttl))),
@@ -126,9 +143,15 @@ impl Owned {
             let since = known.map_or(now, |(since, _)| *since);
             is_critical.then(|| (check.id.clone(), (since, after)))
         });
+        let has_beaten = |ward: &Ward| {
+            let silent_at = ward.beat.plus(Duration::from_secs(record.ttl_seconds.into()));
+            ward.is_back || (!ward.record.is_late && now < silent_at)
+        };
         let mut ward = Ward {
             criticals: criticals.collect(),
             record: Arc::clone(record),
+            is_back: record.is_late && before.as_ref().is_some_and(has_beaten),
+            has_strays: record.has_strays(checks),
             beat: before.as_ref().map_or(now, |ward| ward.beat),
             reports: reports.collect(),
             draining: since(is_draining, before.as_ref().and_then(|ward| ward.draining)),
@@ -158,9 +181,15 @@ impl Owned {
         let ward = self.wards.get_mut(instance)?;
         let report = ward.reports.get_mut(check)?;
         report.last = report.last.max(now);
+        let written = ward.record.checks.get(check);
+        let is_new = written.is_none_or(|status| status.health != said.health);
+        let is_old = report.output_at.is_none_or(|at| OUTPUT_EVERY <= now.since(at));
+        let says_more = is_old && written.is_some_and(|status| status.output != said.output);
+        if is_new || says_more {
+            report.output_at = Some(now);
+        }
         report.said = Some(said);
-        let written = ward.record.checks.get(check).map(|status| status.health);
-        Some(Reported { written })
+        Some(Reported { is_news: is_new || says_more })
     }
 
     /// How a ttl check stands at `now`; `None` when it is not one that is reported here.
@@ -195,7 +224,8 @@ impl Owned {
             let before = duties.len();
             duties.extend(ward.duties(now).into_iter().map(|duty| (instance.clone(), duty)));
             let is_told = before < duties.len();
-            ward.planned = if is_told { now.plus(AGAIN) } else { ward.next() };
+            let again = if ward.record.removal_held { HELD_AGAIN } else { AGAIN };
+            ward.planned = if is_told { now.plus(again) } else { ward.next() };
             self.plan.insert((ward.planned, instance));
         }
         duties
@@ -249,6 +279,12 @@ impl Ward {
         moments.extend(own.map(|(since, after)| (since.plus(*after), Duty::Expire)));
         if let Some(since) = self.draining {
             moments.push((since.plus(seconds(record.drain_seconds.unwrap_or(0))), Duty::Drained));
+        }
+        if self.is_back {
+            moments.push((Instant::ZERO, Duty::BringBack));
+        }
+        if self.has_strays {
+            moments.push((Instant::ZERO, Duty::DropChecks));
         }
         for (name, report) in &self.reports {
             // One never reported is unknown, not late; one marked already needs no mark.

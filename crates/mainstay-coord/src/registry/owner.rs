@@ -62,7 +62,8 @@ pub(super) async fn run(shared: Arc<Shared>, stop: CancellationToken) {
 }
 
 /// Removals of one service go one after the other, since each counts for the next; all else goes
-/// together.
+/// together, the marks of those that are held back as well: a service that lost 10,000 instances
+/// has nearly as many of them.
 async fn perform(shared: &Shared, now: Instant, duties: Vec<(InstanceRef, Duty)>) {
     let mut removals: BTreeMap<ServiceRef, Vec<InstanceRef>> = BTreeMap::new();
     let mut rest = Vec::new();
@@ -77,13 +78,33 @@ async fn perform(shared: &Shared, now: Instant, duties: Vec<(InstanceRef, Duty)>
             tell(&at, write(shared, &at, duty).await);
         })
         .await;
-    stream::iter(removals.into_values())
-        .for_each_concurrent(WRITES_MAX, |instances| async move {
+    let held: Vec<InstanceRef> = stream::iter(removals.into_values())
+        .map(|instances| async move {
+            let mut held = Vec::new();
             for at in instances {
-                tell(&at, expire(shared, now, &at).await);
+                match expire(shared, now, &at).await {
+                    Ok(Fate::Held) => held.push(at),
+                    done => tell(&at, done.map(drop)),
+                }
             }
+            held
+        })
+        .buffer_unordered(WRITES_MAX)
+        .concat()
+        .await;
+    stream::iter(held)
+        .for_each_concurrent(WRITES_MAX, |at| async move {
+            tell(&at, hold(shared, &at).await);
         })
         .await;
+}
+
+/// What became of an instance that is to be removed.
+enum Fate {
+    /// It went, or nothing is to be done.
+    Settled,
+    /// It is held back, and its record does not say so yet.
+    Held,
 }
 
 /// An instance that is gone needs nothing more.
@@ -118,18 +139,38 @@ async fn write(shared: &Shared, at: &InstanceRef, duty: Duty) -> Result<(), Regi
             shared.edit(at, None, mark).await.map(drop)
         }
         Duty::Drained => drained(shared, at).await,
+        Duty::BringBack => {
+            let mark = |record: &mut Instance| {
+                record.is_late = false;
+                *record.owner == *node
+            };
+            shared.edit(at, None, mark).await.map(drop)
+        }
+        Duty::DropChecks => drop_checks(shared, at).await,
     }
 }
 
+/// The store is asked which checks there are: the copy of the settings may be behind that of the
+/// instances.
+async fn drop_checks(shared: &Shared, at: &InstanceRef) -> Result<(), RegistryError> {
+    let settings = shared.stored_settings(&at.service).await?;
+    let node = shared.options.node.as_str();
+    let drop_strays = |record: &mut Instance| {
+        record.drop_strays(settings.checks());
+        *record.owner == *node
+    };
+    shared.edit(at, None, drop_strays).await.map(drop)
+}
+
 async fn drained(shared: &Shared, at: &InstanceRef) -> Result<(), RegistryError> {
-    let found = shared.loaded()?.copy.instance(at).map(|(record, _)| Arc::clone(record));
-    let Some(record) = found.filter(|record| record.state == State::Draining) else {
+    let found = shared.loaded()?.copy.instance(at).map(|(record, at)| (Arc::clone(record), at));
+    let Some((record, written)) = found.filter(|(record, _)| record.state == State::Draining)
+    else {
         return Ok(());
     };
     if record.kind == Kind::Ephemeral {
-        let registration = Some(record.registration.clone());
-        let removal =
-            Removal { reason: GoneReason::Deregistered, registration, mark: None, by: None };
+        let (reason, decided) = (GoneReason::Deregistered, Some(written));
+        let removal = Removal { reason, decided, mark: None, by: None };
         return shared.remove(at, removal).await.map(drop);
     }
     let take_down = |record: &mut Instance| {
@@ -140,35 +181,36 @@ async fn drained(shared: &Shared, at: &InstanceRef) -> Result<(), RegistryError>
     shared.edit(at, None, take_down).await.map(drop)
 }
 
-/// Removes an instance of which nothing was heard, if there is budget; else marks it as held.
-async fn expire(shared: &Shared, now: Instant, at: &InstanceRef) -> Result<(), RegistryError> {
-    let (registration, mark) = {
+/// Removes an instance of which nothing was heard, if there is budget.
+async fn expire(shared: &Shared, now: Instant, at: &InstanceRef) -> Result<Fate, RegistryError> {
+    let (written, mark) = {
         let local = shared.loaded()?;
-        let Some((record, _)) = local.copy.instance(at) else { return Ok(()) };
+        let Some((record, written)) = local.copy.instance(at) else { return Ok(Fate::Settled) };
         let is_ours = *record.owner == *shared.options.node.as_str();
         let may_go = record.is_late || record.kind == Kind::Persistent;
         if !is_ours || !may_go {
-            return Ok(());
+            return Ok(Fate::Settled);
         }
-        let Some((allowed, mark)) = local.copy.expiry(now, at) else { return Ok(()) };
+        let Some((allowed, mark)) = local.copy.expiry(now, at) else { return Ok(Fate::Settled) };
         let allowed = allowed && (record.kind == Kind::Persistent || local.may_expire(now));
-        if !allowed && record.removal_held {
-            return Ok(());
+        if !allowed {
+            return Ok(if record.removal_held { Fate::Settled } else { Fate::Held });
         }
-        (allowed.then(|| record.registration.clone()), mark)
+        (written, mark)
     };
-    let Some(registration) = registration else {
-        let hold = |record: &mut Instance| {
-            record.removal_held = true;
-            record.is_late
-        };
-        ExpiryHeld { instance: at }.emit(&shared.figures);
-        return shared.edit(at, None, hold).await.map(drop);
-    };
-    let reason = GoneReason::Expired;
-    let removal = Removal { reason, registration: Some(registration), mark: Some(mark), by: None };
+    let (reason, decided) = (GoneReason::Expired, Some(written));
+    let removal = Removal { reason, decided, mark: Some(mark), by: None };
     if shared.remove(at, removal).await?.is_some() {
         Expired { instance: at }.emit();
     }
-    Ok(())
+    Ok(Fate::Settled)
+}
+
+async fn hold(shared: &Shared, at: &InstanceRef) -> Result<(), RegistryError> {
+    let hold = |record: &mut Instance| {
+        record.removal_held = true;
+        record.is_late
+    };
+    ExpiryHeld { instance: at }.emit(&shared.figures);
+    shared.edit(at, None, hold).await.map(drop)
 }

@@ -35,7 +35,7 @@ pub(super) struct Shared {
 }
 
 /// How long a write, or whoever named a revision, waits for the copy.
-const APPLIED_WITHIN: Duration = Duration::from_secs(5);
+pub(super) const APPLIED_WITHIN: Duration = Duration::from_secs(5);
 
 impl Shared {
     pub(super) fn now(&self) -> Instant {

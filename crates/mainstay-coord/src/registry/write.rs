@@ -137,8 +137,8 @@ impl Registry {
         by: Option<&Author>,
     ) -> Result<Written, RegistryError> {
         let by = by.map(|author| Deed { action: "instance:deregister", author });
-        let (reason, registration, mark) = (GoneReason::Deregistered, None, None);
-        let removal = Removal { reason, registration, mark, by };
+        let (reason, decided, mark) = (GoneReason::Deregistered, None, None);
+        let removal = Removal { reason, decided, mark, by };
         let removed = self.shared.remove(at, removal).await?;
         removed.ok_or_else(|| RegistryError::InstanceNotFound { instance: at.clone() })
     }
@@ -321,6 +321,18 @@ impl Shared {
             return Err(RegistryError::Full { what, max: INSTANCES_MAX });
         }
         Ok(())
+    }
+
+    /// What holds for a service, as the store has it.
+    pub(super) async fn stored_settings(
+        &self,
+        service: &ServiceRef,
+    ) -> Result<Settings, RegistryError> {
+        let entry = self.store.get(Get::new(service.settings())).await?.entry;
+        let Some(raw) = read_settings(service, entry.as_ref())? else {
+            return Ok(Settings::absent(self.options.shares));
+        };
+        Ok(Settings::stored(raw, self.options.shares)?)
     }
 
     pub(super) async fn count(&self, service: &ServiceRef) -> Result<u64, RegistryError> {

@@ -105,13 +105,12 @@ impl Which {
     }
 
     /// The service as of the revision that is asked for, or later.
-    async fn view(&self, cluster: &Cluster, service: &ServiceRef) -> Result<View, Refused> {
+    async fn view(&self, cluster: &Cluster, service: &ServiceRef) -> Result<Arc<View>, Refused> {
         if self.consistent {
-            let now = cluster.store.status().await.map_err(RegistryError::from)?;
-            cluster.registry.reached(now.revision).await?;
+            cluster.registry.caught_up(service).await?;
         }
         if let Some(revision) = self.min_revision {
-            cluster.registry.reached(Revision::new(revision)).await?;
+            cluster.registry.reached(service, Revision::new(revision)).await?;
         }
         Ok(cluster.registry.view(service)?)
     }

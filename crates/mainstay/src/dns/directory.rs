@@ -40,7 +40,7 @@ pub trait Directory {
     /// # Errors
     ///
     /// [`Loading`].
-    fn service(&self, namespace: &str, name: &str) -> Result<Option<View>, Loading>;
+    fn service(&self, namespace: &str, name: &str) -> Result<Option<Arc<View>>, Loading>;
 
     /// Whether a service's `<service>.<namespace>` ends in `.` and `suffix`, which is in lower case.
     ///
@@ -102,7 +102,7 @@ impl RegistryDirectory {
         Self { registry, node: (node, address), names, addresses }
     }
 
-    fn view(&self, service: &ServiceRef) -> Result<Option<View>, Loading> {
+    fn view(&self, service: &ServiceRef) -> Result<Option<Arc<View>>, Loading> {
         match self.registry.settings(service) {
             Ok(_) => self.registry.view(service).map(Some).map_err(|_loading| Loading),
             Err(RegistryError::ServiceNotFound { .. }) => Ok(None),
@@ -153,7 +153,7 @@ impl Directory for RegistryDirectory {
         }
     }
 
-    fn service(&self, namespace: &str, name: &str) -> Result<Option<View>, Loading> {
+    fn service(&self, namespace: &str, name: &str) -> Result<Option<Arc<View>>, Loading> {
         let (Ok(space), Ok(service)) = (Namespace::new(namespace), ServiceName::new(name)) else {
             return Ok(None);
         };
@@ -174,7 +174,8 @@ impl Directory for RegistryDirectory {
         let index = self.index(&self.addresses, |registry| {
             let mut index = BTreeMap::new();
             for (service, _) in registry.services().map_err(|_loading| Loading)? {
-                for listed in registry.view(&service).map_err(|_loading| Loading)?.instances {
+                let view = registry.view(&service).map_err(|_loading| Loading)?;
+                for listed in &view.instances {
                     if let Ok(ip) = listed.instance.address.parse() {
                         index.entry(ip).or_insert_with(|| service.instance(&listed.id));
                     }

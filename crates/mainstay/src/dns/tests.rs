@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use hickory_proto::op::{Edns, Message, MessageType, OpCode, Query, ResponseCode};
 use hickory_proto::rr::{DNSClass, Name, RData, RecordType};
@@ -56,8 +57,9 @@ impl Directory for Table {
         if self.loading { Err(Loading) } else { Ok((1 << 32) + 7) }
     }
 
-    fn service(&self, namespace: &str, name: &str) -> Result<Option<View>, Loading> {
-        Ok(self.services.get(&(namespace.to_owned(), name.to_owned())).cloned())
+    fn service(&self, namespace: &str, name: &str) -> Result<Option<Arc<View>>, Loading> {
+        let known = self.services.get(&(namespace.to_owned(), name.to_owned()));
+        Ok(known.cloned().map(Arc::new))
     }
 
     fn is_parent(&self, suffix: &str) -> Result<bool, Loading> {

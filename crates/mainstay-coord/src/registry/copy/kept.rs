@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use mainstay_store::Revision;
+use mainstay_core::Instant;
+use mainstay_store::{LeaseId, Revision};
 
 use crate::health::Health;
 use crate::keys::ServiceRef;
@@ -19,14 +20,31 @@ use crate::registry::view::{EmptyBecause, Listed, Protected, View};
 #[derive(Debug, Default)]
 pub(super) struct Kept {
     pub(super) settings: Option<(Arc<Settings>, Revision)>,
-    pub(super) instances: BTreeMap<InstanceId, Row>,
+    instances: BTreeMap<InstanceId, Row>,
+    /// Ephemeral instances, by zone. Removals are budgeted by them, and a service that lost 10,000
+    /// at once asks as many times a second.
+    ephemeral: BTreeMap<String, u32>,
+    ephemeral_total: u32,
     pub(super) gone: Option<(Gone, Revision)>,
-    pub(super) observations: BTreeMap<InstanceId, BTreeMap<Reporter, Observation>>,
+    pub(super) observations: BTreeMap<InstanceId, BTreeMap<Reporter, Observed>>,
     pub(super) revision: Revision,
     pub(super) resync: bool,
     pub(super) budget: Budget,
     pub(super) protection: Protection,
     pub(super) protected_unix_ms: u64,
+    /// Protection ended after the last revision that changed the service.
+    pub(super) has_turned: bool,
+    /// Whether protection was judged since the last change.
+    pub(super) is_judged: bool,
+    /// What it looks like, made when somebody asked and kept until the next change.
+    view: Option<Arc<View>>,
+}
+
+/// What a caller reports, and the lease it lives by.
+#[derive(Debug)]
+pub(super) struct Observed {
+    pub(super) observation: Observation,
+    pub(super) lease: Option<LeaseId>,
 }
 
 #[derive(Debug)]
@@ -38,12 +56,74 @@ pub(super) struct Row {
 }
 
 impl Kept {
+    pub(super) const fn instances(&self) -> &BTreeMap<InstanceId, Row> {
+        &self.instances
+    }
+
+    /// Puts an instance into its place; `true` when there was none of its id.
+    pub(super) fn put(&mut self, id: InstanceId, row: Row) -> bool {
+        if row.record.kind == Kind::Ephemeral {
+            *self.ephemeral.entry(row.record.zone.clone()).or_default() += 1;
+            self.ephemeral_total += 1;
+        }
+        let before = self.instances.insert(id, row);
+        if let Some(before) = &before {
+            self.uncount(&before.record);
+        }
+        before.is_none()
+    }
+
+    /// Takes an instance out; `true` when it was there.
+    pub(super) fn take(&mut self, id: &InstanceId) -> bool {
+        let before = self.instances.remove(id);
+        if let Some(before) = &before {
+            self.uncount(&before.record);
+        }
+        before.is_some()
+    }
+
+    fn uncount(&mut self, record: &Instance) {
+        if record.kind == Kind::Ephemeral
+            && let Some(count) = self.ephemeral.get_mut(&record.zone)
+        {
+            (*count, self.ephemeral_total) = (*count - 1, self.ephemeral_total - 1);
+            if *count == 0 {
+                self.ephemeral.remove(&record.zone);
+            }
+        }
+    }
+
+    /// What lists show has changed.
+    pub(super) fn changed(&mut self) {
+        (self.view, self.is_judged, self.has_turned) = (None, false, false);
+    }
+
+    /// A list of it is to be made anew, though it says the same of who can be called.
+    pub(super) fn outdate(&mut self) {
+        self.view = None;
+    }
+
+    /// Whether judging protection at `now` could say something new.
+    pub(super) fn is_to_be_judged(&self, now: Instant) -> bool {
+        !self.is_judged || self.protection.next().is_some_and(|at| at <= now)
+    }
+
     pub(super) fn view(
-        &self,
+        &mut self,
         service: &ServiceRef,
         quorum: u32,
         stale_since_unix_ms: Option<u64>,
-    ) -> View {
+    ) -> Arc<View> {
+        let known = self.view.as_ref();
+        if let Some(view) = known.filter(|view| view.stale_since_unix_ms == stale_since_unix_ms) {
+            return Arc::clone(view);
+        }
+        let view = Arc::new(self.made(service, quorum, stale_since_unix_ms));
+        self.view = Some(Arc::clone(&view));
+        view
+    }
+
+    fn made(&self, service: &ServiceRef, quorum: u32, stale_since_unix_ms: Option<u64>) -> View {
         let instances: Vec<Listed> = self.listed(quorum).collect();
         let empty_because = instances.is_empty().then(|| match &self.gone {
             None => EmptyBecause::NeverRegistered,
@@ -73,7 +153,9 @@ impl Kept {
     pub(super) fn listed(&self, quorum: u32) -> impl Iterator<Item = Listed> {
         self.instances.iter().map(move |(id, row)| {
             let observed = self.observations.get(id);
-            let observed = observed.is_some_and(|by| Observation::are_enough(by.values(), quorum));
+            let observed = observed.is_some_and(|by| {
+                Observation::are_enough(by.values().map(|report| &report.observation), quorum)
+            });
             Listed {
                 id: id.clone(),
                 health: effective(&row.record, observed),
@@ -93,13 +175,8 @@ impl Kept {
     }
 
     pub(super) fn census(&self, zone: &str) -> Census {
-        let ephemeral = self.instances.values().filter(|row| row.record.kind == Kind::Ephemeral);
-        let (mut service, mut in_zone) = (0, 0);
-        for row in ephemeral {
-            service += 1;
-            in_zone += u32::from(row.record.zone == zone);
-        }
-        Census { service, zone: in_zone }
+        let in_zone = self.ephemeral.get(zone).copied().unwrap_or(0);
+        Census { service: self.ephemeral_total, zone: in_zone }
     }
 }
 
@@ -112,3 +189,6 @@ pub(in crate::registry) fn effective(record: &Instance, observed: bool) -> Healt
         (_, health) => health,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -67,7 +67,7 @@ fn http(status: u16, extra: &str, body: &str) -> String {
 }
 
 /// Sends one check to `port` and gives what came of it.
-async fn sent(check: &str, port: u16, addresses: &Addresses) -> (Health, String) {
+pub(super) async fn sent(check: &str, port: u16, addresses: &Addresses) -> (Health, String) {
     sent_to(check, "127.0.0.1", port, addresses).await
 }
 
@@ -169,7 +169,7 @@ async fn grpc_serving_passes_and_nothing_else_does() {
     }
 }
 
-async fn with_checks(node: &Registry, name: &str, checks: &str) {
+pub(super) async fn with_checks(node: &Registry, name: &str, checks: &str) {
     let raw: RawSettings = serde_json::from_str(&format!("{{\"checks\": [{checks}]}}")).unwrap();
     let settings = Settings::new(raw, Shares::default()).unwrap();
     node.set_settings(&service(name), &settings, None, &Author::default()).await.unwrap();

@@ -195,3 +195,18 @@ proptest! {
         prop_assert_eq!(owned.beat(moment(now), &at), None);
     }
 }
+
+#[test]
+fn one_whose_removal_is_held_is_looked_at_less_often() {
+    let (mut owned, at) = (Owned::default(), instance("order", "a"));
+    let mut record = (*ward(true)).clone();
+    record.removal_held = true;
+    follow(&mut owned, 0, &at, Some(&Arc::new(record)));
+    let mut told = Vec::new();
+    for second in 0..25 {
+        if !owned.due(moment(second * 1_000)).is_empty() {
+            told.push(second);
+        }
+    }
+    assert_eq!(told, [8, 13, 18, 23]);
+}

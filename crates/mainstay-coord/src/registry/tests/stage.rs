@@ -11,6 +11,7 @@ use mainstay_store::{
     Revision, Snapshot, Status, Store, Watch, WatchRequest,
 };
 use parking_lot::Mutex;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::audit::tally::Limits;
@@ -180,6 +181,10 @@ pub(crate) enum Fault {
     Applied,
     /// The next batch is lost, and its outcome is unknown.
     Lost,
+    /// The next batch is held up, and its outcome is unknown; [`Faulty::arrive`] applies it.
+    Late,
+    /// It takes no batch.
+    Refuses,
 }
 
 /// A store that fails when told to.
@@ -188,12 +193,16 @@ pub(crate) struct Faulty {
     state: Mutex<(Fault, CancellationToken)>,
     /// Batches that go through before the one that fails.
     skip: Mutex<usize>,
+    late: Mutex<Option<Batch>>,
+    /// Whether watches hold back what they have to say.
+    deaf: watch::Sender<bool>,
 }
 
 impl Faulty {
     pub(crate) fn new(inner: Arc<dyn Store>) -> Arc<Self> {
         let state = Mutex::new((Fault::None, CancellationToken::new()));
-        Arc::new(Self { inner, state, skip: Mutex::new(0) })
+        let (skip, late, deaf) = (Mutex::new(0), Mutex::new(None), watch::Sender::new(false));
+        Arc::new(Self { inner, state, skip, late, deaf })
     }
 
     pub(crate) fn set(&self, fault: Fault) {
@@ -210,6 +219,17 @@ impl Faulty {
     pub(crate) fn set_after(&self, skip: usize, fault: Fault) {
         self.set(fault);
         *self.skip.lock() = skip;
+    }
+
+    /// Lets the batch through that was held up.
+    pub(crate) async fn arrive(&self) {
+        let late = self.late.lock().take();
+        drop(self.inner.apply(late.expect("one was held up")).await);
+    }
+
+    /// Whether watches hold back what they have to say: whoever follows them is behind.
+    pub(crate) fn deafen(&self, is_deaf: bool) {
+        self.deaf.send_replace(is_deaf);
     }
 
     pub(crate) fn fault(&self) -> Fault {
@@ -238,7 +258,7 @@ impl Store for Faulty {
             let mut state = self.state.lock();
             let fault = state.0;
             let mut skip = self.skip.lock();
-            if !matches!(fault, Fault::Applied | Fault::Lost) {
+            if !matches!(fault, Fault::Applied | Fault::Lost | Fault::Late) {
                 fault
             } else if *skip > 0 {
                 *skip -= 1;
@@ -255,6 +275,14 @@ impl Store for Faulty {
                 Err(Error::OutcomeUnknown)
             }),
             Fault::Lost => Box::pin(async { Err(Error::OutcomeUnknown) }),
+            Fault::Late => {
+                *self.late.lock() = Some(batch);
+                Box::pin(async { Err(Error::OutcomeUnknown) })
+            }
+            Fault::Refuses => {
+                let why = "the test says so".to_owned();
+                Box::pin(async { Err(Error::Unavailable { why }) })
+            }
         }
     }
 
@@ -264,7 +292,15 @@ impl Store for Faulty {
             return Err(Error::Unavailable { why: "the test says so".to_owned() });
         }
         let watch = self.inner.watch(request)?;
-        Ok(Watch::new(watch.take_until(cut.cancelled_owned())))
+        let deaf = self.deaf.subscribe();
+        let heard = watch.take_until(cut.cancelled_owned()).then(move |item| {
+            let mut deaf = deaf.clone();
+            async move {
+                drop(deaf.wait_for(|is_deaf| !is_deaf).await);
+                item
+            }
+        });
+        Ok(Watch::new(heard.boxed()))
     }
 
     fn grant(&self, ttl: Duration, id: Option<LeaseId>) -> Pending<'_, Granted> {

@@ -103,14 +103,14 @@ async fn protection_ends_after_five_good_seconds_and_says_when_it_began() {
     let view = || node.view(&order).unwrap();
     stage.within(20, "all are late", || view().protected.is_some()).await;
     stage.pass_seconds(1).await;
-    let protected = view().protected.unwrap();
+    let protected = view().protected.clone().unwrap();
     assert_eq!((protected.healthy, protected.total), (0, 3));
     assert_eq!(protected.reason, "only 0 of 3 instances are healthy");
     for id in ["a", "b"] {
         node.heartbeat(&instance("order", id)).await.unwrap();
     }
     stage.pass_seconds(4).await;
-    assert_eq!(view().protected.unwrap().since_unix_ms, protected.since_unix_ms);
+    assert_eq!(view().protected.clone().unwrap().since_unix_ms, protected.since_unix_ms);
     stage.pass_seconds(2).await;
     assert!(view().protected.is_none());
     // It is pushed though nothing was written.

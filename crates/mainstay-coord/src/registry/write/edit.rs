@@ -14,8 +14,8 @@ use crate::registry::shared::Shared;
 /// Which instance is to go.
 pub(in crate::registry) struct Removal<'a> {
     pub(in crate::registry) reason: GoneReason,
-    /// Only this registration of it.
-    pub(in crate::registry) registration: Option<String>,
+    /// Only as it was at this revision; whatever it is now, if somebody asked for it.
+    pub(in crate::registry) decided: Option<Revision>,
     /// Only if no other went since.
     pub(in crate::registry) mark: Option<Revision>,
     /// Who removes it; `None` where it goes by itself, or by time.
@@ -41,10 +41,10 @@ impl Shared {
         let mut found = copied
             .map(|(record, written)| ((*record).clone(), Before { written, read_at: written }));
         loop {
-            let (before, ground) = match found.take() {
-                Some(found) => found,
+            let ((before, ground), is_copied) = match found.take() {
+                Some(found) => (found, true),
                 None => match self.store.get(Get::new(at.key())).await {
-                    Ok(got) => read_instance(at, got)?,
+                    Ok(got) => (read_instance(at, got)?, false),
                     Err(error) => {
                         patience.bear(&*self.timer, error).await?;
                         continue;
@@ -55,6 +55,10 @@ impl Shared {
             let is_wanted = change(&mut after);
             after.settle(self.timer.unix_millis());
             if !is_wanted || after == before {
+                // No compare tells here whether the copy is right, so the store is asked.
+                if is_copied {
+                    continue;
+                }
                 return self.written(RegistryArea::Instances, ground.written).await;
             }
             let mut batch = Batch::new()
@@ -74,15 +78,16 @@ impl Shared {
         }
     }
 
-    /// Removes an instance; `None` when it, or that registration of it, is not there, or another
-    /// went since.
+    /// Removes an instance; `None` when it is not there, or changed or another went since that was
+    /// decided.
     pub(in crate::registry) async fn remove(
         &self,
         at: &InstanceRef,
         removal: Removal<'_>,
     ) -> Result<Option<Written>, RegistryError> {
-        let Removal { reason, mut registration, mark, by } = removal;
+        let Removal { reason, decided, mark, by } = removal;
         by.map_or(Ok(()), |deed| self.outbox.admit(deed.author))?;
+        let mut registration: Option<String> = None;
         let mut patience = Patience::new(self.now(), Patience::FOR_CALLERS);
         loop {
             let got = match self.store.get(Get::new(at.key())).await {
@@ -100,6 +105,9 @@ impl Shared {
                 let by_us = patience.is_uncertain().then_some(Written { revision: got.revision });
                 return Ok(by_us);
             };
+            if decided.is_some_and(|at| at != entry.mod_revision) {
+                return Ok(None);
+            }
             let zone = record.as_ref().map(|record| record.zone.clone()).unwrap_or_default();
             // Tried again, it is this registration that goes, and none that came since.
             let was = record.as_ref().map_or(Value::Null, shown);

@@ -21,8 +21,8 @@ use super::TEXT_BYTES_MAX;
 const OBSERVED_FOR: Duration = Duration::from_secs(30);
 
 impl Registry {
-    /// Takes a report of a ttl check. One that says what the last one said writes nothing, but
-    /// output that changed with the status.
+    /// Takes a report of a ttl check. Its output is written when the status changes, else at most
+    /// every 30 s; one that says what the last one said writes nothing.
     ///
     /// # Errors
     ///
@@ -61,7 +61,7 @@ impl Registry {
             }
             known
         };
-        if known.is_some_and(|reported| reported.written == Some(health)) {
+        if known.is_some_and(|reported| !reported.is_news) {
             return Ok(());
         }
         shared.set_check(at, (check, health, output), true).await
@@ -85,13 +85,13 @@ impl Registry {
         why: &str,
     ) -> Result<(), RegistryError> {
         let shared = &*self.shared;
-        let key = at.observation(reporter);
         let lease = {
             let local = shared.loaded()?;
             if !shared.known(&local, at)? {
                 return Err(RegistryError::InstanceNotFound { instance: at.clone() });
             }
-            let lease = local.observed.get(&key).copied();
+            // The key may have been put by another node since: what holds is the lease it has now.
+            let lease = local.copy.observed_by(at, reporter);
             if lease.is_none() && REPORTERS_MAX <= local.copy.reporters(at) {
                 return Ok(());
             }
@@ -108,11 +108,10 @@ impl Registry {
         let mut why = why.to_owned();
         why.truncate(why.floor_char_boundary(TEXT_BYTES_MAX));
         let observation = Observation::new(callers, why, shared.timer.unix_millis());
-        let put = Put::new(key.clone(), observation.write()).lease(lease);
+        let put = Put::new(at.observation(reporter), observation.write()).lease(lease);
         let batch = Batch::new().when(Compare::present(&at.key())).then(put);
         let applied = shared.store.apply(batch).await?;
         if applied.succeeded {
-            shared.local.lock().observed.insert(key, lease);
             shared.applied(RegistryArea::Observations, applied.revision).await;
         }
         Ok(())
