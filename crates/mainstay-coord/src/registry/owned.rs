@@ -28,6 +28,10 @@ pub const AGAIN: Duration = Duration::from_secs(1);
 /// minutes, and a service that lost 10,000 instances has as many of them.
 pub const HELD_AGAIN: Duration = Duration::from_secs(5);
 
+/// Between two tellings that checks are to be dropped. It is in vain as long as a newer node has
+/// written settings that this one cannot read.
+pub const DROP_AGAIN: Duration = Duration::from_secs(30);
+
 /// Something the owner has to do about an instance.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Duty {
@@ -93,8 +97,8 @@ struct Ward {
     criticals: BTreeMap<String, (Instant, Duration)>,
     /// Its record became late though it had beaten.
     is_back: bool,
-    /// Its record holds checks that are no longer made.
-    has_strays: bool,
+    /// Its record holds checks that are no longer made; when that is to be told.
+    strays: Option<Instant>,
     /// Where it stands in the plan.
     planned: Instant,
 }
@@ -151,7 +155,7 @@ impl Owned {
             criticals: criticals.collect(),
             record: Arc::clone(record),
             is_back: record.is_late && before.as_ref().is_some_and(has_beaten),
-            has_strays: record.has_strays(checks),
+            strays: since(record.has_strays(checks), before.as_ref().and_then(|ward| ward.strays)),
             beat: before.as_ref().map_or(now, |ward| ward.beat),
             reports: reports.collect(),
             draining: since(is_draining, before.as_ref().and_then(|ward| ward.draining)),
@@ -224,6 +228,7 @@ impl Owned {
             let before = duties.len();
             duties.extend(ward.duties(now).into_iter().map(|duty| (instance.clone(), duty)));
             let is_told = before < duties.len();
+            ward.strays = ward.strays.map(|at| if at <= now { now.plus(DROP_AGAIN) } else { at });
             let again = if ward.record.removal_held { HELD_AGAIN } else { AGAIN };
             ward.planned = if is_told { now.plus(again) } else { ward.next() };
             self.plan.insert((ward.planned, instance));
@@ -283,9 +288,7 @@ impl Ward {
         if self.is_back {
             moments.push((Instant::ZERO, Duty::BringBack));
         }
-        if self.has_strays {
-            moments.push((Instant::ZERO, Duty::DropChecks));
-        }
+        moments.extend(self.strays.map(|at| (at, Duty::DropChecks)));
         for (name, report) in &self.reports {
             // One never reported is unknown, not late; one marked already needs no mark.
             let status = record.checks.get(name).map(|status| status.health);

@@ -153,7 +153,7 @@ async fn write(shared: &Shared, at: &InstanceRef, duty: Duty) -> Result<(), Regi
 /// The store is asked which checks there are: the copy of the settings may be behind that of the
 /// instances.
 async fn drop_checks(shared: &Shared, at: &InstanceRef) -> Result<(), RegistryError> {
-    let settings = shared.stored_settings(&at.service).await?;
+    let Some(settings) = shared.stored_settings(&at.service).await? else { return Ok(()) };
     let node = shared.options.node.as_str();
     let drop_strays = |record: &mut Instance| {
         record.drop_strays(settings.checks());

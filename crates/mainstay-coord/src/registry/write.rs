@@ -323,16 +323,17 @@ impl Shared {
         Ok(())
     }
 
-    /// What holds for a service, as the store has it.
+    /// What holds for a service, as the store has it; `None` when it cannot be read.
     pub(super) async fn stored_settings(
         &self,
         service: &ServiceRef,
-    ) -> Result<Settings, RegistryError> {
-        let entry = self.store.get(Get::new(service.settings())).await?.entry;
-        let Some(raw) = read_settings(service, entry.as_ref())? else {
-            return Ok(Settings::absent(self.options.shares));
+    ) -> Result<Option<Settings>, RegistryError> {
+        let shares = self.options.shares;
+        let Some(entry) = self.store.get(Get::new(service.settings())).await?.entry else {
+            return Ok(Some(Settings::absent(shares)));
         };
-        Ok(Settings::stored(raw, self.options.shares)?)
+        let raw = RawSettings::read(&entry.value);
+        Ok(raw.and_then(|raw| Settings::stored(raw, shares).ok()))
     }
 
     pub(super) async fn count(&self, service: &ServiceRef) -> Result<u64, RegistryError> {

@@ -61,8 +61,8 @@ async fn nothing_to_do_is_said_only_when_the_store_says_so() {
     n1.drain(&a, 30, &Author::default()).await.unwrap();
     assert_eq!(lines(&n2.view(&order).unwrap()), ["a passing up"], "it is behind");
     // The copy does not get there within the time a write waits for it; it is written all the same.
-    let (done, ()) =
-        tokio::join!(n2.bring_up(&a, &Author::default()), stage.pass(Duration::from_secs(6)));
+    let author = Author::default();
+    let (done, ()) = tokio::join!(n2.bring_up(&a, &author), stage.pass(Duration::from_secs(6)));
     done.unwrap();
     assert_eq!(lines(&n1.view(&order).unwrap()), ["a passing up"]);
     faulty.deafen(false);
