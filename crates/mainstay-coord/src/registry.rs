@@ -63,7 +63,7 @@ use tokio::sync::{Notify, watch};
 use crate::audit::Outbox;
 use crate::clock::Timer;
 use crate::health::targets::Addresses;
-use crate::keys::{RegistryArea, ServiceRef};
+use crate::keys::{InstanceRef, RegistryArea, ServiceRef};
 use crate::name::NodeName;
 use crate::tasks::Tasks;
 use copy::Copy;
@@ -263,7 +263,8 @@ impl Registry {
     /// [`RegistryError::Loading`].
     pub fn instances(&self) -> Result<Vec<(InstanceRef, Arc<Instance>)>, RegistryError> {
         let local = self.shared.loaded()?;
-        Ok(local.copy.all().map(|(at, record)| (at, Arc::clone(record))).collect())
+        let all = local.copy.all();
+        Ok(all.map(|(service, id, record)| (service.instance(id), Arc::clone(record))).collect())
     }
 
     /// One instance, as its record tells.

@@ -95,7 +95,7 @@ impl Consul {
             let (now, at) = (shared.timer.now(), own.at.clone());
             own.owned.report(now, &at, (id, said.clone()))
         };
-        if known.is_some_and(|known| known.written == Some(said.health)) {
+        if known.is_some_and(|known| !known.is_news) {
             return Ok(true);
         }
         let node = shared.options.node.as_str();
