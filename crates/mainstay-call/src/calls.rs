@@ -174,6 +174,7 @@ impl<S> Calls<S> {
             function.hash_parts(parts, |part| FromRequest.read(&request, part).map(Cow::into_owned))
         });
         let facts = Facts {
+            switch_key: None,
             draw: draw::next(),
             hash,
             arriving_attempt: retry::arriving(request.headers()),

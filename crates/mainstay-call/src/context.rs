@@ -77,6 +77,8 @@ pub struct Facts {
     pub principal: Option<Arc<str>>,
     /// Route the call came by; `None` outside a gateway.
     pub route: Option<Arc<str>>,
+    /// By what switches that are on for a share of callers tell this one from others.
+    pub switch_key: Option<Arc<str>>,
     /// Circuits of the service and the route; each attempt passes them beside its instance's own.
     pub circuits: Arc<[Arc<SharedCircuit>]>,
 }

@@ -11,6 +11,7 @@ mod taken;
 
 use std::fmt::Write;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
@@ -37,6 +38,8 @@ pub struct SharedLimit {
     gate: Gate,
     secret: KeySecret,
     policy: ArcSwap<LimitPolicy>,
+    /// What a switch makes of the quota.
+    scale_percent: AtomicU32,
 }
 
 #[derive(Debug)]
@@ -78,7 +81,8 @@ impl SharedLimit {
     /// The same with keys hashed by `secret`, so that it can take over what another counted.
     pub fn with_secret(name: Arc<str>, policy: Arc<LimitPolicy>, secret: KeySecret) -> Self {
         let gate = Gate::new(&policy, secret, MonotonicClock.now());
-        Self { name, gate, secret, policy: ArcSwap::new(policy) }
+        let scale_percent = AtomicU32::new(100);
+        Self { name, gate, secret, policy: ArcSwap::new(policy), scale_percent }
     }
 
     /// Name, as configured.
@@ -105,7 +109,10 @@ impl SharedLimit {
         let keyed = !policy.key.is_empty();
         let bucket = !keyed && matches!(policy.kind, Kind::Bucket { .. });
         let kept = match &self.gate {
-            Gate::Bucket(machine) => bucket && machine.set_policy(now, policy),
+            Gate::Bucket(machine) => {
+                let percent = self.scale_percent.load(Ordering::Relaxed);
+                bucket && machine.set_policy(now, &scaled(policy, percent))
+            }
             Gate::Lone(machine) => !keyed && !bucket && machine.lock().set_policy(now, policy),
             Gate::Keyed(machine) => {
                 keyed && machine.lock().set_policy(now, policy, |key| self.secret.hash(key))
@@ -123,6 +130,26 @@ impl SharedLimit {
             self.policy.store(Arc::clone(policy));
         }
         kept
+    }
+
+    /// Scales the quota to `percent` of what is written, rounded down, at least 1: what was used
+    /// stays used, and a higher quota adds nothing at once. A policy taken later is scaled too.
+    pub fn set_scale(&self, percent: u32) {
+        if self.scale_percent.swap(percent, Ordering::Relaxed) == percent {
+            return;
+        }
+        let (now, policy) = (MonotonicClock.now(), self.policy());
+        match &self.gate {
+            Gate::Bucket(machine) => {
+                machine.set_policy(now, &scaled(&policy, percent));
+            }
+            Gate::Lone(machine) => machine.lock().set_scale(now, percent),
+            Gate::Keyed(machine) => machine.lock().set_scale(now, percent),
+            Gate::InFlight(gate) => {
+                let woken = gate.lock().set_scale(now, percent, &policy);
+                woken.wake();
+            }
+        }
     }
 
     /// The hash of a key's values, one for each part.
@@ -332,4 +359,9 @@ pub enum LimitUsage {
         /// Calls waiting for one.
         waiting: usize,
     },
+}
+
+/// `policy` with its quota scaled.
+fn scaled(policy: &LimitPolicy, percent: u32) -> LimitPolicy {
+    LimitPolicy { kind: policy.kind.scaled(percent), ..policy.clone() }
 }

@@ -61,7 +61,7 @@ struct Bench {
 }
 
 impl Switches for Bench {
-    fn is_on(&self, name: &str) -> Option<bool> {
+    fn is_on(&self, name: &str, _key: Option<&str>) -> Option<bool> {
         self.switches.lock().get(name).copied()
     }
 }

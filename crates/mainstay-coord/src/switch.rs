@@ -85,14 +85,23 @@ impl Switches {
         &self.figures
     }
 
-    /// Whether a boolean is on, or a percentage is on for this caller; else `default`.
-    pub fn is_on(&self, switch: &RuleRef, asker: Asker<'_>, default: bool) -> bool {
+    /// What a switch is now; `None` when it is not there, or was never read.
+    pub fn setting(&self, switch: &RuleRef, asker: Asker<'_>) -> Option<Setting> {
+        self.read(switch, asker, |setting| Some(setting.clone()))
+    }
+
+    /// Whether a boolean is on, or a percentage is on for this caller; `None` for every other.
+    pub fn on(&self, switch: &RuleRef, asker: Asker<'_>) -> Option<bool> {
         self.read(switch, asker, |setting| match setting {
             Setting::Boolean(on) => Some(*on),
             Setting::Percent(percent) => Some(percent.includes(switch, asker.key)),
             _ => None,
         })
-        .unwrap_or(default)
+    }
+
+    /// Whether a boolean is on, or a percentage is on for this caller; else `default`.
+    pub fn is_on(&self, switch: &RuleRef, asker: Asker<'_>, default: bool) -> bool {
+        self.on(switch, asker).unwrap_or(default)
     }
 
     /// The number of a switch; `default` when it has none.

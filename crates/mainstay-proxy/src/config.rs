@@ -18,7 +18,7 @@ use mainstay_resilience::Invalid;
 
 pub use gateway::{GatewayConfig, RawGateway};
 pub use limits::{GatewayLimits, RawGatewayLimits};
-pub use plane::{Plane, RawPlane};
+pub use plane::{Plane, RawPlane, SHARED_NAMESPACE};
 pub use upstream::{RawUpstream, UpstreamConfig};
 
 /// Reads `namespace`: 1 to 63 of `a-z`, `0-9`, `-`; `default` where there is none.

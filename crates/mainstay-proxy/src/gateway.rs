@@ -30,6 +30,7 @@ use http::Request;
 use mainstay_call::clock::MonotonicClock;
 use mainstay_call::machines::{Machines, Saved};
 use mainstay_call::resolve::Resolve;
+use mainstay_call::stage::fallback::Switches;
 use mainstay_call::stale::StaleStore;
 use mainstay_core::Clock as _;
 use mainstay_core::name::ServiceName;
@@ -84,6 +85,14 @@ pub struct Parts {
     pub protection: Arc<Protection>,
     /// Who the instances of services without a list are; `None` knows none.
     pub resolve: Option<Arc<dyn ResolveAny>>,
+    /// The state of switches; `None` knows none.
+    pub switches: Option<Arc<dyn SwitchBook>>,
+}
+
+/// The switches there are.
+pub trait SwitchBook: std::fmt::Debug + Send + Sync {
+    /// Those of a namespace, whether there are some or not.
+    fn of(&self, namespace: &str) -> Arc<dyn Switches>;
 }
 
 /// A resolver that can be shown in a debug line.
@@ -136,6 +145,7 @@ impl Parts {
             protection: Arc::default(),
             log: None,
             resolve: None,
+            switches: None,
             metrics,
         }
     }

@@ -164,6 +164,11 @@ impl FallbackPolicy {
         rest.find(|(_, step)| step.action.may_answer(moment) && step.when.holds(moment, &is_on))
     }
 
+    /// The switches that steps are armed by.
+    pub fn switches(&self) -> impl Iterator<Item = &PolicyName> {
+        self.steps.iter().flat_map(|step| &step.when.switches)
+    }
+
     /// Whether any step is armed by something that stands before the call: a list of which this is
     /// false need not be asked then, unless the route is switched off.
     pub fn looks_before(&self) -> bool {

@@ -74,6 +74,8 @@ pub struct Progress {
     interval: u32,
     /// Whether the transparent retry is used up.
     transparent: bool,
+    /// Most attempts in all, where not the policy says it.
+    most: Option<NonZeroU32>,
 }
 
 /// How an attempt ended.
@@ -197,7 +199,7 @@ impl RetryPolicy {
         if attempt.pushback == Some(Pushback::Never) || self.retry_after_max < hint {
             return Err(Stopped::Pushback);
         }
-        if self.attempts.get() <= progress.number {
+        if progress.most.unwrap_or(self.attempts).get() <= progress.number {
             return Err(Stopped::Attempts);
         }
         Ok(match attempt.pushback {
@@ -208,9 +210,20 @@ impl RetryPolicy {
 }
 
 impl Progress {
+    /// The beginning of a call that takes at most `most` attempts, whatever the policy says; `None`
+    /// leaves it to the policy.
+    pub fn at_most(most: Option<NonZeroU32>) -> Self {
+        Self { most, ..Self::default() }
+    }
+
     /// Number of the attempt under way: 1 is the first. A transparent retry keeps the number.
     pub const fn number(self) -> u32 {
         self.number
+    }
+
+    /// Most attempts in all, where not the policy says it.
+    pub const fn most(self) -> Option<NonZeroU32> {
+        self.most
     }
 
     const fn advance(&mut self, transparent: bool, pushed_back: bool) {
@@ -225,7 +238,7 @@ impl Progress {
 
 impl Default for Progress {
     fn default() -> Self {
-        Self { number: 1, interval: 1, transparent: false }
+        Self { number: 1, interval: 1, transparent: false, most: None }
     }
 }
 

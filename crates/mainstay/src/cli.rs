@@ -10,16 +10,20 @@ mod audit;
 mod backup;
 mod calls;
 mod check;
+mod config;
 mod dns;
 mod explain;
 mod faults;
 mod help;
+mod kinds;
 mod lock;
+mod plan;
 pub mod reference;
 mod role;
 mod rules;
 mod settings;
 mod store;
+mod switch;
 #[cfg(test)]
 mod tests;
 pub mod words;
@@ -115,6 +119,9 @@ pub fn run(arguments: Vec<OsString>, session: &mut Session<'_>) -> u8 {
         Command::Store { verb } => store::run(verb, session),
         Command::Audit { verb } => audit::run(verb, session),
         Command::Backup { verb } => backup::run(verb, session),
+        Command::Config { verb } => config::run(verb, session),
+        Command::Switch { verb } => switch::run(verb, session),
+        Command::Plan { verb } => plan::run(verb, session),
         Command::Fault { verb } => faults::run(verb, session),
         Command::Dns { verb } => dns::run(verb, session),
         Command::Explain(arguments) => explain::run(arguments, session),
@@ -177,6 +184,16 @@ impl Session<'_> {
             self.note(&format!("not shown, too wide: {} (-o wide shows all)", dropped.join(", ")));
         }
         self.print(&text)
+    }
+
+    /// Prints the events of a stream, a document a line, until it ends or the reader goes away.
+    fn follow(&mut self, method: &str, path: &str, body: Option<&serde_json::Value>) -> Ended {
+        let control = self.control()?;
+        let out = &mut *self.out;
+        control.follow(method, path, body, |event| {
+            writeln!(out, "{event}").and_then(|()| out.flush()).is_ok()
+        })?;
+        Ok(Exit::Done.code())
     }
 
     fn control(&self) -> Result<Control, Errors> {

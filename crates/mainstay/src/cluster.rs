@@ -47,6 +47,8 @@ use resolve::RegistryResolver;
 use settings::RegistryConfig;
 use settings::recipes::RecipesConfig;
 
+use crate::switching::Book;
+
 /// How long a start waits for the registry to be read. A store that takes longer is away; the
 /// process serves what needs none, and says that the rest is loading.
 const LOADING_MAX: Duration = Duration::from_secs(5);
@@ -196,6 +198,11 @@ impl Cluster {
             node,
             backups: Arc::new(tokio::sync::Semaphore::new(1)),
         }
+    }
+
+    /// The switches, for the data plane of this process.
+    pub fn switch_book(&self) -> Book {
+        Book::new(self.switches.clone(), self.node.clone())
     }
 
     /// Puts what the recipes count into `registry`.

@@ -33,6 +33,8 @@ mod http_sd;
 mod limits;
 mod locks;
 mod moment;
+mod objects;
+mod plans;
 mod registry;
 mod revisions;
 mod routes;
@@ -41,6 +43,7 @@ mod settings;
 mod sse;
 mod store;
 mod streams;
+mod switches;
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -122,9 +125,12 @@ fn calls(cluster: Option<Arc<Cluster>>) -> Router<Arc<Shared>> {
             .merge(store::calls())
             .merge(centre::calls())
             .merge(audit::calls())
+            .merge(switches::calls())
+            .merge(plans::calls())
+            .with_state(cluster)
+            .merge(switches::removal())
             .layer(axum::middleware::from_fn(conditions::known))
-            .layer(DefaultBodyLimit::max(AGREED_BYTES_MAX))
-            .with_state(cluster),
+            .layer(DefaultBodyLimit::max(AGREED_BYTES_MAX)),
         None => Router::new(),
     };
     Router::new()

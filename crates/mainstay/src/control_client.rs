@@ -6,6 +6,7 @@
 //! been made, and the exit code says so (8), because "unknown" never becomes "done" or "failed".
 
 mod context;
+mod stream;
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher as _, Hasher as _};
@@ -237,6 +238,28 @@ impl Control {
         }
     }
 
+    /// Follows a stream of server-sent events: shows each to `take` as a document with its name as
+    /// `event`, until it says `false` or the stream ends. After a lost connection it goes on from
+    /// the last revision it has seen.
+    ///
+    /// # Errors
+    ///
+    /// As [`Control::ask`], also when the stream was lost and cannot be had again.
+    pub fn follow(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<&Json>,
+        mut take: impl FnMut(&Json) -> bool,
+    ) -> Result<(), Errors> {
+        let ended = block_on(stream::follow(self, method, path, body, &mut take))?;
+        match ended {
+            stream::Ended::Enough => Ok(()),
+            stream::Ended::Answer(status, document) => answered(status, document).map(drop),
+            stream::Ended::Lost(why) => Err(self.unreachable(&why)),
+        }
+    }
+
     fn unreachable(&self, why: &str) -> Errors {
         let message = format!("no control plane answers at {}: {why}", self.url);
         let report = Report::error(Code::ControlUnreachable, message);
@@ -394,7 +417,8 @@ fn answered(status: u16, document: Json) -> Result<Json, Errors> {
     let errors = document.get("errors").and_then(Json::as_array).into_iter().flatten();
     report.help.extend(errors.filter_map(|error| {
         let detail = error.get("detail").and_then(Json::as_str)?;
-        let place = error.get("place").and_then(Json::as_str);
+        let place = error.get("place").or_else(|| error.get("path")).and_then(Json::as_str);
+        let place = place.filter(|place| !place.is_empty());
         Some(place.map_or_else(|| detail.to_owned(), |place| format!("{place}: {detail}")))
     }));
     Err(report.into())

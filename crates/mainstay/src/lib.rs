@@ -14,6 +14,7 @@
 //! | names of services, for every resolver | [`dns`] |
 //! | rules of the store, and the data plane that follows them | [`rules`] |
 //! | secrets that lie in files | [`secret`] |
+//! | what switches move in the data plane | [`switching`] |
 //! | the configuration, in layers, explained to the line | [`settings`] |
 
 pub mod backup;
@@ -33,4 +34,5 @@ pub mod role;
 pub mod rules;
 pub mod secret;
 pub mod settings;
+pub mod switching;
 pub mod width;

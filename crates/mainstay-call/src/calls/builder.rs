@@ -25,7 +25,7 @@ use crate::stage::circuit::CircuitLayer;
 use crate::stage::deadline::{DeadlineLayer, DeadlinePolicy};
 use crate::stage::fallback::{FallbackLayer, Fallbacks};
 use crate::stage::limit::{FromRequest, LimitLayer};
-use crate::stage::retry::{Retries, RetryLayer};
+use crate::stage::retry::{MostAttempts, Retries, RetryLayer};
 use crate::stage::timeout::{TimeoutLayer, TimeoutPolicy};
 use crate::stale::{STALE_BYTES_MAX, StaleStore};
 use crate::transport::Transport;
@@ -166,6 +166,7 @@ impl<S> Builder<Ready<S>> {
         let hash = policy.balance.layout.map(Layout::function);
         let hash = hash.map(|function| (function, policy.balance.hash.clone()));
         let retries = Arc::new(Retries {
+            most: MostAttempts::default(),
             service: Arc::clone(&service),
             budget: machines.budget(&service, policy.retry.budget),
             policy: policy.retry,

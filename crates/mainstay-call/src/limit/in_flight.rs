@@ -75,6 +75,12 @@ impl InFlight {
         Woken { next: None, others: self.wakers_of(&ids) }
     }
 
+    /// Scales the written maximum of `policy`.
+    pub(super) fn set_scale(&mut self, now: Instant, percent: u32, policy: &LimitPolicy) -> Woken {
+        let ids = self.semaphore.set_scale(now, percent, policy);
+        Woken { next: None, others: self.wakers_of(&ids) }
+    }
+
     fn wakers_of(&mut self, ids: &[TicketId]) -> Vec<Waker> {
         ids.iter().filter_map(|id| self.wakers.remove(id)).collect()
     }

@@ -168,11 +168,12 @@ where
         let FallbackLayer { fallbacks, substitutes } = &self.layer;
         if fallbacks.steps.is_none() {
             let refused = limited.map(|(refusal, _)| refusal.into());
-            let state =
-                match refused.or_else(|| fallbacks.is_off().then(|| switched_off(fallbacks))) {
-                    Some(error) => State::Over { answer: Some(Box::new(Err(error))) },
-                    None => State::Sent { inner: self.inner.call(request.map(Replay::once)) },
-                };
+            let state = match refused
+                .or_else(|| fallbacks.is_off(&context).then(|| switched_off(fallbacks)))
+            {
+                Some(error) => State::Over { answer: Some(Box::new(Err(error))) },
+                None => State::Sent { inner: self.inner.call(request.map(Replay::once)) },
+            };
             return FallbackFuture { state, call: None };
         }
         let (mut call, request) = Call::begin(fallbacks, substitutes.clone(), context, request);
@@ -187,11 +188,11 @@ where
             let service = reserved(&mut self.inner);
             call.next(moment, Otherwise::Limited(Box::new(refusal), asked, service, request))
         } else {
-            match fallbacks.before() {
+            match fallbacks.before(&call.context) {
                 Some(moment @ Moment::Before { switched_off: true, .. }) => {
                     call.next(moment, Otherwise::Return(Err(switched_off(fallbacks))))
                 }
-                Some(moment) if fallbacks.choose(moment, 0).is_some() => {
+                Some(moment) if fallbacks.choose(moment, 0, &call.context).is_some() => {
                     call.next(moment, Otherwise::Send(reserved(&mut self.inner), request))
                 }
                 _ => {

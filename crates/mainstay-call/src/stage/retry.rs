@@ -12,8 +12,10 @@
 mod call;
 mod kept;
 
+use std::num::NonZeroU32;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context as Task, Poll, ready};
 
 use bytes::Bytes;
@@ -45,6 +47,24 @@ pub struct Retries {
     pub budget: Arc<SharedBudget>,
     /// Is told of what is done.
     pub observer: Arc<dyn Observer>,
+    /// Most attempts of calls to come, where a switch says so and not the policy.
+    pub most: MostAttempts,
+}
+
+/// A number of attempts that is turned while calls are made; the policy's, until it is set.
+#[derive(Debug, Default)]
+pub struct MostAttempts(AtomicU32);
+
+impl MostAttempts {
+    /// Calls from now on take at most `most` attempts; `None` leaves it to the policy again. One
+    /// attempt is no hedge either.
+    pub fn set(&self, most: Option<NonZeroU32>) {
+        self.0.store(most.map_or(0, NonZeroU32::get), Ordering::Relaxed);
+    }
+
+    fn get(&self) -> Option<NonZeroU32> {
+        NonZeroU32::new(self.0.load(Ordering::Relaxed))
+    }
 }
 
 /// Makes [`Retry`] services.
@@ -105,7 +125,7 @@ where
             kept,
             body,
             spending,
-            progress: Progress::default(),
+            progress: Progress::at_most(self.retries.most.get()),
             hedges: 0,
             last_sent: now,
             lost_one: false,

@@ -14,7 +14,7 @@ use mainstay_call::observe::Silent;
 use mainstay_call::stage::circuit::CircuitLayer;
 use mainstay_call::stage::deadline::{DeadlineLayer, DeadlinePolicy};
 use mainstay_call::stage::limit::{FromRequest, LimitLayer};
-use mainstay_call::stage::retry::{Retries, RetryLayer};
+use mainstay_call::stage::retry::{MostAttempts, Retries, RetryLayer};
 use mainstay_call::stage::timeout::{TimeoutLayer, TimeoutPolicy};
 use mainstay_core::problem::Code;
 use mainstay_resilience::circuit::Scope;
@@ -63,6 +63,7 @@ async fn limit() {
 async fn retry() {
     let policy = RetryPolicy::default();
     let retries = Retries {
+        most: MostAttempts::default(),
         service: "order".into(),
         budget: Arc::new(SharedBudget::new(policy.budget)),
         policy,

@@ -98,6 +98,42 @@ impl Plane {
     }
 }
 
+impl Plane {
+    /// What refers to a switch, as people call it: `route checkout`.
+    pub fn uses_of_switch(&self, namespace: &str, name: &str) -> Vec<String> {
+        let is_it = |switch: &Option<Box<str>>| switch.as_deref() == Some(name);
+        let mut uses = Vec::new();
+        for route in self.routes.iter().filter(|route| *route.namespace == *namespace) {
+            if is_it(&route.switch) {
+                uses.push(format!("route {}", route.name));
+            }
+            let fallback = route.fallback.as_ref();
+            let steps = fallback.and_then(|fallback| self.fallbacks.get(fallback));
+            if let (Some(fallback), Some(steps)) = (fallback, steps)
+                && steps.switches().any(|switch| switch.as_str() == name)
+            {
+                uses.push(format!("fallback {fallback} of route {}", route.name));
+            }
+        }
+        let of_namespace = |upstream: &UpstreamConfig| *upstream.namespace == *namespace;
+        let upstreams = self.upstreams.iter().filter(|(_, upstream)| of_namespace(upstream));
+        let upstreams = upstreams.filter(|(_, upstream)| is_it(&upstream.attempts_switch));
+        uses.extend(upstreams.map(|(upstream, _)| format!("upstream {upstream}")));
+        if namespace == SHARED_NAMESPACE {
+            let limits = self.limits.iter();
+            let limits = limits.filter(|(_, limit)| limit.scale_switch.as_deref() == Some(name));
+            uses.extend(limits.map(|(limit, _)| format!("limit {limit}")));
+            let circuits = self.circuits.iter();
+            let circuits = circuits.filter(|(_, circuit)| is_it(&circuit.mode_switch));
+            uses.extend(circuits.map(|(circuit, _)| format!("circuit {circuit}")));
+        }
+        uses
+    }
+}
+
+/// Where the switches of limits and circuits lie: they are of no namespace themselves.
+pub const SHARED_NAMESPACE: &str = "default";
+
 fn single<R, P>(table: &str, raw: R, faults: &mut Vec<Invalid>) -> Option<P>
 where
     P: TryFrom<R, Error = Invalid>,

@@ -36,6 +36,8 @@ pub struct Lane {
     pub patience: Patience,
     /// Whether limits need to know more of the request than its headers say.
     pub keyed: bool,
+    /// Whether a switch is asked that may be on for some callers only.
+    pub switched: bool,
     /// Sends copies, on a route that is mirrored.
     pub(super) copies: Option<Copies>,
 }
@@ -72,6 +74,12 @@ fn lane(
     fallbacks.classifier = Arc::clone(&upstream.config.classifier);
     fallbacks.stale = Some(Arc::clone(&parts.stale));
     fallbacks.observer = parts.machines.observer();
+    fallbacks.switch = route.switch.as_ref().and_then(|name| PolicyName::new(name).ok());
+    if let Some(book) = &parts.switches {
+        fallbacks.switches = book.of(&route.namespace);
+    }
+    let switched =
+        route.switch.is_some() || policy.is_some_and(|policy| policy.switches().next().is_some());
     let stages = Stages {
         deadline: DeadlinePolicy { patience, idle: route.idle },
         limits,
@@ -91,6 +99,7 @@ fn lane(
         circuits: group(route, service, upstream, plane, parts),
         patience,
         keyed,
+        switched,
         copies,
     }
 }

@@ -174,6 +174,8 @@ struct Chosen<'r> {
     cookie: Option<HeaderValue>,
     /// For limits whose keys need more than the headers.
     found: Option<Arc<Found>>,
+    /// What the caller goes by for switches, where it can be told before the request is.
+    switch_key: Option<Arc<str>>,
 }
 
 /// Chooses among the services that the route leads to.
@@ -187,16 +189,17 @@ fn choose<'r>(
     let facts =
         Facts { view, route, captures: &captures, service: None, principal: None, tenant: None };
     let key = route.split_key.as_ref().and_then(|part| facts.read(part));
-    let service = match key {
-        Some(key) => split.pick_for(&key),
+    let service = match &key {
+        Some(key) => split.pick_for(key),
         None => split.pick(draw::next()),
     };
     let lane = way
         .lane(service)
         .ok_or_else(|| Problem::new(Code::NoInstance, "the service is not configured"))?;
     let (hash, cookie) = affinity::hash(&lane.upstream.config.balance, &facts);
+    let switch_key = key.filter(|_| lane.switched).map(|key| Arc::from(&*key));
     let found = lane.keyed.then(|| Arc::new(found(view, route, captures, service.as_str())));
-    Ok(Chosen { lane, hash, cookie, found })
+    Ok(Chosen { lane, hash, cookie, found, switch_key })
 }
 
 /// Sends a request through the stages.
@@ -271,6 +274,7 @@ fn context(
             idempotent: route.idempotent,
             route: Some(Arc::clone(&lane.route)),
             principal: None,
+            switch_key: switch_key(chosen, arrival),
             circuits: Arc::clone(&lane.circuits),
         },
     );
@@ -281,6 +285,15 @@ fn context(
     }
     context.shorten(deadline);
     context
+}
+
+/// What the caller goes by for switches that are on for some: the key of the split, else its
+/// trace, so that it stays on its side over the hops of one request.
+fn switch_key(chosen: &Chosen<'_>, arrival: &Arrival) -> Option<Arc<str>> {
+    if !chosen.lane.switched {
+        return None;
+    }
+    Some(chosen.switch_key.clone().unwrap_or_else(|| arrival.trace_id().into()))
 }
 
 /// The target to ask the service for; `None` for the one that came.

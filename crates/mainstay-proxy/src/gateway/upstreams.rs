@@ -10,7 +10,7 @@ use mainstay_call::instances::{Instances, InstancesPolicy, MakeEndpoint};
 use mainstay_call::machines::Machines;
 use mainstay_call::resolve::{Instance, Resolve, StaticList, Watch};
 use mainstay_call::stage::balance::Learns;
-use mainstay_call::stage::retry::Retries;
+use mainstay_call::stage::retry::{MostAttempts, Retries};
 use mainstay_call::stage::timeout::TimeoutPolicy;
 use mainstay_core::Instant;
 use mainstay_core::name::{PolicyName, ServiceName};
@@ -124,6 +124,7 @@ impl UpstreamRuntime {
         let known = before.map(|before| before.instances.endpoints()).unwrap_or_default();
         let instances = Instances::new(policy, Arc::new(learns), watch, Box::new(make), &known);
         let retries = Retries {
+            most: MostAttempts::default(),
             budget: parts.machines.budget(&service, config.retry.budget),
             service,
             policy: config.retry.clone(),

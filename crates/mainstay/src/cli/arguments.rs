@@ -3,9 +3,11 @@
 pub(super) mod agreed;
 pub(super) mod audit;
 pub(super) mod backup;
+pub(super) mod config;
 pub(super) mod lock;
 pub(super) mod rules;
 pub(super) mod store;
+pub(super) mod switch;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -142,6 +144,24 @@ pub(super) enum Command {
     Store {
         #[command(subcommand)]
         verb: store::Store,
+    },
+    /// Configuration of services: releases of whole groups.
+    #[command(after_help = examples("config get shop/payment", "config release shop/payment --note 'higher limit'"))]
+    Config {
+        #[command(subcommand)]
+        verb: config::Config,
+    },
+    /// Switches: values that are turned while everything runs.
+    #[command(after_help = examples("switch list", "switch off shop/recommend --reason 'INC-7'"))]
+    Switch {
+        #[command(subcommand)]
+        verb: switch::Switch,
+    },
+    /// Plans: many switches at once, there and back.
+    #[command(after_help = examples("plan rehearse shop/sale", "plan activate shop/sale --reason 'the sale begins'"))]
+    Plan {
+        #[command(subcommand)]
+        verb: switch::Plan,
     },
     /// Who changed what, and why.
     #[command(after_help = examples("audit search --since 1h", "audit search --action 'config:*'"))]

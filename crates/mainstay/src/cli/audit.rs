@@ -68,7 +68,16 @@ fn find(search: Search, session: &mut Session<'_>) -> Ended {
 }
 
 /// A time of day: RFC 3339, or so long ago.
-pub(super) fn moment(text: &str) -> Result<String, Errors> {
+fn moment(text: &str) -> Result<String, Errors> {
+    time(text, u64::saturating_sub)
+}
+
+/// A time of day: RFC 3339, or so long from now.
+pub(super) fn later(text: &str) -> Result<String, Errors> {
+    time(text, u64::saturating_add)
+}
+
+fn time(text: &str, from_now: fn(u64, u64) -> u64) -> Result<String, Errors> {
     if let Ok(moment) = Moment::parse(text) {
         return Ok(moment.to_string());
     }
@@ -79,8 +88,8 @@ pub(super) fn moment(text: &str) -> Result<String, Errors> {
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
-        reason = "a positive number of milliseconds; too many end at the beginning of 1970"
+        reason = "a positive number of milliseconds; too many end where time as written does"
     )]
-    let ago = (seconds * 1_000.0) as u64;
-    Ok(Moment::from_unix_millis(BootClock.unix_millis().saturating_sub(ago)).to_string())
+    let millis = (seconds * 1_000.0) as u64;
+    Ok(Moment::from_unix_millis(from_now(BootClock.unix_millis(), millis)).to_string())
 }

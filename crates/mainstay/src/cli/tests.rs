@@ -64,7 +64,8 @@ fn no_word_of_another_tool_runs_anything_and_each_gets_its_line() {
 
 #[test]
 fn a_word_for_something_not_built_yet_says_so() {
-    check("kv get a", 2, &["the word is `config`", "this version has no `config` yet"]);
+    check("kv get a", 2, &["the word is `config`", "mainstay config get a"]);
+    check("intention list", 2, &["the word is `policy`", "this version has no `policy` yet"]);
     check("ls", 2, &["the word is `list`", "mainstay NOUN list"]);
     check("breaker ls", 2, &["next: mainstay circuit ls"]);
 }

@@ -38,6 +38,7 @@ pub(super) fn calls() -> Router<Arc<Cluster>> {
     Router::new()
         .route("/config/watch", post(push::watch))
         .route("/config/reports", post(push::report))
+        .route("/config/rewrap", post(rewrap))
         .route("/config/{namespace}/groups", get(groups))
         .route(&group(""), get(fetch))
         .route(&group("/drafts"), get(drafts))
@@ -273,6 +274,11 @@ async fn abort(
 ) -> Answer {
     let editor = editor(author, &headers)?;
     Ok(Json(json!(cluster.centre.abort(&group, &editor).await?)))
+}
+
+/// `POST /config/rewrap`: wraps the data keys of all groups by the newest key of the keyring.
+async fn rewrap(State(cluster): State<Arc<Cluster>>, By(author): By) -> Answer {
+    Ok(Json(json!({ "records": cluster.centre.rewrap(&author).await? })))
 }
 
 /// Who changes something, and the release they had read: `If-Match: "3"`.

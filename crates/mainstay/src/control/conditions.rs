@@ -15,7 +15,7 @@ use super::answer::Refused;
 struct Knows(Method, &'static str, bool, bool);
 
 /// Every change that knows one of them.
-const KNOWING: [Knows; 7] = [
+const KNOWING: [Knows; 17] = [
     Knows(Method::PUT, "/registry/{namespace}/services/{service}", true, true),
     Knows(Method::PUT, "/registry/{namespace}/services/{service}/instances/{id}", true, false),
     Knows(Method::POST, "/config/{namespace}/{group}/releases", true, true),
@@ -23,6 +23,16 @@ const KNOWING: [Knows; 7] = [
     Knows(Method::PUT, "/config/{namespace}/{group}/canary", false, true),
     Knows(Method::POST, "/config/{namespace}/{group}/canary/promote", false, true),
     Knows(Method::POST, "/config/{namespace}/{group}/canary/abort", false, true),
+    Knows(Method::PUT, "/switches/{namespace}/{name}", true, true),
+    Knows(Method::DELETE, "/switches/{namespace}/{name}", true, true),
+    Knows(Method::POST, "/switches/{namespace}/{name}/rollback", true, true),
+    Knows(Method::PUT, "/switches/{namespace}/{name}/value", true, true),
+    Knows(Method::PUT, "/plans/{namespace}/{name}", true, true),
+    Knows(Method::DELETE, "/plans/{namespace}/{name}", true, true),
+    Knows(Method::POST, "/plans/{namespace}/{name}/rollback", true, true),
+    Knows(Method::POST, "/plans/{namespace}/{name}/activate", true, true),
+    Knows(Method::POST, "/plans/{namespace}/{name}/deactivate", true, true),
+    Knows(Method::POST, "/plans/{namespace}/{name}/rehearse", false, true),
 ];
 
 /// Lets a request pass whose conditions are known where it goes.

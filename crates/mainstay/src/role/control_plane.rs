@@ -29,6 +29,7 @@ use crate::resolve::settings::By;
 use crate::rules;
 use crate::settings::Errors;
 use crate::settings::root::Meant;
+use crate::switching;
 
 /// What the control plane runs on. One that keeps state has many callers at once and uses every
 /// core; beside a gateway alone one thread answers what a person asks.
@@ -128,11 +129,13 @@ pub(super) fn serve(
             let (cluster, remote) = (shared.cluster.clone(), shared.remote.clone());
             let answers_names = answer_names(names, shared.dns.clone(), stop.clone());
             let followed = rules::apply::follow(Arc::clone(&shared), stop.clone());
+            let turned = switching::follow(Arc::clone(&shared), stop.clone());
             let looks_after = look_after(Arc::clone(&shared), stop.clone(), tell.clone());
             let answered = control::serve(listener, shared, stop);
-            let served = async { tokio::join!(answered, answers_names, followed, looks_after) };
+            let served =
+                async { tokio::join!(answered, answers_names, followed, turned, looks_after) };
             tokio::select! {
-                ((), (), (), ()) = served => (),
+                ((), (), (), (), ()) = served => (),
                 () = listen_to_signals => (),
             }
             if let Some(remote) = remote {

@@ -94,7 +94,8 @@ impl Node {
         let meant = live.current();
         let remote = control_plane::remote(&runtime, &start, &meant, data_dir.path())?;
         let knows = who_knows(&meant, remote.as_ref(), cluster.as_deref());
-        let (gateway, log_writer) = gateway(&meant, knows, &rules, data_dir.path())?;
+        let (gateway, log_writer) =
+            gateway(&meant, knows, cluster.as_deref(), &rules, data_dir.path())?;
         answered(&runtime, remote.as_deref());
         let transport = doors::transport(&gateway)?;
         let ready = ready(&start, &doors, &meant.plane, data_dir.path().into(), began);
@@ -279,11 +280,13 @@ fn rules(live: &mut Live<Settings, Meant>, cluster: Option<&Cluster>) -> Rules {
 fn gateway(
     meant: &Meant,
     knows: Option<Arc<dyn ResolveAny>>,
+    cluster: Option<&Cluster>,
     rules: &Rules,
     data: &Path,
 ) -> Result<(Arc<Gateway>, std::thread::JoinHandle<()>), Errors> {
     let (mut parts, log_writer) = parts(&meant.plane.gateway)?;
     parts.resolve = knows;
+    parts.switches = cluster.map(|cluster| Arc::new(cluster.switch_book()) as _);
     keeping::restore(data, &parts.machines);
     let gateway =
         Gateway::new(Arc::clone(&meant.plane), parts).map_err(|error| unreadable(&error))?;

@@ -35,7 +35,7 @@ const REPLAY_BYTES_MAX: usize = 64 * 1024;
 #[derive(Debug)]
 pub(super) struct Call<T, B> {
     fallbacks: Arc<Fallbacks>,
-    context: Arc<Context>,
+    pub(super) context: Arc<Context>,
     substitutes: T,
     /// The request, where a substitute may have to be sent it.
     kept: Option<Box<Kept<B>>>,
@@ -137,7 +137,7 @@ impl<T, B: Body> Call<T, B> {
     {
         let fallbacks = Arc::clone(&self.fallbacks);
         let mut from = 0;
-        while let Some((index, action)) = fallbacks.choose(moment, from) {
+        while let Some((index, action)) = fallbacks.choose(moment, from, &self.context) {
             from = index + 1;
             if self.tried >> index & 1 == 1 {
                 continue;

@@ -15,14 +15,16 @@ use mainstay_resilience::fallback::{Action, FallbackPolicy, Moment};
 
 use super::body::FallbackBody;
 use crate::clock::MonotonicClock;
+use crate::context::Context;
 use crate::observe::{Observer, Silent};
 use crate::stale::{StaleStore, Wanted, place};
 
 /// The state of switches.
 pub trait Switches: Debug + Send + Sync {
-    /// Whether the switch called `name` is on; `None` when there is no such switch, or it is not
-    /// one that is on or off. Such a switch neither closes a route nor arms a step.
-    fn is_on(&self, name: &str) -> Option<bool>;
+    /// Whether the switch called `name` is on for the caller that goes by `key`; `None` when there
+    /// is no such switch, or it is not one that is on or off. Such a switch neither closes a route
+    /// nor arms a step. Asked in the middle of a call: it waits for nothing.
+    fn is_on(&self, name: &str, key: Option<&str>) -> Option<bool>;
 }
 
 /// There are no switches.
@@ -30,7 +32,7 @@ pub trait Switches: Debug + Send + Sync {
 pub struct NoSwitches;
 
 impl Switches for NoSwitches {
-    fn is_on(&self, _name: &str) -> Option<bool> {
+    fn is_on(&self, _name: &str, _key: Option<&str>) -> Option<bool> {
         None
     }
 }
@@ -53,7 +55,7 @@ pub struct Fallbacks {
     pub stale: Option<Arc<StaleStore>>,
     /// The route's own switch. None by default.
     pub switch: Option<PolicyName>,
-    /// The state of switches. By default there are none.
+    /// The state of switches, of the namespace the route is in. By default there are none.
     pub switches: Arc<dyn Switches>,
     /// Whether the route is slow; without it, it never is. None by default.
     pub pace: Option<Arc<dyn Pace>>,
@@ -89,26 +91,31 @@ impl Fallbacks {
     }
 
     /// Whether the switch of the route is off.
-    pub(super) fn is_off(&self) -> bool {
+    pub(super) fn is_off(&self, call: &Context) -> bool {
         let switch = self.switch.as_ref();
-        switch.is_some_and(|name| self.is_on(name) == Some(false))
+        switch.is_some_and(|name| self.is_on(name, call) == Some(false))
     }
 
-    pub(super) fn is_on(&self, name: &PolicyName) -> Option<bool> {
-        self.switches.is_on(name.as_str())
+    fn is_on(&self, name: &PolicyName, call: &Context) -> Option<bool> {
+        self.switches.is_on(name.as_str(), call.facts.switch_key.as_deref())
     }
 
     /// The first step from `from` on that is to answer at `moment`.
-    pub(super) fn choose(&self, moment: Moment, from: usize) -> Option<(usize, &Action)> {
+    pub(super) fn choose(
+        &self,
+        moment: Moment,
+        from: usize,
+        call: &Context,
+    ) -> Option<(usize, &Action)> {
         let policy = self.policy()?;
-        let is_on = |name: &PolicyName| self.is_on(name) == Some(true);
+        let is_on = |name: &PolicyName| self.is_on(name, call) == Some(true);
         policy.choose(moment, is_on, from).map(|(index, step)| (index, &step.action))
     }
 
     /// What stands before a call, if any step looks at it.
-    pub(super) fn before(&self) -> Option<Moment> {
+    pub(super) fn before(&self, call: &Context) -> Option<Moment> {
         let looks = self.steps.as_ref().is_some_and(|steps| steps.looks_before);
-        let switched_off = self.is_off();
+        let switched_off = self.is_off(call);
         if !looks && !switched_off {
             return None;
         }

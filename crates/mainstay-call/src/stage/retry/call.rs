@@ -1,5 +1,6 @@
 //! What one call knows of its attempts, and what it does after each.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::task::{Context as Task, Poll};
 
@@ -84,6 +85,9 @@ where
     /// When to ask whether to hedge.
     pub(super) fn hedge_at(&self) -> Instant {
         let Some(hedge) = &self.retries.policy.hedge else { return Instant::MAX };
+        if self.progress.most() == Some(NonZeroU32::MIN) {
+            return Instant::MAX;
+        }
         match hedge.next(&self.race()) {
             Start::Never => Instant::MAX,
             Start::Now => Instant::ZERO,

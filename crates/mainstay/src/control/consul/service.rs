@@ -234,7 +234,7 @@ pub(super) async fn one(
             let at = registration::find(&scope, scope.node(), &id)?.ok_or_else(|| unknown(&id))?;
             let range = [Range::key(&at.key())];
             let read = recipes.find(&range).await?.read;
-            cluster.registry.reached(read).await.map_err(|error| refused(&error))?;
+            cluster.registry.reached(&at.service, read).await.map_err(|error| refused(&error))?;
             let found = cluster.registry.instance(&at).map_err(|error| refused(&error))?;
             let instance = found.ok_or_else(|| unknown(&id))?;
             let service = agent_service(scope.door, &now(&scope, at, &instance));

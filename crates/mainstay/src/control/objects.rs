@@ -1,0 +1,143 @@
+//! Switches and plans over HTTP: what is the same for both, below the path `P` of each.
+//!
+//! | call | answer |
+//! |---|---|
+//! | `GET P/{namespace}` | the objects, by name |
+//! | `POST P/validate` | what is wrong with a content |
+//! | `GET P/{namespace}/{name}/history`, `…/diff?from=&to=` | the past of one |
+
+use std::sync::Arc;
+
+use axum::extract::{FromRequestParts, Path, State};
+use axum::http::request::Parts;
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use mainstay_coord::keys::{RuleKind, RuleRef};
+use mainstay_coord::name::{Namespace, RuleName};
+use mainstay_coord::revisions::{Fault, Kind};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::answer::{Answer, Asked, Document, Refused};
+use super::registry::named;
+use super::revisions::{self, Between, Page};
+use crate::cluster::Cluster;
+
+/// Objects of one page, unless others are asked for.
+const PAGE: usize = 100;
+
+/// The calls that are the same for every kind, of `kind`.
+pub(super) fn reads(kind: &'static Kind) -> Router<Arc<Cluster>> {
+    let at = |rest: &str| format!("{}{rest}", kind.path);
+    Router::new()
+        .route(
+            &at("/validate"),
+            post(move |Document(Content { content }): Document<Content>| async move {
+                validate(kind, &content)
+            }),
+        )
+        .route(
+            &at("/{namespace}"),
+            get(move |cluster: State<Arc<Cluster>>, namespace: Path<String>, page: Asked<Part>| {
+                list(kind, cluster, namespace, page)
+            }),
+        )
+        .route(
+            &at("/{namespace}/{name}/history"),
+            get(move |cluster: State<Arc<Cluster>>, path: Of, page: Asked<Page>| {
+                history(kind, cluster, path, page)
+            }),
+        )
+        .route(
+            &at("/{namespace}/{name}/diff"),
+            get(move |cluster: State<Arc<Cluster>>, path: Of, between: Asked<Between>| {
+                diff(kind, cluster, path, between)
+            }),
+        )
+}
+
+/// What a path names, of a kind still to be told.
+#[derive(Clone, Debug)]
+pub(super) struct Of {
+    namespace: Namespace,
+    name: RuleName,
+}
+
+impl Of {
+    /// The object, of `kind`.
+    pub(super) fn kind(self, kind: RuleKind) -> RuleRef {
+        let Self { namespace, name } = self;
+        RuleRef { kind, namespace, name }
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Of {
+    type Rejection = Refused;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refused> {
+        let path = Path::<(String, String)>::from_request_parts(parts, state).await;
+        let Path((namespace, name)) =
+            path.map_err(|rejection| Refused::invalid(rejection.body_text()))?;
+        Ok(Self { namespace: named(Namespace::new(namespace))?, name: named(RuleName::new(name))? })
+    }
+}
+
+/// A content to be put, and why.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Put {
+    pub(super) content: Value,
+    pub(super) reason: Option<String>,
+}
+
+/// A content to be looked at.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Content {
+    content: Value,
+}
+
+fn validate(kind: &Kind, content: &Value) -> Json<Value> {
+    let faults: Vec<Fault> = (kind.check)(content);
+    Json(json!({ "errors": faults, "warnings": [] }))
+}
+
+/// Which part of a list.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Part {
+    /// Go on after this name.
+    after: Option<String>,
+    limit: Option<usize>,
+}
+
+async fn list(
+    kind: &'static Kind,
+    State(cluster): State<Arc<Cluster>>,
+    Path(namespace): Path<String>,
+    Asked(Part { after, limit }): Asked<Part>,
+) -> Answer {
+    let namespace = named(Namespace::new(namespace))?;
+    let after = after.map(|name| named(RuleName::new(name))).transpose()?;
+    let limit = limit.unwrap_or(PAGE);
+    let page = cluster.rules.list(kind, &namespace, after.as_ref(), limit).await?;
+    Ok(Json(json!(page)))
+}
+
+async fn history(
+    kind: &'static Kind,
+    State(cluster): State<Arc<Cluster>>,
+    of: Of,
+    Asked(page): Asked<Page>,
+) -> Answer {
+    revisions::history(&cluster.rules, &of.kind(kind.key), page).await
+}
+
+async fn diff(
+    kind: &'static Kind,
+    State(cluster): State<Arc<Cluster>>,
+    of: Of,
+    Asked(Between { from, to }): Asked<Between>,
+) -> Answer {
+    Ok(Json(json!(cluster.rules.diff(kind, &of.kind(kind.key), from, to).await?)))
+}
