@@ -82,9 +82,10 @@ pages! { ENGLISH, "":
     "response-truncated" "revision-moved" "route-ambiguous" "route-not-found" "rule-in-use"
     "rules-full" "schema-violation" "secret-unreadable" "semaphore-limit-differs" "service-in-use"
     "service-not-found" "session-not-found" "shed" "store-busy" "store-closed" "store-corrupt"
-    "store-failed" "store-format-newer" "store-full" "store-locked" "store-regressed"
-    "store-unavailable" "switch-in-use" "switch-type" "switched-off" "ttl-invalid" "upgrade-refused"
-    "upstream-malformed" "upstream-timeout" "uri-too-long" "usage" "value-too-large"
+    "store-failed" "store-format-newer" "store-full" "store-incomplete" "store-locked"
+    "store-regressed" "store-unavailable" "switch-in-use" "switch-type" "switched-off" "ttl-invalid"
+    "upgrade-refused" "upstream-malformed" "upstream-timeout" "uri-too-long" "usage"
+    "value-too-large"
 }
 
 pages! { CHINESE, "zh/":
