@@ -6,7 +6,7 @@
 //! | calls | module |
 //! |---|---|
 //! | lists, one rule, history, differences, `validate` | [`read`] |
-//! | `PUT`, `DELETE`, `rollback` | [`write`] |
+//! | `PUT`, `DELETE`, `rollback` | [`write`](mod@write) |
 
 mod read;
 mod write;

@@ -1,5 +1,5 @@
 //! Switches over HTTP. What is the same for every object with a history stands in
-//! [`objects`](super::objects), how they are followed in [`watch`].
+//! [`objects`], how they are followed in [`watch`].
 
 mod watch;
 
