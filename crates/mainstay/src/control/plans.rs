@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::http::HeaderMap;
 use axum::response::Response;
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -12,10 +11,9 @@ use mainstay_coord::plan::{PLANS, PlanError};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::answer::{Answer, Asked, Document, Refused};
-use super::author::{By, needed};
+use super::answer::{Answer, Document, Refused};
 use super::objects::{self, Of, Put};
-use super::revisions::{Back, Rehearsed, tagged, terms};
+use super::revisions::{Back, How, tagged};
 use crate::cluster::Cluster;
 use crate::report::causes;
 
@@ -50,24 +48,16 @@ async fn show(State(cluster): State<Arc<Cluster>>, of: Of) -> Result<Response, R
 async fn set(
     State(cluster): State<Arc<Cluster>>,
     of: Of,
-    by: By,
-    Asked(how): Asked<Rehearsed>,
-    headers: HeaderMap,
+    how: How,
     Document(Put { content, reason }): Document<Put>,
 ) -> Answer {
-    let terms = terms(by.because(reason)?, &headers, how)?;
+    let terms = how.terms(reason)?;
     Ok(Json(json!(cluster.plans.put(&plan(of), content, &terms).await?)))
 }
 
 /// `DELETE …/{name}`
-async fn remove(
-    State(cluster): State<Arc<Cluster>>,
-    of: Of,
-    By(author): By,
-    Asked(how): Asked<Rehearsed>,
-    headers: HeaderMap,
-) -> Answer {
-    let terms = terms(needed(author)?, &headers, how)?;
+async fn remove(State(cluster): State<Arc<Cluster>>, of: Of, how: How) -> Answer {
+    let terms = how.reasoned(None)?;
     Ok(Json(json!(cluster.plans.remove(&plan(of), &terms).await?)))
 }
 
@@ -75,12 +65,10 @@ async fn remove(
 async fn roll_back(
     State(cluster): State<Arc<Cluster>>,
     of: Of,
-    by: By,
-    Asked(how): Asked<Rehearsed>,
-    headers: HeaderMap,
+    how: How,
     Document(Back { to, reason }): Document<Back>,
 ) -> Answer {
-    let terms = terms(needed(by.because(reason)?)?, &headers, how)?;
+    let terms = how.reasoned(reason)?;
     Ok(Json(json!(cluster.rules.rollback(&PLANS, &plan(of), to, &terms).await?)))
 }
 
@@ -96,15 +84,13 @@ struct Turn {
 async fn activate(
     State(cluster): State<Arc<Cluster>>,
     of: Of,
-    by: By,
-    Asked(how): Asked<Rehearsed>,
-    headers: HeaderMap,
+    how: How,
     Document(turn): Document<Turn>,
 ) -> Answer {
     if turn.force {
         return Err(Refused::invalid("`force` is for deactivating"));
     }
-    let terms = terms(needed(by.because(turn.reason)?)?, &headers, how)?;
+    let terms = how.reasoned(turn.reason)?;
     Ok(Json(json!(cluster.plans.activate(&plan(of), &terms).await?)))
 }
 
@@ -112,23 +98,16 @@ async fn activate(
 async fn deactivate(
     State(cluster): State<Arc<Cluster>>,
     of: Of,
-    by: By,
-    Asked(how): Asked<Rehearsed>,
-    headers: HeaderMap,
+    how: How,
     Document(turn): Document<Turn>,
 ) -> Answer {
-    let terms = terms(needed(by.because(turn.reason)?)?, &headers, how)?;
+    let terms = how.reasoned(turn.reason)?;
     Ok(Json(json!(cluster.plans.deactivate(&plan(of), turn.force, &terms).await?)))
 }
 
 /// `POST …/{name}/rehearse`: shows what activating would do.
-async fn rehearse(
-    State(cluster): State<Arc<Cluster>>,
-    of: Of,
-    By(author): By,
-    headers: HeaderMap,
-) -> Answer {
-    let terms = terms(author, &headers, Rehearsed::default())?;
+async fn rehearse(State(cluster): State<Arc<Cluster>>, of: Of, how: How) -> Answer {
+    let terms = how.terms(None)?;
     Ok(Json(json!(cluster.plans.rehearse(&plan(of), &terms).await?)))
 }
 

@@ -1,17 +1,19 @@
 //! Objects with a history over HTTP: what is the same for every kind.
 
 use axum::Json;
-use axum::http::{HeaderMap, HeaderValue, header};
+use axum::extract::FromRequestParts;
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use mainstay_coord::Revisions;
-use mainstay_coord::audit::Author;
 use mainstay_coord::keys::RuleRef;
 use mainstay_coord::name::{Namespace, RuleName};
 use mainstay_coord::revisions::{Kind, RuleError, Terms, Written};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::answer::{Answer, Refused, if_match};
+use super::answer::{Answer, Asked, Refused, if_match};
+use super::author::{By, needed};
 use super::registry::named;
 use crate::report::causes;
 
@@ -21,8 +23,8 @@ const PAGE: usize = 100;
 /// Whether a change is only to be looked at.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub(super) struct Rehearsed {
-    pub(super) dry_run: bool,
+struct Rehearsed {
+    dry_run: bool,
 }
 
 /// Which part of a history.
@@ -57,13 +59,44 @@ pub(super) fn object(kind: &Kind, namespace: String, name: String) -> Result<Rul
     Ok(RuleRef { kind: kind.key, namespace, name })
 }
 
-/// On what terms a request wants a change.
-pub(super) fn terms(
-    author: Author,
-    headers: &HeaderMap,
-    Rehearsed { dry_run }: Rehearsed,
-) -> Result<Terms, Refused> {
-    Ok(Terms { expected: if_match(headers)?, dry_run, ..Terms::new(author) })
+/// On what terms a request wants a change: `dry_run`, `If-Match`, who asks and why.
+#[derive(Debug)]
+pub(super) struct How {
+    by: By,
+    expected: Option<u64>,
+    dry_run: bool,
+}
+
+impl How {
+    /// The terms. The reason is that of the document, or else was sent as a field.
+    ///
+    /// # Errors
+    ///
+    /// `reason-required` when it is none.
+    pub(super) fn terms(self, reason: Option<String>) -> Result<Terms, Refused> {
+        let Self { by, expected, dry_run } = self;
+        Ok(Terms { expected, dry_run, ..Terms::new(by.because(reason)?) })
+    }
+
+    /// The terms of a change that needs a reason.
+    ///
+    /// # Errors
+    ///
+    /// `reason-required` without one.
+    pub(super) fn reasoned(self, reason: Option<String>) -> Result<Terms, Refused> {
+        let terms = self.terms(reason)?;
+        Ok(Terms { author: needed(terms.author)?, ..terms })
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for How {
+    type Rejection = Refused;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refused> {
+        let Asked(Rehearsed { dry_run }) = Asked::from_request_parts(parts, state).await?;
+        let by = By::from_request_parts(parts, state).await?;
+        Ok(Self { by, expected: if_match(&parts.headers)?, dry_run })
+    }
 }
 
 /// `GET P/{namespace}/{name}/history`

@@ -6,7 +6,6 @@ mod watch;
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::http::HeaderMap;
 use axum::response::Response;
 use axum::routing::{delete, get, post, put};
 use axum::{Json, Router};
@@ -16,10 +15,9 @@ use mainstay_coord::switch::{SWITCHES, SwitchError};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::answer::{Answer, Asked, Document, Refused};
-use super::author::{By, needed};
+use super::answer::{Answer, Document, Refused};
 use super::objects::{self, Of, Put};
-use super::revisions::{Back, Rehearsed, tagged, terms};
+use super::revisions::{Back, How, tagged};
 use crate::cluster::Cluster;
 use crate::report::causes;
 use crate::role::Shared;
@@ -54,12 +52,10 @@ async fn show(State(cluster): State<Arc<Cluster>>, of: Of) -> Result<Response, R
 async fn set_content(
     State(cluster): State<Arc<Cluster>>,
     of: Of,
-    by: By,
-    Asked(how): Asked<Rehearsed>,
-    headers: HeaderMap,
+    how: How,
     Document(Put { content, reason }): Document<Put>,
 ) -> Answer {
-    let terms = terms(by.because(reason)?, &headers, how)?;
+    let terms = how.terms(reason)?;
     let written = cluster.switches.put(&switch(of), content, &terms).await?;
     Ok(Json(json!(written)))
 }
@@ -83,12 +79,10 @@ struct Turn {
 async fn set_value(
     State(cluster): State<Arc<Cluster>>,
     of: Of,
-    by: By,
-    Asked(how): Asked<Rehearsed>,
-    headers: HeaderMap,
+    how: How,
     Document(Turn { value, until, reason }): Document<Turn>,
 ) -> Answer {
-    let terms = terms(by.because(reason)?, &headers, how)?;
+    let terms = how.terms(reason)?;
     let written = cluster.switches.set(&switch(of), &value, until, &terms).await?;
     Ok(Json(json!(written)))
 }
@@ -97,24 +91,16 @@ async fn set_value(
 async fn roll_back(
     State(cluster): State<Arc<Cluster>>,
     of: Of,
-    by: By,
-    Asked(how): Asked<Rehearsed>,
-    headers: HeaderMap,
+    how: How,
     Document(Back { to, reason }): Document<Back>,
 ) -> Answer {
-    let terms = terms(needed(by.because(reason)?)?, &headers, how)?;
+    let terms = how.reasoned(reason)?;
     Ok(Json(json!(cluster.switches.rollback(&switch(of), to, &terms).await?)))
 }
 
 /// `DELETE …/{name}`
-async fn remove(
-    State(shared): State<Arc<Shared>>,
-    of: Of,
-    By(author): By,
-    Asked(how): Asked<Rehearsed>,
-    headers: HeaderMap,
-) -> Answer {
-    let terms = terms(needed(author)?, &headers, how)?;
+async fn remove(State(shared): State<Arc<Shared>>, of: Of, how: How) -> Answer {
+    let terms = how.reasoned(None)?;
     let switch = switch(of);
     let Some(cluster) = &shared.cluster else { return Err(Refused::missing("switch", "here")) };
     let used = shared

@@ -9,16 +9,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::State;
-use axum::http::HeaderMap;
 use axum::response::Response;
 use mainstay_coord::keys::RuleRef;
 use mainstay_coord::revisions::{Fault, RuleError, Terms, Written};
 use mainstay_core::problem::Code;
 use serde_json::{Map, Value, json};
 
-use super::super::answer::{Asked, Document, Refused};
-use super::super::author::{By, needed};
-use super::super::revisions::{Back, Rehearsed, changed, terms};
+use super::super::answer::{Document, Refused};
+use super::super::revisions::{Back, How, changed};
 use super::read::{blocking, by_field, rehearse, standing};
 use super::{At, Content, cluster};
 use crate::role::Shared;
@@ -32,13 +30,11 @@ use crate::settings::graft;
 pub(super) async fn put(
     State(shared): State<Arc<Shared>>,
     at: At,
-    Asked(rehearsed): Asked<Rehearsed>,
-    headers: HeaderMap,
-    By(author): By,
+    how: How,
     Content { text, .. }: Content,
 ) -> Result<Response, Refused> {
     let rule = at.rule()?;
-    let terms = terms(author, &headers, rehearsed)?;
+    let terms = how.terms(None)?;
     let cluster = cluster(&shared)?;
     let _turn = turn(&shared).await?;
     may_be(&shared, &rule)?;
@@ -52,13 +48,11 @@ pub(super) async fn put(
 pub(super) async fn remove(
     State(shared): State<Arc<Shared>>,
     at: At,
-    Asked(rehearsed): Asked<Rehearsed>,
-    headers: HeaderMap,
-    By(author): By,
+    how: How,
 ) -> Result<Response, Refused> {
     is_kept(&shared, &at)?;
     let rule = at.rule()?;
-    let terms = terms(needed(author)?, &headers, rehearsed)?;
+    let terms = how.reasoned(None)?;
     let cluster = cluster(&shared)?;
     let _turn = turn(&shared).await?;
     is_unused(&shared, &rule).await?;
@@ -70,13 +64,11 @@ pub(super) async fn remove(
 pub(super) async fn roll_back(
     State(shared): State<Arc<Shared>>,
     at: At,
-    Asked(rehearsed): Asked<Rehearsed>,
-    headers: HeaderMap,
-    by: By,
+    how: How,
     Document(Back { to, reason }): Document<Back>,
 ) -> Result<Response, Refused> {
     let rule = at.rule()?;
-    let terms = terms(needed(by.because(reason)?)?, &headers, rehearsed)?;
+    let terms = how.reasoned(reason)?;
     let cluster = cluster(&shared)?;
     let _turn = turn(&shared).await?;
     may_be(&shared, &rule)?;
