@@ -11,7 +11,6 @@ mod taken;
 
 use std::fmt::Write;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
@@ -38,8 +37,9 @@ pub struct SharedLimit {
     gate: Gate,
     secret: KeySecret,
     policy: ArcSwap<LimitPolicy>,
-    /// What a switch makes of the quota.
-    scale_percent: AtomicU32,
+    /// What a switch makes of the quota. Held while that or the policy changes: each is made of
+    /// both.
+    scale_percent: Mutex<u32>,
 }
 
 #[derive(Debug)]
@@ -81,7 +81,7 @@ impl SharedLimit {
     /// The same with keys hashed by `secret`, so that it can take over what another counted.
     pub fn with_secret(name: Arc<str>, policy: Arc<LimitPolicy>, secret: KeySecret) -> Self {
         let gate = Gate::new(&policy, secret, MonotonicClock.now());
-        let scale_percent = AtomicU32::new(100);
+        let scale_percent = Mutex::new(100);
         Self { name, gate, secret, policy: ArcSwap::new(policy), scale_percent }
     }
 
@@ -105,14 +105,12 @@ impl SharedLimit {
     /// kinds that tell time, time against calls in flight, keyed against not): make a new limit
     /// then.
     pub fn set_policy(&self, policy: &Arc<LimitPolicy>) -> bool {
+        let percent = self.scale_percent.lock();
         let now = MonotonicClock.now();
         let keyed = !policy.key.is_empty();
         let bucket = !keyed && matches!(policy.kind, Kind::Bucket { .. });
         let kept = match &self.gate {
-            Gate::Bucket(machine) => {
-                let percent = self.scale_percent.load(Ordering::Relaxed);
-                bucket && machine.set_policy(now, &scaled(policy, percent))
-            }
+            Gate::Bucket(machine) => bucket && machine.set_policy(now, &scaled(policy, *percent)),
             Gate::Lone(machine) => !keyed && !bucket && machine.lock().set_policy(now, policy),
             Gate::Keyed(machine) => {
                 keyed && machine.lock().set_policy(now, policy, |key| self.secret.hash(key))
@@ -135,7 +133,8 @@ impl SharedLimit {
     /// Scales the quota to `percent` of what is written, rounded down, at least 1: what was used
     /// stays used, and a higher quota adds nothing at once. A policy taken later is scaled too.
     pub fn set_scale(&self, percent: u32) {
-        if self.scale_percent.swap(percent, Ordering::Relaxed) == percent {
+        let mut before = self.scale_percent.lock();
+        if std::mem::replace(&mut *before, percent) == percent {
             return;
         }
         let (now, policy) = (MonotonicClock.now(), self.policy());

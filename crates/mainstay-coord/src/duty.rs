@@ -60,11 +60,9 @@ pub async fn run<F: Future<Output = ()> + Send>(
     work: impl Fn() -> F + Send + Sync,
 ) {
     loop {
-        let ended = tokio::select! {
-            () = stop.cancelled() => return,
-            ended = once(ground, duty, &owner, &stop, &work) => ended,
-        };
-        if ended.is_ok() && stop.is_cancelled() {
+        // Says nothing new: whoever failed, or is no longer the one, stands again.
+        drop(once(ground, duty, &owner, &stop, &work).await);
+        if stop.is_cancelled() {
             return;
         }
         let until = ground.now().plus(PAUSE);
@@ -82,9 +80,14 @@ async fn once<F: Future<Output = ()> + Send>(
     stop: &CancellationToken,
     work: &(impl Fn() -> F + Send + Sync),
 ) -> Result<(), LockError> {
-    let session = ground.sessions().start(owner.clone(), TTL).await?;
-    let name = LockName::new(duty.as_str()).expect("a-z and dashes");
-    let leader = session.stand(Request::duty(name)).await?;
+    let standing = async {
+        let session = ground.sessions().start(owner.clone(), TTL).await?;
+        let name = LockName::new(duty.as_str()).expect("a-z and dashes");
+        let leader = session.stand(Request::duty(name)).await?;
+        Ok::<_, LockError>((session, leader))
+    };
+    let Some(stood) = stop.run_until_cancelled(standing).await else { return Ok(()) };
+    let (_session, leader) = stood?;
     DutyHeld { duty, is_held: true }.emit();
     tokio::select! {
         biased;

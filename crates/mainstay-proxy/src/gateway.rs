@@ -226,7 +226,7 @@ impl Gateway {
             let gateway = Arc::clone(&gateway);
             Box::pin(async move {
                 let running = gateway.running.load_full();
-                serve::serve(&running, &gateway, request, &from).await
+                serve::serve(&running, gateway, request, &from).await
             })
         }
     }

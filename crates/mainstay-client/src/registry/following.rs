@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use http::Method;
 use mainstay_api::registry::{self as wire, STORE_HEADER, ServiceAt, ServiceView};
 use mainstay_api::stream::{BOOKMARK, CHANGE, SNAPSHOT};
@@ -148,6 +149,8 @@ impl Following {
         // Those that are asked for one after the other, as a gateway that starts does, come with
         // one stream.
         tokio::time::sleep(GATHER).await;
+        // Whoever came meanwhile is asked for now.
+        let (Some(()) | None) = self.changed.notified().now_or_never();
         let Some(path) = self.ask() else {
             self.changed.notified().await;
             return Ended::Changed;
@@ -206,28 +209,34 @@ impl Following {
                     return false;
                 };
                 self.told(&view.namespace.clone(), &view.service.clone(), |followed| {
-                    followed.offer(view, store);
+                    followed.offer(view, store)
                 })
             }
             BOOKMARK => {
                 let Ok(at) = serde_json::from_str::<ServiceAt>(&event.data) else {
                     return false;
                 };
-                self.told(&at.namespace, &at.service, |_followed| {})
+                self.told(&at.namespace, &at.service, |_followed| false)
             }
             _ => false,
         }
     }
 
-    /// A server has spoken of a service.
-    fn told(&self, namespace: &str, service: &str, what: impl FnOnce(&mut Followed)) -> bool {
+    /// A server has spoken of a service; `what` says whether there is something to tell.
+    fn told(
+        &self,
+        namespace: &str,
+        service: &str,
+        what: impl FnOnce(&mut Followed) -> bool,
+    ) -> bool {
         let Ok(service) = ServiceName::new(service) else { return false };
         let key = Key { namespace: namespace.to_owned(), service };
         let mut services = self.services.lock();
         let Some(followed) = services.get_mut(&key) else { return false };
-        what(followed);
-        followed.is_old = false;
-        followed.publish();
+        let was_old = std::mem::replace(&mut followed.is_old, false);
+        if what(followed) || was_old {
+            followed.publish();
+        }
         if self.is_away.swap(false, Ordering::Relaxed) {
             events::RegistryBack.emit();
         }
@@ -241,8 +250,9 @@ impl Following {
             events::RegistryAway { why: &why }.emit();
         }
         for followed in self.services.lock().values_mut() {
-            followed.is_old = true;
-            followed.publish();
+            if !std::mem::replace(&mut followed.is_old, true) {
+                followed.publish();
+            }
         }
     }
 
@@ -290,14 +300,16 @@ impl Following {
 }
 
 impl Followed {
-    /// Takes a list of the history `store`.
-    fn offer(&mut self, mut view: ServiceView, store: Option<&str>) {
+    /// Takes a list of the history `store`; whether it is believed.
+    fn offer(&mut self, mut view: ServiceView, store: Option<&str>) -> bool {
         // Revisions of another history say nothing about which is newer.
         view.resync |= self.store.is_some() && self.store.as_deref() != store;
-        if self.last.offer(clock::now(), Arc::new(view)) {
+        let is_taken = self.last.offer(clock::now(), Arc::new(view));
+        if is_taken {
             self.store = store.map(str::to_owned);
             self.is_saved = false;
         }
+        is_taken
     }
 
     /// Tells whoever watches, if there is something new.

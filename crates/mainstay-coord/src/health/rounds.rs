@@ -67,7 +67,9 @@ pub struct Rounds {
 #[derive(Debug)]
 struct Entry {
     probe: Probe,
-    /// Of which registration the status is: one that registers anew begins anew.
+    /// Of which registration the status is: one that registers anew with another status begins
+    /// anew. Whoever keeps its status goes on where it was, or one that registers again and again
+    /// would never have as many results as it takes.
     registration: String,
     steady: Steady,
     /// As the record has it.
@@ -105,9 +107,12 @@ impl Rounds {
             // One that is not the same is off the plan before its successor is on it: both may be
             // due at the same moment, and then they are one line of the plan.
             let mut planned = None;
-            let entry = before.remove(&name).and_then(|entry| {
+            let health = status.map_or(Health::Unknown, |status| status.health);
+            let entry = before.remove(&name).and_then(|mut entry| {
                 let is_same = is_same(&entry);
-                if is_same && entry.registration == record.registration {
+                let is_anew = entry.registration != record.registration;
+                if is_same && (!is_anew || entry.steady.status() == health) {
+                    entry.registration.clone_from(&record.registration);
                     return Some(entry);
                 }
                 self.unschedule(&entry);
@@ -128,7 +133,6 @@ impl Rounds {
                     port,
                     generation: self.generation,
                 };
-                let health = status.map_or(Health::Unknown, |status| status.health);
                 let steady = Steady::new(health);
                 Entry {
                     probe,
@@ -311,6 +315,27 @@ mod tests {
         let probe = rounds.take(at(5_000)).unwrap();
         let news = rounds.finished(at(5_001), &probe, Outcome::new(Health::Passing, "ok"));
         assert_eq!(news.unwrap().health, Health::Passing);
+    }
+
+    #[test]
+    fn whoever_registers_again_and_again_is_judged_all_the_same() {
+        let mut rounds = Rounds::default();
+        let (one, check) = (instance("1"), [tcp()]);
+        let mut registered = record(Some((Health::Passing, "ok")));
+        let mut register = |rounds: &mut Rounds, millis: u64| {
+            registered.registration = format!("r{millis}");
+            rounds.follow(at(millis), &one, Some((&registered, &check)), || 0.0);
+        };
+        register(&mut rounds, 0);
+        let news = [0, 10_000, 20_000].map(|millis| {
+            let probe = rounds.take(at(millis)).expect("it is due");
+            register(&mut rounds, millis + 1);
+            let news = rounds.finished(at(millis + 2), &probe, Outcome::failed("refused"));
+            register(&mut rounds, millis + 5_000);
+            news.map(|news| news.health)
+        });
+        let passing = Some(Health::Passing);
+        assert_eq!(news, [passing, None, Some(Health::Critical)], "first what it said is new");
     }
 
     #[test]

@@ -40,7 +40,7 @@ use crate::split::Split;
 /// that one future carries what is needed after it, and nothing is moved from one to the next.
 pub(super) async fn serve(
     running: &Running,
-    gateway: &Arc<Gateway>,
+    gateway: Arc<Gateway>,
     request: Request<InBody>,
     from: &ConnInfo,
 ) -> Response<OutBody> {
@@ -63,7 +63,6 @@ pub(super) async fn serve(
     let meter = sent.meter.clone();
     let (mut response, streaming) = sent.answer(asked, result);
     if let (OutBody::Pipeline(body), Some(streaming)) = (response.body_mut(), streaming) {
-        let gateway = Arc::clone(gateway);
         body.tell(move |end, sent| {
             let received = meter.map_or(arrival.announced, |meter| Some(meter.bytes()));
             let bytes = Bytes { received, sent: Some(sent) };

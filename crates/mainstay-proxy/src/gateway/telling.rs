@@ -48,7 +48,6 @@ pub(super) struct Streaming {
     outcome: &'static str,
     cause: Option<&'static str>,
     failed: bool,
-    route: Arc<str>,
     service: Arc<str>,
     context: Arc<Context>,
 }
@@ -105,7 +104,6 @@ impl Streaming {
             outcome: told.outcome,
             cause: told.cause,
             failed: told.failed,
-            route: Arc::clone(&lane.route),
             service: Arc::clone(lane.upstream.instances.service()),
             context: Arc::clone(context),
         }
@@ -126,15 +124,17 @@ impl Streaming {
             End::GivenUp if arrival.method != Method::HEAD => Some(Code::Cancelled),
             End::Whole | End::GivenUp => None,
         };
+        let route = self.context.facts.route.as_deref();
         if let Some(code) = broken {
-            parts.metrics.answer_broken(&self.route, &self.service, code.as_str());
+            let route = route.unwrap_or_default();
+            parts.metrics.answer_broken(route, &self.service, code.as_str());
         }
         let told = Told {
             status: self.status,
             outcome: broken.map_or(self.outcome, Code::as_str),
             cause: self.cause,
             failed: self.failed || broken.is_some(),
-            route: Some(&self.route),
+            route,
             service: Some(&self.service),
             context: Some(&self.context),
         };

@@ -107,7 +107,7 @@ fn serve_until_sent(
         });
         let (running, from) = (gateway.running(), caller());
         tokio::select! {
-            answer = serve::serve(&running, gateway, request, &from) => {
+            answer = serve::serve(&running, Arc::clone(gateway), request, &from) => {
                 panic!("nobody answers: {answer:?}")
             }
             head = head => head.unwrap().0,
@@ -145,7 +145,7 @@ fn line_of_an_answer(sent: &'static str, taken: usize) -> (serde_json::Value, St
     });
     let (running, from) = (gateway.running(), caller());
     local(async {
-        let answer = serve::serve(&running, &gateway, http2(&[]), &from).await;
+        let answer = serve::serve(&running, Arc::clone(&gateway), http2(&[]), &from).await;
         assert!(log.try_recv().is_err(), "the answer is not over");
         let mut body = answer.into_body();
         for _ in 0..taken {
@@ -198,7 +198,7 @@ fn a_request_for_a_host_that_the_certificate_does_not_cover_is_misdirected() {
         let tls = TlsInfo { sni: sni.map(str::to_owned), shown, client_certificates };
         let from = ConnInfo { tls: Some(tls), ..caller() };
         let request = Request::get("/").header("host", host).body(InBody::empty()).unwrap();
-        local(serve::serve(&running, &gateway, request, &from)).status().as_u16()
+        local(serve::serve(&running, Arc::clone(&gateway), request, &from)).status().as_u16()
     };
     assert_eq!(status(Some("shop.example"), "shop.example"), 200);
     assert_eq!(status(Some("shop.example"), "SHOP.example.:7443"), 200);
@@ -232,7 +232,7 @@ fn a_tunnel_is_in_flight_until_it_ends() {
             .header("host", "shop.example")
             .header("connection", "upgrade")
             .header("upgrade", "websocket");
-        serve::serve(&running, &gateway, request.body(InBody::empty()).unwrap(), &from)
+        serve::serve(&running, Arc::clone(&gateway), request.body(InBody::empty()).unwrap(), &from)
     };
     local(async {
         let OutBody::Upstream(mut body) = ask().await.into_body() else { panic!("no tunnel") };
@@ -262,7 +262,7 @@ fn a_malformed_request_over_http2_is_counted_by_its_rule() {
     let (gateway, log) = gateway(caller().peer);
     let (running, from) = (gateway.running(), caller());
     let request = http2(&[("transfer-encoding", "chunked")]);
-    let answer = local(serve::serve(&running, &gateway, request, &from));
+    let answer = local(serve::serve(&running, Arc::clone(&gateway), request, &from));
     assert_eq!(answer.status(), 400);
     let text = gateway.parts.metrics.encode().unwrap();
     let counted = r#"mainstay_requests_malformed_total{rule="connection-field"} 1"#;

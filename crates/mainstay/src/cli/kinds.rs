@@ -29,6 +29,8 @@ pub(super) struct Noun {
     /// `/switches`.
     pub(super) path: &'static str,
     pub(super) table: Table<'static>,
+    /// What becomes of one that is removed.
+    pub(super) removed: &'static str,
 }
 
 impl Noun {
@@ -102,7 +104,7 @@ impl Noun {
         let why = reason(remove.how.reason.as_deref(), true)?;
         let path = self.at(&remove.one.name)?;
         if !remove.how.dry_run {
-            confirm(&remove.one.name, "whoever reads it gets its default", session)?;
+            confirm(&remove.one.name, self.removed, session)?;
         }
         let how = How { reason: why, ..remove.how.clone() };
         self.change("DELETE", &path, None, (&remove.one, &how), session)
@@ -114,12 +116,23 @@ impl Noun {
         method: &str,
         path: &str,
         body: Option<&Json>,
+        asked: (&One, &How),
+        session: &mut Session<'_>,
+    ) -> Ended {
+        self.change_from(None, (method, path, body), asked, session)
+    }
+
+    /// The same, if the object is still at revision `base`.
+    pub(super) fn change_from(
+        self,
+        base: Option<u64>,
+        (method, path, body): (&str, &str, Option<&Json>),
         (one, how): (&One, &How),
         session: &mut Session<'_>,
     ) -> Ended {
         let why = reason(how.reason.as_deref(), false)?;
         let path = if how.dry_run { format!("{path}?dry_run=true") } else { path.to_owned() };
-        let done = session.control()?.change(method, &path, body, why.as_deref())?;
+        let done = session.control()?.change_from(method, &path, body, why.as_deref(), base)?;
         let diff = done.get("diff").cloned().unwrap_or_default();
         if matches!(session.global.output, None | Some(Format::Table | Format::Wide)) {
             self.difference(&diff, session)?;

@@ -26,6 +26,7 @@ const PLAN: Noun = Noun {
         Column::new("WHY", "/why").optional(),
         Column::new("REVISION", "/revision").wide(),
     ]),
+    removed: "it can be activated no longer; its history stays",
 };
 
 const EFFECTS: Table<'static> = Table(&[

@@ -3,7 +3,6 @@
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use mainstay_call::clock::MonotonicClock;
 use mainstay_coord::transfer::{Filling, LEAP, content, outlives};
@@ -90,57 +89,32 @@ fn show(document: &Json, session: &mut Session<'_>) -> Ended {
     session.show(document, &KEYS)
 }
 
-/// From one try to follow changes to the next.
-const AGAIN_AFTER: Duration = Duration::from_secs(1);
-
-/// Prints changes as they come; goes on at the next revision after a lost connection.
+/// Prints changes as they come.
 fn watch(prefix: &str, from: Option<u64>, session: &mut Session<'_>) -> Ended {
     let control = session.control()?;
-    let as_json = matches!(session.global.output, Some(Format::Json | Format::Jsonl));
-    let mut next = from;
-    let mut was_there = false;
-    loop {
-        let at = next.map(|next| format!("&from={next}")).unwrap_or_default();
-        let path = format!("/api/v1/store/watch?prefix={}{at}", encoded(prefix));
-        let mut lines = Lines::default();
-        let ended = control.download(&path, None, &mut |chunk, _total| {
-            was_there = true;
-            for event in lines.events(chunk) {
-                match event.name.as_str() {
-                    "change" | "bookmark" | "snapshot" => {
-                        next = event.id.map(|id| id + 1).or(next);
-                        if event.name == "change" {
-                            print(&event.document, as_json, session)?;
-                        }
-                    }
-                    "resync" => {
-                        // What lies between is lost, and said to be.
-                        session
-                            .note("compacted: history from there on is gone; what comes is shown");
-                        next = None;
-                    }
-                    _ => session.note(&event.document.to_string()),
-                }
+    let at = from.map(|from| format!("&from={from}")).unwrap_or_default();
+    let path = format!("/api/v1/store/watch?prefix={}{at}", encoded(prefix));
+    control.follow("GET", &path, None, |event| {
+        match event.get("event").and_then(Json::as_str) {
+            Some("change") => print(event, session).is_ok(),
+            Some("resync") => {
+                // What lies between is lost, and said to be.
+                session.note("compacted: history from there on is gone; what comes is shown");
+                true
             }
-            Ok(())
-        });
-        match ended {
-            Err(errors) if !was_there => return Err(errors),
-            Err(errors) if errors.reports.iter().any(|r| r.exit != Exit::Unavailable) => {
-                return Err(errors);
-            }
-            Err(_) | Ok(()) => {
-                session.note("the connection is lost; it is made again");
-                #[expect(clippy::disallowed_methods, reason = "no runtime waits on this thread")]
-                std::thread::sleep(AGAIN_AFTER);
+            Some("bookmark") => true,
+            _ => {
+                session.note(&event.to_string());
+                true
             }
         }
-    }
+    })?;
+    Ok(Exit::Done.code())
 }
 
 /// One line a change, also where a reader waits at the other end of a pipe.
-fn print(change: &Json, as_json: bool, session: &mut Session<'_>) -> io::Result<()> {
-    if as_json {
+fn print(change: &Json, session: &mut Session<'_>) -> io::Result<()> {
+    if matches!(session.global.output, Some(Format::Json | Format::Jsonl)) {
         writeln!(session.out, "{change}")?;
         return session.out.flush();
     }
@@ -150,49 +124,6 @@ fn print(change: &Json, as_json: bool, session: &mut Session<'_>) -> io::Result<
         writeln!(session.out, "{revision}  {}  {}", text("kind"), text("key"))?;
     }
     session.out.flush()
-}
-
-/// Takes a stream of events apart, whatever its parts.
-#[derive(Debug, Default)]
-struct Lines {
-    rest: Vec<u8>,
-    name: String,
-    id: Option<u64>,
-    data: String,
-}
-
-struct Event {
-    name: String,
-    id: Option<u64>,
-    document: Json,
-}
-
-impl Lines {
-    fn events(&mut self, chunk: &[u8]) -> Vec<Event> {
-        self.rest.extend_from_slice(chunk);
-        let mut events = Vec::new();
-        while let Some(end) = self.rest.iter().position(|&byte| byte == b'\n') {
-            let line: Vec<u8> = self.rest.drain(..=end).collect();
-            let line = String::from_utf8_lossy(&line).trim_end().to_owned();
-            if line.is_empty() {
-                let (name, data) = (std::mem::take(&mut self.name), std::mem::take(&mut self.data));
-                let id = self.id.take();
-                if !data.is_empty() {
-                    let document = serde_json::from_str(&data).unwrap_or_default();
-                    events.push(Event { name, id, document });
-                }
-            } else if let Some((field, value)) = line.split_once(':') {
-                let value = value.strip_prefix(' ').unwrap_or(value);
-                match field {
-                    "event" => value.clone_into(&mut self.name),
-                    "id" => self.id = value.parse().ok(),
-                    "data" => self.data.push_str(value),
-                    _ => {}
-                }
-            }
-        }
-        events
-    }
 }
 
 /// The configuration of a store that no process has, held until this is dropped.

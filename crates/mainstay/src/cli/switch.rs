@@ -26,6 +26,7 @@ const SWITCH: Noun = Noun {
         Column::new("MANAGED BY", "/managed_by").wide(),
         Column::new("DESCRIPTION", "/content/description").wide(),
     ]),
+    removed: "whoever reads it gets its default",
 };
 
 pub(super) fn run(verb: Switch, session: &mut Session<'_>) -> Ended {
@@ -56,14 +57,20 @@ fn apply(set: Set, session: &mut Session<'_>) -> Ended {
         let path = format!("{at}/value");
         return SWITCH.change("PUT", &path, Some(&body), (&set.one, &set.how), session);
     }
-    let mut content = match set.kind {
-        Some(_) => json!({}),
-        None => session.control()?.get(&at)?.get("content").cloned().unwrap_or_default(),
+    let (mut content, base) = match set.kind {
+        Some(_) => (json!({}), None),
+        None => {
+            let there = session.control()?.get(&at)?;
+            let base = there.get("revision").and_then(Json::as_u64);
+            (there.get("content").cloned().unwrap_or_default(), base)
+        }
     };
     let kind = set.kind.clone().map(Json::from).or_else(|| content.get("type").cloned());
     let default = set.default.as_deref();
     let default = default.map(|text| value_of(text, kind.as_ref().and_then(Json::as_str)));
     if let Some(fields) = content.as_object_mut() {
+        // A value that is set has the time that is given with it, or none.
+        fields.remove("until");
         let mut put = |name: &str, value: Option<Json>| {
             fields.extend(value.map(|value| (name.to_owned(), value)));
         };
@@ -74,7 +81,7 @@ fn apply(set: Set, session: &mut Session<'_>) -> Ended {
         put("until", until.map(Json::from));
     }
     let body = json!({ "content": content });
-    SWITCH.change("PUT", &at, Some(&body), (&set.one, &set.how), session)
+    SWITCH.change_from(base, ("PUT", &at, Some(&body)), (&set.one, &set.how), session)
 }
 
 fn turned(turn: Turn, on: bool, session: &mut Session<'_>) -> Ended {

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use axum::extract::{ConnectInfo, FromRequestParts};
+use axum::extract::{ConnectInfo, FromRequestParts, MatchedPath};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 use mainstay_coord::audit::{Actor, Author};
@@ -76,7 +76,8 @@ impl<S: Send + Sync> FromRequestParts<S> for By {
 /// Through which door a request came.
 fn via(parts: &Parts) -> &'static str {
     let agent = parts.headers.get(header::USER_AGENT).and_then(|agent| agent.to_str().ok());
-    if consul::is_its(parts.uri.path()) {
+    let path = parts.extensions.get::<MatchedPath>().map_or("", MatchedPath::as_str);
+    if consul::is_its(path) {
         "consul"
     } else if agent.is_some_and(|agent| agent.starts_with("mainstay/")) {
         "cli"

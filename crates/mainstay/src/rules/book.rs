@@ -131,15 +131,19 @@ impl Book {
 
     /// Whether `kept` is what it has, by revision.
     pub fn has(&self, kept: &BTreeMap<RuleRef, Arc<Rule>>) -> bool {
-        let ids = |rules: &BTreeMap<RuleRef, Arc<Rule>>| -> Vec<(RuleRef, u64)> {
-            rules.iter().map(|(rule, read)| (rule.clone(), read.revision)).collect()
-        };
-        ids(kept) == ids(&self.kept)
+        let of = |(rule, read): (_, &Arc<Rule>)| (rule, read.revision);
+        kept.iter().map(of).eq(self.kept.iter().map(of))
     }
 
     /// What would be laid beside the files if `rule` were changed to `draft`, or removed.
     pub fn grafts_with(&self, rule: &RuleRef, draft: Option<&Rule>) -> Vec<Graft> {
-        let others = self.in_force.iter().filter(|(name, _)| **name != name_of(rule));
+        // Namespaces share names: a draft takes the place of whatever goes by its own; what is
+        // removed is gone by itself alone.
+        let stays = |name: &_, other: &Rule| match draft {
+            Some(_) => *name != name_of(rule),
+            None => other.id != *rule,
+        };
+        let others = self.in_force.iter().filter(|(name, other)| stays(*name, other));
         others.map(|(_, other)| other.graft()).chain(draft.map(Rule::graft)).collect()
     }
 

@@ -193,7 +193,7 @@ impl Pair {
         let (running, from) = (self.gateway.running(), caller());
         let request = Request::builder().method(method).uri("/cart").header("host", "shop");
         let request = request.body(InBody::empty()).unwrap();
-        let through_gateway = serve::serve(&running, &self.gateway, request, &from);
+        let through_gateway = serve::serve(&running, Arc::clone(&self.gateway), request, &from);
         drop(tokio::join!(through_library, through_gateway).1);
         let line = self.log.recv_timeout(Duration::from_secs(20)).expect("a line for each");
         let line: serde_json::Value = serde_json::from_str(&line).unwrap();

@@ -243,11 +243,10 @@ impl Static {
 pub(super) async fn deregister(
     State(cluster): State<Arc<Cluster>>,
     asked: Asked,
-    by: By,
+    By(author): By,
     body: Said,
 ) -> Result<Response, Text> {
     let scope = Scope::new(&cluster, &asked)?;
-    let author = registration::author(by);
     let mut said = Fields::read(&body.0)?;
     let name = said.text("Node")?.unwrap_or_default();
     if name.is_empty() {

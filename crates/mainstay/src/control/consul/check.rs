@@ -16,7 +16,7 @@ use super::documents::check;
 use super::query::Asked;
 use super::registration::{self, refused};
 use super::scope::Scope;
-use super::service::{enables, own, reason};
+use super::service::{enables, own, reason, with_check};
 use super::{NODE_CHECK, Said, fields};
 use crate::cluster::Cluster;
 
@@ -95,14 +95,9 @@ pub(super) async fn deregister(
     if scope.door.recipes.drop_node_check(scope.node(), &id).await? {
         return Ok(empty(StatusCode::OK));
     }
-    for service in own(&scope)? {
-        if service.instance.own_checks.iter().any(|check| check.id == id) {
-            let dropped = cluster.registry.drop_check(&service.at, &id).await;
-            dropped.map_err(|error| refused(&error))?;
-            return Ok(empty(StatusCode::OK));
-        }
-    }
-    Err(unknown(&id))
+    let (at, _) = with_check(&scope, &id)?.ok_or_else(|| unknown(&id))?;
+    cluster.registry.drop_check(&at, &id).await.map_err(|error| refused(&error))?;
+    Ok(empty(StatusCode::OK))
 }
 
 /// `PUT agent/check/pass/:c`
@@ -167,13 +162,11 @@ async fn told(
     let scope = Scope::new(cluster, asked)?;
     said.output.truncate(said.output.floor_char_boundary(OUTPUT_BYTES_MAX));
     let no_ttl = || Text::failed(format!("CheckID {id:?} does not have associated TTL"));
-    for service in own(&scope)? {
-        let own = service.instance.own_checks.iter().find(|check| check.id == id);
-        let Some(own) = own else { continue };
-        if own.kind() != "ttl" {
+    if let Some((at, instance)) = with_check(&scope, id)? {
+        if instance.own_checks.iter().any(|check| check.id == id && check.kind() != "ttl") {
             return Err(no_ttl());
         }
-        let reported = cluster.registry.report(&service.at, id, said.health, &said.output).await;
+        let reported = cluster.registry.report(&at, id, said.health, &said.output).await;
         reported.map_err(|error| refused(&error))?;
         return Ok(empty(StatusCode::OK));
     }

@@ -25,7 +25,6 @@ use super::answer::Text;
 use super::body::Fields;
 use super::scope::Scope;
 use crate::cluster::consul::Known;
-use crate::control::author::By;
 
 /// What the door says when the registry does not do as asked.
 pub(super) fn refused(error: &RegistryError) -> Text {
@@ -71,12 +70,6 @@ pub(super) fn known(scope: &Scope<'_>) -> Result<Arc<Known>, Text> {
     let known = Arc::new(known);
     *kept = Some((revision, Arc::clone(&known)));
     Ok(known)
-}
-
-/// Who asks for a change, as its record tells.
-pub(super) fn author(By(mut author): By) -> Author {
-    "consul".clone_into(&mut author.actor.via);
-    author
 }
 
 /// Removes a service, which somebody asked for or its successor brings about; one that is not there

@@ -20,10 +20,11 @@ use super::answer::{Text, empty, json, with_status};
 use super::body::Fields;
 use super::documents::{AgentService, CheckDocument, agent_service, check};
 use super::query::Asked;
-use super::registration::{self, author, refused};
+use super::registration::{self, refused};
 use super::scope::Scope;
 use super::{Said, fields};
 use crate::cluster::Cluster;
+use crate::cluster::consul::Known;
 use crate::control::author::By;
 
 /// Ports of proxies that name none, as Consul gives them.
@@ -121,10 +122,9 @@ pub(super) async fn deregister(
     State(cluster): State<Arc<Cluster>>,
     Path(id): Path<String>,
     asked: Asked,
-    by: By,
+    By(author): By,
 ) -> Result<Response, Text> {
     let scope = Scope::new(&cluster, &asked)?;
-    let author = author(by);
     let at = registration::find(&scope, scope.node(), &id)?.ok_or_else(|| unknown(&id))?;
     registration::gone(&scope, &at, Some(&author)).await?;
     let sidecar = format!("{id}-sidecar-proxy");
@@ -153,11 +153,10 @@ pub(super) async fn maintenance(
     State(cluster): State<Arc<Cluster>>,
     Path(id): Path<String>,
     asked: Asked,
-    by: By,
+    By(author): By,
 ) -> Result<Response, Text> {
     let scope = Scope::new(&cluster, &asked)?;
     let enables = enables(&asked)?;
-    let author = author(by);
     let at = registration::find(&scope, scope.node(), &id)?.ok_or_else(|| unknown(&id))?;
     let default = "Maintenance mode is enabled for this service, but no reason was provided. \
          This is a default message.";
@@ -174,12 +173,30 @@ pub(super) async fn maintenance(
 /// The services registered with this process, by id, as its memory has them.
 pub(super) fn own(scope: &Scope<'_>) -> Result<Vec<CatalogService>, Text> {
     let known = registration::known(scope)?;
-    // They lie together in the order of their ids.
-    let first = (scope.namespace.clone(), scope.node().to_owned(), String::new());
-    let own = known.range(first..).take_while(|((namespace, node, _), _)| {
-        *namespace == scope.namespace && node == scope.node()
-    });
-    Ok(own.map(|(_, (at, instance))| now(scope, at.clone(), instance)).collect())
+    Ok(each(scope, &known).map(|(at, instance)| now(scope, at.clone(), instance)).collect())
+}
+
+/// The service registered with this process that has a check `id`.
+pub(super) fn with_check(
+    scope: &Scope<'_>,
+    id: &str,
+) -> Result<Option<(InstanceRef, Arc<Instance>)>, Text> {
+    let known = registration::known(scope)?;
+    let mut own = each(scope, &known);
+    let found = own.find(|(_, instance)| instance.own_checks.iter().any(|check| check.id == id));
+    Ok(found.map(|(at, instance)| (at.clone(), Arc::clone(instance))))
+}
+
+/// They lie together in the order of their ids.
+fn each<'k>(
+    scope: &Scope<'_>,
+    known: &'k Known,
+) -> impl Iterator<Item = (&'k InstanceRef, &'k Arc<Instance>)> {
+    let (namespace, node) = (scope.namespace.clone(), scope.node().to_owned());
+    let first = (namespace.clone(), node.clone(), String::new());
+    let own =
+        known.range(first..).take_while(move |((ns, on, _), _)| *ns == namespace && *on == node);
+    own.map(|(_, (at, instance))| (at, instance))
 }
 
 /// A service with its checks as they stand at this moment.
@@ -229,32 +246,31 @@ pub(super) async fn one(
     let (_, wait) = asked.blocking()?;
     let known = asked.get("hash").unwrap_or_default();
     let recipes = &scope.door.recipes;
+    let find = || registration::find(&scope, scope.node(), &id)?.ok_or_else(|| unknown(&id));
+    let hashed = |at: InstanceRef| {
+        let found = cluster.registry.instance(&at).map_err(|error| refused(&error))?;
+        let instance = found.ok_or_else(|| unknown(&id))?;
+        let service = agent_service(scope.door, &now(&scope, at, &instance));
+        let text = serde_json::to_vec(&service).unwrap_or_default();
+        let content_hash = format!("{:016x}", xxh64(&text, 0));
+        Ok::<_, Text>(Hashed { service, content_hash })
+    };
     let work = async {
         loop {
-            let at = registration::find(&scope, scope.node(), &id)?.ok_or_else(|| unknown(&id))?;
+            let at = find()?;
             let range = [Range::key(&at.key())];
             let read = recipes.find(&range).await?.read;
             cluster.registry.reached(&at.service, read).await.map_err(|error| refused(&error))?;
-            let found = cluster.registry.instance(&at).map_err(|error| refused(&error))?;
-            let instance = found.ok_or_else(|| unknown(&id))?;
-            let service = agent_service(scope.door, &now(&scope, at, &instance));
-            let text = serde_json::to_vec(&service).unwrap_or_default();
-            let content_hash = format!("{:016x}", xxh64(&text, 0));
-            if known.is_empty() || known != content_hash {
-                return Ok::<_, Text>(Hashed { service, content_hash });
+            let now = hashed(at)?;
+            if known.is_empty() || known != now.content_hash {
+                return Ok::<_, Text>(now);
             }
             recipes.changed(&range, read, WATCHED).await?;
         }
     };
     let document = match tokio::time::timeout(wait, work).await {
         Ok(document) => document?,
-        Err(_elapsed) => {
-            let at = registration::find(&scope, scope.node(), &id)?.ok_or_else(|| unknown(&id))?;
-            let found = cluster.registry.instance(&at).map_err(|error| refused(&error))?;
-            let instance = found.ok_or_else(|| unknown(&id))?;
-            let service = agent_service(scope.door, &now(&scope, at, &instance));
-            Hashed { service, content_hash: known.to_owned() }
-        }
+        Err(_elapsed) => hashed(find()?)?,
     };
     let mut response = json(&asked, &document);
     let hash = document.content_hash.parse().map_err(|_wrong| Text::bad("Invalid hash"))?;
