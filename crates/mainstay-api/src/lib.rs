@@ -12,11 +12,13 @@
 //!
 //! | what | module |
 //! |---|---|
+//! | following configuration | [`config`] |
 //! | sessions, locks, semaphores, elections | [`lock`] |
 //! | services and their instances | [`registry`] |
 //! | why something did not work | [`problem`] |
 //! | events of streams | [`stream`] |
 
+pub mod config;
 pub mod lock;
 pub mod problem;
 pub mod registry;

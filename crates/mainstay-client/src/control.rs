@@ -25,7 +25,8 @@ use crate::error::ClientError;
 /// For a connection: two tries of a lost packet on a bad day.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Largest document taken as an answer; none here is as large as a twentieth of it.
+/// Largest document taken as an answer unless the call says otherwise; none is as large as a
+/// twentieth of it.
 const ANSWER_BYTES_MAX: usize = 1 << 20;
 
 /// What a segment of a path may have as it is (RFC 3986, section 2.3).
@@ -56,18 +57,27 @@ pub(crate) struct Call {
     pub(crate) document: Bytes,
     /// For the head of the answer.
     pub(crate) timeout: Duration,
+    /// Longest answer that is taken.
+    pub(crate) answer_bytes_max: usize,
 }
 
 impl Call {
     /// A request without a document.
     pub(crate) fn new(method: Method, path: String, timeout: Duration) -> Self {
-        Self { method, path, secret: None, document: Bytes::new(), timeout }
+        let document = Bytes::new();
+        let answer_bytes_max = ANSWER_BYTES_MAX;
+        Self { method, path, secret: None, document, timeout, answer_bytes_max }
     }
 
     /// With a session's secret.
     pub(crate) fn secret(mut self, secret: &HeaderValue) -> Self {
         self.secret = Some(secret.clone());
         self
+    }
+
+    /// For an answer of up to so many bytes.
+    pub(crate) fn answer_bytes_max(self, bytes: usize) -> Self {
+        Self { answer_bytes_max: bytes, ..self }
     }
 
     /// With a document.
@@ -112,7 +122,7 @@ impl Control {
     /// the next.
     pub(crate) async fn ask<T: DeserializeOwned>(&self, call: &Call) -> Result<T, ClientError> {
         let response = self.send(call).await?;
-        let document = read(response.into_body(), call.timeout).await?;
+        let document = read(response.into_body(), call).await?;
         let document = if document.is_empty() { &b"null"[..] } else { &document };
         serde_json::from_slice(document).map_err(|error| unknown(format!("its answer: {error}")))
     }
@@ -157,7 +167,7 @@ impl Control {
         if status.is_success() {
             return Ok(response);
         }
-        let document = read(response.into_body(), call.timeout).await.unwrap_or_default();
+        let document = read(response.into_body(), call).await.unwrap_or_default();
         Err(ClientError::Refused(Box::new(problem(status, &document))))
     }
 }
@@ -171,9 +181,9 @@ fn server(text: &str) -> Option<String> {
 }
 
 /// The whole of `body`.
-async fn read(body: Incoming, timeout: Duration) -> Result<Bytes, ClientError> {
-    let whole = Limited::new(body, ANSWER_BYTES_MAX).collect();
-    match tokio::time::timeout(timeout, whole).await {
+async fn read(body: Incoming, call: &Call) -> Result<Bytes, ClientError> {
+    let whole = Limited::new(body, call.answer_bytes_max).collect();
+    match tokio::time::timeout(call.timeout, whole).await {
         Ok(Ok(whole)) => Ok(whole.to_bytes()),
         Ok(Err(error)) => Err(unknown(error.to_string())),
         Err(_elapsed) => Err(unknown("its answer does not end".to_owned())),

@@ -120,6 +120,31 @@ impl RegistryBack {
     }
 }
 
+/// The config centre does not answer: the last releases serve.
+#[derive(Debug)]
+pub(crate) struct ConfigAway<'a> {
+    /// What the last server did.
+    pub(crate) why: &'a str,
+}
+
+impl ConfigAway<'_> {
+    /// Reports it: one log line at `warn`.
+    pub(crate) fn emit(self) {
+        tracing::warn!(why = self.why, "config centre is away, the last releases serve");
+    }
+}
+
+/// The config centre answers again.
+#[derive(Debug)]
+pub(crate) struct ConfigBack;
+
+impl ConfigBack {
+    /// Reports it: one log line at `info`.
+    pub(crate) fn emit(self) {
+        tracing::info!("config centre is back");
+    }
+}
+
 /// Something could not be kept on disk, or what was kept is of no use.
 #[derive(Debug)]
 pub(crate) struct CacheUnusable<'a> {

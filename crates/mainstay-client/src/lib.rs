@@ -5,6 +5,7 @@
 //! | the control plane, as a program sees it | [`client`] |
 //! | locks, semaphores, leadership | [`lock`] |
 //! | being found by others, and finding them | [`registry`] |
+//! | configuration, as it is published | [`config`] |
 //! | requests refused that come from a holder who has lost its lock | [`fencing`] |
 //! | writes to a database refused that come from such a holder | [`fence`] |
 //! | updates that are done only if nobody else was there first | [`optimistic`] |
@@ -15,6 +16,7 @@
 
 pub mod client;
 mod clock;
+pub mod config;
 mod control;
 pub mod error;
 mod events;

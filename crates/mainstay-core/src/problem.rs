@@ -291,6 +291,8 @@ codes! {
     DevNotLoopback = "dev-not-loopback", 0, 3, "dev listens on loopback only";
     /// The control plane does not answer.
     ControlUnreachable = "control-unreachable", 0, 14, "The control plane does not answer";
+    /// A program that was run did not become well in time.
+    AppNotHealthy = "app-not-healthy", 0, 14, "The program is not well";
     /// The command line is wrong.
     Usage = "usage", 0, 3, "Wrong usage";
 }

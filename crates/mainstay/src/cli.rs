@@ -21,6 +21,7 @@ mod plan;
 pub mod reference;
 mod role;
 mod rules;
+mod run;
 mod settings;
 mod store;
 mod switch;
@@ -106,6 +107,7 @@ pub fn run(arguments: Vec<OsString>, session: &mut Session<'_>) -> u8 {
         Command::Gateway(gateway) => {
             role::run(gateway.run, Role::Gateway, gateway.takeover, session)
         }
+        Command::Run(arguments) => run::run(arguments, session),
         Command::Settings { verb } => settings::run(verb, session),
         Command::Route { verb } => calls::route(verb, session),
         Command::Upstream { verb } => rules::run(RuleKind::UPSTREAM, verb, session),

@@ -43,7 +43,7 @@ const RETRY_AFTER: Duration = Duration::from_millis(200);
 const ANSWER_BYTES_MAX: usize = 16 << 20;
 
 /// A control plane to talk to.
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Control {
     /// `http://host:port`, without a path.
     url: String,
@@ -114,6 +114,17 @@ impl Control {
         let port = authority.port_u16().unwrap_or(80);
         let authority = format!("{}:{port}", authority.host());
         Ok(Self { url: format!("http://{authority}"), authority, token })
+    }
+
+    /// Its address, `http://host:port`.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The same, asked with `token`.
+    #[must_use]
+    pub fn with_token(self, token: String) -> Self {
+        Self { token: Some(token), ..self }
     }
 
     /// The client library, for what one exchange is not enough for.

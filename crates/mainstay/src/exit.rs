@@ -67,7 +67,7 @@ impl Exit {
         match code {
             Code::Usage | Code::DevNotLoopback | Code::ReasonRequired => Self::Usage,
             Code::PortInUse | Code::DataDirInUse => Self::Conflict,
-            Code::ControlUnreachable => Self::Unavailable,
+            Code::ControlUnreachable | Code::AppNotHealthy => Self::Unavailable,
             Code::ConfigUnknownKey
             | Code::ConfigWrongType
             | Code::ConfigOutOfRange

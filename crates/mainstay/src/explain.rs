@@ -59,7 +59,7 @@ macro_rules! pages {
 }
 
 pages! { ENGLISH, "":
-    "address-refused" "audit-unavailable" "backup-invalid" "batch-too-large" "body-timeout"
+    "address-refused" "app-not-healthy" "audit-unavailable" "backup-invalid" "batch-too-large" "body-timeout"
     "body-too-large" "canary-not-found" "canary-running" "cancelled" "check-circuits-open"
     "check-clock-sane" "check-data-dir-writable" "check-disk-free" "check-gateway-state-age"
     "check-instances" "check-kernel" "check-limits-saturated" "check-memory" "check-open-files"

@@ -9,6 +9,7 @@
     reason = "tests run by the clock of this machine, and fail by panicking"
 )]
 
+mod config;
 mod holding;
 mod registry;
 mod server;

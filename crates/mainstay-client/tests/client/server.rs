@@ -44,6 +44,8 @@ pub(crate) struct Sheet {
     pub(crate) stream: Mood,
     pub(crate) register: Mood,
     pub(crate) beat: Mood,
+    /// What is in force in every group.
+    pub(crate) release: Value,
     /// Which history its streams of services are of.
     pub(crate) store: &'static str,
     /// Method, path and document of each call.
@@ -122,7 +124,7 @@ async fn answer(
     assert_eq!(head.headers["authorization"], "Bearer t0ken");
     let path = head.uri.path().strip_prefix("/api/v1").unwrap().to_owned();
     let opens = head.method == Method::POST && path == "/sessions";
-    let is_open = opens || path.starts_with("/registry");
+    let is_open = opens || path.starts_with("/registry") || path.starts_with("/config");
     assert!(is_open || head.headers[SECRET_HEADER] == SECRET, "{path}");
     let document = body.collect().await.unwrap().to_bytes();
     let document = serde_json::from_slice(&document).unwrap_or(Value::Null);
@@ -165,9 +167,10 @@ async fn answer(
             respond(200, &Granted { token: 41, revision: 41, valid_seconds: 1.0, count: 1 })
         }
         ("POST", "release") => respond(200, &Released { count: 0 }),
-        ("DELETE", "7") | ("POST", "heartbeat") => respond(204, &Value::Null),
+        ("DELETE", "7") | ("POST", "heartbeat" | "reports") => respond(204, &Value::Null),
         ("GET", "stream") => Response::new(events(told)),
-        ("GET", "watch") => {
+        ("GET", _) if path.starts_with("/config") => respond(200, &sheet.lock().release),
+        ("GET" | "POST", "watch") => {
             let store = sheet.lock().store;
             Response::builder().header(STORE_HEADER, store).body(events(told)).unwrap()
         }

@@ -45,6 +45,14 @@ pub struct Probe {
     generation: u64,
 }
 
+impl Probe {
+    /// A check that is sent by itself, outside of any round.
+    pub fn alone(instance: InstanceRef, check: Check, host: &str, port: u16) -> Self {
+        let of = CheckRef { instance, check: Arc::from(&*check.name) };
+        Self { of, check: Arc::new(check), host: Arc::from(host), port, generation: 0 }
+    }
+}
+
 /// A result worth writing down.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct News {

@@ -6,6 +6,7 @@ pub(super) mod backup;
 pub(super) mod config;
 pub(super) mod lock;
 pub(super) mod rules;
+pub(super) mod run;
 pub(super) mod store;
 pub(super) mod switch;
 
@@ -79,6 +80,14 @@ pub(super) enum Command {
     /// Starts the gateway.
     #[command(after_help = examples("gateway --config mainstay.toml", "gateway --config mainstay.toml --takeover"))]
     Gateway(RunGateway),
+    /// Runs a program that is registered as an instance for as long as it runs.
+    ///
+    /// Starts the program, registers it once it is well, and beats for it. On SIGTERM it is
+    /// deregistered, calls under way have the time of `--drain`, and then it is told to end; other
+    /// signals are passed on. The exit code is the program's, or 6 when it was never well. The
+    /// control plane may be away, at first or later: the program runs all the same.
+    #[command(after_help = examples("run --service order --port 8080 -- ./order", "run --service shop/order --port 8080 --health /healthz -- ./order --fast"))]
+    Run(run::RunProgram),
     /// Mainstay's own configuration.
     #[command(after_help = examples("settings validate", "settings show --origin"))]
     Settings {

@@ -19,7 +19,7 @@ pub(super) fn run(run: Run, role: Role, takeover: bool, session: &mut Session<'_
 }
 
 /// What changes a state is logged on stderr; `MAINSTAY_LOG` chooses how much.
-fn logs() {
+pub(super) fn logs() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("MAINSTAY_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
     let plain = std::env::var_os("NO_COLOR").is_some() || !std::io::stderr().is_terminal();

@@ -7,47 +7,25 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use axum::response::sse::Event;
 use futures_util::stream::{self, Stream};
+use mainstay_api::config::{self as wire, Report, Watch};
 use mainstay_api::stream as names;
 use mainstay_coord::centre::{Client, Interest, Subscription, Verdict};
 use mainstay_coord::name::ClientId;
 use mainstay_store::Revision;
-use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{Of, group};
 use crate::cluster::Cluster;
-use crate::control::answer::{Answer, Document, Refused, default_namespace, items};
+use crate::control::answer::{Answer, Document, Refused, items};
 use crate::control::registry::named;
 use crate::control::sse;
-
-/// A group, and the release the client has of it.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Held {
-    #[serde(default = "default_namespace")]
-    namespace: String,
-    group: String,
-    release: Option<u64>,
-}
-
-/// What a client follows.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Followed {
-    client: String,
-    #[serde(default)]
-    labels: std::collections::BTreeMap<String, String>,
-    groups: Vec<Held>,
-    #[serde(default)]
-    secrets: bool,
-}
 
 /// `POST /config/watch`
 pub(super) async fn watch(
     State(cluster): State<Arc<Cluster>>,
-    Document(followed): Document<Followed>,
+    Document(watch): Document<Watch>,
 ) -> Result<Response, Refused> {
-    let Followed { client, labels, groups, secrets } = followed;
+    let Watch { client, labels, groups, secrets } = watch;
     let groups = groups
         .into_iter()
         .map(|held| Ok((group(held.namespace, held.group)?, held.release)))
@@ -66,20 +44,6 @@ fn updates(subscription: Subscription) -> impl Stream<Item = Event> + Send {
     })
 }
 
-/// What became of a release at a client.
-#[derive(Debug, Deserialize)]
-pub(super) struct Report {
-    client: String,
-    #[serde(default)]
-    labels: std::collections::BTreeMap<String, String>,
-    #[serde(default = "default_namespace")]
-    namespace: String,
-    group: String,
-    release: u64,
-    #[serde(flatten)]
-    verdict: Verdict,
-}
-
 /// `POST /config/reports`
 pub(super) async fn report(
     State(cluster): State<Arc<Cluster>>,
@@ -87,6 +51,10 @@ pub(super) async fn report(
 ) -> Result<StatusCode, Refused> {
     let Report { client, labels, namespace, group: name, release, verdict } = report;
     let client = Client { id: named(ClientId::new(client))?, labels };
+    let verdict = match verdict {
+        wire::Verdict::Applied => Verdict::Applied,
+        wire::Verdict::Rejected { reason } => Verdict::Rejected { reason },
+    };
     cluster.centre.report(&group(namespace, name)?, &client, release, &verdict)?;
     Ok(StatusCode::NO_CONTENT)
 }

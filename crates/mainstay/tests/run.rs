@@ -1,0 +1,177 @@
+//! `mainstay run`: a program that is registered for as long as it runs and is well.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
+
+#[path = "support/backend.rs"]
+mod backend;
+#[path = "support/support.rs"]
+mod support;
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use backend::Backend;
+use rustix::process::Signal;
+use serde_json::Value;
+use support::gateway::{Gateway, free_port, send};
+use support::wait::{pause, until};
+use tempfile::TempDir;
+
+const CONFIG: &str = r#"
+[server]
+listen = "127.0.0.1:0"
+[gateway]
+listen = ["127.0.0.1:0"]
+drain_delay_seconds = 0
+[system]
+cpu_percent_max = 0
+[route.all]
+path = "/"
+to = "order"
+[upstream.order]
+"#;
+
+/// Soon enough for a change to be "at once" on a busy machine.
+const SOON: Duration = Duration::from_secs(15);
+
+#[test]
+fn a_backend() {
+    backend::serve_if_asked();
+}
+
+/// `mainstay run` with `flags`, without a command yet.
+fn wrap(flags: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mainstay"));
+    command
+        .arg("run")
+        .args(flags.split_whitespace())
+        .arg("--")
+        .env_remove("XDG_RUNTIME_DIR")
+        .env_remove("XDG_DATA_HOME")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
+}
+
+/// The same around a server on `port`.
+fn serving(port: u16, flags: &str) -> Command {
+    let mut command = wrap(&format!("--service order --port {port} {flags}"));
+    command
+        .arg(std::env::current_exe().unwrap())
+        .args(["a_backend", "--exact", "--nocapture"])
+        .env("MAINSTAY_TEST_BACKEND", format!("127.0.0.1:{port}"));
+    command
+}
+
+fn ended(child: Child) -> (i32, String) {
+    let Output { status, stderr, .. } = child.wait_with_output().unwrap();
+    (status.code().unwrap(), String::from_utf8_lossy(&stderr).into_owned())
+}
+
+/// The status of a call through the gateway.
+fn through(node: &Gateway) -> u16 {
+    let mut stream = TcpStream::connect(node.address(0)).unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\nhost: order\r\nconnection: close\r\n\r\n").unwrap();
+    let mut line = String::new();
+    BufReader::new(stream).read_line(&mut line).unwrap();
+    line.split(' ').nth(1).unwrap().parse().unwrap()
+}
+
+/// Instances of the service.
+fn instances(node: &Gateway) -> Vec<Value> {
+    let (_, list) = node.control("/api/v1/registry/default/services/order");
+    let list: Value = serde_json::from_str(&list).unwrap();
+    list["instances"].as_array().cloned().unwrap_or_default()
+}
+
+#[test]
+fn a_program_is_registered_once_it_is_well_and_no_call_fails_when_it_is_told_to_end() {
+    let node = Gateway::start_dev("run", CONFIG);
+    let port = free_port();
+    let flags = "--health /well --zone a --tag v2 --drain 2s";
+    let home = node.home().join("data");
+    let program = serving(port, flags).env("STATE_DIRECTORY", &home).spawn().unwrap();
+    until("it is called", SOON, || through(&node) == 200);
+    let known = &instances(&node)[0];
+    assert_eq!((&known["zone"], &known["tags"][0]), (&"a".into(), &"v2".into()));
+
+    // Another one stays, so every call has somewhere to go.
+    let stays = Backend::start();
+    let other = serde_json::json!({
+        "address": "127.0.0.1", "port": stays.address.port(), "ttl_seconds": 600
+    });
+    let path = "/api/v1/registry/default/services/order/instances/stays";
+    assert_eq!(node.call("PUT", path, &other.to_string()).0, 201);
+    std::thread::scope(|scope| {
+        let calls = scope.spawn(|| {
+            (0..400)
+                .map(|_| {
+                    pause(Duration::from_millis(5));
+                    through(&node)
+                })
+                .filter(|status| *status != 200)
+                .count()
+        });
+        pause(Duration::from_millis(300));
+        send(&program, Signal::TERM);
+        until("it is deregistered first", SOON, || instances(&node).len() == 1);
+        TcpStream::connect(("127.0.0.1", port)).expect("it still serves those who came before");
+        let (code, said) = ended(program);
+        assert_eq!(code, 128 + 15, "{said}");
+        assert_eq!(calls.join().unwrap(), 0, "calls failed");
+    });
+}
+
+#[test]
+fn a_program_that_ends_by_itself_or_is_never_well_is_not_left_registered() {
+    let node = Gateway::start_dev("run-ends", CONFIG);
+    let home = node.home().join("data");
+    let port = free_port();
+    let mut early = wrap(&format!("--service order --port {port}"));
+    let early = early.args(["sh", "-c", "exit 7"]).env("STATE_DIRECTORY", &home).spawn().unwrap();
+    assert_eq!(ended(early).0, 7);
+
+    let mut deaf = wrap(&format!("--service order --port {port} --start 1s"));
+    deaf.args(["sh", "-c", "echo $OTEL_SERVICE_NAME $MAINSTAY_ADDR; exec sleep 300"]);
+    let deaf = deaf.env("STATE_DIRECTORY", &home).spawn().unwrap();
+    let Output { status, stdout, stderr } = deaf.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&stderr);
+    assert_eq!(status.code(), Some(6), "{said}");
+    assert!(said.contains("error[app-not-healthy]") && said.contains("nobody listens"), "{said}");
+    let out = String::from_utf8_lossy(&stdout);
+    assert_eq!(out.trim(), format!("order http://{}", node.control));
+
+    let program = serving(port, "").env("STATE_DIRECTORY", &home).spawn().unwrap();
+    until("it is registered", SOON, || instances(&node).len() == 1);
+    // The program itself is killed, and not who runs it.
+    let own = fs::read_to_string(format!("/proc/{0}/task/{0}/children", program.id())).unwrap();
+    let own = own.split_whitespace().next().unwrap().parse().unwrap();
+    let own = rustix::process::Pid::from_raw(own).unwrap();
+    rustix::process::kill_process(own, Signal::KILL).unwrap();
+    assert_eq!(ended(program).0, 128 + 9);
+    assert!(instances(&node).is_empty(), "it is deregistered, and not just expired");
+}
+
+#[test]
+fn a_program_may_start_before_the_control_plane_does() {
+    let home = TempDir::new().unwrap();
+    let token = home.path().join("token");
+    fs::write(&token, "0123456789abcdef").unwrap();
+    fs::set_permissions(&token, fs::Permissions::from_mode(0o600)).unwrap();
+    let (control, port) = (free_port(), free_port());
+    let flags = format!("--control http://127.0.0.1:{control} --token-file {}", token.display());
+    let program = serving(port, &flags).env("HOME", home.path()).spawn().unwrap();
+    until("it runs alone", SOON, || TcpStream::connect(("127.0.0.1", port)).is_ok());
+    let config = CONFIG.replace(
+        "listen = \"127.0.0.1:0\"\n[gateway]",
+        &format!("listen = \"127.0.0.1:{control}\"\ntoken_file = '{}'\n[gateway]", token.display()),
+    );
+    let node = Gateway::start_dev("run-before", &config);
+    until("it is called", SOON, || through(&node) == 200);
+    send(&program, Signal::INT);
+    assert_eq!(ended(program).0, 128 + 2, "other signals are the program's");
+    until("it is gone", SOON, || instances(&node).is_empty());
+}
