@@ -1,0 +1,34 @@
+//! Global transactions: a coordinator that decides once, durably, and never guesses.
+//!
+//! | what | module |
+//! |---|---|
+//! | names of transactions, branches, resources; shards | [`name`] |
+//! | modes, states, operations, votes | [`word`] |
+//! | a transaction as it stands | [`transaction`], [`target`], [`moment`] |
+//! | the machine: events and time in, writes and effects out | [`machine`] |
+//! | the log: keys, records, what a step writes | [`log`] |
+//! | what always holds | [`invariants`] |
+//! | why a verb was refused | [`error`] |
+//! | what it goes by: sizes, waits, settings | [`limits`], [`backoff`], [`policy`] |
+
+pub mod backoff;
+pub mod error;
+pub mod invariants;
+pub mod limits;
+pub mod log;
+pub mod machine;
+pub mod moment;
+pub mod name;
+pub mod policy;
+pub mod target;
+pub mod transaction;
+pub mod word;
+
+pub use error::Refused;
+pub use machine::{By, Effect, Event, Finding, Outcome, Resolution, Step, Submit, VoteOf, Write};
+pub use moment::Moment;
+pub use name::{BranchId, Gid, ResourceName, Shard, Shards};
+pub use policy::Policy;
+pub use target::Target;
+pub use transaction::{Begin, Branch, NewBranch, Part, Payload, Transaction};
+pub use word::{Decision, Dialect, Mode, Op, OpState, Prepare, State, Vote};

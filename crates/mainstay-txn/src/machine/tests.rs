@@ -1,0 +1,7 @@
+//! Every row of the transition table, the worked examples, and what must always hold.
+
+mod answers;
+mod examples;
+mod properties;
+mod rows;
+mod stage;
