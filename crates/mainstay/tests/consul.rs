@@ -1,8 +1,6 @@
 //! The door for clients of Consul, as they find it.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
-#[path = "support/python.rs"]
-mod python;
 #[path = "consul/services.rs"]
 mod services;
 #[path = "support/support.rs"]
@@ -289,10 +287,4 @@ fn the_door_knows_who_may_enter() {
     let mut said = String::new();
     stream.read_to_string(&mut said).unwrap();
     assert!(said.starts_with("HTTP/1.1 403"), "{said}");
-}
-
-#[test]
-fn an_unmodified_client_in_python_works() {
-    let dev = Gateway::start_dev("consul-python", CONFIG);
-    python::run("consul_client.py", &[&dev.control.port().to_string()]);
 }

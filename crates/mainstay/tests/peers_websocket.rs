@@ -1,6 +1,8 @@
 //! `websockets`, client and server, with the gateway in between.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
+#[path = "support/child.rs"]
+mod child;
 #[path = "support/python.rs"]
 mod python;
 #[path = "support/support.rs"]

@@ -1,7 +1,7 @@
-//! Peers written in Python: `grpcio`, `websockets`.
+//! Peers and clients written in Python.
 //!
-//! They live in an environment of their own below the target directory, made once from
-//! `tests/peers/requirements.txt` by whoever comes first.
+//! Those of a folder live in an environment of their own below the target directory, made once from
+//! its `requirements.txt` by whoever comes first.
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
 use std::fs::{self, File};
@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
+use crate::child::{beside_no_proxy, ends_well, fetched};
 use crate::support::gateway::log_of;
 
 /// A Python server, running as a child until it is dropped.
@@ -95,55 +96,36 @@ impl Drop for Speaking {
 /// Runs `tests/peers/SCRIPT` to its end; it fails by saying why.
 #[track_caller]
 pub(crate) fn run(script: &str, arguments: &[&str]) {
-    let output = command(script, arguments).output().unwrap();
-    assert!(
-        output.status.success(),
-        "{script} {arguments:?}: {}\n{}{}",
-        output.status,
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
+    ends_well(&mut command(script, arguments));
 }
 
 /// `tests/peers/SCRIPT`, not started yet.
 #[track_caller]
 pub(crate) fn command(script: &str, arguments: &[&str]) -> Command {
-    let mut command = Command::new(environment().join("env/bin/python"));
-    command.arg(peers().join(script)).args(arguments).env("GRPC_VERBOSITY", "ERROR");
-    // A proxy of this machine must not stand in between.
-    for name in ["http_proxy", "https_proxy", "all_proxy", "grpc_proxy"] {
-        command.env_remove(name).env_remove(name.to_uppercase());
-    }
+    let peers = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers");
+    let mut command = Command::new(python_of(&peers, "test-python"));
+    command.arg(peers.join(script)).args(arguments).env("GRPC_VERBOSITY", "ERROR");
+    beside_no_proxy(&mut command);
     command
 }
 
-fn peers() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/peers")
-}
-
-/// The environment with what `requirements.txt` names.
+/// A Python that has what `requirements.txt` in `folder` names, in the environment `name`.
 #[track_caller]
-fn environment() -> PathBuf {
-    let home = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name("test-python");
+pub(crate) fn python_of(folder: &Path, name: &str) -> PathBuf {
+    let home = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name(name);
     fs::create_dir_all(&home).unwrap();
     let lock = File::create(home.join("lock")).unwrap();
     lock.lock().unwrap();
-    let wanted = fs::read_to_string(peers().join("requirements.txt")).unwrap();
+    let (python, requirements) = (home.join("env/bin/python"), folder.join("requirements.txt"));
+    let wanted = fs::read_to_string(&requirements).unwrap();
     let stamp = home.join("installed.txt");
     if fs::read_to_string(&stamp).is_ok_and(|installed| installed == wanted) {
-        return home;
+        return python;
     }
-    finish(Command::new("python3").args(["-m", "venv", "--clear"]).arg(home.join("env")));
-    let mut pip = Command::new(home.join("env/bin/python"));
+    ends_well(Command::new("python3").args(["-m", "venv", "--clear"]).arg(home.join("env")));
+    let mut pip = Command::new(&python);
     pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"]);
-    finish(pip.arg(peers().join("requirements.txt")));
+    fetched("packages of the Python package index", pip.arg(requirements));
     fs::write(stamp, wanted).unwrap();
-    home
-}
-
-#[track_caller]
-fn finish(command: &mut Command) {
-    let output = command.output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{command:?}: {}\n{said}", output.status);
+    python
 }
