@@ -13,14 +13,17 @@
 //! |---|---|---|
 //! | a record; what is shown of a secret | [`record`], [`mask`] | – |
 //! | how full the outbox is | [`tally`] | decides |
-//! | counting and trimming; reading newest first | `keep`, [`list`] | act |
+//! | floods of equal refusals | `fold` | decides |
+//! | counting and trimming; reading newest first; putting refusals | `keep`, [`list`], `refusals` | act |
 
 pub mod error;
 pub mod figures;
+mod fold;
 mod keep;
 pub mod list;
 pub mod mask;
 pub mod record;
+mod refusals;
 pub mod tally;
 #[cfg(test)]
 mod tests;
@@ -31,6 +34,7 @@ use std::time::Duration;
 
 use mainstay_store::{Batch, Put, Revision, Store};
 use parking_lot::Mutex;
+use tokio::sync::mpsc;
 
 use crate::clock::Timer;
 use crate::keys::{self, AuditId};
@@ -59,6 +63,8 @@ struct Shared {
     tasks: Tasks,
     figures: Figures,
     tally: Mutex<Tally>,
+    /// Records that nobody waits for.
+    refusals: mpsc::Sender<Record>,
 }
 
 impl Shared {
@@ -77,10 +83,13 @@ impl Outbox {
     /// are masked by `mask`. Must be called within a tokio runtime.
     pub fn start(store: Arc<dyn Store>, timer: Arc<dyn Timer>, mask: Mask, limits: Limits) -> Self {
         let (tasks, figures) = (Tasks::default(), Figures::default());
-        let shared = Shared { store, timer, limits, mask, tasks, figures, tally: Mutex::default() };
+        let (refusals, came) = mpsc::channel(refusals::WAITING_MAX);
+        let tally = Mutex::default();
+        let shared = Shared { store, timer, limits, mask, tasks, figures, tally, refusals };
         let shared = Arc::new(shared);
-        let keeper = Arc::clone(&shared);
+        let (keeper, putter) = (Arc::clone(&shared), Arc::clone(&shared));
         shared.tasks.spawn("audit outbox", move |stop| keep::run(keeper, stop));
+        shared.tasks.spawn("audit refusals", move |stop| refusals::run(putter, came, stop));
         Self { shared }
     }
 
@@ -137,6 +146,16 @@ impl Outbox {
                 Ok(_) => return Ok(()),
                 Err(error) => patience.bear(&**timer, error).await?,
             }
+        }
+    }
+
+    /// Keeps a record of something that was refused or did not work, within a second and as well
+    /// as can be: nobody waits for it. More than 100 equal ones within a minute become one record.
+    /// What finds no room is counted.
+    pub fn refused(&self, record: Record) {
+        let Shared { limits, refusals, figures, .. } = &*self.shared;
+        if self.tally().is_overrun(*limits) || refusals.try_send(record).is_err() {
+            figures.lost(1);
         }
     }
 

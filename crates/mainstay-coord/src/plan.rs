@@ -39,8 +39,12 @@ pub use error::PlanError;
 pub use state::{Activation, PlanState};
 
 /// Plans, as a kind of object with a history.
-pub const PLANS: Kind =
-    Kind { key: RuleKind::PLAN, path: "/plans", secrets: &[], check: content::check };
+pub const PLANS: Kind = Kind {
+    key: RuleKind::PLAN,
+    path: "/plans",
+    shown: |_, content| content,
+    check: content::check,
+};
 
 /// What turning a plan came to, or would come to.
 #[derive(Clone, Debug, PartialEq, Serialize)]

@@ -39,8 +39,12 @@ pub use error::SwitchError;
 pub use setting::{Percent, Setting, SwitchType};
 
 /// Switches, as a kind of object with a history.
-pub const SWITCHES: Kind =
-    Kind { key: RuleKind::SWITCH, path: "/switches", secrets: &[], check: content::check };
+pub const SWITCHES: Kind = Kind {
+    key: RuleKind::SWITCH,
+    path: "/switches",
+    shown: |_, content| content,
+    check: content::check,
+};
 
 /// Tries of a change that is not based on a revision, when others change the same switch.
 const TRIES: usize = 16;

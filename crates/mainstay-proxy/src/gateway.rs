@@ -51,6 +51,7 @@ use crate::mirror::Mirrors;
 use crate::record::Records;
 use crate::route::Route;
 use crate::server::{ConnInfo, Handler, Incident, OnIncident};
+use crate::summary::Summaries;
 use crate::tls::TlsError;
 use observer::Counting;
 use protection::Protection;
@@ -77,6 +78,8 @@ pub struct Parts {
     pub faults: Arc<FaultBook>,
     /// Decisions, kept to be explained.
     pub records: Arc<Records>,
+    /// What calls of the last minutes were, for rules to be tried with.
+    pub summaries: Arc<Summaries>,
     /// Good answers, kept for bad times.
     pub stale: Arc<StaleStore>,
     /// Copies of requests, under way to services that are only watched.
@@ -137,6 +140,7 @@ impl Parts {
                 move |kind| metrics.fault_injected(kind)
             }),
             records: Arc::default(),
+            summaries: Arc::default(),
             stale: Arc::new(StaleStore::new(mainstay_call::stale::STALE_BYTES_MAX)),
             mirrors: Mirrors::new({
                 let metrics = Arc::clone(&metrics);

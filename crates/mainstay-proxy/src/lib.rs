@@ -28,6 +28,7 @@ pub mod route;
 pub mod server;
 pub mod snapshot;
 pub mod split;
+pub mod summary;
 pub mod time;
 pub mod tls;
 pub mod upstream;

@@ -34,6 +34,22 @@ impl Invalid {
     }
 }
 
+/// Checks `namespace` as written: 1 to 63 of `a-z`, `0-9`, `-`.
+///
+/// # Errors
+///
+/// When it has another length or other characters.
+pub fn namespace(written: Option<&str>) -> Result<(), Invalid> {
+    let legal = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+    match written {
+        Some(name) if !(1..=63).contains(&name.len()) || !name.bytes().all(legal) => {
+            let problem = format!("must be 1 to 63 of `a-z`, `0-9` and `-`, found `{name}`");
+            Err(Invalid::range("namespace", problem))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// A span of time from `seconds` as written, which must lie in `min..=max` (seconds).
 ///
 /// # Errors

@@ -31,6 +31,7 @@ pub mod outcome;
 pub mod outlier;
 pub mod pause;
 pub mod retry;
+pub mod simulate;
 pub mod system;
 pub mod window;
 

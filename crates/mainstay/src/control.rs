@@ -10,7 +10,7 @@
 //! | who may ask | [`guard`] |
 //! | what an answer looks like | [`answer`] |
 //! | who asks, and why | [`author`] |
-//! | what is noted of a change | [`events`] |
+//! | what is noted of a change; of what was refused | [`events`]; [`refusals`] |
 //! | objects with a history | [`revisions`] |
 //! | the calls | the rest, one module a noun |
 
@@ -35,6 +35,7 @@ mod locks;
 mod moment;
 mod objects;
 mod plans;
+mod refusals;
 mod registry;
 mod revisions;
 mod routes;
@@ -100,6 +101,7 @@ pub async fn serve(listener: TcpListener, shared: Arc<Shared>, stop: Cancellatio
 
 fn router(shared: Arc<Shared>, stop: CancellationToken) -> Router {
     let guard = axum::middleware::from_fn_with_state(Arc::clone(&shared), guard::guard);
+    let refused = axum::middleware::from_fn_with_state(Arc::clone(&shared), refusals::recorded);
     let targets = match shared.cluster.clone() {
         Some(cluster) => http_sd::calls().with_state(cluster),
         None => Router::new(),
@@ -115,6 +117,7 @@ fn router(shared: Arc<Shared>, stop: CancellationToken) -> Router {
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(axum::middleware::from_fn_with_state(stop, streams::end_well))
         .layer(guard)
+        .layer(refused)
         .with_state(shared)
 }
 

@@ -12,7 +12,10 @@
 //! | what | module | decides or acts |
 //! |---|---|---|
 //! | one rule, read | [`rule`] | decides |
+//! | what of it nobody is shown | [`secrets`] | decides |
 //! | which of them are in force | [`book`] | decides |
+//! | what one would have done with the last calls | [`replay`] | decides |
+//! | what is probably not meant | [`warnings`] | decides |
 //! | faults, as the API tells them | [`fault`] | decides |
 //! | a node's copy | [`copies`] | acts |
 //! | from the copy to the gateway | [`apply`] | acts |
@@ -24,9 +27,12 @@ pub mod copies;
 pub mod events;
 pub mod fault;
 pub mod figures;
+pub mod replay;
 pub mod rule;
+pub mod secrets;
 #[cfg(test)]
 mod tests;
+pub mod warnings;
 
 use mainstay_coord::keys::RuleKind;
 use mainstay_coord::revisions::{Fault, Kind};
@@ -50,7 +56,7 @@ pub const KINDS: [Kind; 5] = [
 ];
 
 const fn kind(key: RuleKind, path: &'static str) -> Kind {
-    Kind { key, path, secrets: &[], check }
+    Kind { key, path, shown: secrets::shown, check }
 }
 
 /// What can be said of a content alone: that it is the text of a table. Whether the table fits is

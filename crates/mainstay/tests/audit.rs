@@ -4,9 +4,14 @@
 #[path = "support/support.rs"]
 mod support;
 
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::time::Duration;
+
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use support::gateway::Gateway;
+use support::wait::until;
 
 const CONFIG: &str = r#"
 [server]
@@ -136,4 +141,75 @@ fn a_record_says_who_from_where_and_why_and_is_found() {
     let (status, refused) = call(&node, "GET", "/audit?cursor=x", "", &json!({}));
     assert_eq!((status, refused["code"].as_str()), (422, Some("invalid-request")));
     assert!(node.control("/metrics").1.contains("mainstay_audit_outbox_records 2"));
+}
+
+/// What is answered to a request as it stands here.
+fn raw(node: &Gateway, request: &str) -> String {
+    let mut stream = TcpStream::connect(node.door().0).unwrap();
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+/// The record with this action and outcome, once it is there.
+fn refused(node: &Gateway, action: &str) -> Value {
+    let mut found = Value::Null;
+    until(&format!("{action} is recorded"), Duration::from_secs(5), || {
+        let path = format!("/audit?action={action}&limit=1000");
+        found = call(node, "GET", &path, "", &json!({})).1["items"][0].clone();
+        !found.is_null()
+    });
+    found
+}
+
+#[test]
+fn what_is_refused_is_recorded_with_who_asked() {
+    let mut node = Gateway::start_dev("audit-refused", CONFIG);
+    let put = |path: &str, body: Value| call(&node, "PUT", path, "", &body).0;
+    assert_eq!(put("/limits/shop/sale", json!({ "content": "max = 0" })), 422);
+    let record = refused(&node, "limit:write");
+    for (pointer, want) in [
+        ("/outcome", "refused"),
+        ("/code", "invalid-rule"),
+        ("/target/kind", "limit"),
+        ("/target/id", "shop/sale"),
+        ("/actor/principal", "operator"),
+        ("/actor/address", "127.0.0.1"),
+    ] {
+        assert_eq!(record.pointer(pointer).and_then(Value::as_str), Some(want), "{record}");
+    }
+    // Who only looks changes nothing.
+    assert_eq!(put("/circuits/shop/x?dry_run=true", json!({ "content": "probes = 0" })), 422);
+    assert_eq!(call(&node, "DELETE", "/registry/shop/services/x", "", &json!({})).0, 404);
+    assert_eq!(refused(&node, "service:remove")["code"], "service-not-found");
+
+    // Who is not let in is nobody.
+    let request = "POST /api/v1/store/compact HTTP/1.1\r\nhost: localhost\r\n\
+        authorization: Bearer wrong\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+    let answer = raw(&node, request);
+    assert!(answer.starts_with("HTTP/1.1 401"), "{answer}");
+    let record = refused(&node, "store:compact");
+    assert_eq!(record["actor"]["principal"], "anonymous");
+    assert_eq!(
+        (&record["outcome"], &record["code"]),
+        (&json!("refused"), &json!("credential-missing"))
+    );
+    let outcome = call(&node, "GET", "/audit?action=circuit:write", "", &json!({})).1;
+    assert_eq!(outcome["items"], json!([]), "a rehearsal is no change");
+
+    // The door that is open to this machine knows nobody, unless a token says who it is.
+    let check = "/v1/agent/service/register";
+    assert_eq!(node.call_with("PUT", check, "", &json!({ "Name": "web" }).to_string()).0, 200);
+    let gone = "PUT /v1/agent/service/deregister/web HTTP/1.1\r\nhost: localhost\r\n\
+        content-length: 0\r\nconnection: close\r\n\r\n";
+    assert!(raw(&node, gone).starts_with("HTTP/1.1 200"));
+    let record = refused(&node, "instance:deregister");
+    assert_eq!(
+        (&record["actor"]["principal"], &record["actor"]["via"]),
+        (&json!("anonymous"), &json!("consul"))
+    );
+    assert_eq!(record["outcome"], "done");
+    node.signal(Signal::TERM);
+    node.ended();
 }

@@ -15,6 +15,7 @@ pub struct Figures {
     size: Gauge<u64, AtomicU64>,
     trimmed: Counter,
     refused: Counter,
+    lost: Counter,
 }
 
 impl Figures {
@@ -33,6 +34,11 @@ impl Figures {
             "Changes refused since the outbox overran its limit",
             self.refused.clone(),
         );
+        own.register(
+            "lost",
+            "Records of refusals that found no room or could not be put",
+            self.lost.clone(),
+        );
     }
 
     pub(super) fn holds(&self, tally: Tally) {
@@ -46,6 +52,10 @@ impl Figures {
 
     pub(super) fn refused(&self) {
         self.refused.inc();
+    }
+
+    pub(super) fn lost(&self, records: u64) {
+        self.lost.inc_by(records);
     }
 }
 

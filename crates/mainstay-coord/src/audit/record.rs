@@ -151,9 +151,20 @@ pub struct Record {
     pub trace_id: Option<String>,
     /// The request it belongs to.
     pub correlation: Option<String>,
+    /// Of several equal ones told as one: how many, and when the first and the last were.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    folded: Option<Folded>,
     /// What a newer version wrote.
     #[serde(flatten)]
     rest: Map<String, Value>,
+}
+
+/// Several equal records told as one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Folded {
+    count: u64,
+    first: Moment,
+    last: Moment,
 }
 
 impl Record {
@@ -173,6 +184,7 @@ impl Record {
             policies: author.policies.clone(),
             trace_id: author.trace_id.clone(),
             correlation: author.correlation.clone(),
+            folded: None,
             rest: Map::new(),
         }
     }
@@ -189,6 +201,33 @@ impl Record {
     pub fn instead(mut self, outcome: Outcome, code: mainstay_core::problem::Code) -> Self {
         (self.outcome, self.code) = (outcome, Some(code.as_str().to_owned()));
         self
+    }
+
+    /// It was not done, and a door says so in its own words.
+    #[must_use]
+    pub fn instead_of(mut self, outcome: Outcome, code: &str) -> Self {
+        (self.outcome, self.code) = (outcome, Some(code.to_owned()));
+        self
+    }
+
+    /// The first of several that are told as one.
+    pub(super) fn folded(mut self) -> Self {
+        self.folded = Some(Folded { count: 1, first: self.time, last: self.time });
+        self
+    }
+
+    /// Another one like it, at `time`.
+    pub(super) const fn and_again(&mut self, time: Moment) {
+        if let Some(folded) = &mut self.folded {
+            folded.count += 1;
+            folded.last = time;
+            self.time = time;
+        }
+    }
+
+    /// How many it tells of.
+    pub fn count(&self) -> u64 {
+        self.folded.map_or(1, |folded| folded.count)
     }
 
     /// As bytes, at most [`RECORD_BYTES_MAX`] unless its names alone are longer.

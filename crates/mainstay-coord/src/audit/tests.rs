@@ -212,3 +212,33 @@ async fn a_record_noted_twice_is_one() {
         assert_eq!(targets(&outbox, &Filter::default(), 10).await, ["x"], "{fault:?}");
     }
 }
+
+#[tokio::test]
+async fn what_is_refused_is_recorded_soon_and_a_flood_as_one() {
+    let stage = Stage::embedded();
+    let outbox = outbox(&stage, Arc::clone(&stage.store), limits(1_000));
+    for _ in 0..130 {
+        outbox.refused(
+            record("anonymous", "api:write", "/x")
+                .instead(Outcome::Refused, Code::CredentialMissing),
+        );
+    }
+    let all = || async { outbox.list(&Filter::default(), None, 1_000).await.unwrap().items };
+    let mut kept = Vec::new();
+    for _ in 0..200 {
+        stage.clock.advance(Duration::from_millis(600));
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        kept = all().await;
+        if kept.len() == 101 {
+            break;
+        }
+    }
+    assert_eq!(kept.len(), 101, "a hundred, and one of the others");
+    assert_eq!(kept.iter().map(|listed| listed.record.count()).sum::<u64>(), 130);
+    assert!(kept.iter().all(|listed| listed.record.outcome == Outcome::Refused));
+
+    // What is on its way is put before the end.
+    outbox.refused(record("a", "b", "c").instead(Outcome::Failed, Code::StoreFull));
+    assert_eq!(outbox.shutdown(Duration::from_secs(5)).await, 0);
+    assert_eq!(all().await.len(), 102);
+}

@@ -27,3 +27,17 @@ impl TrimFailed<'_> {
         tracing::warn!(error, "audit outbox could not be trimmed");
     }
 }
+
+/// What was refused, and could not be recorded.
+#[derive(Debug)]
+pub(crate) struct RefusalsLost<'a> {
+    pub(crate) records: usize,
+    pub(crate) error: &'a (dyn std::error::Error + 'static),
+}
+
+impl RefusalsLost<'_> {
+    pub(crate) fn emit(self) {
+        let Self { records, error } = self;
+        tracing::warn!(error, records, "refusals could not be recorded");
+    }
+}

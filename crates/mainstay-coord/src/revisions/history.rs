@@ -188,7 +188,7 @@ impl Revisions {
         }
         let edition = self.edition(rule, number).await?;
         let edition = edition.ok_or_else(|| RuleError::not_found(rule, What::Revision(number)))?;
-        Ok(self.outbox().mask().masked(edition.content, kind.secrets))
+        Ok((kind.shown)(self.outbox().mask(), edition.content))
     }
 }
 

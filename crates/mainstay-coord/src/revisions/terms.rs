@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::audit::Author;
+use crate::audit::{Author, Mask};
 use crate::keys::RuleKind;
 
 /// Largest content, in bytes: two copies of it and a record fit into a batch of 1,400,000.
@@ -16,8 +16,8 @@ pub struct Kind {
     pub key: RuleKind,
     /// The path of its calls: `/switches`.
     pub path: &'static str,
-    /// Where its content holds secrets, as [`Mask::masked`](crate::audit::Mask::masked) takes it.
-    pub secrets: &'static [&'static str],
+    /// What is shown of a content in differences and records: the content with its secrets marked.
+    pub shown: fn(&Mask, Value) -> Value,
     /// Finds what is wrong with a content.
     pub check: fn(&Value) -> Vec<Fault>,
 }

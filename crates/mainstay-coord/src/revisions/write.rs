@@ -150,7 +150,8 @@ impl Revisions {
                     }
                 }
                 let at = (self.moment(), &*change);
-                let Some(next) = decide(rule, before, &wanted, terms, at)? else {
+                let decided = decide(rule, before, &wanted, terms, at);
+                let Some(next) = decided.map_err(|error| self.without_secrets(kind, error))? else {
                     return Ok(Next::Done(unchanged(&head)));
                 };
                 if head.there().is_none() {
@@ -235,8 +236,16 @@ impl Revisions {
     /// Both contents, secrets masked.
     fn shown(&self, kind: &Kind, before: Option<&Edition>, next: &Edition) -> (Value, Value) {
         let mask = self.outbox().mask();
-        let shown = |content: &Value| mask.masked(content.clone(), kind.secrets);
+        let shown = |content: &Value| (kind.shown)(mask, content.clone());
         (before.map_or(Value::Null, |before| shown(&before.content)), shown(&next.content))
+    }
+
+    /// What a refusal shows of an object.
+    fn without_secrets(&self, kind: &Kind, mut error: RuleError) -> RuleError {
+        if let RuleError::Moved { current: Some(object), .. } = &mut error {
+            object.content = (kind.shown)(self.outbox().mask(), object.content.take());
+        }
+        error
     }
 
     fn written(

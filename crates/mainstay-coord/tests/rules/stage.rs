@@ -15,8 +15,12 @@ use serde_json::Value;
 use crate::world::{Link, World};
 
 /// A kind whose contents have a quota and a secret.
-pub(crate) const LIMIT: Kind =
-    Kind { key: RuleKind::new("limit"), path: "/limits", secrets: &["token"], check: has_a_quota };
+pub(crate) const LIMIT: Kind = Kind {
+    key: RuleKind::new("limit"),
+    path: "/limits",
+    shown: |mask, content| mask.masked(content, &["token"]),
+    check: has_a_quota,
+};
 
 fn has_a_quota(content: &Value) -> Vec<Fault> {
     let is_there = content.get("quota").is_some_and(Value::is_u64);

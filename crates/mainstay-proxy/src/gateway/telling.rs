@@ -9,6 +9,7 @@ use mainstay_call::clock::MonotonicClock;
 use mainstay_call::context::Context;
 use mainstay_core::problem::Code;
 use mainstay_core::{Clock, Instant};
+use mainstay_resilience::Outcome;
 
 use super::Parts;
 use super::answer::Asked;
@@ -18,6 +19,7 @@ use crate::access_log::Entry;
 use crate::body::End;
 use crate::metrics::RouteMetrics;
 use crate::record::{Record, Step};
+use crate::summary::{Answered, Fate};
 use crate::time::wall_clock;
 
 /// How an answer came to be, as far as its head tells.
@@ -63,6 +65,7 @@ impl Asked<'_> {
     ) {
         let took = now.since(self.started);
         metrics.answered(told.status, told.outcome, took);
+        self.summarize(told, now, took);
         if steps.is_empty() && (!told.failed || told.context.is_some()) {
             return;
         }
@@ -80,6 +83,22 @@ impl Asked<'_> {
         };
         let dropped = self.parts.records.keep(now, record);
         self.parts.metrics.records_dropped(dropped);
+    }
+
+    /// Keeps what it was in a few words.
+    fn summarize(&self, told: &Told<'_>, now: Instant, took: Duration) {
+        let instance = told.context.and_then(Context::instance);
+        let asked = told.context.is_some_and(|context| 0 < context.attempts());
+        let answered = Answered {
+            took,
+            fate: fate(told),
+            outcome: asked.then(|| outcome(told)),
+            route: told.route,
+            service: told.service,
+            instance: instance.as_ref().map(|instance| &**instance.name()),
+            client: self.arrival.client,
+        };
+        self.parts.summaries.keep(now, &answered);
     }
 
     /// Counts and logs what was answered without asking anybody.
@@ -139,6 +158,33 @@ impl Streaming {
             context: Some(&self.context),
         };
         line(parts, arrival, &told, MonotonicClock.now().since(started), bytes);
+    }
+}
+
+/// What became of a call.
+fn fate(told: &Told<'_>) -> Fate {
+    let is = |word: &str, code: Code| word == code.as_str();
+    match (told.outcome, told.cause) {
+        (_, Some("limited" | "shed")) => Fate::Denied,
+        (_, Some("circuit")) => Fate::RejectedOpen,
+        (word, _) if is(word, Code::Limited) || is(word, Code::Shed) => Fate::Denied,
+        (word, _) if is(word, Code::CostExceedsQuota) => Fate::Denied,
+        (word, _) if is(word, Code::CircuitOpen) => Fate::RejectedOpen,
+        _ => Fate::Permitted,
+    }
+}
+
+/// How the service did, as its caller saw it: after the last attempt.
+fn outcome(told: &Told<'_>) -> Outcome {
+    match (told.outcome, told.cause) {
+        (_, Some("timeout")) => Outcome::RequestTimeout,
+        (_, Some("connect")) => Outcome::ConnectTimeout,
+        (_, Some("congestion")) => Outcome::Refused,
+        (_, Some(_)) => Outcome::Failure,
+        (word, None) if word.ends_with("timeout") => Outcome::RequestTimeout,
+        (word, None) if word.starts_with("connect") => Outcome::ConnectTimeout,
+        _ if told.failed => Outcome::Failure,
+        _ => Outcome::Success,
     }
 }
 

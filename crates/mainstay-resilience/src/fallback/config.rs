@@ -12,12 +12,15 @@ use super::{
     SHED, SLOW, SWITCH, StaleKey, Step, TIMEOUT, UNAVAILABLE, When,
 };
 use crate::Invalid;
-use crate::invalid::{span, within};
+use crate::invalid::{namespace, span, within};
 
 /// `[fallback.N]`: what to answer when the real answer cannot be had.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RawFallback {
+    /// Namespace it is kept under, 1 to 63 of `a-z`, `0-9`, `-`. It is named without it: two of
+    /// one name cannot be. Default `default`.
+    pub namespace: Option<String>,
     /// 1 to 16 steps; the first that holds and can answer, answers. Must be given.
     pub steps: Option<Vec<RawStep>>,
 }
@@ -123,6 +126,7 @@ impl TryFrom<RawFallback> for FallbackPolicy {
     type Error = Invalid;
 
     fn try_from(raw: RawFallback) -> Result<Self, Invalid> {
+        namespace(raw.namespace.as_deref())?;
         let steps = raw.steps.unwrap_or_default();
         if steps.is_empty() || STEPS_MAX < steps.len() {
             let problem = format!("must hold 1 to {STEPS_MAX} steps, found {}", steps.len());

@@ -1,5 +1,7 @@
 //! `mainstay route`, `upstream`, `circuit`, `limit`, `fallback`: rules of the store and of files.
 
+mod simulate;
+
 use std::io::{IsTerminal as _, Read as _};
 use std::path::Path;
 use std::sync::Arc;
@@ -110,6 +112,7 @@ pub(super) fn change(kind: RuleKind, verb: Edit, session: &mut Session<'_>) -> E
     match verb {
         Edit::Set(ask) => set(kind, &ask, session),
         Edit::Validate { content } => validate(kind, &content, session),
+        Edit::Simulate(ask) => simulate::run(kind, &ask, session),
         Edit::Diff(ask) => diff(kind, &ask, session),
         Edit::History { name, from } => history(&Of::new(kind, &name)?, from, session),
         Edit::Rollback(ask) => roll_back(kind, &ask, session),
@@ -212,6 +215,7 @@ fn validate(kind: RuleKind, content: &Content, session: &mut Session<'_>) -> End
     let of = Of::new(kind, &content.name)?;
     let read = read(content)?;
     let answer = check(&of, &session.control()?, &read)?;
+    warn(&answer, session);
     match session.global.output {
         None | Some(Format::Table | Format::Wide) => {
             session.print(&format!("valid: {}", read.0.name))
@@ -303,6 +307,7 @@ fn done(of: &Of<'_>, answer: &Json, before: u64, session: &mut Session<'_>) -> E
     } else {
         session.show(answer, &RULES)?;
     }
+    warn(answer, session);
     if !text("problem").is_empty() {
         session.note(&format!("not in force as written: {}", text("problem")));
     }
@@ -312,9 +317,24 @@ fn done(of: &Of<'_>, answer: &Json, before: u64, session: &mut Session<'_>) -> E
     Ok(Exit::Done.code())
 }
 
+/// Says what is probably not meant.
+fn warn(answer: &Json, session: &mut Session<'_>) {
+    let warnings = answer.get("warnings").cloned().unwrap_or_default();
+    for warning in items(&warnings) {
+        let text = |member: &str| warning.get(member).and_then(Json::as_str).unwrap_or_default();
+        let at =
+            if text("path").is_empty() { String::new() } else { format!("`{}` ", text("path")) };
+        session.note(&format!("warning: {at}{}", text("detail")));
+        if !text("suggestion").is_empty() {
+            session.note(&format!("  help: {}", text("suggestion")));
+        }
+    }
+}
+
 /// What a change would do.
 fn rehearsed(answer: &Json, wants_code: bool, session: &mut Session<'_>) -> Ended {
     let changed = answer.get("changed").and_then(Json::as_bool).unwrap_or(true);
+    warn(answer, session);
     differs(answer.get("diff").unwrap_or(&Json::Null), session)?;
     if !changed {
         session.note("nothing would change");

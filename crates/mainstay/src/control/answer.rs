@@ -123,7 +123,10 @@ impl From<Invalid> for Refused {
 
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
+        let code = self.document.get("code").and_then(Value::as_str).unwrap_or_default();
+        let code = ProblemCode(code.to_owned());
         let mut response = (self.status, Json(*self.document)).into_response();
+        response.extensions_mut().insert(code);
         let kind = HeaderValue::from_static(PROBLEM);
         response.headers_mut().insert(header::CONTENT_TYPE, kind);
         if let Some(after) = self.retry_after {
@@ -133,6 +136,10 @@ impl IntoResponse for Refused {
         response
     }
 }
+
+/// The code of the problem that an answer tells of.
+#[derive(Clone, Debug)]
+pub(super) struct ProblemCode(pub(super) String);
 
 /// Media type of problem documents.
 pub(super) const PROBLEM: &str = "application/problem+json";

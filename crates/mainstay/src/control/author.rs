@@ -12,8 +12,26 @@ use super::answer::Refused;
 use super::consul;
 use super::events::reason;
 
-/// Who acts, until the control plane knows principals: whoever has its token.
-const OPERATOR: &str = "operator";
+/// Who acts, as far as the control plane knows: it knows one token.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Principal {
+    /// Whoever has the token of `control.toml`.
+    Operator,
+    /// Nobody who is known: a door that is open to this machine, or one that stayed shut.
+    #[default]
+    Anonymous,
+}
+
+impl Principal {
+    /// `actor`, being this one.
+    pub(super) fn acting(self, actor: Actor) -> Actor {
+        let (principal, kind, roles) = match self {
+            Self::Operator => ("operator", "user", vec!["admin".to_owned()]),
+            Self::Anonymous => ("anonymous", "anonymous", Vec::new()),
+        };
+        Actor { principal: principal.to_owned(), kind: kind.to_owned(), roles, ..actor }
+    }
+}
 
 /// Longest name of a request that is kept.
 const CORRELATION_BYTES_MAX: usize = 128;
@@ -54,23 +72,27 @@ impl<S: Send + Sync> FromRequestParts<S> for By {
     type Rejection = Refused;
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Refused> {
-        let address = parts.extensions.get::<ConnectInfo<SocketAddr>>();
-        let actor = Actor {
-            principal: OPERATOR.to_owned(),
-            kind: "user".to_owned(),
-            via: via(parts).to_owned(),
-            address: address.map(|ConnectInfo(address)| address.ip().to_string()),
-            roles: vec!["admin".to_owned()],
-            ..Actor::default()
-        };
-        let headers = &parts.headers;
-        let mut author = Author::new(actor);
-        author.reason = reason(None, headers)?;
-        author.trace_id = field(headers, "traceparent").and_then(trace_id);
-        author.correlation =
-            field(headers, "idempotency-key").or_else(|| field(headers, "x-request-id"));
-        Ok(Self(author))
+        let reason = reason(None, &parts.headers)?;
+        Ok(Self(Author { reason, ..author(parts) }))
     }
+}
+
+/// Who asks, without why.
+pub(super) fn author(parts: &Parts) -> Author {
+    let address = parts.extensions.get::<ConnectInfo<SocketAddr>>();
+    // The guard says who it let pass.
+    let principal = parts.extensions.get::<Principal>().copied().unwrap_or_default();
+    let actor = principal.acting(Actor {
+        via: via(parts).to_owned(),
+        address: address.map(|ConnectInfo(address)| address.ip().to_string()),
+        ..Actor::default()
+    });
+    let headers = &parts.headers;
+    let mut author = Author::new(actor);
+    author.trace_id = field(headers, "traceparent").and_then(trace_id);
+    author.correlation =
+        field(headers, "idempotency-key").or_else(|| field(headers, "x-request-id"));
+    author
 }
 
 /// Through which door a request came.

@@ -50,6 +50,7 @@ use base64::engine::general_purpose::STANDARD;
 use mainstay_coord::consul::NODE_CHECK;
 use percent_encoding::percent_decode_str;
 
+use super::author::Principal;
 use super::guard::{bearer, same};
 use crate::cluster::{Cluster, ConsulDoor};
 use crate::role::Shared;
@@ -160,8 +161,8 @@ pub(super) fn is_its(path: &str) -> bool {
     path == "/v1" || path.starts_with("/v1/")
 }
 
-/// Why `request` may not pass, if so.
-pub(super) fn refusal(request: &Request, token: &str, is_open: bool) -> Option<Text> {
+/// The token that a request brings, in whichever of the three places.
+fn given(request: &Request) -> Option<String> {
     let headers = request.headers();
     let given = headers.get("x-consul-token").and_then(|value| value.to_str().ok());
     let in_query = || {
@@ -171,12 +172,25 @@ pub(super) fn refusal(request: &Request, token: &str, is_open: bool) -> Option<T
     };
     let is_there = |given: &&str| !given.is_empty();
     let given = given.filter(is_there).or_else(|| bearer(headers).filter(is_there));
-    let given = given.map(str::to_owned).or_else(in_query).filter(|given| !given.is_empty());
-    if given.as_ref().is_some_and(|given| same(given, token)) {
+    given.map(str::to_owned).or_else(in_query).filter(|given| !given.is_empty())
+}
+
+/// Who a request comes from.
+pub(super) fn principal(request: &Request, token: &str) -> Principal {
+    if given(request).is_some_and(|given| same(&given, token)) {
+        Principal::Operator
+    } else {
+        Principal::Anonymous
+    }
+}
+
+/// Why a request of `who` may not pass, if so.
+pub(super) fn refusal(request: &Request, who: Principal, is_open: bool) -> Option<Text> {
+    if who == Principal::Operator {
         return None;
     }
-    let line = match given {
-        _ if is_open && headers.contains_key(header::ORIGIN) => {
+    let line = match given(request) {
+        _ if is_open && request.headers().contains_key(header::ORIGIN) => {
             "Permission denied: requests of web pages need the token of control.toml"
         }
         // Clients bring along tokens of the Consul they spoke to before.

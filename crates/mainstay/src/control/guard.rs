@@ -18,30 +18,39 @@ use axum::response::{IntoResponse, Response};
 use mainstay_core::problem::Code;
 
 use super::answer::{PROBLEM, Refused};
+use super::author::Principal;
 use super::consul;
 use crate::role::Shared;
 
 /// Lets a request pass or refuses it, and completes the answer's header.
 pub(super) async fn guard(
     State(shared): State<Arc<Shared>>,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Response {
     // Nobody learns anything from these two, and probes have neither token nor our name.
     let open = matches!(request.uri().path(), "/api/v1/live" | "/api/v1/ready");
-    let mut response = if consul::is_its(request.uri().path()) {
+    let is_consul = consul::is_its(request.uri().path());
+    let who = if is_consul {
+        consul::principal(&request, &shared.token)
+    } else {
+        principal(request.headers(), &shared.token)
+    };
+    request.extensions_mut().insert(who);
+    let mut response = if is_consul {
         let door = shared.cluster.as_deref().and_then(|cluster| cluster.consul.as_ref());
         let is_open = door.is_some_and(|door| door.is_open);
-        match is_foreign(&request).or_else(|| consul::refusal(&request, &shared.token, is_open)) {
+        match is_foreign(&request).or_else(|| consul::refusal(&request, who, is_open)) {
             Some(refused) => refused.into_response(),
             None => next.run(request).await,
         }
     } else {
-        match refusal(&request, &shared.token) {
+        match refusal(&request, who) {
             Some(refused) if !open => refused.into_response(),
             _ => explained(next.run(request).await),
         }
     };
+    response.extensions_mut().insert(who);
     let status = response.status();
     let headers = response.headers_mut();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -52,12 +61,20 @@ pub(super) async fn guard(
     response
 }
 
-fn refusal(request: &Request, token: &str) -> Option<Refused> {
+/// Who a request comes from.
+fn principal(headers: &HeaderMap, token: &str) -> Principal {
+    if bearer(headers).is_some_and(|given| same(given, token)) {
+        Principal::Operator
+    } else {
+        Principal::Anonymous
+    }
+}
+
+fn refusal(request: &Request, who: Principal) -> Option<Refused> {
     if !is_for_us(request) {
         return Some(Refused::new(Code::HostNotAllowed, NOT_FOR_US));
     }
-    let headers = request.headers();
-    if bearer(headers).is_some_and(|given| same(given, token)) {
+    if who == Principal::Operator {
         return None;
     }
     let detail = "send the token of control.toml as `Authorization: Bearer TOKEN`";

@@ -11,8 +11,10 @@ use mainstay_resilience::limit::{Kind, Usage};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::answer::{Answer, Asked, Refused, default_namespace};
+use super::answer::{Answer, Asked, Refused};
 use crate::role::Shared;
+use crate::rules::rule;
+use crate::settings::graft;
 
 /// Most keys listed: a page of them, not a dump of the table.
 const TOP_MAX: usize = 1_000;
@@ -29,11 +31,16 @@ pub(super) fn row(shared: &Shared, name: &str) -> Option<Value> {
     }))
 }
 
-/// The namespace of a limit: that of the rule, or else the one of files.
+/// The namespace of a limit: that of the rule, or else the one its file says.
 fn namespace_of(shared: &Shared, name: &str) -> String {
     let book = shared.rules.book().lock();
-    let rule = book.in_force(RuleKind::LIMIT, name);
-    rule.map_or_else(default_namespace, |rule| rule.id.namespace.to_string())
+    if let Some(kept) = book.in_force(RuleKind::LIMIT, name) {
+        return kept.id.namespace.to_string();
+    }
+    drop(book);
+    let live = shared.live.lock();
+    let written = graft::written(live.files(), RuleKind::LIMIT.as_str(), name);
+    written.map_or(rule::DEFAULT_NAMESPACE, rule::namespace_of).to_owned()
 }
 
 /// How many keys are asked for.

@@ -6,9 +6,11 @@
 //! | calls | module |
 //! |---|---|
 //! | lists, one rule, history, differences, `validate` | [`read`] |
+//! | `simulate` | [`simulate`] |
 //! | `PUT`, `DELETE`, `rollback` | [`write`](mod@write) |
 
 mod read;
+mod simulate;
 mod write;
 
 use std::fmt;
@@ -30,6 +32,7 @@ use super::revisions::object;
 use super::{AGREED_BYTES_MAX, routes};
 use crate::cluster::{self, Cluster};
 use crate::role::Shared;
+use crate::rules::replay::replays;
 use crate::rules::{self, KINDS, rule};
 
 /// The calls of all kinds.
@@ -61,6 +64,11 @@ fn of_kind(kind: Kind) -> Router<Arc<Shared>> {
         RuleKind::ROUTE => router.route(&at("/test"), listing("test").post(routes::test)),
         _ => router,
     };
+    let router = if replays(kind.key) {
+        router.route(&at("/simulate"), listing("simulate").post(simulate::simulate))
+    } else {
+        router
+    };
     router.layer(Extension(kind))
 }
 
@@ -71,7 +79,7 @@ async fn list_kinds() -> Json<Value> {
             "kind": kind.key.as_str(),
             "path": kind.path,
             "schema": rules::schema(kind.key),
-            "simulates": false,
+            "simulates": replays(kind.key),
         })
     };
     items(cluster::KINDS.iter().map(kind).collect())

@@ -107,9 +107,10 @@ impl Shared {
     /// # Errors
     ///
     /// [`Errors`]: every fault there would be.
-    pub fn rehearse(&self, grafts: &[Graft]) -> Result<(), Errors> {
+    pub fn rehearse(&self, grafts: &[Graft]) -> Result<Arc<Meant>, Errors> {
         let meant = self.live.lock().rehearse(grafts)?;
-        usable(&meant.plane, Some(&self.gateway.running()))
+        usable(&meant.plane, Some(&self.gateway.running()))?;
+        Ok(meant)
     }
 
     fn serve(&self, plane: &Arc<Plane>) -> Result<(), TlsError> {

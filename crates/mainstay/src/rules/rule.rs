@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, LazyLock};
 
-use mainstay_coord::keys::{RuleKind, RuleRef};
+use mainstay_coord::keys::RuleRef;
 use mainstay_core::problem::Code;
 use serde_json::Value as Json;
 
@@ -82,11 +82,8 @@ fn check_header(rule: &RuleRef, node: &Node, faults: &mut Vec<Report>) {
     }
 }
 
-/// Routes and upstreams say whose they are; that is the namespace they are kept under.
+/// A rule may say whose it is; that is the namespace it is kept under.
 fn check_namespace(rule: &RuleRef, node: &mut Node, faults: &mut Vec<Report>) {
-    if !matches!(rule.kind, RuleKind::ROUTE | RuleKind::UPSTREAM) {
-        return;
-    }
     let at = node.at.clone();
     let Value::Table(keys) = &mut node.value else { return };
     let kept = Value::Text(rule.namespace.to_string());
@@ -104,10 +101,9 @@ fn check_namespace(rule: &RuleRef, node: &mut Node, faults: &mut Vec<Report>) {
 }
 
 /// The namespace of a table that a file holds.
-pub fn namespace_of(kind: RuleKind, node: &Node) -> &str {
+pub fn namespace_of(node: &Node) -> &str {
     let Value::Table(keys) = &node.value else { return DEFAULT_NAMESPACE };
-    let says = matches!(kind, RuleKind::ROUTE | RuleKind::UPSTREAM);
-    match keys.get("namespace").filter(|_| says).map(|node| &node.value) {
+    match keys.get("namespace").map(|node| &node.value) {
         Some(Value::Text(namespace)) => namespace,
         _ => DEFAULT_NAMESPACE,
     }

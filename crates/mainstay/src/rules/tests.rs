@@ -219,5 +219,5 @@ fn a_table_given_as_a_document_is_the_text_a_file_would_have() {
     assert_eq!(rule::table(&text), json!({ "max": 2, "overrides": [{ "key": ["a"], "max": 5 }] }));
     assert!(rule::written(&json!([1])).is_err() && rule::written(&json!({ "a": [null] })).is_err());
     let read = Rule::read(id("route shop/r"), 0, "path = '/'\nrespond = {}");
-    assert_eq!(rule::namespace_of(RuleKind::ROUTE, &read.node), "shop");
+    assert_eq!(rule::namespace_of(&read.node), "shop");
 }

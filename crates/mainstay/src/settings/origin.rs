@@ -17,12 +17,13 @@ const SECRET_ENDINGS: [&str; 9] = [
 ];
 
 /// What stands in place of a secret.
-const HIDDEN: &str = "***";
+pub const HIDDEN: &str = "***";
 
 /// Whether the value of `key` is never shown.
 pub fn is_secret(key: &str) -> bool {
     let key = key.to_lowercase().replace('-', "_");
-    SECRET_ENDINGS.iter().any(|ending| key.ends_with(ending))
+    // The cookie by which a caller stays with an instance is set by us, for everybody to see.
+    key != "affinity_cookie" && SECRET_ENDINGS.iter().any(|ending| key.ends_with(ending))
 }
 
 /// One value in force.

@@ -9,12 +9,15 @@ use super::{
     CircuitPolicy, Compare, Enforcement, ProbeRule, Scope, Share, SubWindowPolicy, WindowKind,
     WindowShape,
 };
-use crate::invalid::{Invalid, span, within};
+use crate::invalid::{Invalid, namespace, span, within};
 
 /// A `[circuit.N]` table as written: every field optional, nothing checked.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RawCircuit {
+    /// Namespace it is kept under, 1 to 63 of `a-z`, `0-9`, `-`. It is named without it: two of
+    /// one name cannot be. Default `default`.
+    pub namespace: Option<String>,
     /// What one circuit guards: `instance`, `service` or `route`. A refused instance means that
     /// another one is tried; a refused service or route means fallback. Default `instance`.
     pub scope: Option<Scope>,
@@ -94,6 +97,7 @@ impl TryFrom<RawCircuit> for CircuitPolicy {
     type Error = Invalid;
 
     fn try_from(raw: RawCircuit) -> Result<Self, Invalid> {
+        namespace(raw.namespace.as_deref())?;
         let scope = raw.scope.unwrap_or_default();
         let run = if scope == Scope::Instance { 5 } else { 0 };
         let (cooldown, cooldown_max) = cooldown(&raw)?;

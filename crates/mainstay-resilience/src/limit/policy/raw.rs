@@ -9,6 +9,10 @@ use super::{Algorithm, Edge, Mode, OnDeny, Order};
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RawLimit {
+    /// Namespace it is kept under, 1 to 63 of `a-z`, `0-9`, `-`. It is named without it: two of
+    /// one name cannot be. Default `default`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub namespace: Option<String>,
     /// Which machine: `counter`, `sliding`, `bucket`, `pacing`, `warm_up`, `concurrency` or
     /// `adaptive`. Default `bucket`.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::{Kind, LimitPolicy, Override, Quota, RawKind, RawLimit, RawOverride, Waiting};
 use crate::Invalid;
-use crate::invalid::{span, within};
+use crate::invalid::{namespace, span, within};
 use crate::key::{self, KeyPart};
 use crate::limit::counter::AHEAD;
 use crate::limit::sliding::SUB_WINDOWS_MAX;
@@ -14,6 +14,7 @@ impl TryFrom<RawLimit> for LimitPolicy {
     type Error = Invalid;
 
     fn try_from(raw: RawLimit) -> Result<Self, Invalid> {
+        namespace(raw.namespace.as_deref())?;
         let name = raw.kind.unwrap_or_default();
         refuse_idle_keys(&raw, name)?;
         let kind = kind(&raw, name)?;

@@ -43,6 +43,8 @@ pub(in crate::cli) enum Edit {
         #[command(flatten)]
         content: Content,
     },
+    /// Says what one would have done with the calls of the last minutes; limits and circuits only.
+    Simulate(Simulate),
     /// Shows what differs between two revisions, or from a file.
     Diff(Difference),
     /// Lists revisions, newest first: who changed it, when, why.
@@ -78,6 +80,16 @@ pub(in crate::cli) struct Rehearsal {
     /// With `--dry-run`: ends with 10 when something would change.
     #[arg(long, requires = "dry_run")]
     pub(in crate::cli) exit_code: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(in crate::cli) struct Simulate {
+    #[command(flatten)]
+    pub(in crate::cli) content: Content,
+    /// How far back, in seconds, 1 to 900.
+    #[arg(long, value_name = "SECONDS", default_value_t = 900,
+        value_parser = clap::value_parser!(u64).range(1..=900))]
+    pub(in crate::cli) replay: u64,
 }
 
 #[derive(Clone, Debug, Args)]
@@ -155,13 +167,14 @@ fn of_noun(noun: &str, mut command: clap::Command) -> clap::Command {
 const LOOKS: [(&str, &str, &str); 2] =
     [("list", "", " -n shop -o name"), ("show", " order", " shop/order > order.toml")];
 
-const EDITS: [(&str, &str, &str); 6] = [
+const EDITS: [(&str, &str, &str); 7] = [
     (
         "set",
         " shop/order -f order.toml --reason 'sale'",
         " order -f order.toml --dry-run --exit-code",
     ),
     ("validate", " shop/order -f order.toml", " order -f order.json -o json"),
+    ("simulate", " shop/order -f order.toml", " order -f order.toml --replay 300 -o json"),
     ("diff", " order --from 41 --to 42", " order -f order.toml --exit-code"),
     ("history", " order", " shop/order -o json"),
     (

@@ -7,7 +7,8 @@ use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use mainstay_coord::keys::{RuleKind, RuleRef};
-use mainstay_coord::revisions::{Diff, Kept, Kind};
+use mainstay_coord::revisions::{Diff, Fault, Kept, Kind};
+use mainstay_coord::switch::{Asker, SWITCHES};
 use mainstay_core::problem::Code;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -17,11 +18,14 @@ use super::super::revisions::{self, Between, Page, object, tagged};
 use super::super::{balance, limits};
 use super::{At, Content, cluster};
 use crate::role::Shared;
-use crate::rules::book::{Book, reason};
+use crate::rules::book::{Book, reason, shadow};
 use crate::rules::fault::faults;
 use crate::rules::rule::{self, DEFAULT_NAMESPACE, Rule};
+use crate::rules::secrets::{self, without_secrets};
+use crate::rules::warnings;
 use crate::settings::Errors;
 use crate::settings::graft;
+use crate::settings::root::Meant;
 use crate::settings::tree::Node;
 
 /// Most rules of one page.
@@ -80,7 +84,7 @@ fn list(shared: &Shared, kind: &Kind, namespace: Option<&str>, which: &Which) ->
     }
     // The rule of a file takes the place of one in the store that goes by its name.
     all.extend(graft::all(&files, kind.key.as_str()).map(|(name, node)| {
-        let namespace = rule::namespace_of(kind.key, node);
+        let namespace = rule::namespace_of(node);
         (format!("{namespace}/{name}"), of_file(namespace, name, node))
     }));
     let is_meant =
@@ -158,19 +162,20 @@ pub(super) async fn show(State(shared): State<Arc<Shared>>, at: At) -> Result<Re
     }
     let kept = cluster.copies.get(&rule).ok_or(missing)?;
     let mut document = of_store(&rule, &kept, &shared.rules.book().lock());
-    add(&mut document, "content", json!(&*kept.content));
-    add(&mut document, "table", rule::table(&kept.content));
+    let content = secrets::masked(cluster.outbox.mask(), &kept.content);
+    add(&mut document, "table", rule::table(&content));
+    add(&mut document, "content", json!(content));
     Ok(tagged(kept.edition.revision, document))
 }
 
 fn shown_of_file(shared: &Shared, At { kind, namespace, name }: &At) -> Option<Value> {
     let files = shared.live.lock().files().clone();
     let node = graft::written(&files, kind.key.as_str(), name)?;
-    if rule::namespace_of(kind.key, node) != *namespace {
+    if rule::namespace_of(node) != *namespace {
         return None;
     }
     let mut document = of_file(namespace, name, node);
-    let table = node.to_json();
+    let table = without_secrets(node.to_json());
     add(&mut document, "content", json!(rule::written(&table).unwrap_or_default()));
     add(&mut document, "table", table);
     Some(document)
@@ -223,13 +228,67 @@ pub(super) async fn validate(
     let namespace = namespace.unwrap_or_else(|| DEFAULT_NAMESPACE.to_owned());
     let name = name.unwrap_or_else(|| unused(&shared, &kind));
     let rule = object(&kind, namespace, name)?;
-    let found = rehearse(&shared, Rule::read(rule, 0, &text)).await?.err();
-    let found = found.unwrap_or_default();
-    Ok(Json(json!({ "errors": found, "warnings": [] })))
+    let (errors, warnings) = match would_be(&shared, &rule, &text).await? {
+        Ok(Fits { warnings, .. }) => (Vec::new(), warnings),
+        Err(faults) => (faults, Vec::new()),
+    };
+    Ok(Json(json!({ "errors": errors, "warnings": warnings })))
+}
+
+/// A content that fits.
+#[derive(Debug)]
+pub(super) struct Fits {
+    /// Its text, with secrets in the place of their marks.
+    pub(super) text: String,
+    /// What is probably not meant.
+    pub(super) warnings: Vec<Fault>,
+    /// What the process would serve by.
+    pub(super) meant: Arc<Meant>,
+}
+
+/// What `text` would be as the content of `rule`, in the place of all else there is.
+pub(super) async fn would_be(
+    shared: &Arc<Shared>,
+    rule: &RuleRef,
+    text: &str,
+) -> Result<Result<Fits, Vec<Fault>>, Refused> {
+    let text = match &shared.cluster {
+        None => text.to_owned(),
+        Some(cluster) => {
+            let kept = cluster.copies.get(rule);
+            let before = kept.as_ref().map(|kept| &*kept.content);
+            match secrets::unmasked(cluster.outbox.mask(), text, before) {
+                Ok(text) => text,
+                Err(faults) => return Ok(Err(faults)),
+            }
+        }
+    };
+    let rehearsed = rehearse(shared, Rule::read(rule.clone(), 0, &text)).await?;
+    Ok(rehearsed.map(|meant| {
+        let mut warnings = warnings::warnings(&meant.plane, rule, |namespace, name| {
+            is_switch(shared, namespace, name)
+        });
+        let live = shared.live.lock();
+        warnings.extend(shadow(rule, live.files()).map(|place| {
+            let detail = format!("a file uses the name, and is what counts: {place}");
+            Fault::new("", Code::ManagedElsewhere.as_str(), detail)
+        }));
+        drop(live);
+        Fits { text, warnings, meant }
+    }))
+}
+
+/// Whether there is such a switch, as far as this process can know.
+fn is_switch(shared: &Shared, namespace: &str, name: &str) -> bool {
+    let Some(cluster) = &shared.cluster else { return true };
+    match object(&SWITCHES, namespace.to_owned(), name.to_owned()) {
+        Ok(switch) => cluster.switches.setting(&switch, Asker::default()).is_some(),
+        Err(_no_name) => false,
+    }
 }
 
 /// A name that nothing goes by.
-fn unused(shared: &Shared, kind: &Kind) -> String {
+pub(super) fn unused(shared: &Shared, kind: &Kind) -> String {
     let live = shared.live.lock();
     let is_used = |name: &String| graft::written(live.tree(), kind.key.as_str(), name).is_some();
     let mut names = (0_u32..).map(|number| format!("unnamed-{number}"));
@@ -237,10 +296,10 @@ fn unused(shared: &Shared, kind: &Kind) -> String {
 }
 
 /// What would be wrong with `draft` in the place of all else there is.
-pub(super) async fn rehearse(
+async fn rehearse(
     shared: &Arc<Shared>,
     draft: Rule,
-) -> Result<Result<(), Vec<mainstay_coord::revisions::Fault>>, Refused> {
+) -> Result<Result<Arc<Meant>, Vec<Fault>>, Refused> {
     let (own, rule) = (draft.place.name.clone(), draft.id.clone());
     let (id, shared) = (rule.clone(), Arc::clone(shared));
     let tried = blocking(move || {

@@ -17,12 +17,12 @@ use serde_json::{Map, Value, json};
 
 use super::super::answer::{Document, Refused};
 use super::super::revisions::{Back, How, changed};
-use super::read::{blocking, by_field, rehearse, standing};
+use super::read::{Fits, blocking, by_field, standing, would_be};
 use super::{At, Content, cluster};
 use crate::role::Shared;
 use crate::rules::apply::Turn;
 use crate::rules::book::shadow;
-use crate::rules::rule::{Rule, namespace_of};
+use crate::rules::rule::namespace_of;
 use crate::settings::Errors;
 use crate::settings::graft;
 
@@ -38,10 +38,10 @@ pub(super) async fn put(
     let cluster = cluster(&shared)?;
     let _turn = turn(&shared).await?;
     may_be(&shared, &rule)?;
-    fits(&shared, &rule, &text).await?;
+    let Fits { text, warnings, .. } = fits(&shared, &rule, &text).await?;
     let content = Value::String(text);
     let written = cluster.rules.put(&at.kind, &rule, content, &terms).await?;
-    answer(&shared, &rule, written, &terms).await
+    answer(&shared, &rule, written, warnings, &terms).await
 }
 
 /// `DELETE P/{namespace}/{name}`
@@ -57,7 +57,7 @@ pub(super) async fn remove(
     let _turn = turn(&shared).await?;
     is_unused(&shared, &rule).await?;
     let written = cluster.rules.remove(&at.kind, &rule, &terms).await?;
-    answer(&shared, &rule, written, &terms).await
+    answer(&shared, &rule, written, Vec::new(), &terms).await
 }
 
 /// `POST P/{namespace}/{name}/rollback`
@@ -74,9 +74,10 @@ pub(super) async fn roll_back(
     may_be(&shared, &rule)?;
     let content = cluster.rules.at(&rule, to).await?.content;
     // What was valid then may not be now.
-    fits(&shared, &rule, content.as_str().unwrap_or_default()).await?;
+    let text = content.as_str().unwrap_or_default();
+    let Fits { warnings, .. } = fits(&shared, &rule, text).await?;
     let written = cluster.rules.rollback(&at.kind, &rule, to, &terms).await?;
-    answer(&shared, &rule, written, &terms).await
+    answer(&shared, &rule, written, warnings, &terms).await
 }
 
 async fn turn(shared: &Shared) -> Result<Turn<'_>, Refused> {
@@ -115,7 +116,7 @@ fn is_kept(shared: &Shared, at: &At) -> Result<(), Refused> {
     let At { kind, namespace, name } = at;
     let live = shared.live.lock();
     let there = graft::written(live.files(), kind.key.as_str(), name);
-    let there = there.filter(|node| namespace_of(kind.key, node) == *namespace);
+    let there = there.filter(|node| namespace_of(node) == *namespace);
     let Some(place) = there.map(|node| node.key.brief()) else { return Ok(()) };
     drop(live);
     // One that the file hides can be removed, and nothing notices.
@@ -131,8 +132,8 @@ fn is_kept(shared: &Shared, at: &At) -> Result<(), Refused> {
 }
 
 /// Whether the configuration would be whole with `text` as the content of `rule`.
-async fn fits(shared: &Arc<Shared>, rule: &RuleRef, text: &str) -> Result<(), Refused> {
-    let found = rehearse(shared, Rule::read(rule.clone(), 0, text)).await?;
+async fn fits(shared: &Arc<Shared>, rule: &RuleRef, text: &str) -> Result<Fits, Refused> {
+    let found = would_be(shared, rule, text).await?;
     found.map_err(|faults| RuleError::Invalid { kind: rule.kind, faults }.into())
 }
 
@@ -169,11 +170,13 @@ async fn answer(
     shared: &Arc<Shared>,
     rule: &RuleRef,
     mut written: Written,
+    warnings: Vec<Fault>,
     terms: &Terms,
 ) -> Result<Response, Refused> {
     written.diff = by_field(written.diff);
     if terms.dry_run {
-        return Ok(changed(rule, &written, true, Map::new()));
+        let warned = Map::from_iter([("warnings".to_owned(), json!(warnings))]);
+        return Ok(changed(rule, &written, true, warned));
     }
     let copies = &cluster(shared)?.copies;
     let arrived = copies.reached(rule.kind, written.store_revision).await;
@@ -182,5 +185,7 @@ async fn answer(
         // The change is made, whatever becomes of the moment after it.
         drop(blocking(move || shared.apply_rules(false)).await);
     }
-    Ok(changed(rule, &written, false, standing(shared, rule, arrived)))
+    let mut more = standing(shared, rule, arrived);
+    more.insert("warnings".to_owned(), json!(warnings));
+    Ok(changed(rule, &written, false, more))
 }

@@ -1,0 +1,202 @@
+//! Audit records of what was refused.
+//!
+//! A change that is made has its record in the batch that makes it. Here is what has none of that:
+//! administrative changes that were refused or did not work, and whoever was not let in at all.
+//! These records are told to the outbox after the answer is known, and nobody waits for them.
+
+use std::sync::Arc;
+
+use axum::extract::{FromRequestParts as _, MatchedPath, RawPathParams, Request, State};
+use axum::http::request::Parts;
+use axum::http::{Method, StatusCode};
+use axum::middleware::Next;
+use axum::response::Response;
+use mainstay_coord::audit::{Author, Outcome, Target};
+
+use super::answer::ProblemCode;
+use super::author::{Principal, author};
+use super::consul;
+use super::events::reason;
+use crate::cluster;
+use crate::role::Shared;
+
+/// An administrative change: its action, and the kind of thing it changes.
+struct Change(Method, &'static str, &'static str, &'static str);
+
+/// Those that are no changes of objects with a history.
+const CHANGES: [Change; 23] = [
+    Change(Method::PUT, "/registry/{namespace}/services/{service}", "service:settings", "service"),
+    Change(Method::DELETE, "/registry/{namespace}/services/{service}", "service:remove", "service"),
+    Change(Method::DELETE, INSTANCE, "instance:deregister", "instance"),
+    Change(
+        Method::POST,
+        "/registry/{namespace}/services/{service}/instances/{id}/drain",
+        "instance:drain",
+        "instance",
+    ),
+    Change(
+        Method::POST,
+        "/registry/{namespace}/services/{service}/instances/{id}/undrain",
+        "instance:enable",
+        "instance",
+    ),
+    Change(
+        Method::POST,
+        "/registry/{namespace}/services/{service}/instances/{id}/maintenance",
+        "instance:maintenance",
+        "instance",
+    ),
+    Change(
+        Method::POST,
+        "/registry/{namespace}/services/{service}/instances/{id}/weight",
+        "instance:weight",
+        "instance",
+    ),
+    Change(Method::PUT, "/config/{namespace}/{group}/drafts/{item}", "config:draft", "config"),
+    Change(
+        Method::DELETE,
+        "/config/{namespace}/{group}/drafts/{item}",
+        "config:remove-draft",
+        "config",
+    ),
+    Change(Method::POST, "/config/{namespace}/{group}/releases", "config:publish", "config"),
+    Change(Method::POST, "/config/{namespace}/{group}/rollback", "config:rollback", "config"),
+    Change(Method::PUT, "/config/{namespace}/{group}/canary", "config:canary", "config"),
+    Change(Method::POST, "/config/{namespace}/{group}/canary/promote", "config:promote", "config"),
+    Change(Method::POST, "/config/{namespace}/{group}/canary/abort", "config:abort", "config"),
+    Change(Method::POST, "/config/rewrap", "config:rewrap", "config"),
+    Change(Method::PUT, "/switches/{namespace}/{name}/value", "switch:write", "switch"),
+    Change(Method::POST, "/plans/{namespace}/{name}/activate", "plan:activate", "plan"),
+    Change(Method::POST, "/plans/{namespace}/{name}/deactivate", "plan:deactivate", "plan"),
+    Change(Method::POST, "/locks/{namespace}/{name}/force-release", "lock:force-release", "lock"),
+    Change(
+        Method::POST,
+        "/semaphores/{namespace}/{name}/force-release",
+        "lock:force-release",
+        "sem",
+    ),
+    Change(
+        Method::POST,
+        "/elections/{namespace}/{name}/force-release",
+        "lock:force-release",
+        "elect",
+    ),
+    Change(Method::POST, "/store/compact", COMPACT, "store"),
+    Change(Method::GET, "/backup", "backup:create", "store"),
+];
+
+const INSTANCE: &str = "/registry/{namespace}/services/{service}/instances/{id}";
+
+const COMPACT: &str = "store:compact";
+
+/// Lets a request pass, and records it if it was refused.
+pub(super) async fn recorded(
+    State(shared): State<Arc<Shared>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let Some(cluster) = shared.cluster.clone() else { return next.run(request).await };
+    let (mut parts, body) = request.into_parts();
+    let what = What::of(&mut parts).await;
+    let response = next.run(Request::from_parts(parts, body)).await;
+    let status = response.status();
+    if status.is_client_error() || status.is_server_error() {
+        let code = response.extensions().get::<ProblemCode>().map(|ProblemCode(code)| &**code);
+        // Those who were not let in are not who they say they are.
+        let is_out = matches!(
+            status,
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::MISDIRECTED_REQUEST
+        );
+        let who = response.extensions().get::<Principal>().copied().unwrap_or_default();
+        if let Some((action, target)) = what.refused(status, is_out) {
+            let outcome = if status.is_server_error() { Outcome::Failed } else { Outcome::Refused };
+            let author = Author { actor: who.acting(what.author.actor), ..what.author };
+            let record = cluster.outbox.record(&action, target, &author);
+            cluster.outbox.refused(record.instead_of(outcome, code.unwrap_or(status.as_str())));
+        }
+    }
+    response
+}
+
+/// What a request asks for.
+struct What {
+    author: Author,
+    method: Method,
+    path: String,
+    change: Option<(String, Target)>,
+    /// It only asks what would be.
+    is_dry: bool,
+}
+
+impl What {
+    async fn of(parts: &mut Parts) -> Self {
+        let matched = parts.extensions.get::<MatchedPath>();
+        let path = matched.map_or("", MatchedPath::as_str).to_owned();
+        let method = parts.method.clone();
+        let parameters = RawPathParams::from_request_parts(parts, &()).await.ok();
+        // The item of a group is no part of its name.
+        let names = parameters.iter().flat_map(|names| names.iter());
+        let names = names.filter(|(name, _)| *name != "item").map(|(_, value)| value);
+        let id = names.collect::<Vec<_>>().join("/");
+        let change = action(&method, &path)
+            .map(|(action, kind)| (action, Target { kind, id, ..Target::default() }));
+        let query = parts.uri.query().unwrap_or_default();
+        let is_dry = query.split('&').any(|pair| pair.starts_with("dry_run="));
+        // A reason that is none may be what it is refused for.
+        let mut author = author(parts);
+        author.reason = reason(None, &parts.headers).ok().flatten();
+        Self { author, method, path, change, is_dry }
+    }
+
+    /// The action, and upon what; `None` when it is nothing to be recorded.
+    fn refused(&self, status: StatusCode, is_out: bool) -> Option<(String, Target)> {
+        if let Some((action, target)) = &self.change {
+            // A compaction that fails is recorded where it is made.
+            let is_told = self.is_dry || (action == COMPACT && status.is_server_error());
+            return (is_out || !is_told).then(|| (action.clone(), target.clone()));
+        }
+        let door = if consul::is_its(&self.path) { "consul" } else { "api" };
+        let verb = if self.method.is_safe() { "read" } else { "write" };
+        let target = Target { kind: "path".to_owned(), id: self.path.clone(), ..Target::default() };
+        is_out.then(|| (format!("{door}:{verb}"), target))
+    }
+}
+
+/// The action and the kind of what `path` changes.
+fn action(method: &Method, path: &str) -> Option<(String, String)> {
+    let path = path.strip_prefix("/api/v1")?;
+    let is_it = |Change(with, at, ..): &&Change| with == method && *at == path;
+    if let Some(Change(_, _, action, kind)) = CHANGES.iter().find(is_it) {
+        return Some(((*action).to_owned(), (*kind).to_owned()));
+    }
+    let of_kind = |kind: &mainstay_coord::revisions::Kind| {
+        let rest = path.strip_prefix(kind.path)?.strip_prefix("/{namespace}/{name}")?;
+        let is_change = match rest {
+            "" => matches!(*method, Method::PUT | Method::DELETE),
+            "/rollback" => *method == Method::POST,
+            _ => false,
+        };
+        is_change.then(|| (format!("{}:write", kind.key), kind.key.to_string()))
+    };
+    cluster::KINDS.iter().find_map(of_kind)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn changes_are_known_by_method_and_path() {
+        for (method, path, want) in [
+            (Method::PUT, "/api/v1/limits/{namespace}/{name}", Some("limit:write")),
+            (Method::POST, "/api/v1/plans/{namespace}/{name}/rollback", Some("plan:write")),
+            (Method::POST, "/api/v1/plans/{namespace}/{name}/rehearse", None),
+            (Method::GET, "/api/v1/limits/{namespace}/{name}", None),
+            (Method::POST, "/api/v1/store/compact", Some("store:compact")),
+            (Method::PUT, "/v1/kv/{*key}", None),
+        ] {
+            let found = action(&method, path).map(|(action, _)| action);
+            assert_eq!(found.as_deref(), want, "{method} {path}");
+        }
+    }
+}
