@@ -187,11 +187,6 @@ pub(super) fn if_match(headers: &HeaderMap) -> Result<Option<u64>, Refused> {
     number.map(Some).ok_or_else(|| Refused::invalid(wrong))
 }
 
-/// The namespace of what names none.
-pub(super) fn default_namespace() -> String {
-    "default".to_owned()
-}
-
 /// `{"items": […]}`.
 pub(super) fn items(items: Vec<Value>) -> Json<Value> {
     Json(json!({ "items": items }))
