@@ -7,20 +7,32 @@
 //! | a transaction as it stands | [`transaction`], [`target`], [`moment`] |
 //! | the machine: events and time in, writes and effects out | [`machine`] |
 //! | the log: keys, records, what a step writes | [`log`] |
+//! | group commit | [`commit`] |
+//! | what drives it all, and what it asks of others | [`run`], [`port`] |
+//! | who owns which shard | [`owner`] |
+//! | what is called next, what is due next | [`schedule`], [`due`] |
 //! | what always holds | [`invariants`] |
 //! | why a verb was refused | [`error`] |
 //! | what it goes by: sizes, waits, settings | [`limits`], [`backoff`], [`policy`] |
 
 pub mod backoff;
+pub mod commit;
+pub mod due;
 pub mod error;
+mod events;
 pub mod invariants;
 pub mod limits;
 pub mod log;
 pub mod machine;
 pub mod moment;
 pub mod name;
+pub mod owner;
 pub mod policy;
+pub mod port;
+pub mod run;
+pub mod schedule;
 pub mod target;
+mod tasks;
 pub mod transaction;
 pub mod word;
 
@@ -29,6 +41,7 @@ pub use machine::{By, Effect, Event, Finding, Outcome, Resolution, Step, Submit,
 pub use moment::Moment;
 pub use name::{BranchId, Gid, ResourceName, Shard, Shards};
 pub use policy::Policy;
+pub use run::Coordinator;
 pub use target::Target;
 pub use transaction::{Begin, Branch, NewBranch, Part, Payload, Transaction};
 pub use word::{Decision, Dialect, Mode, Op, OpState, Prepare, State, Vote};

@@ -79,6 +79,18 @@ pub fn shard(shard: Shard) -> Key {
     made(format!("txn/shard/{shard}"))
 }
 
+/// Who owns which shard.
+pub fn owners() -> Range {
+    Range::prefix("txn/shard/")
+}
+
+/// The shard whose owner stands at `key`.
+pub fn owned_shard(key: &Key) -> Option<Shard> {
+    let number = std::str::from_utf8(key).ok()?.strip_prefix("txn/shard/")?;
+    let shard = u8::from_str_radix(number, 16).ok().map(Shard::new)?;
+    (shard.to_string() == number).then_some(shard)
+}
+
 /// The keys of one transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Keys {
@@ -153,6 +165,11 @@ pub struct Change {
 }
 
 impl Change {
+    /// Changes nothing.
+    pub const fn new() -> Self {
+        Self { puts: BTreeMap::new(), deletes: None }
+    }
+
     /// What `write` of a step of `transaction` writes, by the owner whose epoch is `epoch`.
     pub fn of(transaction: &Transaction, write: &Write, shards: Shards, epoch: u64) -> Self {
         let keys = Keys::new(transaction.gid(), shards);
@@ -206,6 +223,18 @@ impl Change {
         let put =
             |(key, value): (&Key, &Option<Bytes>)| key.len() + value.as_ref().map_or(0, Bytes::len);
         self.puts.iter().map(put).sum()
+    }
+
+    /// Leaves out what `other` changes.
+    pub(crate) fn without(&mut self, other: &Self) {
+        self.puts.retain(|key, _| !other.puts.contains_key(key));
+    }
+
+    /// Puts `value` at `key`.
+    #[cfg(test)]
+    pub(crate) fn with(mut self, key: Key, value: impl Into<Bytes>) -> Self {
+        self.put(key, value.into());
+        self
     }
 
     /// Does it to `values`, which stand for the store.

@@ -23,7 +23,7 @@ pub enum By {
 }
 
 impl By {
-    pub(super) fn check(&self) -> Result<(), Refused> {
+    pub(crate) fn check(&self) -> Result<(), Refused> {
         match self {
             Self::Initiator(_) => Ok(()),
             Self::Operator { reason, .. } if REASON_CHARS.contains(&reason.chars().count()) => {

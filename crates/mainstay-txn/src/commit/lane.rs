@@ -1,0 +1,211 @@
+//! Sends the batches of a lane, one at a time, and tells whoever waits.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use mainstay_store::Store;
+use parking_lot::Mutex;
+use tokio::sync::{Notify, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use super::LogError;
+use super::queue::{LaneQueue, Next, Told};
+use crate::log::Change;
+use crate::name::{Gid, Shard};
+use crate::tasks::Tasks;
+
+/// How long after an outcome that is not known it is asked for, each time.
+const ASK_EVERY: Duration = Duration::from_millis(100);
+
+type Ticket = oneshot::Sender<Result<(), LogError>>;
+
+/// Counts of all lanes of a node.
+#[derive(Debug, Default)]
+pub struct Figures {
+    /// Batches that were applied.
+    pub batches: AtomicU64,
+    /// Records in them.
+    pub records: AtomicU64,
+    /// Batches that were refused since another node owned a shard, or the session had ended.
+    pub fenced: AtomicU64,
+}
+
+/// A record on its way into the log.
+#[derive(Debug)]
+#[must_use = "what is not known to be durable may not be told"]
+pub struct Pending(oneshot::Receiver<Result<(), LogError>>);
+
+impl Pending {
+    /// Waits until the record is durable, or known not to be.
+    ///
+    /// # Errors
+    ///
+    /// [`LogError`].
+    ///
+    /// # Cancel safety
+    ///
+    /// The record is written all the same.
+    pub async fn written(self) -> Result<(), LogError> {
+        let Self(receiver) = self;
+        let ended = || LogError::Lost { why: "the lane has ended".to_owned() };
+        receiver.await.unwrap_or_else(|_ended| Err(ended()))
+    }
+}
+
+/// A lane of the log. Clones stand for the same lane.
+#[derive(Clone)]
+pub struct Lane {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    store: Arc<dyn Store>,
+    queue: Mutex<LaneQueue<Ticket>>,
+    wake: Notify,
+    figures: Arc<Figures>,
+    lazy_flush: Duration,
+}
+
+impl std::fmt::Debug for Lane {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Lane").field("queue", &self.shared.queue).finish_non_exhaustive()
+    }
+}
+
+impl Lane {
+    /// Starts the lane whose queue is `queue`. What waits for company waits `lazy_flush` at most.
+    pub(crate) fn start(
+        store: Arc<dyn Store>,
+        queue: LaneQueue<Ticket>,
+        lazy_flush: Duration,
+        figures: Arc<Figures>,
+        tasks: &Tasks,
+    ) -> Self {
+        let (queue, wake) = (Mutex::new(queue), Notify::new());
+        let lane = Self { shared: Arc::new(Shared { store, queue, wake, figures, lazy_flush }) };
+        let running = lane.clone();
+        tasks.spawn("log lane", |stop| async move { running.run(stop).await });
+        lane
+    }
+
+    /// Writes a change as soon as may be.
+    ///
+    /// # Errors
+    ///
+    /// [`LogError`] when it is refused at once.
+    pub fn write(&self, place: (&Gid, Shard), change: Change) -> Result<Pending, LogError> {
+        let (ticket, receiver) = oneshot::channel();
+        self.shared.queue.lock().push(place, change, ticket)?;
+        self.shared.wake.notify_one();
+        Ok(Pending(receiver))
+    }
+
+    /// Writes a change along with others.
+    ///
+    /// # Errors
+    ///
+    /// [`LogError::NotOwner`], [`LogError::Lost`].
+    pub fn write_lazily(&self, place: (&Gid, Shard), change: Change) -> Result<Pending, LogError> {
+        let (ticket, receiver) = oneshot::channel();
+        self.shared.queue.lock().push_lazily(place, change, Some(ticket))?;
+        self.shared.wake.notify_one();
+        Ok(Pending(receiver))
+    }
+
+    /// The node owns `shard`, whose key was created at `created`.
+    pub(crate) fn own(&self, shard: Shard, created: mainstay_store::Revision) {
+        self.shared.queue.lock().own(shard, created);
+    }
+
+    /// The node gives `shard` up.
+    pub(crate) fn disown(&self, shard: Shard) {
+        let told = self.shared.queue.lock().disown(shard);
+        tell(told);
+    }
+
+    /// Whether the node may still write records of `shard`.
+    pub(crate) fn owns(&self, shard: Shard) -> bool {
+        self.shared.queue.lock().owns(shard)
+    }
+
+    /// Whether it writes nothing any more: the store failed, or another process of the same name
+    /// has its key.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.shared.queue.lock().is_lost()
+    }
+
+    /// The session of this node has ended.
+    pub(crate) fn lose(&self, why: &str) {
+        let told = self.shared.queue.lock().lose(why);
+        tell(told);
+        self.shared.wake.notify_one();
+    }
+
+    /// Records that wait.
+    pub fn records(&self) -> usize {
+        self.shared.queue.lock().records()
+    }
+
+    async fn run(&self, stop: CancellationToken) {
+        let Shared { store, queue, wake, figures, lazy_flush } = &*self.shared;
+        let mut flush = false;
+        loop {
+            let next = queue.lock().next(flush || stop.is_cancelled());
+            match next {
+                Next::Send(batch) => {
+                    flush = false;
+                    let records = queue.lock().in_flight();
+                    let answer = store.apply(batch).await;
+                    let applied = answer.as_ref().is_ok_and(|applied| applied.succeeded);
+                    if applied {
+                        figures.batches.fetch_add(1, Ordering::Relaxed);
+                        let records = u64::try_from(records).unwrap_or(u64::MAX);
+                        figures.records.fetch_add(records, Ordering::Relaxed);
+                    } else if answer.is_ok() {
+                        figures.fenced.fetch_add(1, Ordering::Relaxed);
+                    }
+                    let told = queue.lock().answered(answer);
+                    tell(told);
+                    if !applied {
+                        tokio::select! {
+                            () = tokio::time::sleep(ASK_EVERY) => {}
+                            () = stop.cancelled() => {}
+                        }
+                    }
+                }
+                Next::Ask(batch) => {
+                    let answer = store.apply(batch).await;
+                    let was_answered = answer.is_ok();
+                    let told = queue.lock().resolved(answer);
+                    tell(told);
+                    if !was_answered {
+                        if stop.is_cancelled() {
+                            return; // Whoever reads the log next will see.
+                        }
+                        tokio::time::sleep(ASK_EVERY).await;
+                    }
+                }
+                Next::Idle => {
+                    if stop.is_cancelled() {
+                        return;
+                    }
+                    let has_lazy = queue.lock().has_lazy();
+                    tokio::select! {
+                        () = wake.notified() => {}
+                        () = tokio::time::sleep(*lazy_flush), if has_lazy => flush = true,
+                        () = stop.cancelled() => {}
+                    }
+                }
+                Next::Lost => return,
+            }
+        }
+    }
+}
+
+fn tell(told: Told<Ticket>) {
+    for (ticket, outcome) in told {
+        // Whoever went away does not want to know.
+        drop(ticket.send(outcome));
+    }
+}

@@ -1,0 +1,292 @@
+//! Batches that are lost, late or unanswered; shards and sessions that end under way.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use mainstay_core::{Effect, ManualClock};
+use mainstay_store::{Applied, Batch, Error, Get, Key, LeaseId, Memory, Op, Put, Revision, Store};
+use proptest::prelude::*;
+
+use super::*;
+use crate::log::{self, Change, Keys};
+use crate::name::{BranchId, Gid, Shard, Shards};
+
+/// What is in memory answers at once.
+fn now<T>(future: impl Future<Output = T>) -> T {
+    future.now_or_never().expect("memory answers at once")
+}
+
+struct World {
+    store: Memory,
+    queue: LaneQueue<u32>,
+    lease: LeaseId,
+    shards: Vec<Shard>,
+    gids: Vec<Gid>,
+    /// Copies that may still arrive.
+    late: Vec<Batch>,
+    /// Tickets of each transaction, in order, and whether they were urgent.
+    pushed: BTreeMap<u32, usize>,
+    told: BTreeMap<u32, Result<(), LogError>>,
+    /// The highest ticket of each transaction that was seen in the store.
+    seen: BTreeMap<usize, u32>,
+    next: u32,
+}
+
+impl World {
+    fn new() -> Self {
+        let store = Memory::new(ManualClock::default());
+        let lease = now(store.grant(Duration::from_mins(1), None)).unwrap().id;
+        let lane = log::lane("n1", 0);
+        let value = log::Lane { session: lease.get(), batch: 0 }.write();
+        let put = Put::new(lane.clone(), value).lease(lease);
+        let started = now(store.apply(Batch::new().then(put))).unwrap().revision;
+        let mut queue = LaneQueue::new(lane, lease, started).records_max(6);
+        let gids: Vec<Gid> =
+            ["a", "b", "c", "d"].iter().map(|gid| Gid::new(gid).unwrap()).collect();
+        let mut shards: Vec<Shard> = gids.iter().map(|gid| gid.shard(Shards::DEFAULT)).collect();
+        shards.sort_unstable();
+        shards.dedup();
+        for shard in &shards {
+            queue.own(*shard, claim(&store, *shard));
+        }
+        Self {
+            store,
+            queue,
+            lease,
+            shards,
+            gids,
+            late: Vec::new(),
+            pushed: BTreeMap::new(),
+            told: BTreeMap::new(),
+            seen: BTreeMap::new(),
+            next: 1,
+        }
+    }
+
+    fn push(&mut self, which: usize, urgent: bool) {
+        let gid = self.gids[which].clone();
+        let keys = Keys::new(&gid, Shards::DEFAULT);
+        let ticket = self.next;
+        self.next += 1;
+        let mark = keys.branch(&BranchId::new(&format!("t{ticket}")).unwrap());
+        let change = Change::default()
+            .with(keys.register(), ticket.to_string())
+            .with(mark, ticket.to_string());
+        let place = (&gid, gid.shard(Shards::DEFAULT));
+        let taken = if urgent {
+            self.queue.push(place, change, ticket)
+        } else {
+            self.queue.push_lazily(place, change, Some(ticket))
+        };
+        match taken {
+            Ok(()) => drop(self.pushed.insert(ticket, which)),
+            Err(refused) => assert_eq!(
+                refused.effect() == Effect::Unknown,
+                matches!(refused, LogError::Lost { .. })
+            ),
+        }
+    }
+
+    /// Sends what is due; `fate` says what becomes of it.
+    fn turn(&mut self, fate: u8, flush: bool) {
+        match self.queue.next(flush) {
+            Next::Send(batch) => {
+                batch.check().unwrap();
+                let answer = match fate % 6 {
+                    0 => Err(Error::Unavailable { why: "cut".to_owned() }),
+                    1 => {
+                        self.late.push(batch);
+                        Err(Error::OutcomeUnknown)
+                    }
+                    2 => now(self.store.apply(batch)).and(Err(Error::OutcomeUnknown)),
+                    3 => Err(Error::OutcomeUnknown),
+                    _ => now(self.store.apply(batch)),
+                };
+                let told = self.queue.answered(answer);
+                self.hear(told);
+            }
+            Next::Ask(batch) => {
+                let answer: Result<Applied, Error> = match fate % 3 {
+                    0 => Err(Error::Unavailable { why: "cut".to_owned() }),
+                    _ => now(self.store.apply(batch)),
+                };
+                let told = self.queue.resolved(answer);
+                self.hear(told);
+            }
+            Next::Idle | Next::Lost => {}
+        }
+        self.look();
+    }
+
+    fn hear(&mut self, told: Vec<(u32, Result<(), LogError>)>) {
+        for (ticket, outcome) in told {
+            assert_eq!(self.told.insert(ticket, outcome), None, "{ticket} was told twice");
+        }
+    }
+
+    fn has(&self, key: Key) -> Option<String> {
+        let entry = now(self.store.get(Get::new(key))).unwrap().entry?;
+        Some(String::from_utf8(entry.value.to_vec()).unwrap())
+    }
+
+    /// What was told is true, and nothing goes back.
+    fn look(&mut self) {
+        for (which, gid) in self.gids.iter().enumerate() {
+            let register = self.has(Keys::new(gid, Shards::DEFAULT).register());
+            let found: u32 = register.map_or(0, |value| value.parse().unwrap());
+            let seen = self.seen.entry(which).or_default();
+            assert!(*seen <= found, "{gid} went back from {seen} to {found}");
+            *seen = found;
+        }
+        for (ticket, outcome) in &self.told {
+            let keys = Keys::new(&self.gids[self.pushed[ticket]], Shards::DEFAULT);
+            let mark = self.has(keys.branch(&BranchId::new(&format!("t{ticket}")).unwrap()));
+            match outcome {
+                Ok(()) => assert!(mark.is_some(), "{ticket} was told and is not there"),
+                Err(error) if error.effect() == Effect::None && self.was_urgent(*ticket) => {
+                    assert!(mark.is_none(), "{ticket} is there: {error}");
+                }
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Even tickets are pushed urgently; others may be written later, by themselves.
+    fn was_urgent(&self, ticket: u32) -> bool {
+        ticket.is_multiple_of(2)
+    }
+
+    fn arrive(&mut self, which: usize) {
+        if !self.late.is_empty() {
+            let batch = self.late.swap_remove(which % self.late.len());
+            let _applied = now(self.store.apply(batch)).unwrap();
+            self.look();
+        }
+    }
+}
+
+/// Makes the key of `shard` anew: whoever owned it does so no longer.
+fn claim(store: &Memory, shard: Shard) -> Revision {
+    let key = log::shard(shard);
+    now(store.apply(Batch::new().then(Op::delete(&key)))).unwrap();
+    now(store.apply(Batch::new().then(Put::new(key, "owner")))).unwrap().revision
+}
+
+fn happen(world: &mut World, (what, how): (u8, u8)) {
+    match what % 12 {
+        0..=4 => {
+            let urgent = world.next.is_multiple_of(2);
+            world.push(usize::from(how) % world.gids.len(), urgent);
+        }
+        5..=8 => world.turn(how, how > 127),
+        9 | 10 => world.arrive(usize::from(how)),
+        _ if how < 10 => {
+            let shard = world.shards[usize::from(how) % world.shards.len()];
+            claim(&world.store, shard);
+        }
+        _ if how < 14 => {
+            now(world.store.revoke(world.lease)).ok();
+        }
+        _ => world.turn(5, true),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(600))]
+
+    /// Whoever is told that a record is written finds it; whoever is told that it is not, never
+    /// does; and no late batch brings back an old state.
+    #[test]
+    fn what_is_told_of_a_record_is_true(happens in prop::collection::vec(any::<(u8, u8)>(), 0..120)) {
+        let mut world = World::new();
+        for one in happens {
+            happen(&mut world, one);
+        }
+        while !world.late.is_empty() {
+            world.arrive(0);
+        }
+        for _turn in 0..40 {
+            world.turn(5, true);
+        }
+        let untold: Vec<_> = world.pushed.keys().filter(|t| !world.told.contains_key(t)).collect();
+        prop_assert!(untold.is_empty(), "{untold:?} wait for ever");
+        prop_assert_eq!(world.queue.records(), 0);
+    }
+}
+
+#[test]
+fn all_that_waits_goes_into_one_batch() {
+    let mut world = World::new();
+    for which in 0..4 {
+        world.push(which, true);
+    }
+    let Next::Send(batch) = world.queue.next(false) else { panic!("something waits") };
+    assert_eq!(batch.then.len(), 1 + 4 * 2);
+    world.push(0, true);
+    assert_eq!(world.queue.next(true), Next::Idle, "one batch at a time");
+    let answer = now(world.store.apply(batch));
+    let told = world.queue.answered(answer);
+    assert_eq!(told.len(), 4);
+}
+
+#[test]
+fn what_nobody_waits_for_waits_for_company() {
+    let mut world = World::new();
+    world.push(0, false);
+    assert_eq!(world.queue.next(false), Next::Idle);
+    assert!(world.queue.has_lazy());
+    world.push(1, true);
+    let Next::Send(batch) = world.queue.next(false) else { panic!("something waits") };
+    assert_eq!(batch.then.len(), 1 + 2 * 2);
+}
+
+#[test]
+fn too_many_records_are_refused_and_say_that_nothing_happened() {
+    let mut world = World::new();
+    let refused = (0..20).find_map(|n| {
+        let gid = Gid::new(&format!("g{n}")).unwrap();
+        let shard = world.shards[0];
+        let change = Change::default().with(Keys::new(&gid, Shards::DEFAULT).register(), "x");
+        world.queue.push((&gid, shard), change, n).err()
+    });
+    assert_eq!(refused, Some(LogError::Overloaded { records: 6 }));
+    assert_eq!(
+        refused.map(|error| (error.effect(), error.code())),
+        Some((Effect::None, "transaction-log-overloaded"))
+    );
+}
+
+#[test]
+fn a_thousand_branches_are_written_in_parts_and_their_register_in_the_first() {
+    let mut world = World::new();
+    let gid = world.gids[0].clone();
+    let keys = Keys::new(&gid, Shards::DEFAULT);
+    let branch = |change: Change, number| change.with(keys.branch(&BranchId::number(number)), "x");
+    let all = (1..=1_000).fold(Change::default(), branch);
+    let place = (&gid, gid.shard(Shards::DEFAULT));
+    world.queue.push_lazily(place, all, None).unwrap();
+    world.queue.push(place, Change::default().with(keys.register(), "1"), 2).unwrap();
+    world.pushed.insert(2, 0);
+    let mut batches = 0;
+    while let Next::Send(batch) = world.queue.next(true) {
+        batch.check().unwrap();
+        batches += 1;
+        let answer = now(world.store.apply(batch));
+        let told = world.queue.answered(answer);
+        assert_eq!(told.len(), usize::from(batches == 1));
+    }
+    assert_eq!(batches, 9);
+    let page = now(world.store.range(mainstay_store::RangeRequest::from(keys.branches()))).unwrap();
+    assert_eq!(page.count, 1_000);
+}
+
+#[test]
+fn a_failed_store_leaves_open_what_was_written() {
+    let mut world = World::new();
+    world.push(0, true);
+    let Next::Send(_) = world.queue.next(false) else { panic!("something waits") };
+    let told = world.queue.answered(Err(Error::Failed));
+    assert!(matches!(&told[..], [(1, Err(error))] if error.effect() == Effect::Unknown));
+    assert_eq!(world.queue.next(true), Next::Lost);
+}

@@ -1,0 +1,108 @@
+//! Calls of branches, within their limits.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::{Coordinator, Kept, Slot};
+use crate::machine::{Event, Outcome};
+use crate::name::BranchId;
+use crate::port::{Outgoing, To};
+use crate::transaction::{Goal, Payload, Transaction};
+use crate::word::{Op, State};
+
+/// How long a call waits that is not wanted any more, or that this node may not make now.
+const NOT_NOW: Duration = Duration::from_millis(100);
+
+/// A call that waits for its turn.
+pub(super) struct Job {
+    pub(super) slot: Arc<Slot>,
+    pub(super) branch: BranchId,
+    pub(super) op: Op,
+    pub(super) attempt: u32,
+}
+
+impl Coordinator {
+    /// Makes all calls that may be made.
+    pub(super) fn make_calls(&self) {
+        loop {
+            let next = self.shared.schedule.lock().take_next();
+            let Some((peer, job)) = next else { return };
+            let own = self.clone();
+            self.shared.work.spawn("branch call", |stop| async move {
+                own.make(&job, stop).await;
+                own.shared.schedule.lock().ended(&peer);
+                own.make_calls();
+            });
+        }
+    }
+
+    async fn make(&self, job: &Job, stop: CancellationToken) {
+        let Job { slot, branch, op, .. } = job;
+        if slot.is_closed() || stop.is_cancelled() {
+            return;
+        }
+        let outgoing = {
+            let kept = slot.kept.lock().await;
+            let Kept::Live(transaction) = &*kept else { return };
+            let wanted = transaction.wants(branch, *op);
+            if wanted && self.believes() { self.outgoing(job, transaction) } else { None }
+        };
+        let outcome = match outgoing {
+            Some(outgoing) => {
+                tokio::select! {
+                    outcome = self.shared.ports.participants.call(outgoing) => outcome,
+                    // Its outcome is not known: whoever reads the log next asks again.
+                    () = stop.cancelled() => return,
+                }
+            }
+            None => Outcome::Unsent {
+                why: "overtaken before it was sent".to_owned(),
+                retry_after: Some(NOT_NOW),
+            },
+        };
+        let draw = self.shared.ports.surroundings.draw();
+        let event = Event::Answered { branch: branch.clone(), op: *op, outcome, draw };
+        // What could not be written is asked again.
+        drop(self.take_in(slot, event).await);
+    }
+
+    fn outgoing(&self, job: &Job, transaction: &Transaction) -> Option<Outgoing> {
+        let (to, payload) = match transaction.branch(&job.branch) {
+            Some(branch) => {
+                let to = match branch.goes_to(job.op)? {
+                    Goal::Endpoint(target) => To::Endpoint(target.clone()),
+                    Goal::Resource { resource, session_id } => To::Resource {
+                        resource: resource.clone(),
+                        session_id: session_id.map(ToOwned::to_owned),
+                    },
+                };
+                (to, branch.payload.clone())
+            }
+            None => (To::Endpoint(transaction.begin.check.clone()?), Payload::default()),
+        };
+        let decided = !matches!(transaction.state(), State::Preparing | State::Querying);
+        Some(Outgoing {
+            gid: transaction.gid().clone(),
+            mode: transaction.begin.mode,
+            dialect: transaction.begin.dialect,
+            branch: job.branch.clone(),
+            op: job.op,
+            attempt: job.attempt,
+            epoch: self.epoch(job.slot.shard),
+            decision: transaction.register.decision.filter(|_| decided),
+            to,
+            payload,
+            timeout: self.op_timeout(transaction),
+        })
+    }
+}
+
+/// Whom a job calls is known to the schedule alone.
+impl std::fmt::Debug for Job {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { slot, branch, op, attempt } = self;
+        write!(f, "{op} {branch} of {} ({attempt})", slot.gid)
+    }
+}

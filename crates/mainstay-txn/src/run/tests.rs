@@ -1,0 +1,5 @@
+//! Coordinators on stores that fail, with participants that are lost, late and repeated.
+
+mod seeds;
+mod stories;
+mod town;

@@ -1,0 +1,266 @@
+//! What happens to one transaction, or a few.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use mainstay_core::Effect;
+
+use super::town::{Node, Town};
+use crate::commit::LogError;
+use crate::error::Refused;
+use crate::machine::{By, Resolution, Submit};
+use crate::name::{BranchId, Gid};
+use crate::owner::Replace;
+use crate::run::{Until, VerbError};
+use crate::target::Target;
+use crate::transaction::{Begin, NewBranch, Part, Payload};
+use crate::word::{Decision, Mode, Op, Prepare, State};
+
+const LONG: Duration = Duration::from_mins(1);
+
+pub(super) fn gid(text: &str) -> Gid {
+    Gid::new(text).unwrap()
+}
+
+pub(super) fn endpoint(host: &str, ops: &[Op]) -> NewBranch {
+    let targets = ops.iter().map(|op| (*op, Target::Url(format!("http://{host}/{op}")))).collect();
+    let part = Part::Endpoint { targets, prepare: Prepare::Own };
+    NewBranch { branch: None, part, after: Vec::new(), payload: Payload::default() }
+}
+
+pub(super) fn saga(name: &str, host: &str) -> Begin {
+    let steps = vec![endpoint(host, &[Op::Action, Op::Compensate]); 2];
+    Begin { steps, submit: true, ..Begin::new(gid(name), Mode::Saga) }
+}
+
+pub(super) fn operator() -> By {
+    By::Operator { name: "ada".to_owned(), reason: "the shop is closed".to_owned() }
+}
+
+async fn done(node: &Node, name: &str) -> State {
+    let seen = node.coordinator.wait(&gid(name), Until::Done, LONG).await.unwrap();
+    seen.transaction.state()
+}
+
+/// Lets what nobody waits for be written.
+async fn settle() {
+    tokio::time::sleep(Duration::from_secs(2)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_saga_ends_and_only_its_history_stays() {
+    let town = Town::new(1);
+    let node = town.node("n1", Replace::Everybody).await;
+    let seen = node.coordinator.begin(saga("order-1", "stock")).await.unwrap();
+    assert_eq!(seen.transaction.state(), State::Committing);
+    assert!(seen.epoch > 0);
+    assert_eq!(done(&node, "order-1").await, State::Committed);
+    settle().await;
+    assert_eq!(node.coordinator.live(), 0);
+    assert_eq!(town.ended(&gid("order-1")).await, Some(State::Committed));
+    assert_eq!(town.keys("txn/s/").await.len() + town.keys("txn/b/").await.len(), 0);
+    assert_eq!(town.village.ended.lock()[&gid("order-1")], (State::Committed, 1));
+    assert_eq!(node.coordinator.shutdown(LONG).await, 0);
+    assert_eq!(town.keys("txn/shard/").await.len(), 0, "others may take over at once");
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_share_few_batches() {
+    let town = Town::new(2);
+    let node = town.node("n1", Replace::Everybody).await;
+    let begun = (0..200).map(|n| node.coordinator.begin(saga(&format!("g{n}"), "stock")));
+    for begun in futures_util::future::join_all(begun).await {
+        begun.unwrap();
+    }
+    settle().await;
+    assert_eq!(node.coordinator.live(), 0);
+    let figures = node.coordinator.figures();
+    let batches = figures.batches.load(Ordering::Relaxed);
+    assert!(batches < 40, "{batches} batches for 200 sagas");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_beginning_said_again_is_the_same_and_another_is_refused() {
+    let town = Town::new(3);
+    let node = town.node("n1", Replace::Everybody).await;
+    let other = saga("order-1", "elsewhere");
+    for turn in ["live", "ended"] {
+        let again = node.coordinator.begin(saga("order-1", "stock")).await;
+        assert!(again.is_ok(), "{turn}: {again:?}");
+        let refused = node.coordinator.begin(other.clone()).await.unwrap_err();
+        assert_eq!(refused.code(), "transaction-gid-taken", "{turn}");
+        settle().await;
+    }
+    assert_eq!(town.village.did.lock().len(), 2);
+    let abort = node.coordinator.abort(&gid("order-1"), operator()).await.unwrap_err();
+    assert_eq!(abort.code(), "transaction-committed", "also after its end");
+    let unknown = node.coordinator.get(&gid("order-2")).await.unwrap_err();
+    assert_eq!(unknown.code(), "transaction-unknown");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deadline_aborts_and_a_late_submit_hears_of_it() {
+    let town = Town::new(4);
+    let node = town.node("n1", Replace::Everybody).await;
+    let name = gid("trip");
+    node.coordinator.begin(Begin::new(name.clone(), Mode::Tcc)).await.unwrap();
+    let branch = endpoint("air", &[Op::Confirm, Op::Cancel]);
+    node.coordinator.register(&name, branch).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(62)).await;
+    assert_eq!(done(&node, "trip").await, State::Aborted);
+    let late = node.coordinator.submit(&name, Submit::default(), None).await.unwrap_err();
+    assert_eq!(late.to_string(), "transaction was aborted: deadline");
+    assert_eq!(town.village.did.lock()["trip 01"], [Op::Cancel]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_process_goes_on_where_one_was_killed() {
+    for cut_after in [0, 4, 8, 12, 16, 20, 24, 40, 80] {
+        let town = Town::new(5);
+        let first = town.node("n1", Replace::Everybody).await;
+        let coordinator = first.coordinator.clone();
+        let mut begun = tokio::task::JoinSet::new();
+        begun.spawn(async move { coordinator.begin(saga("order-1", "stock")).await });
+        tokio::time::sleep(Duration::from_millis(cut_after)).await;
+        first.cut();
+        let second = town.node("n1", Replace::Everybody).await;
+        settle().await;
+        let seen = second.coordinator.get(&gid("order-1")).await;
+        let was_told = begun.try_join_next().is_some_and(|told| told.unwrap().is_ok());
+        match seen {
+            Ok(seen) => {
+                assert_eq!(seen.transaction.state(), State::Committed, "after {cut_after} ms");
+                assert_eq!(town.ended(&gid("order-1")).await, Some(State::Committed));
+            }
+            Err(VerbError::Unknown { .. }) => {
+                assert!(!was_told, "after {cut_after} ms: what was promised is gone");
+                assert!(town.village.did.lock().is_empty(), "told before it was durable");
+            }
+            Err(error) => panic!("after {cut_after} ms: {error}"),
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_was_replaced_decides_nothing() {
+    let town = Town::new(6);
+    let first = town.node("n1", Replace::OwnName).await;
+    let name = gid("trip");
+    first.coordinator.begin(Begin::new(name.clone(), Mode::Tcc)).await.unwrap();
+    let branch = endpoint("air", &[Op::Confirm, Op::Cancel]);
+    first.coordinator.register(&name, branch).await.unwrap();
+    let second = town.node("n2", Replace::OwnName).await;
+    first.cut();
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    assert_eq!(second.coordinator.shards().len(), 8, "it took all of them");
+    let seen = second.coordinator.get(&name).await.unwrap();
+    assert_eq!(seen.transaction.state(), State::Active, "nothing is aborted by a failover");
+    first.heal();
+    let late = first.coordinator.submit(&name, Submit::default(), None).await.unwrap_err();
+    assert!(matches!(late, VerbError::Log(LogError::NotOwner | LogError::Lost { .. })), "{late}");
+    second.coordinator.submit(&name, Submit::default(), None).await.unwrap();
+    assert_eq!(done(&second, "trip").await, State::Committed);
+    // The first joins anew, and both have their share in the end.
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let shares = [first.coordinator.shards().len(), second.coordinator.shards().len()];
+    assert_eq!(shares.iter().sum::<usize>(), 8);
+    assert!(shares.iter().all(|share| *share > 0), "{shares:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn locks_are_released_before_the_end_is_written_and_after_a_kill_between_the_two() {
+    let town = Town::new(7);
+    town.village.hooks_fail.store(true, Ordering::Relaxed);
+    let first = town.node("n1", Replace::Everybody).await;
+    first.coordinator.begin(saga("order-1", "stock")).await.unwrap();
+    assert_eq!(done(&first, "order-1").await, State::Committed);
+    settle().await;
+    assert_eq!(town.ended(&gid("order-1")).await, None, "its locks are still held");
+    first.cut();
+    town.village.hooks_fail.store(false, Ordering::Relaxed);
+    let second = town.node("n1", Replace::Everybody).await;
+    settle().await;
+    assert_eq!(town.village.ended.lock()[&gid("order-1")].0, State::Committed);
+    assert_eq!(town.ended(&gid("order-1")).await, Some(State::Committed));
+    assert_eq!(second.coordinator.live(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_participant_that_hangs_delays_nobody_else() {
+    let town = Town::new(8);
+    town.village.hanging.lock().insert("slow:80".to_owned());
+    let node = town.node("n1", Replace::Everybody).await;
+    for n in 0..100 {
+        let (slow, quick) = (saga(&format!("slow-{n}"), "slow"), saga(&format!("q-{n}"), "stock"));
+        node.coordinator.begin(slow).await.unwrap();
+        node.coordinator.begin(quick).await.unwrap();
+    }
+    settle().await;
+    assert_eq!(node.coordinator.live(), 100, "the quick ones have ended");
+    town.village.hanging.lock().clear();
+    tokio::time::sleep(Duration::from_mins(3)).await;
+    assert_eq!(node.coordinator.live(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_the_log_is_away_nothing_is_decided_and_the_answer_says_so() {
+    let town = Town::new(9);
+    let node = town.node("n1", Replace::Everybody).await;
+    node.cut();
+    let refused = node.coordinator.begin(saga("order-1", "stock")).await.unwrap_err();
+    assert_eq!((refused.code(), refused.effect()), ("transaction-log-unavailable", Effect::None));
+    node.heal();
+    node.coordinator.begin(saga("order-1", "stock")).await.unwrap();
+    assert_eq!(done(&node, "order-1").await, State::Committed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn people_pause_resolve_and_deliver_again() {
+    let town = Town::new(10);
+    town.village.hanging.lock().insert("mail:80".to_owned());
+    let node = town.node("n1", Replace::Everybody).await;
+    let (name, first) = (gid("paid"), BranchId::number(1));
+    let once = Begin {
+        steps: vec![endpoint("mail", &[Op::Action])],
+        give_up_after: Some(Duration::from_secs(20)),
+        submit: true,
+        ..Begin::new(name.clone(), Mode::Message)
+    };
+    node.coordinator.begin(once).await.unwrap();
+    node.coordinator.pause(&name, true, operator()).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let calls = town.village.calls.load(Ordering::Relaxed);
+    assert_eq!(calls, 1, "nobody is called while it is paused");
+    tokio::time::sleep(Duration::from_secs(15)).await;
+    assert_eq!(done(&node, "paid").await, State::Aborted);
+    settle().await;
+    town.village.hanging.lock().clear();
+    let again = node.coordinator.redeliver(&name, &operator()).await.unwrap();
+    assert_eq!(again.transaction.gid(), &gid("paid.r1"));
+    assert_eq!(done(&node, "paid.r1").await, State::Committed);
+
+    town.village.hanging.lock().insert("stock:80".to_owned());
+    node.coordinator.begin(saga("order-1", "stock")).await.unwrap();
+    let branch = Some(first);
+    let resolution = Resolution { by: operator(), decision: Decision::Commit, branch };
+    node.coordinator.resolve(&gid("order-1"), resolution).await.unwrap();
+    let resolution = Resolution { by: operator(), decision: Decision::Commit, branch: None };
+    let seen = node.coordinator.resolve(&gid("order-1"), resolution.clone()).await.unwrap();
+    assert_eq!(seen.transaction.state(), State::Committed);
+    let refused = node.coordinator.resolve(&gid("paid.r1"), resolution).await.unwrap_err();
+    assert!(matches!(refused, VerbError::Refused(Refused::NotAllowed { .. })), "{refused}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_stops_begins_nothing_and_leaves_nothing_running() {
+    let town = Town::new(11);
+    town.village.hanging.lock().insert("stock:80".to_owned());
+    let node = town.node("n1", Replace::Everybody).await;
+    node.coordinator.begin(saga("a", "stock")).await.unwrap();
+    assert_eq!(node.coordinator.shutdown(Duration::from_secs(6)).await, 0);
+    let refused = node.coordinator.begin(saga("b", "stock")).await.unwrap_err();
+    assert_eq!(refused.effect(), Effect::None);
+    town.village.hanging.lock().clear();
+    let next = town.node("n1", Replace::Everybody).await;
+    assert_eq!(done(&next, "a").await, State::Committed);
+}
