@@ -16,6 +16,7 @@
 //! | secrets that lie in files | [`secret`] |
 //! | what switches move in the data plane | [`switching`] |
 //! | the configuration, in layers, explained to the line | [`settings`] |
+//! | the proxies beside a program | [`sidecar`] |
 
 pub mod backup;
 pub mod check;
@@ -34,5 +35,6 @@ pub mod role;
 pub mod rules;
 pub mod secret;
 pub mod settings;
+pub mod sidecar;
 pub mod switching;
 pub mod width;

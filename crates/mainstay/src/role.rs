@@ -21,6 +21,8 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 pub use data_dir::HeldFolder;
+pub(crate) use doors::limits;
+pub(crate) use listeners::listen;
 pub use node::Node;
 pub use shared::Shared;
 

@@ -7,9 +7,10 @@ mod backend;
 mod support;
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
@@ -174,4 +175,90 @@ fn a_program_may_start_before_the_control_plane_does() {
     send(&program, Signal::INT);
     assert_eq!(ended(program).0, 128 + 2, "other signals are the program's");
     until("it is gone", SOON, || instances(&node).is_empty());
+}
+
+/// Asks the proxy at `proxy` for `target`, an absolute one; the answer's status and the rest.
+fn by_proxy(proxy: &str, target: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(proxy).unwrap();
+    let host = target.trim_start_matches("http://").split('/').next().unwrap();
+    let head = format!("GET {target} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
+    stream.write_all(head.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    (answer.split(' ').nth(1).unwrap().parse().unwrap(), answer)
+}
+
+/// A program under `mainstay run` with `flags` that says where its calls are taken, and then serves
+/// on `port`.
+fn calling(port: u16, flags: &str, home: &Path) -> (Child, String) {
+    let mut command = wrap(&format!("--service order --port {port} {flags}"));
+    command
+        .args(["sh", "-c", "echo $HTTP_PROXY $http_proxy $NO_PROXY; exec \"$@\" >/dev/null", "sh"])
+        .arg(std::env::current_exe().unwrap())
+        .args(["a_backend", "--exact", "--nocapture"])
+        .env("MAINSTAY_TEST_BACKEND", format!("127.0.0.1:{port}"))
+        .env("STATE_DIRECTORY", home);
+    let mut program = command.spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(program.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let (large, rest) = line.trim().split_once(' ').unwrap();
+    assert_eq!(rest, format!("{large} 127.0.0.1,localhost"));
+    (program, large.trim_start_matches("http://").to_owned())
+}
+
+#[test]
+fn a_program_calls_services_by_name_also_while_nobody_knows_them() {
+    let node = Gateway::start_dev("run-calls", CONFIG);
+    let home = node.home().join("data");
+    let stock = Backend::start();
+    let own = serde_json::json!({
+        "address": "127.0.0.1", "port": stock.address.port(), "ttl_seconds": 600
+    });
+    for namespace in ["default", "shop"] {
+        let path = format!("/api/v1/registry/{namespace}/services/stock/instances/one");
+        assert_eq!(node.call("PUT", &path, &own.to_string()).0, 201);
+    }
+    let port = free_port();
+    let (program, proxy) = calling(port, "--outbound-any", &home);
+    for host in ["stock", "stock:80", "stock.shop", "stock.default.svc.mainstay"] {
+        let (status, answer) = by_proxy(&proxy, &format!("http://{host}/a"));
+        assert_eq!(status, 200, "{host}: {answer}");
+    }
+    // Others are called where they are, at their ports.
+    let other = Backend::start();
+    assert_eq!(by_proxy(&proxy, &format!("http://{}/", other.address)).0, 200);
+    until("it is called", SOON, || through(&node) == 200);
+    send(&program, Signal::TERM);
+    assert_eq!(ended(program).0, 128 + 15);
+
+    // What was known is known to the next one, while nobody else can say.
+    node.signal(Signal::KILL);
+    let (program, proxy) = calling(port, "", &home);
+    assert_eq!(by_proxy(&proxy, "http://stock/").0, 200);
+    let (status, answer) = by_proxy(&proxy, "http://nobody/");
+    assert_eq!(status, 503, "{answer}");
+    assert!(answer.contains("no-instance"), "{answer}");
+    send(&program, Signal::TERM);
+    assert_eq!(ended(program).0, 128 + 15);
+}
+
+#[test]
+fn calls_to_a_program_pass_its_proxy_if_there_is_one() {
+    let config =
+        "[upstream.order]\nlimits = [\"few\"]\n[limit.few]\nmax = 2\nwindow_seconds = 600\n";
+    let node = Gateway::start_dev("run-inbound", CONFIG);
+    let home = node.home().join("data");
+    let file = node.home().join("sidecar.toml");
+    fs::write(&file, config).unwrap();
+    let (port, inbound) = (free_port(), free_port());
+    let flags = format!("--inbound 127.0.0.1:{inbound} --config {}", file.display());
+    let program = serving(port, &flags).env("STATE_DIRECTORY", &home).spawn().unwrap();
+    until("it is registered", SOON, || instances(&node).len() == 1);
+    assert_eq!(instances(&node)[0]["port"], inbound);
+    let at = format!("127.0.0.1:{inbound}");
+    let statuses = [0; 3].map(|_| by_proxy(&at, "http://order/").0);
+    assert_eq!(statuses, [200, 200, 429]);
+    send(&program, Signal::TERM);
+    assert_eq!(ended(program).0, 128 + 15);
+    assert!(TcpStream::connect(at).is_err(), "the proxy ends with the program");
 }

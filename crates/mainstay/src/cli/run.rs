@@ -1,13 +1,18 @@
 //! `mainstay run`: starts a program, registers it once it is well, and deregisters it before it
 //! ends.
 //!
+//! A sidecar takes the calls that the program makes by the names of services, and those that are made
+//! to it if it is asked to. It listens before the program starts, and ends after it.
+//!
 //! The control plane need not be there: the program runs without it, and is registered when it
 //! comes.
 
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 use std::time::Duration;
 
+use mainstay_client::Client;
 use mainstay_client::registry::{Registered, Registration};
-use mainstay_client::{Client, ClientError};
 use mainstay_coord::ServiceRef;
 use mainstay_coord::health::check::{Check, RawCheck};
 use mainstay_coord::health::rounds::Probe;
@@ -16,16 +21,20 @@ use mainstay_coord::health::targets::Addresses;
 use mainstay_coord::name::{InstanceId, Namespace};
 use mainstay_core::name::ServiceName;
 use mainstay_core::problem::Code;
+use mainstay_proxy::config::RawPlane;
 use rustix::process::Signal;
 
 use super::arguments::run::RunProgram;
 use super::calls::span;
+use super::settings::sources;
 use super::{Ended, Session, usage};
 use crate::child::{Group, Parting, PassedOn};
-use crate::control_client::{Control, block_on, refusal};
+use crate::control_client::{Control, block_on, default_data_dir, refusal};
 use crate::report::Report;
 use crate::secret;
-use crate::settings::Errors;
+use crate::settings::{Errors, Settings};
+use crate::sidecar::inbound::Inbound;
+use crate::sidecar::outbound::{Config, Outbound};
 
 /// From one look whether the program is well to the next.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -39,8 +48,9 @@ const LEAVING_MAX: Duration = Duration::from_secs(3);
 
 /// What is run, and how.
 struct Plan {
+    service: ServiceName,
+    tables: RawPlane,
     namespace: String,
-    registration: Registration,
     probe: Probe,
     start: Duration,
     drain: Duration,
@@ -69,20 +79,94 @@ enum Next {
     Find,
 }
 
+/// The proxies beside the program.
+struct Sidecar {
+    outbound: Option<Outbound>,
+    inbound: Option<Inbound>,
+}
+
 pub(super) fn run(arguments: RunProgram, session: &mut Session<'_>) -> Ended {
     super::role::logs();
-    let plan = Plan::new(arguments)?;
-    block_on(async { supervise(&plan, session).await })?
+    let plan = Plan::new(arguments, session)?;
+    let (code, sidecar) = block_on(async { supervise(&plan, session).await })??;
+    sidecar.stop();
+    Ok(code)
+}
+
+impl Sidecar {
+    /// Must be called within a tokio runtime.
+    fn start(plan: &Plan, client: &Client) -> Result<Self, Errors> {
+        let Plan { namespace, service, tables, arguments, .. } = plan;
+        let at = match &*arguments.outbound {
+            "off" => None,
+            text => Some(text.parse::<SocketAddr>().map_err(|error| {
+                usage(format!("`--outbound {text}`: {error}; it is `ADDR:PORT`, or `off`"))
+            })?),
+        };
+        let start = |listen| {
+            let tables = tables.clone();
+            let (namespace, any) = (namespace.clone(), arguments.outbound_any);
+            let config = Config { listen, namespace, any, cache: plan.cache()?, tables };
+            Outbound::start(config, client)
+        };
+        let outbound = at.map(start).transpose()?;
+        let program = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), arguments.port);
+        let inbound = arguments.inbound.map(|at| Inbound::start(at, service, program, tables));
+        Ok(Self { outbound, inbound: inbound.transpose()? })
+    }
+
+    /// Lets calls under way end.
+    fn stop(self) {
+        if let Some(inbound) = self.inbound {
+            inbound.stop();
+        }
+        if let Some(outbound) = self.outbound {
+            outbound.stop();
+        }
+    }
 }
 
 impl Plan {
-    fn new(arguments: RunProgram) -> Result<Self, Errors> {
+    fn new(arguments: RunProgram, session: &mut Session<'_>) -> Result<Self, Errors> {
         let (namespace, service) = match arguments.service.split_once('/') {
             Some((namespace, service)) => (namespace.to_owned(), service.to_owned()),
             None => (arguments.namespace.clone(), arguments.service.clone()),
         };
-        let (address, port) = (arguments.address.clone(), arguments.port);
-        let mut registration = Registration::new(&service, &address, port);
+        let wrong = |error: &dyn std::error::Error| usage(error.to_string());
+        let service = ServiceName::new(&service).map_err(|error| wrong(&error))?;
+        let raw = RawCheck {
+            name: "start".to_owned(),
+            kind: if arguments.health.is_some() { "http" } else { "tcp" }.to_owned(),
+            path: arguments.health.clone(),
+            ..RawCheck::default()
+        };
+        let check = Check::try_from(&raw).map_err(|error| wrong(&error))?;
+        let (address, port) = (&arguments.address, arguments.port);
+        let id = arguments.id.clone().unwrap_or_else(|| format!("{address}:{port}"));
+        let of = ServiceRef {
+            namespace: Namespace::new(&*namespace).map_err(|error| wrong(&error))?,
+            name: service.clone(),
+        };
+        let of = of.instance(&InstanceId::new(id).map_err(|error| wrong(&error))?);
+        let probe = Probe::alone(of, check, address, port);
+        let mut loaded = sources(&arguments.file).load::<Settings>()?;
+        session.warnings(&loaded.warnings);
+        Ok(Self {
+            namespace,
+            service,
+            tables: loaded.raw.take_plane(),
+            probe,
+            start: seconds(&arguments.start)?,
+            drain: seconds(&arguments.drain)?,
+            grace: seconds(&arguments.grace)?,
+            arguments,
+        })
+    }
+
+    /// What others are told of the program, who call it at `port`.
+    fn registration(&self, port: u16) -> Registration {
+        let arguments = &self.arguments;
+        let mut registration = Registration::new(self.service.as_str(), &arguments.address, port);
         if let Some(id) = &arguments.id {
             registration = registration.id(id);
         }
@@ -95,103 +179,121 @@ impl Plan {
         if let Some(build) = &arguments.build {
             registration = registration.version(build);
         }
-        for tag in &arguments.tags {
-            registration = registration.tag(tag);
-        }
-        let raw = RawCheck {
-            name: "start".to_owned(),
-            kind: if arguments.health.is_some() { "http" } else { "tcp" }.to_owned(),
-            path: arguments.health.clone(),
-            ..RawCheck::default()
-        };
-        let wrong = |error: &dyn std::error::Error| usage(error.to_string());
-        let check = Check::try_from(&raw).map_err(|error| wrong(&error))?;
-        let id = arguments.id.clone().unwrap_or_else(|| format!("{address}:{port}"));
-        let of = ServiceRef {
-            namespace: Namespace::new(&*namespace).map_err(|error| wrong(&error))?,
-            name: ServiceName::new(&service).map_err(|error| wrong(&error))?,
-        };
-        let of = of.instance(&InstanceId::new(id).map_err(|error| wrong(&error))?);
-        Ok(Self {
-            namespace,
-            registration,
-            probe: Probe::alone(of, check, &address, port),
-            start: seconds(&arguments.start)?,
-            drain: seconds(&arguments.drain)?,
-            grace: seconds(&arguments.grace)?,
-            arguments,
-        })
+        arguments.tags.iter().fold(registration, Registration::tag)
     }
 
     /// What the program finds in its environment.
-    fn variables(&self, control: Option<&Control>) -> Vec<(&'static str, String)> {
-        let service = self.arguments.service.rsplit('/').next().unwrap_or_default();
-        let address = control.map(|control| ("MAINSTAY_ADDR", control.url().to_owned()));
-        let name = ("OTEL_SERVICE_NAME", service.to_owned());
-        address.into_iter().chain([name]).collect()
-    }
-
-    /// The control plane of this moment.
-    fn find(&self, session: &Session<'_>) -> Result<Control, Errors> {
-        let control = session.control()?;
-        match &self.arguments.token_file {
-            Some(file) => Ok(control.with_token(secret::token(file, "--token-file")?)),
-            None => Ok(control),
+    fn variables(
+        &self,
+        control: &Control,
+        outbound: Option<SocketAddr>,
+    ) -> Vec<(&'static str, String)> {
+        let mut variables = vec![
+            ("MAINSTAY_ADDR", control.url().to_owned()),
+            ("OTEL_SERVICE_NAME", self.service.to_string()),
+        ];
+        if let Some(address) = outbound {
+            let proxy = format!("http://{address}");
+            // Some read one of them, some the other; curl reads only the small one.
+            variables.extend(["HTTP_PROXY", "http_proxy"].map(|name| (name, proxy.clone())));
+            let near = "127.0.0.1,localhost".to_owned();
+            variables.extend(["NO_PROXY", "no_proxy"].map(|name| (name, near.clone())));
         }
+        variables
     }
 
-    /// Registers with `control`, from now on.
-    fn enter(&self, control: Control) -> Result<Entry, Errors> {
-        let enter = || {
-            let client = control.client().namespace(&self.namespace).name("run").build()?;
-            let own = client.register(self.registration.clone())?;
-            Ok::<_, ClientError>((client, own))
-        };
-        let (client, own) = enter().map_err(|error| refusal(&error))?;
-        Ok(Entry { control, client, own })
+    /// The control plane of this moment, and a client of it.
+    fn find(&self, session: &Session<'_>) -> Result<(Control, Client), Errors> {
+        let mut control = session.control()?;
+        if let Some(file) = &self.arguments.token_file {
+            control = control.with_token(secret::token(file, "--token-file")?);
+        }
+        let client = control.client().namespace(&self.namespace).name("run").build();
+        let client = client.map_err(|error| refusal(&error))?;
+        Ok((control, client))
+    }
+
+    /// Where the last known instances of other services are kept.
+    fn cache(&self) -> Result<PathBuf, Errors> {
+        let of = |name: &str| std::env::var(name).ok();
+        let state = of("STATE_DIRECTORY").map(PathBuf::from);
+        let home =
+            || Some(default_data_dir(|name| std::env::var(name).ok())?.with_file_name("run"));
+        let folder = state.or_else(home).ok_or_else(|| {
+            usage("neither HOME nor XDG_DATA_HOME says where the sidecar may keep what it knows")
+        })?;
+        // One for each program, as two do not write one file.
+        let name = format!("{}.{}.{}", self.namespace, self.service, self.arguments.port);
+        Ok(folder.join("sidecar").join(name))
     }
 }
 
-async fn supervise(plan: &Plan, session: &mut Session<'_>) -> Ended {
+impl Entry {
+    /// Registers the program, whom others call at `port`, from now on.
+    fn new(plan: &Plan, port: u16, (control, client): (Control, Client)) -> Result<Self, Errors> {
+        let own = client.register(plan.registration(port)).map_err(|error| refusal(&error))?;
+        Ok(Self { control, client, own })
+    }
+}
+
+async fn supervise(plan: &Plan, session: &mut Session<'_>) -> Result<(u8, Sidecar), Errors> {
     let mut signals = PassedOn::listen().map_err(|error| unusual("signals", &error))?;
     // Names are judged before anything is started; nothing is sent yet.
     let found = plan.find(session)?;
-    let variables = plan.variables(Some(&found));
-    let mut group = Group::start(&plan.arguments.command, &variables, Parting::Term)
-        .map_err(|error| unusual("the program", &error))?;
-    match becomes_well(plan, &mut group, &mut signals).await? {
+    let sidecar = Sidecar::start(plan, &found.1)?;
+    let outbound = sidecar.outbound.as_ref().map(Outbound::address);
+    let mut group =
+        Group::start(&plan.arguments.command, &plan.variables(&found.0, outbound), Parting::Term)
+            .map_err(|error| unusual("the program", &error))?;
+    let code = accompany(plan, &sidecar, found, (&mut group, &mut signals), session).await?;
+    Ok((code, sidecar))
+}
+
+/// Registers the program of `group` once it is well, and deregisters it before it ends.
+async fn accompany(
+    plan: &Plan,
+    sidecar: &Sidecar,
+    found: (Control, Client),
+    (group, signals): (&mut Group, &mut PassedOn),
+    session: &mut Session<'_>,
+) -> Ended {
+    match becomes_well(plan, group, signals).await? {
         Next::Over(code) => return Ok(code),
-        Next::Leave => return end(&mut group, plan, &mut signals).await,
+        Next::Leave => return end(group, plan, signals).await,
         Next::Late => {
             session.fail(&late(plan).into());
-            end(&mut group, plan, &mut signals).await?;
+            end(group, plan, signals).await?;
             return Ok(crate::exit::Exit::Unavailable.code());
         }
         Next::Well | Next::Find => {}
     }
-    let mut entry = match plan.enter(found) {
+    let port = sidecar.inbound.as_ref().map_or(plan.arguments.port, |own| own.address().port());
+    let mut entry = match Entry::new(plan, port, found) {
         Ok(entry) => entry,
         Err(errors) => {
-            end(&mut group, plan, &mut signals).await?;
+            end(group, plan, signals).await?;
             return Err(errors);
         }
     };
     loop {
-        match serves(&mut group, &mut signals).await? {
+        match serves(group, signals).await? {
             Next::Over(code) => {
                 let left = tokio::time::timeout(LEAVING_MAX, entry.own.deregister()).await;
                 // Whom nobody could tell finds out by itself.
                 drop(left);
                 return Ok(code);
             }
-            Next::Leave => return leave(entry, &mut group, plan, &mut signals).await,
+            Next::Leave => return leave(entry, group, plan, signals).await,
             Next::Find | Next::Well | Next::Late => {
                 if !entry.own.is_known()
-                    && let Ok(control) = plan.find(session)
-                    && control != entry.control
+                    && let Ok(found) = plan.find(session)
+                    && found.0 != entry.control
                 {
                     entry.client.shutdown(Duration::ZERO).await;
-                    entry = plan.enter(control)?;
+                    if let Some(outbound) = &sidecar.outbound {
+                        outbound.ask(&found.1);
+                    }
+                    entry = Entry::new(plan, port, found)?;
                 }
             }
         }

@@ -147,7 +147,7 @@ fn server_tls(config: &GatewayConfig) -> Result<Option<ServerTls>, TlsError> {
 }
 
 /// What connections are held to.
-pub(super) fn limits(running: &Running) -> Limits {
+pub(crate) fn limits(running: &Running) -> Limits {
     let config = &running.plane.gateway;
     let limits = &config.limits;
     Limits {

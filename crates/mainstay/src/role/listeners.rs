@@ -46,6 +46,15 @@ pub(super) fn open(
     })
 }
 
+/// Opens `address` with one socket.
+///
+/// # Errors
+///
+/// `port-in-use`, with the process that listens there if it can be found.
+pub(crate) fn listen(name: &str, address: SocketAddr) -> Result<Listener, Errors> {
+    open(name, address, false, NonZeroUsize::MIN, &mut Inherited::new())
+}
+
 /// Opens `address` for questions of DNS, over UDP and TCP.
 ///
 /// # Errors

@@ -1,6 +1,7 @@
 //! The root of the configuration of this binary.
 
 use std::collections::BTreeMap;
+use std::mem::take;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -77,6 +78,21 @@ pub struct Settings {
     pub fallback: BTreeMap<String, RawFallback>,
 }
 
+impl Settings {
+    /// The data plane's tables, which are taken out.
+    pub fn take_plane(&mut self) -> RawPlane {
+        RawPlane {
+            gateway: take(&mut self.gateway),
+            system: take(&mut self.system),
+            route: take(&mut self.route),
+            upstream: take(&mut self.upstream),
+            circuit: take(&mut self.circuit),
+            limit: take(&mut self.limit),
+            fallback: take(&mut self.fallback),
+        }
+    }
+}
+
 /// The whole configuration, resolved.
 #[derive(Debug)]
 pub struct Meant {
@@ -110,9 +126,9 @@ impl Meant {
     /// # Errors
     ///
     /// Every fault there is.
-    pub fn resolve(raw: Settings) -> Result<Self, Vec<Invalid>> {
-        let Settings { server, store, registry, dns, consul, client, gateway, system, .. } = raw;
-        let Settings { route, upstream, circuit, limit, fallback, backup, .. } = raw;
+    pub fn resolve(mut raw: Settings) -> Result<Self, Vec<Invalid>> {
+        let plane = raw.take_plane();
+        let Settings { server, store, registry, dns, consul, client, backup, .. } = raw;
         let Settings { config_centre, lock, .. } = raw;
         let RawServer { listen, node, token_file } = server.unwrap_or_default();
         let control = listen.unwrap_or(RawServer::LISTEN);
@@ -134,8 +150,7 @@ impl Meant {
                 .map_err(|error| faults.push(Invalid::range("server.node", error.to_string())))
                 .ok()
         });
-        let raw = RawPlane { gateway, system, route, upstream, circuit, limit, fallback };
-        match Plane::resolve(raw) {
+        match Plane::resolve(plane) {
             Ok(plane) if faults.is_empty() => {
                 let plane = Arc::new(plane);
                 Ok(Self {

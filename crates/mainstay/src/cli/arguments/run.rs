@@ -1,9 +1,12 @@
 //! `mainstay run`: a program that is registered for as long as it runs.
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Args;
+
+use super::ConfigFile;
 
 /// How a program is run and registered.
 #[derive(Clone, Debug, Args)]
@@ -41,6 +44,18 @@ pub(in crate::cli) struct RunProgram {
     /// File with the token of the control plane; default that of the running one.
     #[arg(long, value_name = "PATH")]
     pub(in crate::cli) token_file: Option<PathBuf>,
+    /// Where its calls are taken, to be sent to services by name; `off` for nowhere.
+    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:0")]
+    pub(in crate::cli) outbound: String,
+    /// Calls hosts that are no services as DNS finds them.
+    #[arg(long)]
+    pub(in crate::cli) outbound_any: bool,
+    /// Where calls to it are taken; others are then told to call this port.
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub(in crate::cli) inbound: Option<SocketAddr>,
+    /// What holds for services it calls.
+    #[command(flatten)]
+    pub(in crate::cli) file: ConfigFile,
     /// How long it may take to become well: `90s`, `15m`, `2h`, or seconds.
     #[arg(long, value_name = "SPAN", default_value = "60s")]
     pub(in crate::cli) start: String,
