@@ -11,12 +11,17 @@
 //! | what drives it all, and what it asks of others | [`run`], [`port`] |
 //! | who owns which shard | [`owner`] |
 //! | what is called next, what is due next | [`schedule`], [`due`] |
+//! | databases and what they call a branch; how an unknown outcome is resolved; barriers | [`database`], [`receipt`], [`barrier`] |
+//! | what an answer over HTTP means | [`classify`](mod@classify) |
 //! | what always holds | [`invariants`] |
 //! | why a verb was refused | [`error`] |
 //! | what it goes by: sizes, waits, settings | [`limits`], [`backoff`], [`policy`] |
 
 pub mod backoff;
+pub mod barrier;
+pub mod classify;
 pub mod commit;
+pub mod database;
 pub mod due;
 pub mod error;
 mod events;
@@ -29,6 +34,7 @@ pub mod name;
 pub mod owner;
 pub mod policy;
 pub mod port;
+pub mod receipt;
 pub mod run;
 pub mod schedule;
 pub mod target;

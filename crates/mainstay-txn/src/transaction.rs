@@ -13,7 +13,7 @@ use crate::target::Target;
 use crate::word::{Decision, Dialect, Mode, Op, OpState, Prepare, State, Vote, Why};
 
 /// What a transaction is begun with.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Begin {
     /// Its name.
     pub gid: Gid,
@@ -75,7 +75,7 @@ impl Begin {
 }
 
 /// What is sent to a branch, as it was given.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Payload {
     /// The body.
     pub bytes: Bytes,
@@ -86,7 +86,7 @@ pub struct Payload {
 }
 
 /// A branch that is to join, or a step.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct NewBranch {
     /// Its name; the next number unless told.
     pub branch: Option<BranchId>,
@@ -99,7 +99,7 @@ pub struct NewBranch {
 }
 
 /// Who a branch is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Part {
     /// A database that the coordinator ends branches at by itself.
     Resource(ResourceName),
@@ -113,7 +113,7 @@ pub enum Part {
 }
 
 /// A branch and how far it is.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Branch {
     /// Its name.
     pub id: BranchId,
@@ -184,7 +184,7 @@ pub enum Goal<'a> {
 }
 
 /// One operation on one branch.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct OpRecord {
     /// Which.
     pub op: Op,
@@ -235,7 +235,7 @@ impl OpRecord {
 }
 
 /// Why something was decided.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Reason {
     /// In one word.
     pub why: Why,
@@ -244,7 +244,7 @@ pub struct Reason {
 }
 
 /// What changes in a transaction as a whole: one record of the log.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Register {
     /// Where it stands.
     pub state: State,
@@ -267,7 +267,7 @@ pub struct Register {
 }
 
 /// Something that happened, for people.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Note {
     /// When.
     pub at: Moment,
@@ -278,7 +278,7 @@ pub struct Note {
 }
 
 /// A transaction.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Transaction {
     /// What it was begun with; steps know what comes before them.
     pub begin: Arc<Begin>,
