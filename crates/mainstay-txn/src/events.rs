@@ -73,6 +73,19 @@ impl SessionEnded<'_> {
     }
 }
 
+/// History could not be read or trimmed; it is tried again.
+#[derive(Debug)]
+pub(crate) struct TrimFailed<'a> {
+    pub(crate) error: &'a mainstay_store::Error,
+}
+
+impl TrimFailed<'_> {
+    pub(crate) fn emit(self) {
+        let error: &(dyn std::error::Error + 'static) = self.error;
+        tracing::warn!(error, "history of transactions could not be read or trimmed");
+    }
+}
+
 /// A shard could not be claimed or opened; it is tried again.
 #[derive(Debug)]
 pub(crate) struct ShardFailed<'a> {

@@ -10,6 +10,7 @@
 //! | group commit | [`commit`] |
 //! | what drives it all, and what it asks of others | [`run`], [`port`] |
 //! | who owns which shard | [`owner`] |
+//! | how long is remembered how they ended | [`retention`] |
 //! | what is called next, what is due next | [`schedule`], [`due`] |
 //! | databases and what they call a branch; how an unknown outcome is resolved; barriers | [`database`], [`receipt`], [`barrier`] |
 //! | what an answer over HTTP means | [`classify`](mod@classify) |
@@ -35,6 +36,7 @@ pub mod owner;
 pub mod policy;
 pub mod port;
 pub mod receipt;
+pub mod retention;
 pub mod run;
 pub mod schedule;
 pub mod target;

@@ -28,6 +28,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_perc
 pub use record::{Lane, Meta, Node, Owner, Unreadable};
 
 use crate::machine::Write;
+use crate::moment::Moment;
 use crate::name::{BranchId, Gid, Shard, Shards};
 use crate::transaction::{Parts, Transaction};
 
@@ -309,6 +310,15 @@ pub fn read_history(body: &[u8], history: &[u8]) -> Result<Transaction, Unreadab
     let (register, branches, timeline) = record::read_history(&begin, history)?;
     let parts = Parts { begin, created_at, deadline_at, register, branches, timeline };
     Ok(Transaction::restore(parts))
+}
+
+/// When a transaction of history ended, and until when it has to be remembered.
+///
+/// # Errors
+///
+/// [`Unreadable`].
+pub fn read_span(history: &[u8]) -> Result<(Moment, Moment), Unreadable> {
+    record::read_span(history)
 }
 
 /// The epoch that wrote a register or history, and how the transaction stands: what a list needs,

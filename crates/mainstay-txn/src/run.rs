@@ -9,10 +9,12 @@
 //! |---|---|
 //! | verbs of initiators and operators | here |
 //! | one event: step, write, effects | `step` |
+//! | what has ended; what sweeps find | `history` |
 //! | calls of branches, within their limits | `calls` |
 //! | shards: claimed, read, given up; the session of the node | `shards` |
 
 mod calls;
+mod history;
 mod shards;
 mod step;
 #[cfg(test)]
@@ -38,6 +40,7 @@ use crate::name::{Gid, Shard, Shards};
 use crate::owner::{ClaimError, Replace};
 use crate::policy::Policy;
 use crate::port::{Hooks, Participants, Surroundings};
+use crate::retention::{History, Retention};
 use crate::schedule::{Limits, Schedule};
 use crate::tasks::Tasks;
 use crate::transaction::{Begin, NewBranch, Transaction};
@@ -72,6 +75,8 @@ pub struct Settings {
     pub limits: Limits,
     /// What machines go by.
     pub policy: Policy,
+    /// How much history is kept.
+    pub retention: Retention,
 }
 
 impl Settings {
@@ -90,6 +95,7 @@ impl Settings {
             call_timeout: Duration::from_secs(5),
             limits: Limits::default(),
             policy: Policy::default(),
+            retention: Retention::default(),
         }
     }
 }
@@ -227,6 +233,7 @@ struct Shared {
     /// Transactions that are read at the same time after a takeover.
     readers: Arc<Semaphore>,
     slots: Mutex<HashMap<Gid, Arc<Slot>>>,
+    history: Mutex<History>,
     due: Mutex<Due>,
     due_changed: Notify,
     schedule: Mutex<Schedule<Job>>,
@@ -293,6 +300,7 @@ impl Coordinator {
                 readers: Arc::new(Semaphore::new(READERS)),
                 owned: Mutex::default(),
                 slots: Mutex::default(),
+                history: Mutex::default(),
                 due: Mutex::default(),
                 due_changed: Notify::new(),
                 schedule,
@@ -304,9 +312,11 @@ impl Coordinator {
         };
         coordinator.join().await?;
         let (timed, kept) = (coordinator.clone(), coordinator.clone());
+        let trimmed = coordinator.clone();
         let work = &coordinator.shared.work;
         work.spawn("transaction timers", |stop| async move { timed.keep_time(stop).await });
         work.spawn("transaction session", |stop| async move { kept.keep_session(stop).await });
+        work.spawn("transaction history", |stop| async move { trimmed.keep_history(stop).await });
         Ok(coordinator)
     }
 

@@ -241,6 +241,9 @@ struct HistoryMessage {
     branches: Vec<BranchMessage>,
     #[prost(message, repeated, tag = "3")]
     timeline: Vec<NoteMessage>,
+    /// Its deadline, which history must outlive.
+    #[prost(uint64, optional, tag = "4")]
+    deadline_at: Option<u64>,
 }
 
 pub(super) fn body(transaction: &Transaction) -> Bytes {
@@ -433,6 +436,7 @@ pub(super) fn history(transaction: &Transaction, epoch: u64) -> Bytes {
         register: Some(write_register(transaction, epoch)),
         branches: transaction.branches.iter().enumerate().map(branch).collect(),
         timeline: transaction.timeline.iter().map(note).collect(),
+        deadline_at: transaction.deadline_at.map(Moment::unix_millis),
     })
 }
 
@@ -454,6 +458,14 @@ pub(super) fn read_history(
         Note { at: Moment::from_unix_millis(at), what, by }
     };
     Ok((register, branches, history.timeline.into_iter().map(note).collect()))
+}
+
+pub(super) fn read_span(bytes: &[u8]) -> Result<(Moment, Moment), Unreadable> {
+    let history: HistoryMessage = unframed(bytes)?;
+    let finished_at = history.register.and_then(|register| register.finished_at);
+    let finished_at = finished_at.ok_or_else(|| damaged("it has no end"))?;
+    let kept_until = history.deadline_at.unwrap_or(finished_at);
+    Ok((Moment::from_unix_millis(finished_at), Moment::from_unix_millis(kept_until)))
 }
 
 /// How much of a branch is written.

@@ -207,6 +207,10 @@ impl Coordinator {
             lane.own(shard, created);
         }
         self.shared.owned.lock().insert(shard, created);
+        let indexing = self.clone();
+        self.shared.work.spawn("transaction index", move |stop| async move {
+            indexing.index(shard, &stop).await;
+        });
         Opened { shard, epoch: self.epoch(shard), live }.emit();
         for slot in slots {
             let (own, readers) = (self.clone(), Arc::clone(&self.shared.readers));
@@ -238,6 +242,7 @@ impl Coordinator {
             }
             slot.shard != shard
         });
+        self.shared.history.lock().hand_over(shard, self.shared.settings.shards);
         let mut due = self.shared.due.lock();
         for gid in gone {
             due.set(&gid, None);

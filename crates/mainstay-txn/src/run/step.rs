@@ -76,7 +76,7 @@ impl Coordinator {
     }
 
     /// Writes what begins, and keeps it.
-    async fn create(
+    pub(super) async fn create(
         &self,
         slot: &Arc<Slot>,
         kept: &mut Kept,
@@ -96,7 +96,7 @@ impl Coordinator {
     }
 
     /// The slot of `gid`, or a new one.
-    fn slot_for(&self, gid: &Gid, shard: Shard) -> Result<Arc<Slot>, VerbError> {
+    pub(super) fn slot_for(&self, gid: &Gid, shard: Shard) -> Result<Arc<Slot>, VerbError> {
         let mut slots = self.shared.slots.lock();
         if let Some(slot) = slots.get(gid) {
             return Ok(Arc::clone(slot));
@@ -301,6 +301,7 @@ impl Coordinator {
             };
             // What could not be written is found live by its next owner, and ends again.
             if written.is_ok() {
+                own.remember(&slot).await;
                 own.forget(&slot);
             }
         });

@@ -8,13 +8,14 @@ use mainstay_core::Effect;
 use super::town::{Node, Town};
 use crate::commit::LogError;
 use crate::error::Refused;
-use crate::machine::{By, Resolution, Submit};
-use crate::name::{BranchId, Gid};
+use crate::machine::{By, Resolution, Submit, VoteOf};
+use crate::name::{BranchId, Gid, ResourceName};
 use crate::owner::Replace;
+use crate::receipt::Verdict;
 use crate::run::{Until, VerbError};
 use crate::target::Target;
 use crate::transaction::{Begin, NewBranch, Part, Payload};
-use crate::word::{Decision, Mode, Op, Prepare, State};
+use crate::word::{Decision, Mode, Op, Prepare, State, Vote};
 
 const LONG: Duration = Duration::from_mins(1);
 
@@ -249,6 +250,56 @@ async fn people_pause_resolve_and_deliver_again() {
     assert_eq!(seen.transaction.state(), State::Committed);
     let refused = node.coordinator.resolve(&gid("paid.r1"), resolution).await.unwrap_err();
     assert!(matches!(refused, VerbError::Refused(Refused::NotAllowed { .. })), "{refused}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_orphan_is_aborted_durably_before_it_is_rolled_back() {
+    let town = Town::new(12);
+    let node = town.node("n1", Replace::Everybody).await;
+    let (name, branch) = (gid("lost"), BranchId::number(1));
+    let found = || (ResourceName::new("orders").unwrap(), branch.clone());
+    let grace = Duration::from_secs(90);
+    let judge = async |seconds| {
+        let seen_for = Duration::from_secs(seconds);
+        node.coordinator.found_prepared(&name, found(), seen_for, grace).await.unwrap()
+    };
+    assert_eq!(judge(89).await, Verdict::Leave);
+    assert_eq!(judge(90).await, Verdict::Orphan);
+    assert_eq!(done(&node, "lost").await, State::Aborted);
+    assert_eq!(town.village.did.lock()["lost 01"], [Op::Rollback]);
+    settle().await;
+    assert_eq!(judge(0).await, Verdict::Rollback, "what is prepared again is rolled back again");
+    let vote = VoteOf {
+        branch: branch.clone(),
+        resource: Some(found().0),
+        vote: Vote::Yes,
+        listed: true,
+        session_id: None,
+    };
+    let begin = Begin::new(name.clone(), Mode::Xa);
+    let now = node.coordinator.get(&name).await.unwrap().transaction.created_at;
+    let lost = Some((begin, now, now.plus(LONG)));
+    let late = node.coordinator.submit(&name, Submit { votes: vec![vote] }, lost).await;
+    assert_eq!(late.unwrap_err().code(), "transaction-aborted", "the sweep was first");
+}
+
+#[tokio::test(start_paused = true)]
+async fn history_is_forgotten_when_it_is_old_also_what_an_earlier_process_left() {
+    let mut town = Town::new(13);
+    town.remembered = Duration::from_mins(10);
+    let first = town.node("n1", Replace::Everybody).await;
+    first.coordinator.begin(saga("order-1", "stock")).await.unwrap();
+    settle().await;
+    assert_eq!(first.coordinator.shutdown(LONG).await, 0);
+    let node = town.node("n1", Replace::Everybody).await;
+    node.coordinator.begin(saga("order-2", "stock")).await.unwrap();
+    settle().await;
+    assert_eq!(node.coordinator.remembered().0, 2);
+    tokio::time::sleep(Duration::from_mins(11)).await;
+    assert_eq!(node.coordinator.remembered(), (0, 0, 2));
+    assert_eq!(town.keys("txn/h/").await.len() + town.keys("txn/t/").await.len(), 0);
+    let unknown = node.coordinator.get(&gid("order-1")).await.unwrap_err();
+    assert_eq!(unknown.code(), "transaction-unknown");
 }
 
 #[tokio::test(start_paused = true)]

@@ -18,6 +18,7 @@ use crate::moment::Moment;
 use crate::name::{Gid, Shards};
 use crate::owner::Replace;
 use crate::port::{Answering, Hooks, Outgoing, Participants, Surroundings};
+use crate::retention::Retention;
 use crate::run::{Coordinator, Ports, Settings};
 use crate::tasks::Tasks;
 use crate::word::{Op, State};
@@ -267,6 +268,8 @@ pub(super) struct Town {
     background: Tasks,
     /// Faults of the ways to the store.
     pub(super) faults: u64,
+    /// How long history is kept.
+    pub(super) remembered: Duration,
 }
 
 /// A node, and the way to stop it without a word.
@@ -311,7 +314,15 @@ impl Town {
             hooks_fail: AtomicBool::new(false),
             findings: Mutex::default(),
         };
-        Self { store, village: Arc::new(village), draw, start, background, faults: 0 }
+        Self {
+            store,
+            village: Arc::new(village),
+            draw,
+            start,
+            background,
+            faults: 0,
+            remembered: Duration::from_hours(7 * 24),
+        }
     }
 
     pub(super) async fn node(&self, name: &str, replace: Replace) -> Node {
@@ -331,7 +342,8 @@ impl Town {
                 surroundings: Arc::new(Weather { start: self.start, draw: Arc::clone(&self.draw) }),
             };
             let shards = Shards::new(8).unwrap();
-            let settings = Settings { shards, lanes: 2, replace, ..Settings::new(name) };
+            let retention = Retention { span: self.remembered, ..Retention::default() };
+            let settings = Settings { shards, lanes: 2, replace, retention, ..Settings::new(name) };
             match Coordinator::start(settings, ports).await {
                 Ok(coordinator) => return Node { coordinator, cut },
                 Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
