@@ -7,6 +7,7 @@
 //! | a transaction as it stands | [`transaction`], [`target`], [`moment`] |
 //! | the machine: events and time in, writes and effects out | [`machine`] |
 //! | the log: keys, records, what a step writes | [`log`] |
+//! | what a log is, for all nodes | [`meta`] |
 //! | group commit | [`commit`] |
 //! | what drives it all, and what it asks of others | [`run`], [`port`] |
 //! | who owns which shard | [`owner`] |
@@ -30,6 +31,7 @@ pub mod invariants;
 pub mod limits;
 pub mod log;
 pub mod machine;
+pub mod meta;
 pub mod moment;
 pub mod name;
 pub mod owner;

@@ -35,6 +35,7 @@ use crate::due::Due;
 use crate::error::Refused;
 use crate::log::{self, Keys, Unreadable};
 use crate::machine::{By, Event, Resolution, Submit};
+use crate::meta::{self, LogIdentity};
 use crate::moment::Moment;
 use crate::name::{Gid, Shard, Shards};
 use crate::owner::{ClaimError, Replace};
@@ -55,7 +56,7 @@ pub struct Settings {
     pub node: String,
     /// Where its control port is.
     pub address: String,
-    /// Parts of the log.
+    /// Parts of the log, if this node is the first; else it has those it was made with.
     pub shards: Shards,
     /// Lanes of the log.
     pub lanes: u16,
@@ -224,6 +225,7 @@ impl std::fmt::Debug for Coordinator {
 }
 
 struct Shared {
+    identity: LogIdentity,
     settings: Settings,
     ports: Ports,
     lanes: RwLock<Vec<Lane>>,
@@ -289,10 +291,14 @@ impl Coordinator {
     /// # Cancel safety
     ///
     /// What was claimed ends with the session.
-    pub async fn start(settings: Settings, ports: Ports) -> Result<Self, ClaimError> {
+    pub async fn start(mut settings: Settings, ports: Ports) -> Result<Self, ClaimError> {
+        let draw = || ports.surroundings.draw();
+        let identity = meta::settle(&*ports.store, settings.shards, draw).await?;
+        settings.shards = identity.shards;
         let schedule = Mutex::new(Schedule::new(settings.limits));
         let coordinator = Self {
             shared: Arc::new(Shared {
+                identity,
                 settings,
                 ports,
                 lanes: RwLock::default(),
@@ -498,6 +504,11 @@ impl Coordinator {
             drop(tokio::time::timeout(patience, state.wait_for(is_there)).await);
         }
         self.get(gid).await
+    }
+
+    /// Which log it keeps: part of what prepared branches are called.
+    pub fn identity(&self) -> &LogIdentity {
+        &self.shared.identity
     }
 
     /// How many transactions are live.

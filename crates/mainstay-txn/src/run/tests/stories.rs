@@ -55,6 +55,7 @@ async fn a_saga_ends_and_only_its_history_stays() {
     let seen = node.coordinator.begin(saga("order-1", "stock")).await.unwrap();
     assert_eq!(seen.transaction.state(), State::Committing);
     assert!(seen.epoch > 0);
+    assert_eq!(node.coordinator.identity().shards.count(), 8);
     assert_eq!(done(&node, "order-1").await, State::Committed);
     settle().await;
     assert_eq!(node.coordinator.live(), 0);
