@@ -15,6 +15,7 @@
 //! | following configuration | [`config`] |
 //! | sessions, locks, semaphores, elections | [`lock`] |
 //! | services and their instances | [`registry`] |
+//! | rules and switches | [`rules`] |
 //! | why something did not work | [`problem`] |
 //! | events of streams | [`stream`] |
 
@@ -22,4 +23,5 @@ pub mod config;
 pub mod lock;
 pub mod problem;
 pub mod registry;
+pub mod rules;
 pub mod stream;

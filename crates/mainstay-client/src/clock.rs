@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use mainstay_core::Instant;
+use mainstay_core::{Instant, Moment};
 use rustix::time::{ClockId, clock_gettime};
 
 /// The present.
@@ -14,6 +14,13 @@ pub(crate) fn now() -> Instant {
     let time = clock_gettime(ClockId::Boottime);
     let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
     Instant::ZERO.plus(Duration::new(seconds, u32::try_from(time.tv_nsec).unwrap_or(0)))
+}
+
+/// The time of day, by which a switch holds until a moment that somebody wrote down.
+pub(crate) fn wall() -> Moment {
+    let time = clock_gettime(ClockId::Realtime);
+    let (seconds, millis) = (u64::try_from(time.tv_sec), u64::try_from(time.tv_nsec / 1_000_000));
+    Moment::from_unix_millis(seconds.unwrap_or(0).saturating_mul(1_000) + millis.unwrap_or(0))
 }
 
 /// Waits until `now()` is at or past `moment`.

@@ -54,6 +54,8 @@ pub(crate) struct Call {
     /// Below `/api/v1`.
     pub(crate) path: String,
     pub(crate) secret: Option<HeaderValue>,
+    /// The last revision that was heard of, of a stream that is opened again.
+    pub(crate) last_event_id: Option<u64>,
     pub(crate) document: Bytes,
     /// For the head of the answer.
     pub(crate) timeout: Duration,
@@ -66,7 +68,20 @@ impl Call {
     pub(crate) fn new(method: Method, path: String, timeout: Duration) -> Self {
         let document = Bytes::new();
         let answer_bytes_max = ANSWER_BYTES_MAX;
-        Self { method, path, secret: None, document, timeout, answer_bytes_max }
+        Self {
+            method,
+            path,
+            secret: None,
+            last_event_id: None,
+            document,
+            timeout,
+            answer_bytes_max,
+        }
+    }
+
+    /// For a stream that goes on after `revision`.
+    pub(crate) fn last_event_id(self, revision: Option<u64>) -> Self {
+        Self { last_event_id: revision, ..self }
     }
 
     /// With a session's secret.
@@ -153,6 +168,9 @@ impl Control {
         headers.insert(header::CONTENT_TYPE, json);
         if let Some(token) = &self.token {
             headers.insert(header::AUTHORIZATION, token.clone());
+        }
+        if let Some(revision) = call.last_event_id {
+            headers.insert("last-event-id", HeaderValue::from(revision));
         }
         if let Some(secret) = &call.secret {
             headers.insert(SECRET_HEADER, secret.clone());

@@ -145,6 +145,31 @@ impl ConfigBack {
     }
 }
 
+/// Rules and switches are not followed any more: the last ones serve.
+#[derive(Debug)]
+pub(crate) struct RulesAway<'a> {
+    /// What the last server did.
+    pub(crate) why: &'a str,
+}
+
+impl RulesAway<'_> {
+    /// Reports it: one log line at `warn`.
+    pub(crate) fn emit(self) {
+        tracing::warn!(why = self.why, "rules are not followed, the last ones serve");
+    }
+}
+
+/// Rules and switches are followed again.
+#[derive(Debug)]
+pub(crate) struct RulesBack;
+
+impl RulesBack {
+    /// Reports it: one log line at `info`.
+    pub(crate) fn emit(self) {
+        tracing::info!("rules are followed again");
+    }
+}
+
 /// Something could not be kept on disk, or what was kept is of no use.
 #[derive(Debug)]
 pub(crate) struct CacheUnusable<'a> {

@@ -6,6 +6,8 @@
 //! | locks, semaphores, leadership | [`lock`] |
 //! | being found by others, and finding them | [`registry`] |
 //! | configuration, as it is published | [`config`] |
+//! | switches, as a program reads them | [`switches`] |
+//! | rules of the data plane, for whoever serves by them | [`rules`] |
 //! | requests refused that come from a holder who has lost its lock | [`fencing`] |
 //! | writes to a database refused that come from such a holder | [`fence`] |
 //! | updates that are done only if nobody else was there first | [`optimistic`] |
@@ -28,10 +30,12 @@ mod pause;
 #[cfg(any(feature = "postgres", feature = "mysql"))]
 mod quote;
 pub mod registry;
+pub mod rules;
 mod session;
 mod sheet;
 mod sse;
 mod stream;
+pub mod switches;
 mod tasks;
 
 pub use client::Client;

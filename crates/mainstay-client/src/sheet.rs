@@ -4,6 +4,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -31,7 +32,9 @@ pub(crate) fn save(path: &Path, document: &impl Serialize) -> io::Result<()> {
     let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
     fs::create_dir_all(folder)?;
     let beside = path.with_extension(format!("json.{}.new", std::process::id()));
-    let written = File::create(&beside).and_then(|mut file| {
+    // Rules may hold what others are not shown.
+    let create = File::options().write(true).create(true).truncate(true).mode(0o600).open(&beside);
+    let written = create.and_then(|mut file| {
         file.write_all(&bytes)?;
         file.sync_all()
     });

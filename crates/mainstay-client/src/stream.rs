@@ -51,5 +51,8 @@ impl Stream {
     }
 }
 
+/// For the head of a stream, from a server that is busy.
+pub(crate) const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// Without even a comment for as long as two of them, and some, the connection hangs.
 const SILENCE_MAX: Duration = Duration::from_secs(2 * COMMENT_EVERY_SECONDS + 5);

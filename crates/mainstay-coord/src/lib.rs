@@ -36,7 +36,6 @@ pub mod health;
 pub mod keyring;
 pub mod keys;
 pub mod lock;
-pub mod moment;
 pub mod name;
 mod patience;
 pub mod plan;
@@ -59,7 +58,7 @@ pub use keyring::{Keyring, KeyringError, KeyringFile};
 pub use keys::{Area, GroupRef, InstanceRef, Place, ServiceRef};
 pub use lock::{Grant, Held, LockError, Locks, Request, Token, Wait};
 pub use mainstay_core::belief::{Loss, Standing};
-pub use moment::Moment;
+pub use mainstay_core::moment::{self, Moment};
 pub use plan::{PlanError, Plans};
 #[cfg(feature = "simulation")]
 pub use random::seeded;

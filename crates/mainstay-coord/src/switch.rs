@@ -11,14 +11,13 @@
 //!
 //! | what | module | decides or acts |
 //! |---|---|---|
-//! | values and shares of callers | [`setting`] | decides |
-//! | a switch, as written and as meant | [`content`] | decides |
+//! | values, shares of callers, and what a switch is when | [`mainstay_core::switch`] | decides |
+//! | what may be written of one | [`content`] | decides |
 //! | changing and following | here | acts |
 
 pub mod content;
 pub mod error;
 pub mod figures;
-pub mod setting;
 
 use mainstay_core::problem::Code;
 use mainstay_store::Revision;
@@ -29,14 +28,13 @@ use crate::moment::Moment;
 use crate::plan::content::Plan;
 use crate::registry::listing::list_all;
 use crate::revisions::{
-    Edition, Fault, Followed, Kind, Revisions, RuleError, Terms, What, Written,
+    Edition, Fault, Followed, Kind, Revisions, RuleError, Snapshot, Terms, What, Written,
 };
-use content::{RawSwitch, with_value};
+use content::with_value;
 use figures::Figures;
 
-pub use content::Switch;
 pub use error::SwitchError;
-pub use setting::{Percent, Setting, SwitchType};
+pub use mainstay_core::switch::{Percent, RawSwitch, Setting, Switch, SwitchType};
 
 /// Switches, as a kind of object with a history.
 pub const SWITCHES: Kind = Kind {
@@ -66,6 +64,22 @@ pub struct Switches {
     figures: Figures,
 }
 
+impl Snapshot<Switch> {
+    /// What a switch is at `now`; `None` when it is not there, or was never read.
+    pub fn setting(&self, switch: &RuleRef, now: Moment, asker: Asker<'_>) -> Option<&Setting> {
+        Some(self.get(switch)?.content.at(now, asker.instance))
+    }
+
+    /// Whether a boolean is on, or a percentage is on for this caller; `None` for every other.
+    pub fn on(&self, switch: &RuleRef, now: Moment, asker: Asker<'_>) -> Option<bool> {
+        match self.setting(switch, now, asker)? {
+            Setting::Boolean(on) => Some(*on),
+            Setting::Percent(percent) => Some(percent.includes(&switch.to_string(), asker.key)),
+            _ => None,
+        }
+    }
+}
+
 impl Switches {
     /// Follows the switches of `rules`, until [`Revisions::shutdown`]. Must be called within a
     /// tokio runtime.
@@ -89,51 +103,26 @@ impl Switches {
         &self.figures
     }
 
-    /// What a switch is now; `None` when it is not there, or was never read.
-    pub fn setting(&self, switch: &RuleRef, asker: Asker<'_>) -> Option<Setting> {
-        self.read(switch, asker, |setting| Some(setting.clone()))
-    }
-
-    /// Whether a boolean is on, or a percentage is on for this caller; `None` for every other.
-    pub fn on(&self, switch: &RuleRef, asker: Asker<'_>) -> Option<bool> {
-        self.read(switch, asker, |setting| match setting {
-            Setting::Boolean(on) => Some(*on),
-            Setting::Percent(percent) => Some(percent.includes(switch, asker.key)),
-            _ => None,
-        })
-    }
-
     /// Whether a boolean is on, or a percentage is on for this caller; else `default`.
     pub fn is_on(&self, switch: &RuleRef, asker: Asker<'_>, default: bool) -> bool {
-        self.on(switch, asker).unwrap_or(default)
+        let now = self.rules.moment();
+        self.followed.snapshot().on(switch, now, asker).unwrap_or(default)
     }
 
     /// The number of a switch; `default` when it has none.
     pub fn number(&self, switch: &RuleRef, asker: Asker<'_>, default: f64) -> f64 {
-        self.read(switch, asker, |setting| match setting {
-            Setting::Number(number) => Some(*number),
-            _ => None,
-        })
-        .unwrap_or(default)
+        match self.followed.snapshot().setting(switch, self.rules.moment(), asker) {
+            Some(Setting::Number(number)) => *number,
+            _ => default,
+        }
     }
 
     /// The text of a switch; `default` when it has none.
     pub fn text(&self, switch: &RuleRef, asker: Asker<'_>, default: &str) -> String {
-        self.read(switch, asker, |setting| match setting {
-            Setting::String(text) => Some(text.clone()),
-            _ => None,
-        })
-        .unwrap_or_else(|| default.to_owned())
-    }
-
-    fn read<T>(
-        &self,
-        switch: &RuleRef,
-        asker: Asker<'_>,
-        read: impl FnOnce(&Setting) -> Option<T>,
-    ) -> Option<T> {
-        let snapshot = self.followed.snapshot();
-        read(snapshot.get(switch)?.content.at(self.rules.moment(), asker.instance))
+        match self.followed.snapshot().setting(switch, self.rules.moment(), asker) {
+            Some(Setting::String(text)) => text.to_string(),
+            _ => default.to_owned(),
+        }
     }
 
     /// Gives a switch this content; answers once this node has it.

@@ -7,6 +7,8 @@
 //! |---|---|
 //! | moments, and where waiting code gets them | [`time`] |
 //! | what the holder of a lease believes, and how it loses | [`belief`] |
+//! | moments of the wall clock, as people write them | [`moment`] |
+//! | what a switch is, and for whom | [`switch`] |
 //! | names of services, instances, routes | [`name`] |
 //! | what a failed call may have done | [`effect`] |
 //! | why a stage refused | [`rejection`] |
@@ -14,12 +16,15 @@
 
 pub mod belief;
 pub mod effect;
+pub mod moment;
 pub mod name;
 pub mod problem;
 pub mod rejection;
+pub mod switch;
 pub mod time;
 
 pub use effect::Effect;
+pub use moment::Moment;
 pub use problem::Problem;
 pub use rejection::Rejection;
 pub use time::{Clock, Instant, ManualClock};

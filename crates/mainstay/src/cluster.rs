@@ -202,7 +202,7 @@ impl Cluster {
 
     /// The switches, for the data plane of this process.
     pub fn switch_book(&self) -> Book {
-        Book::new(self.switches.clone(), self.node.clone())
+        Book::new(self.switches.followed().subscribe(), &self.node)
     }
 
     /// Puts what the recipes count into `registry`.

@@ -29,36 +29,39 @@ use settings::{By, ClientConfig};
 #[derive(Debug)]
 pub enum Remote {
     /// The registry of another process.
-    Registry(Client, Discovery),
+    Registry(Discovery),
     /// Names of DNS.
     Dns(DnsResolver),
 }
 
+/// A client of the servers of `config`; `None` when it names none.
+///
+/// # Errors
+///
+/// A token that cannot be read, or that others can read.
+pub fn client(config: &ClientConfig) -> Result<Option<Client>, Errors> {
+    if config.servers.is_empty() {
+        return Ok(None);
+    }
+    let mut builder = Client::builder(&config.servers).name("gateway");
+    if let Some(file) = &config.token_file {
+        builder = builder.token(secret::token(file, "client.token_file")?);
+    }
+    Ok(Some(builder.build().map_err(|error| refusal(&error))?))
+}
+
 impl Remote {
-    /// Finds instances as `config` says; lists are kept in the data directory `data` unless it
-    /// says otherwise. Must be called within a tokio runtime. `None` when nothing is configured to
-    /// be asked.
-    ///
-    /// # Errors
-    ///
-    /// A token that cannot be read, or that others can read.
-    pub fn start(config: &ClientConfig, data: &Path) -> Result<Option<Self>, Errors> {
+    /// Finds instances as `config` says, by `client` if it is the registry that knows them; lists
+    /// are kept below `cache`. Must be called within a tokio runtime. `None` when nobody is to be
+    /// asked.
+    pub fn start(config: &ClientConfig, client: Option<&Client>, cache: &Path) -> Option<Self> {
         match config.by {
-            By::Registry if !config.servers.is_empty() => {
-                let mut builder = Client::builder(&config.servers).name("gateway");
-                if let Some(file) = &config.token_file {
-                    builder = builder.token(secret::token(file, "client.token_file")?);
-                }
-                let client = builder.build().map_err(|error| refusal(&error))?;
-                let discovery = client
-                    .discovery()
-                    .cache(data.join(&config.cache))
-                    .empty_grace(config.empty_grace)
-                    .start();
-                Ok(Some(Self::Registry(client, discovery)))
+            By::Registry => {
+                let discovery = client?.discovery().cache(cache).empty_grace(config.empty_grace);
+                Some(Self::Registry(discovery.start()))
             }
-            By::Dns => Ok(Some(Self::Dns(DnsResolver::start(config)))),
-            By::Registry | By::Static => Ok(None),
+            By::Dns => Some(Self::Dns(DnsResolver::start(config))),
+            By::Static => None,
         }
     }
 
@@ -71,7 +74,7 @@ impl Remote {
     pub async fn answered(&self, patience: Duration) {
         let answered = async {
             match self {
-                Self::Registry(_, discovery) => discovery.answered().await,
+                Self::Registry(discovery) => discovery.answered().await,
                 Self::Dns(resolver) => resolver.answered().await,
             }
         };
@@ -80,14 +83,15 @@ impl Remote {
         }
     }
 
-    /// Asks nobody any more. Waits up to `grace`; returns how many tasks are still running.
+    /// Asks nobody any more; the registry is asked until its client shuts down. Waits up to `grace`;
+    /// returns how many tasks are still running.
     ///
     /// # Cancel safety
     ///
     /// Safe: tasks stay told to stop, and calling again waits again.
     pub async fn shutdown(&self, grace: Duration) -> usize {
         match self {
-            Self::Registry(client, _) => client.shutdown(grace).await,
+            Self::Registry(_) => 0,
             Self::Dns(resolver) => resolver.shutdown(grace).await,
         }
     }
@@ -96,7 +100,7 @@ impl Remote {
 impl Resolve for Remote {
     fn watch(&self, namespace: &str, service: &ServiceName) -> Watch {
         match self {
-            Self::Registry(_, discovery) => discovery.watch(namespace, service),
+            Self::Registry(discovery) => discovery.watch(namespace, service),
             Self::Dns(resolver) => resolver.watch(namespace, service),
         }
     }

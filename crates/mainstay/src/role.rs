@@ -26,6 +26,8 @@ pub(crate) use listeners::listen;
 pub use node::Node;
 pub use shared::Shared;
 
+pub(crate) use keeping::wall_moment;
+
 use crate::cli::Session;
 use crate::report::Report;
 use crate::settings::{Errors, Sources};

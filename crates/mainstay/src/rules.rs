@@ -17,13 +17,15 @@
 //! | what one would have done with the last calls | [`replay`] | decides |
 //! | what is probably not meant | [`warnings`] | decides |
 //! | faults, as the API tells them | [`fault`] | decides |
-//! | a node's copy | [`copies`] | acts |
+//! | the copy a process serves by | [`copies`] | acts |
+//! | that copy, where another process keeps the rules | [`elsewhere`] | acts |
 //! | from the copy to the gateway | [`apply`] | acts |
 //! | what is told and counted | [`events`], [`figures`] | acts |
 
 pub mod apply;
 pub mod book;
 pub mod copies;
+pub mod elsewhere;
 pub mod events;
 pub mod fault;
 pub mod figures;
@@ -45,6 +47,7 @@ use serde_json::Value;
 
 pub use apply::Rules;
 pub use copies::Copies;
+pub use elsewhere::Elsewhere;
 
 /// The kinds, in the order in which they are shown.
 pub const KINDS: [Kind; 5] = [

@@ -17,15 +17,17 @@ use mainstay_call::clock::MonotonicClock;
 use mainstay_call::stage::fallback::Switches as Asked;
 use mainstay_coord::keys::{RuleKind, RuleRef};
 use mainstay_coord::name::{Namespace, NodeName, RuleName};
-use mainstay_coord::switch::{Asker, Setting, Switches};
+use mainstay_coord::revisions::Snapshot;
+use mainstay_coord::switch::{Asker, Setting, Switch};
 use mainstay_core::name::PolicyName;
 use mainstay_core::{Clock as _, Instant};
 use mainstay_proxy::config::SHARED_NAMESPACE;
 use mainstay_proxy::gateway::{Gateway, SwitchBook};
 use mainstay_resilience::circuit::Mode;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::role::Shared;
+use crate::role::{Shared, wall_moment};
 
 /// How long a machine that has just begun may go by what is written.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -36,23 +38,28 @@ const SCALE_PERCENT: std::ops::RangeInclusive<f64> = 1.0..=1_000.0;
 /// Fewest and most attempts of a call.
 const ATTEMPTS: std::ops::RangeInclusive<f64> = 1.0..=5.0;
 
-/// The switches of this process' copy.
+/// The switches of the copy that this process has: of its own store, or of a control plane
+/// elsewhere.
 #[derive(Clone, Debug)]
 pub struct Book {
-    switches: Switches,
+    switches: watch::Receiver<Arc<Snapshot<Switch>>>,
     /// Whose overrides count.
-    instance: NodeName,
+    instance: Arc<str>,
 }
 
 impl Book {
     /// Reads `switches` as `instance`.
-    pub fn new(switches: Switches, instance: NodeName) -> Self {
-        Self { switches, instance }
+    pub fn new(switches: watch::Receiver<Arc<Snapshot<Switch>>>, instance: &NodeName) -> Self {
+        Self { switches, instance: instance.as_str().into() }
+    }
+
+    fn snapshot(&self) -> Arc<Snapshot<Switch>> {
+        Arc::clone(&self.switches.borrow())
     }
 
     fn setting(&self, namespace: &str, name: &str) -> Option<Setting> {
-        let asker = Asker { instance: Some(self.instance.as_str()), key: None };
-        self.switches.setting(&switch(namespace, name)?, asker)
+        let asker = Asker { instance: Some(&*self.instance), key: None };
+        self.snapshot().setting(&switch(namespace, name)?, wall_moment(), asker).cloned()
     }
 }
 
@@ -71,8 +78,8 @@ struct OfNamespace {
 
 impl Asked for OfNamespace {
     fn is_on(&self, name: &str, key: Option<&str>) -> Option<bool> {
-        let asker = Asker { instance: Some(self.book.instance.as_str()), key };
-        self.book.switches.on(&switch(&self.namespace, name)?, asker)
+        let asker = Asker { instance: Some(&*self.book.instance), key };
+        self.book.snapshot().on(&switch(&self.namespace, name)?, wall_moment(), asker)
     }
 }
 
@@ -87,9 +94,8 @@ fn switch(namespace: &str, name: &str) -> Option<RuleRef> {
 ///
 /// Safe: what was turned stays as it is.
 pub async fn follow(shared: Arc<Shared>, stop: CancellationToken) {
-    let Some(cluster) = shared.cluster.clone() else { return };
-    let book = Book::new(cluster.switches.clone(), cluster.node.clone());
-    let mut changes = cluster.switches.followed().subscribe();
+    let Some(book) = shared.switch_book() else { return };
+    let mut changes = book.switches.clone();
     let mut turner = Turner { book, modes: BTreeMap::new(), unfit: BTreeSet::new() };
     loop {
         changes.mark_unchanged();

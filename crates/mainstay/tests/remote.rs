@@ -1,4 +1,5 @@
-//! A gateway that finds instances elsewhere: in the registry of another process, or in DNS.
+//! A gateway that goes by others: finds instances in the registry of another process, or in DNS, and
+//! serves by the rules and switches that another process keeps.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
 #[path = "support/backend.rs"]
@@ -17,9 +18,13 @@ use backend::Backend;
 use mainstay_client::Client;
 use mainstay_client::registry::{Registered, Registration};
 use rustix::process::Signal;
+use serde_json::{Value, json};
 use support::gateway::{Gateway, free_port};
-use support::wait::until;
+use support::wait::{now, until};
 use tempfile::TempDir;
+
+/// How soon a change of rules is in force.
+const WITHIN: Duration = Duration::from_secs(1);
 
 /// Soon enough for a change to be "at once" on a busy machine.
 const SOON: Duration = Duration::from_secs(15);
@@ -176,6 +181,86 @@ async fn a_gateway_follows_names_and_the_last_answer_stays() {
     until("nobody answers", SOON, || node.logged("a name is not answered") == 1);
     goes_on(&node, 200);
     drop(own);
+}
+
+/// A call of the API of a server.
+#[track_caller]
+fn put(server: &Gateway, path: &str, body: &Value) {
+    let headers = "content-type: application/json\r\nmainstay-reason: sale\r\n";
+    let path = format!("/api/v1{path}");
+    let (status, answer) = server.call_with("PUT", &path, headers, &body.to_string());
+    assert_eq!(status, 200, "{path}: {answer}");
+}
+
+/// What a gateway answers at `path`.
+fn at(node: &Gateway, path: &str) -> u16 {
+    let mut stream = TcpStream::connect(node.address(0)).unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nhost: order\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut line = String::new();
+    BufReader::new(stream).read_line(&mut line).unwrap();
+    line.split(' ').nth(1).unwrap().parse().unwrap()
+}
+
+fn route(path: &str, status: u16) -> Value {
+    json!({ "content": format!(
+        "path = '{path}'\nswitch = 'shop-open'\nrespond = {{ status = {status}, body = 'x' }}\n"
+    ) })
+}
+
+fn turned(on: bool) -> Value {
+    json!({ "content": { "type": "boolean", "value": on } })
+}
+
+#[test]
+fn a_gateway_serves_by_rules_and_switches_of_a_server_and_goes_on_without_it() {
+    let home = TempDir::new().unwrap();
+    let (mut server, _) = server("remote-rules-server", home.path());
+    put(&server, "/routes/default/sale", &route("/sale", 201));
+    let node = gateway("remote-rules", &asking(&server, home.path()));
+    assert_eq!(at(&node, "/sale"), 201, "it is there from the beginning");
+
+    // What changes is in force within a second.
+    let began = now();
+    put(&server, "/routes/default/sale", &route("/sale", 202));
+    until("the route is followed", WITHIN, || at(&node, "/sale") == 202);
+    put(&server, "/switches/default/shop-open", &turned(false));
+    until("the switch is followed", WITHIN, || at(&node, "/sale") == 503);
+    put(&server, "/switches/default/shop-open", &turned(true));
+    until("and turned again", WITHIN, || at(&node, "/sale") == 202);
+    put(&server, "/switches/default/shop-open", &turned(false));
+    until("and again", WITHIN, || at(&node, "/sale") == 503);
+    assert!(began.elapsed() < WITHIN * 4, "four turns in {:?}", began.elapsed());
+    let (status, shown) = node.control("/api/v1/routes/default/sale");
+    assert!(status == 200 && shown.contains("\"in_force\""), "{shown}");
+    let (status, refused) = node.call_with("DELETE", "/api/v1/routes/default/sale", "", "");
+    assert!(status == 409 && refused.contains("[client]"), "{status} {refused}");
+
+    // Time for the last state to be kept: it is, once a second.
+    std::thread::sleep(Duration::from_secs(2));
+    server.signal(Signal::KILL);
+    server.ended();
+    until("it says so", SOON, || node.logged("rules are not followed") == 1);
+    assert_eq!(at(&node, "/sale"), 503, "the switch is off");
+    let mut node = node;
+    node.signal(Signal::KILL);
+    node.ended();
+    let node = node.again("remote-rules-alone", &[]);
+    assert_eq!(at(&node, "/sale"), 503, "what the one before knew");
+    assert_eq!(at(&node, "/other"), 503, "its own route is there, too");
+
+    let mut server = server.again("remote-rules-again", &[]);
+    until("it says so", SOON, || node.logged("rules are followed again") == 1);
+    put(&server, "/switches/default/shop-open", &turned(true));
+    until("what changes is heard", WITHIN, || at(&node, "/sale") == 202);
+
+    // Another history behind the same address: what it does not have is no more.
+    server.signal(Signal::KILL);
+    server.ended();
+    fs::rename(server.home().join("data/store"), server.home().join("lost")).unwrap();
+    let server = server.again("remote-rules-next", &[]);
+    put(&server, "/routes/default/sale", &route("/sale", 203));
+    until("the new history is believed", SOON, || at(&node, "/sale") == 203);
 }
 
 #[test]

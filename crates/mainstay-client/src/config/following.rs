@@ -19,7 +19,7 @@ use super::release::next;
 use crate::client::Shared;
 use crate::control::{Call, segment};
 use crate::error::ClientError;
-use crate::pause::part_of;
+use crate::pause::reopen_after;
 use crate::sse::Event;
 use crate::stream::Stream;
 use crate::{clock, events, sheet};
@@ -131,7 +131,7 @@ impl Following {
                         }
                     }
                 }
-                tokio::time::sleep(part_of(tries, RETRY_MAX).max(RETRY_MIN)).await;
+                tokio::time::sleep(reopen_after(tries)).await;
             }
         };
         let (Some(()) | None) = stop.run_until_cancelled(following).await;
@@ -329,12 +329,6 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// For a whole release: a quarter of a gigabyte at the very most.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// Shortest wait before a stream is opened again.
-const RETRY_MIN: Duration = Duration::from_millis(100);
-
-/// Longest wait before a stream is opened again.
-const RETRY_MAX: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
 mod tests {

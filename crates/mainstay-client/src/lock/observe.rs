@@ -1,7 +1,5 @@
 //! Who leads, as it changes.
 
-use std::time::Duration;
-
 use http::Method;
 use mainstay_api::lock::{Area, Leader, Leadership};
 use mainstay_api::stream::{CHANGE, SNAPSHOT};
@@ -11,7 +9,7 @@ use crate::client::Client;
 use crate::control::Call;
 use crate::error::ClientError;
 use crate::pause::pause;
-use crate::stream::Stream;
+use crate::stream::{HEAD_TIMEOUT, Stream};
 
 /// Yields who leads, at first and at every change.
 #[derive(Debug)]
@@ -73,6 +71,3 @@ impl Observer {
         }
     }
 }
-
-/// For the head of the stream to come.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(5);

@@ -22,9 +22,9 @@ use super::last_good::LastGood;
 use crate::client::Shared;
 use crate::control::Call;
 use crate::error::ClientError;
-use crate::pause::part_of;
+use crate::pause::reopen_after;
 use crate::sse::Event;
-use crate::stream::Stream;
+use crate::stream::{HEAD_TIMEOUT, Stream};
 use crate::{clock, events};
 
 /// A service by its names.
@@ -136,7 +136,7 @@ impl Following {
                     }
                 }
                 if 0 < tries {
-                    let wait = part_of(tries, RETRY_MAX).max(RETRY_MIN);
+                    let wait = reopen_after(tries);
                     tokio::time::sleep(wait).await;
                 }
             }
@@ -371,12 +371,3 @@ const GATHER: Duration = Duration::from_millis(20);
 
 /// From one look at what has changed to the next.
 const KEEP_EVERY: Duration = Duration::from_secs(1);
-
-/// For the head of the stream to come.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// Shortest wait before a stream is opened again.
-const RETRY_MIN: Duration = Duration::from_millis(100);
-
-/// Longest wait before a stream is opened again.
-const RETRY_MAX: Duration = Duration::from_secs(10);

@@ -20,7 +20,7 @@ use super::Registration;
 use crate::client::{Client, Shared};
 use crate::control::{Call, segment};
 use crate::error::ClientError;
-use crate::pause::{part_of, pause};
+use crate::pause::{pause, retry_after};
 use crate::{clock, events};
 
 /// An instance that is registered, or about to be. Dropping it deregisters in the background.
@@ -275,12 +275,6 @@ async fn deregister(state: &State) -> Result<(), ClientError> {
         }
         pause(tries, error.retry_after()).await;
     }
-}
-
-/// Before the next try: 100 ms and more, at most `most`, so that a registry that comes back is not
-/// met by everybody at once.
-fn retry_after(tries: u32, most: Duration) -> Duration {
-    part_of(tries, most).max(Duration::from_millis(100))
 }
 
 /// For the answer to one request: a commit, on a busy server.

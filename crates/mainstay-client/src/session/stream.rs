@@ -3,8 +3,6 @@
 //! Renewals alone would find out within a third of the ttl that a session has ended, and never
 //! that one lock was taken while the session goes on.
 
-use std::time::Duration;
-
 use http::Method;
 use mainstay_api::lock::{HeldPlace, LossReason, SessionChange, SessionSnapshot};
 use mainstay_api::stream::{CHANGE, SNAPSHOT};
@@ -14,7 +12,7 @@ use super::State;
 use super::keep::loss_of;
 use crate::pause::pause;
 use crate::sse::Event;
-use crate::stream::Stream;
+use crate::stream::{HEAD_TIMEOUT, Stream};
 
 /// Waits until the server says that the session, or what hangs on it, is lost. A stream that ends
 /// or goes silent is opened anew, and its first event tells what was missed.
@@ -76,6 +74,3 @@ const fn loss_for(reason: LossReason) -> Loss {
         LossReason::StoreRegressed => Loss::StoreRegressed,
     }
 }
-
-/// For the head of the stream to come.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(5);

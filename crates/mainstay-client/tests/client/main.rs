@@ -13,3 +13,4 @@ mod config;
 mod holding;
 mod registry;
 mod server;
+mod switches;

@@ -48,6 +48,8 @@ pub(crate) struct Sheet {
     pub(crate) release: Value,
     /// Which history its streams of services are of.
     pub(crate) store: &'static str,
+    /// The last revisions that streams were asked to go on from.
+    pub(crate) resumed: Vec<String>,
     /// Method, path and document of each call.
     pub(crate) seen: Vec<(String, Value)>,
 }
@@ -124,7 +126,10 @@ async fn answer(
     assert_eq!(head.headers["authorization"], "Bearer t0ken");
     let path = head.uri.path().strip_prefix("/api/v1").unwrap().to_owned();
     let opens = head.method == Method::POST && path == "/sessions";
-    let is_open = opens || path.starts_with("/registry") || path.starts_with("/config");
+    let is_open = opens
+        || path.starts_with("/registry")
+        || path.starts_with("/config")
+        || path.starts_with("/rules");
     assert!(is_open || head.headers[SECRET_HEADER] == SECRET, "{path}");
     let document = body.collect().await.unwrap().to_bytes();
     let document = serde_json::from_slice(&document).unwrap_or(Value::Null);
@@ -133,6 +138,8 @@ async fn answer(
         let mut sheet = sheet.lock();
         let query = head.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
         sheet.seen.push((format!("{} {path}{query}", head.method), document));
+        let resumed = head.headers.get("last-event-id").and_then(|last| last.to_str().ok());
+        sheet.resumed.extend(resumed.map(str::to_owned));
         match last {
             "watch" => sheet.stream,
             "heartbeat" => sheet.beat,

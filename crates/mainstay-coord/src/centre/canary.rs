@@ -7,16 +7,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use mainstay_core::switch;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use sha2::{Digest, Sha256};
 
 use super::error::CentreError;
 use super::record::Head;
 use crate::keys::GroupRef;
 use crate::name::ClientId;
-
-/// Buckets that clients fall into: a hundredth of a percent each.
-pub const BUCKETS: u64 = 10_000;
 
 /// Most clients that can be listed. Who needs more wants labels, or a percentage.
 pub const CLIENTS_MAX: usize = 1_000;
@@ -164,16 +161,5 @@ pub fn effective(group: &GroupRef, head: &Head, client: Option<&Client>) -> u64 
 
 /// The bucket of a client, 0 to 9,999.
 pub fn bucket(group: &GroupRef, client: &ClientId) -> u64 {
-    bucket_of(&group.to_string(), client.as_str())
-}
-
-/// The bucket of `key` within `scope` (`namespace/name`), 0 to 9,999.
-pub fn bucket_of(scope: &str, key: &str) -> u64 {
-    let mut hash = Sha256::new();
-    hash.update(scope);
-    hash.update([0]);
-    hash.update(key);
-    let hash = hash.finalize();
-    let first = hash.iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte));
-    first % BUCKETS
+    switch::bucket(&group.to_string(), client.as_str())
 }

@@ -40,6 +40,30 @@ pub struct Edition {
 }
 
 impl Edition {
+    /// What a node tells of an edition that others follow. It is not to be written.
+    pub fn told(
+        revision: u64,
+        at: Moment,
+        who: String,
+        why: Option<String>,
+        content: Value,
+    ) -> Self {
+        Self {
+            v: 1,
+            revision,
+            at,
+            who,
+            why,
+            from: String::new(),
+            content,
+            managed_by: None,
+            removed: false,
+            rollback_of: None,
+            change: String::new(),
+            rest: Map::new(),
+        }
+    }
+
     pub(crate) fn read(value: &[u8]) -> Option<Self> {
         serde_json::from_slice(value).ok()
     }

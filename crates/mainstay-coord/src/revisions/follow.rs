@@ -66,6 +66,11 @@ impl<T> Default for Snapshot<T> {
 }
 
 impl<T> Snapshot<T> {
+    /// The objects that a copy elsewhere has.
+    pub const fn of(revision: Revision, objects: BTreeMap<RuleRef, Arc<Kept<T>>>) -> Self {
+        Self { revision, stale_since: None, objects, beside: BTreeMap::new() }
+    }
+
     /// Whether it has read everything once.
     pub fn is_loaded(&self) -> bool {
         self.revision != Revision::NEVER

@@ -1,11 +1,8 @@
-//! A switch, as written and as meant.
+//! What may be written of a switch, and what a change makes of it.
 
-use std::collections::BTreeMap;
+use mainstay_core::switch::{RawSwitch, Switch, Wrong};
+use serde_json::Value;
 
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
-
-use super::setting::{Setting, SwitchType};
 use crate::moment::Moment;
 use crate::revisions::Fault;
 
@@ -19,111 +16,9 @@ pub const OVERRIDES_MAX: usize = 64;
 /// Longest description, in bytes.
 const DESCRIPTION_BYTES_MAX: usize = 1_024;
 
-/// A switch as written: every field optional.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct RawSwitch {
-    /// What kind of value it has.
-    #[serde(rename = "type")]
-    pub kind: Option<SwitchType>,
-    /// Its value.
-    pub value: Option<Value>,
-    /// What it is when its time is over; the value, unless told.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub default: Option<Value>,
-    /// What it is for.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub description: String,
-    /// Until when it has its value; from then on the default.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub until: Option<Moment>,
-    /// Instances that have a value of their own, whatever the time.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub overrides: BTreeMap<String, Value>,
-    /// What a newer version wrote.
-    #[serde(flatten)]
-    rest: Map<String, Value>,
-}
-
-/// A switch. Needs no further check.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Switch {
-    kind: SwitchType,
-    value: Setting,
-    default: Setting,
-    until: Option<Moment>,
-    overrides: BTreeMap<String, Setting>,
-}
-
-impl Switch {
-    /// Reads a content; members nobody knows are left alone.
-    ///
-    /// # Errors
-    ///
-    /// Everything that is wrong with it.
-    pub fn read(content: &Value) -> Result<Self, Vec<Fault>> {
-        let raw: RawSwitch = serde_json::from_value(content.clone())
-            .map_err(|error| vec![Fault::new("", "config-wrong-type", error.to_string())])?;
-        let mut faults = Vec::new();
-        let missing =
-            |member| Fault::new(member, "config-wrong-type", format!("{member} is missing"));
-        let Some(kind) = raw.kind else { return Err(vec![missing("type")]) };
-        let mut setting = |path: String, value: Option<&Value>| {
-            let read = value.and_then(|value| Setting::read(kind, value));
-            if read.is_none() {
-                let detail = format!("{path} must be {}", kind.wanted());
-                faults.push(Fault::new(path, "switch-type", detail));
-            }
-            read
-        };
-        let value = setting("value".to_owned(), raw.value.as_ref());
-        let default = setting("default".to_owned(), raw.default.as_ref().or(raw.value.as_ref()));
-        let overrides: BTreeMap<String, Setting> = raw
-            .overrides
-            .iter()
-            .filter_map(|(instance, value)| {
-                let own = setting(format!("overrides/{instance}"), Some(value))?;
-                Some((instance.clone(), own))
-            })
-            .collect();
-        if raw.until.is_some() && raw.default.is_none() {
-            let detail = "default must be given with until: it is what comes then";
-            faults.push(Fault::new("default", "config-contradiction", detail));
-        }
-        match (value, default) {
-            (Some(value), Some(default)) if faults.is_empty() => {
-                Ok(Self { kind, value, default, until: raw.until, overrides })
-            }
-            _ => Err(faults),
-        }
-    }
-
-    /// What kind of value it has.
-    pub const fn kind(&self) -> SwitchType {
-        self.kind
-    }
-
-    /// Until when it has its value.
-    pub const fn until(&self) -> Option<Moment> {
-        self.until
-    }
-
-    /// Whether its time is over at `now`.
-    pub fn is_over(&self, now: Moment) -> bool {
-        self.until.is_some_and(|until| until <= now)
-    }
-
-    /// What it is for `instance` at `now`: what the instance has of its own, else the value until
-    /// its time is over, then the default.
-    pub fn at(&self, now: Moment, instance: Option<&str>) -> &Setting {
-        let own = instance.and_then(|instance| self.overrides.get(instance));
-        own.unwrap_or_else(|| if self.is_over(now) { &self.default } else { &self.value })
-    }
-}
-
 /// Finds what is wrong with a content that somebody writes.
 pub(super) fn check(content: &Value) -> Vec<Fault> {
-    let mut faults = Switch::read(content).err().unwrap_or_default();
+    let mut faults = faults(Switch::read(content));
     let Ok(raw) = serde_json::from_value::<RawSwitch>(content.clone()) else { return faults };
     for name in raw.rest.keys() {
         faults.push(Fault::new(
@@ -142,6 +37,11 @@ pub(super) fn check(content: &Value) -> Vec<Fault> {
     at_most("description", raw.description.len(), DESCRIPTION_BYTES_MAX, "bytes");
     at_most("content", content.to_string().len(), CONTENT_BYTES_MAX, "bytes");
     faults
+}
+
+fn faults(read: Result<Switch, Vec<Wrong>>) -> Vec<Fault> {
+    let wrong = read.err().unwrap_or_default().into_iter();
+    wrong.map(|Wrong { path, code, detail }| Fault::new(path, code.as_str(), detail)).collect()
 }
 
 /// `content` with this value until then, all else as it is.
@@ -170,7 +70,7 @@ pub(crate) fn over(content: &Value) -> Value {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use serde_json::json;
+    use serde_json::{Map, json};
 
     use super::*;
 
@@ -207,22 +107,19 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever the moment: an instance with a value of its own has that, everybody else the
-        /// value until its time is over, and then the default, exactly as what the server writes.
+        /// Whatever the moment: what is written when the time of a switch is over says what whoever
+        /// reads it says by itself.
         #[test]
-        fn a_switch_is_what_its_time_says(now in 0u64..2_000, until in 0u64..2_000, own: bool) {
+        fn what_is_written_then_is_what_is_read(now in 0u64..2_000, until in 0u64..2_000) {
             let at = Moment::from_unix_millis;
             let content = json!({
                 "type": "number", "value": 1, "default": 2, "until": at(until).to_string(),
                 "overrides": {"i": 3}
             });
             let switch = Switch::read(&content).unwrap();
-            let want = if own { 3.0 } else if now < until { 1.0 } else { 2.0 };
-            let instance = own.then_some("i");
-            prop_assert_eq!(switch.at(at(now), instance), &Setting::Number(want));
             let after = Switch::read(&over(&content)).unwrap();
             prop_assert_eq!(after.at(at(now), None), switch.at(at(u64::MAX), None));
-            prop_assert_eq!(after.at(at(now), Some("i")), &Setting::Number(3.0));
+            prop_assert_eq!(after.at(at(now), Some("i")), switch.at(at(now), Some("i")));
         }
 
         /// Whatever content somebody sends: looking at it does not fail.

@@ -8,9 +8,11 @@
 //! | lists, one rule, history, differences, `validate` | [`read`] |
 //! | `simulate` | [`simulate`] |
 //! | `PUT`, `DELETE`, `rollback` | [`write`](mod@write) |
+//! | following all of them, and switches | [`watch`] |
 
 mod read;
 mod simulate;
+mod watch;
 mod write;
 
 use std::fmt;
@@ -42,6 +44,7 @@ pub(super) fn calls() -> Router<Arc<Shared>> {
         .fold(Router::new(), Router::merge)
         .layer(DefaultBodyLimit::max(AGREED_BYTES_MAX))
         .route("/kinds", get(list_kinds))
+        .route("/rules/watch", get(watch::watch))
 }
 
 fn of_kind(kind: Kind) -> Router<Arc<Shared>> {
@@ -87,7 +90,13 @@ async fn list_kinds() -> Json<Value> {
 
 /// What the store keeps, or why there is none.
 fn cluster(shared: &Shared) -> Result<&Arc<Cluster>, Refused> {
-    let detail = "this process keeps no rules: they stand in its configuration files";
+    let detail = match &shared.elsewhere {
+        None => "this process keeps no rules: they stand in its configuration files",
+        Some(_) => {
+            "this process keeps no rules: they stand in its configuration files, and with the \
+             servers of `[client]`, which change them"
+        }
+    };
     let none = || Refused::new(Code::ManagedElsewhere, detail);
     shared.cluster.as_ref().ok_or_else(none)
 }

@@ -15,15 +15,16 @@ use super::dns::Pattern;
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RawClient {
-    /// Control ports of the servers that keep the registry, each `http://HOST:PORT`; one is asked
-    /// as long as it answers. Used in the role `gateway`, for services without `instances`; roles
-    /// that keep a registry ask their own. Restart only.
+    /// Control ports of the servers that keep registry, rules and switches, each
+    /// `http://HOST:PORT`; one is asked as long as it answers. Used in the role `gateway`, which
+    /// serves by their rules and switches beside its own files, and finds services without
+    /// `instances` there; roles that keep a registry ask their own. Restart only.
     pub servers: Option<Vec<String>>,
     /// File whose first line is the token to ask them with; nobody but its owner may read it.
     /// Restart only.
     pub token_file: Option<PathBuf>,
-    /// Folder of the last known lists, relative to the data directory: what a gateway that starts
-    /// while the servers are away begins with. Restart only. Default `cache`.
+    /// Folder of the last known lists, rules and switches, relative to the data directory: what a
+    /// gateway that starts while the servers are away begins with. Restart only. Default `cache`.
     pub cache: Option<PathBuf>,
     /// How long a list is not believed that is suddenly empty without saying why, or older than
     /// what is known, in seconds, 0 to 3,600. Restart only. Default 30.
@@ -57,7 +58,7 @@ pub enum By {
 /// `[client]`, resolved.
 #[derive(Clone, Debug)]
 pub struct ClientConfig {
-    /// Who keeps the registry; none, when nobody is to be asked.
+    /// Who keeps registry and rules; none, when nobody is to be asked.
     pub servers: Vec<String>,
     /// Where the token is.
     pub token_file: Option<PathBuf>,

@@ -21,12 +21,12 @@ use crate::cluster::formats::{self, Settled};
 use crate::cluster::settings::Backend;
 use crate::cluster::{Cluster, known, opening};
 use crate::control;
+use crate::control_client::refusal;
 use crate::dns::Dns;
 use crate::dns::door::Door;
 use crate::report::Report;
-use crate::resolve::Remote;
-use crate::resolve::settings::By;
-use crate::rules;
+use crate::resolve::{self, Remote};
+use crate::rules::{self, Elsewhere};
 use crate::settings::Errors;
 use crate::settings::root::Meant;
 use crate::switching;
@@ -55,7 +55,7 @@ pub(super) fn open(
         return Ok((runtime, None));
     }
     let control = doors.control.local_addr().map_err(|error| failed("control port", &error))?;
-    let node = meant.node.clone().map_or_else(|| node_name(meant.store.backend, control), Ok)?;
+    let node = node_of(meant, doors, meant.store.backend)?;
     let inside = runtime.enter();
     let opened = opening::open(&meant.store, data)?;
     let backend = meant.store.backend;
@@ -75,19 +75,34 @@ pub(super) fn open(
     Ok((runtime, Some(cluster)))
 }
 
-/// Who knows the instances of services elsewhere, when the configuration says so. A role that keeps
-/// a registry asks its own, unless it is told to ask DNS.
-pub(super) fn remote(
+/// Who knows the instances of services elsewhere, and who keeps rules and switches there.
+pub(super) type Others = (Option<Arc<Remote>>, Option<Elsewhere>);
+
+/// Asks others, as far as the configuration says so. A role that keeps state asks itself, but for
+/// instances if it is told to ask DNS.
+pub(super) fn others(
     runtime: &Runtime,
     start: &Start,
     meant: &Meant,
+    doors: &Doors,
     data: &Path,
-) -> Result<Option<Arc<Remote>>, Errors> {
-    if start.role.keeps_state() && meant.client.by == By::Registry {
-        return Ok(None);
-    }
+) -> Result<Others, Errors> {
     let _inside = runtime.enter();
-    Ok(Remote::start(&meant.client, data)?.map(Arc::new))
+    let (config, cache) = (&meant.client, data.join(&meant.client.cache));
+    let client = if start.role.keeps_state() { None } else { resolve::client(config)? };
+    let remote = Remote::start(config, client.as_ref(), &cache).map(Arc::new);
+    let elsewhere = |client| {
+        let node = node_of(meant, doors, Backend::Embedded)?;
+        let started = Elsewhere::start(client, &cache, node);
+        started.map_err(|error| Errors::from(refusal(&error)))
+    };
+    Ok((remote, client.map(elsewhere).transpose()?))
+}
+
+/// What this process is called among others.
+fn node_of(meant: &Meant, doors: &Doors, backend: Backend) -> Result<NodeName, Errors> {
+    let control = doors.control.local_addr().map_err(|error| failed("control port", &error))?;
+    meant.node.clone().map_or_else(|| node_name(backend, control), Ok)
 }
 
 /// The host's name; with the control port where several nodes of one host may share the store.
@@ -126,30 +141,21 @@ pub(super) fn serve(
                     }
                 }
             };
-            let (cluster, remote) = (shared.cluster.clone(), shared.remote.clone());
+            let here = Arc::clone(&shared);
             let answers_names = answer_names(names, shared.dns.clone(), stop.clone());
             let followed = rules::apply::follow(Arc::clone(&shared), stop.clone());
             let turned = switching::follow(Arc::clone(&shared), stop.clone());
             let looks_after = look_after(Arc::clone(&shared), stop.clone(), tell.clone());
+            let taken = take_over(Arc::clone(&shared), stop.clone());
             let answered = control::serve(listener, shared, stop);
-            let served =
-                async { tokio::join!(answered, answers_names, followed, turned, looks_after) };
+            let served = async {
+                tokio::join!(answered, answers_names, taken, followed, turned, looks_after)
+            };
             tokio::select! {
-                ((), (), (), (), ()) = served => (),
+                ((), (), (), (), (), ()) = served => (),
                 () = listen_to_signals => (),
             }
-            if let Some(remote) = remote {
-                let left = remote.shutdown(FOLLOWING_MAX).await;
-                if 0 < left {
-                    tracing::warn!(left, "tasks that follow services still ran at the end");
-                }
-            }
-            if let Some(cluster) = cluster {
-                let left = cluster.leave().await;
-                if 0 < left {
-                    tracing::warn!(left, "tasks of the cluster were still running at the end");
-                }
-            }
+            leave(&here).await;
         });
         // What still blocks a thread by then, such as a backup half way, leaves nothing behind.
         runtime.shutdown_timeout(BLOCKING_MAX);
@@ -158,6 +164,33 @@ pub(super) fn serve(
         .name("control".to_owned())
         .spawn(work)
         .map_err(|error| failed("control plane", &error))
+}
+
+/// Asks others nothing any more, and leaves the cluster.
+async fn leave(shared: &Shared) {
+    let mut left = 0;
+    if let Some(remote) = &shared.remote {
+        left += remote.shutdown(FOLLOWING_MAX).await;
+    }
+    if let Some(elsewhere) = &shared.elsewhere {
+        left += elsewhere.shutdown(FOLLOWING_MAX).await;
+    }
+    if 0 < left {
+        tracing::warn!(left, "tasks that follow others still ran at the end");
+    }
+    if let Some(cluster) = &shared.cluster {
+        let left = cluster.leave().await;
+        if 0 < left {
+            tracing::warn!(left, "tasks of the cluster were still running at the end");
+        }
+    }
+}
+
+/// Takes over rules and switches of others until told to stop.
+async fn take_over(shared: Arc<Shared>, stop: CancellationToken) {
+    if let Some(elsewhere) = &shared.elsewhere {
+        elsewhere.run(&stop).await;
+    }
 }
 
 /// Answers names until told to stop.
@@ -186,7 +219,7 @@ async fn look_after(shared: Arc<Shared>, stop: CancellationToken, tell: Unbounde
     tokio::join!(formats, known::keep(&cluster, &data, stop.clone()), backups);
 }
 
-/// How long those who follow services elsewhere may take to keep the last lists.
+/// How long those who follow others may take to keep what they know last.
 const FOLLOWING_MAX: Duration = Duration::from_secs(5);
 
 /// How long the runtime waits for threads that are blocked.

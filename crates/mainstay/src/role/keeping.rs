@@ -5,9 +5,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
-use std::time::SystemTime;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use mainstay_call::machines::{Machines, Saved};
+use mainstay_core::Moment;
 use mainstay_proxy::gateway::Gateway;
 use mainstay_proxy::snapshot::{Calls, Keeper, SnapshotFile};
 
@@ -58,6 +59,12 @@ impl Keeping {
         drop(self.stop);
         let _ended = self.thread.join();
     }
+}
+
+/// The same, as people write it.
+pub(crate) fn wall_moment() -> Moment {
+    let since = wall_clock().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Moment::from_unix_millis(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
 #[expect(clippy::disallowed_methods, reason = "the file outlives the clock of this process")]

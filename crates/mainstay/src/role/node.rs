@@ -43,13 +43,14 @@ use crate::output::hex;
 use crate::report::Report;
 use crate::resolve::Remote;
 use crate::resolve::settings::By;
-use crate::rules::Rules;
 use crate::rules::apply::usable;
+use crate::rules::{Copies, Elsewhere, Rules};
 use crate::secret;
 use crate::settings::reload::{Live, Reloaded};
 use crate::settings::root::{Meant, RESTART_ONLY};
 use crate::settings::watch::{DEBOUNCE, Watch};
 use crate::settings::{Errors, Settings};
+use crate::switching::Book;
 
 /// A started process.
 #[derive(Debug)]
@@ -90,13 +91,18 @@ impl Node {
         let workers = workers(&meant.plane.gateway);
         let mut doors = open_all(&start, &meant, workers, &mut inherited)?;
         let (runtime, cluster) = control_plane::open(&start, &meant, &doors, data_dir.path())?;
-        let rules = rules(&mut live, cluster.as_deref());
+        let (remote, elsewhere) =
+            control_plane::others(&runtime, &start, &meant, &doors, data_dir.path())?;
+        let asked = MonotonicClock.now();
+        if let Some(elsewhere) = &elsewhere {
+            runtime.block_on(elsewhere.answered(ANSWERED_MAX));
+        }
+        let agreed = Agreed::new(cluster.as_deref(), elsewhere.as_ref());
+        let rules = rules(&mut live, agreed.copies.as_ref());
         let meant = live.current();
-        let remote = control_plane::remote(&runtime, &start, &meant, data_dir.path())?;
         let knows = who_knows(&meant, remote.as_ref(), cluster.as_deref());
-        let (gateway, log_writer) =
-            gateway(&meant, knows, cluster.as_deref(), &rules, data_dir.path())?;
-        answered(&runtime, remote.as_deref());
+        let (gateway, log_writer) = gateway(&meant, knows, agreed, &rules, data_dir.path())?;
+        answered(&runtime, remote.as_deref(), asked);
         let transport = doors::transport(&gateway)?;
         let ready = ready(&start, &doors, &meant.plane, data_dir.path().into(), began);
         let kept = Arc::new(Mutex::new(duplicates(&doors)?));
@@ -110,6 +116,7 @@ impl Node {
             gateway,
             cluster,
             remote,
+            elsewhere,
             dns,
             live: Mutex::new(live),
             rules,
@@ -266,13 +273,30 @@ fn workers(config: &GatewayConfig) -> NonZeroUsize {
 }
 
 /// Serves by the rules of the store too, as far as they were read and fit.
-fn rules(live: &mut Live<Settings, Meant>, cluster: Option<&Cluster>) -> Rules {
+fn rules(live: &mut Live<Settings, Meant>, copies: Option<&Copies>) -> Rules {
     let rules = Rules::default();
-    if let Some(cluster) = cluster {
+    if let Some(copies) = copies {
         let serve = |meant: &Arc<Meant>| usable(&meant.plane, None);
-        rules.settle(live, &cluster.copies, false, serve);
+        rules.settle(live, copies, false, serve);
     }
     rules
+}
+
+/// What the data plane serves by beside files: rules and switches of the store, here or elsewhere.
+struct Agreed {
+    copies: Option<Copies>,
+    switches: Option<Book>,
+}
+
+impl Agreed {
+    fn new(cluster: Option<&Cluster>, elsewhere: Option<&Elsewhere>) -> Self {
+        let copies = cluster.map(|cluster| cluster.copies.clone());
+        let switches = cluster.map(Cluster::switch_book);
+        Self {
+            copies: copies.or_else(|| elsewhere.map(Elsewhere::copies)),
+            switches: switches.or_else(|| elsewhere.map(Elsewhere::switch_book)),
+        }
+    }
 }
 
 /// The data plane, with what the process before this one left in the data directory `data`; and
@@ -280,13 +304,13 @@ fn rules(live: &mut Live<Settings, Meant>, cluster: Option<&Cluster>) -> Rules {
 fn gateway(
     meant: &Meant,
     knows: Option<Arc<dyn ResolveAny>>,
-    cluster: Option<&Cluster>,
+    agreed: Agreed,
     rules: &Rules,
     data: &Path,
 ) -> Result<(Arc<Gateway>, std::thread::JoinHandle<()>), Errors> {
     let (mut parts, log_writer) = parts(&meant.plane.gateway)?;
     parts.resolve = knows;
-    parts.switches = cluster.map(|cluster| Arc::new(cluster.switch_book()) as _);
+    parts.switches = agreed.switches.map(|book| Arc::new(book) as _);
     keeping::restore(data, &parts.machines);
     let gateway =
         Gateway::new(Arc::clone(&meant.plane), parts).map_err(|error| unreadable(&error))?;
@@ -294,14 +318,15 @@ fn gateway(
     Ok((gateway, log_writer))
 }
 
-/// How long a start waits for those who know instances. Whoever takes longer is away, and the last
-/// lists serve.
+/// How long a start waits for those who know rules and instances. Whoever takes longer is away, and
+/// what is known serves.
 const ANSWERED_MAX: Duration = Duration::from_secs(3);
 
-/// Waits for what those who know instances elsewhere say first.
-fn answered(runtime: &Runtime, remote: Option<&Remote>) {
+/// Waits for what those who know instances elsewhere say first, since `asked`.
+fn answered(runtime: &Runtime, remote: Option<&Remote>, asked: Instant) {
     if let Some(remote) = remote {
-        runtime.block_on(remote.answered(ANSWERED_MAX));
+        let left = asked.plus(ANSWERED_MAX).since(MonotonicClock.now());
+        runtime.block_on(remote.answered(left));
     }
 }
 

@@ -22,13 +22,14 @@ use crate::cluster::Cluster;
 use crate::dns::Dns;
 use crate::report::{Report, causes};
 use crate::resolve::Remote;
-use crate::rules::Rules;
 use crate::rules::apply::usable;
+use crate::rules::{Copies, Elsewhere, Rules};
 use crate::settings::graft::Graft;
 use crate::settings::reload::{Live, Reloaded};
 use crate::settings::root::Meant;
 use crate::settings::spans::Place;
 use crate::settings::{Errors, Settings};
+use crate::switching::Book;
 
 /// What the control plane may see and do.
 #[derive(Debug)]
@@ -39,6 +40,8 @@ pub struct Shared {
     pub cluster: Option<Arc<Cluster>>,
     /// Who knows instances elsewhere; `None` when nobody is asked.
     pub remote: Option<Arc<Remote>>,
+    /// Rules and switches that another process keeps; `None` when nobody is asked.
+    pub elsewhere: Option<Elsewhere>,
     /// What answers names; `None` where nobody does.
     pub dns: Option<Arc<Dns>>,
     /// The configuration in force.
@@ -67,6 +70,18 @@ pub(super) struct Transport {
 }
 
 impl Shared {
+    /// Rules as they are agreed upon, here or elsewhere; `None` where files alone count.
+    pub fn copies(&self) -> Option<Copies> {
+        let own = self.cluster.as_ref().map(|cluster| cluster.copies.clone());
+        own.or_else(|| self.elsewhere.as_ref().map(Elsewhere::copies))
+    }
+
+    /// Switches as they are agreed upon, here or elsewhere.
+    pub fn switch_book(&self) -> Option<Book> {
+        let own = self.cluster.as_ref().map(|cluster| cluster.switch_book());
+        own.or_else(|| self.elsewhere.as_ref().map(Elsewhere::switch_book))
+    }
+
     /// Reads the configuration again and serves by it. On an error nothing has changed: what can
     /// fail is done before anything is replaced.
     ///
@@ -94,8 +109,8 @@ impl Shared {
     }
 
     fn settle_rules(&self, live: &mut Live<Settings, Meant>, anew: bool) {
-        let Some(cluster) = &self.cluster else { return };
-        self.rules.settle(live, &cluster.copies, anew, |meant| {
+        let Some(copies) = self.copies() else { return };
+        self.rules.settle(live, &copies, anew, |meant| {
             usable(&meant.plane, Some(&self.gateway.running()))?;
             // Rules change nothing of listeners, certificates and logs.
             self.gateway.replace(Arc::clone(&meant.plane)).map_err(|error| unreadable(&error))

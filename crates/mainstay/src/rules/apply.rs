@@ -76,7 +76,11 @@ impl Rules {
         let mut book = self.book.lock();
         let read = |(rule, kept): (RuleRef, Arc<KeptRule>)| {
             let revision = kept.edition.revision;
-            let known = book.kept(&rule).filter(|known| known.revision == revision);
+            // Of another store the same revision may be another text.
+            let is_it = |known: &&Arc<Rule>| {
+                known.revision == revision && known.place.body == *kept.content
+            };
+            let known = book.kept(&rule).filter(is_it);
             let read = || Arc::new(Rule::read(rule.clone(), revision, &kept.content));
             let read = known.map_or_else(read, Arc::clone);
             (rule, read)
@@ -142,8 +146,8 @@ pub(crate) fn usable(plane: &Plane, before: Option<&Running>) -> Result<(), Erro
 ///
 /// Safe: a change that was not applied is applied with the next.
 pub async fn follow(shared: Arc<Shared>, stop: CancellationToken) {
-    let Some(cluster) = shared.cluster.clone() else { return };
-    let mut changes = cluster.copies.listen();
+    let Some(copies) = shared.copies() else { return };
+    let mut changes = copies.listen();
     loop {
         // What came between the start and now is news, too.
         let shared = Arc::clone(&shared);

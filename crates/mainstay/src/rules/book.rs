@@ -129,10 +129,9 @@ impl Book {
         self.kept.keys().filter(is_it).count()
     }
 
-    /// Whether `kept` is what it has, by revision.
+    /// Whether `kept` is what it has: the same rules, as they were read.
     pub fn has(&self, kept: &BTreeMap<RuleRef, Arc<Rule>>) -> bool {
-        let of = |(rule, read): (_, &Arc<Rule>)| (rule, read.revision);
-        kept.iter().map(of).eq(self.kept.iter().map(of))
+        kept.values().map(Arc::as_ptr).eq(self.kept.values().map(Arc::as_ptr))
     }
 
     /// What would be laid beside the files if `rule` were changed to `draft`, or removed.

@@ -1,29 +1,44 @@
-//! This node's copy of the rules: one of each kind, followed from the store.
+//! The copy of the rules that a process serves by: one of each kind, of its own store or of a
+//! control plane elsewhere.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use mainstay_coord::Revisions;
 use mainstay_coord::keys::{RuleKind, RuleRef};
-use mainstay_coord::revisions::{Followed, Kept};
+use mainstay_coord::revisions::{Kept, Snapshot};
 use mainstay_store::Revision;
+use tokio::sync::watch::Receiver;
 
 use super::KINDS;
 
 /// A rule as the store has it: who wrote it, and its text.
 pub type KeptRule = Kept<Arc<str>>;
 
+/// How long a change waits for the copy.
+const REACHED_WITHIN: Duration = Duration::from_secs(5);
+
+/// What is seen of one kind.
+type Seen = Receiver<Arc<Snapshot<Arc<str>>>>;
+
 /// The copy. Clones share it.
 #[derive(Clone, Debug)]
 pub struct Copies {
-    kinds: [Followed<Arc<str>>; KINDS.len()],
+    kinds: [Seen; KINDS.len()],
 }
 
 impl Copies {
     /// Follows all kinds until [`Revisions::shutdown`]. Must be called within a tokio runtime.
     pub fn start(revisions: &Revisions) -> Self {
         let kinds = KINDS.map(|kind| {
-            revisions.follow(kind.key, |content| content.as_str().map(Arc::<str>::from))
+            let text = |content: &serde_json::Value| content.as_str().map(Arc::<str>::from);
+            revisions.follow(kind.key, text).subscribe()
         });
+        Self { kinds }
+    }
+
+    /// The copies of [`KINDS`], in their order.
+    pub const fn of_kinds(kinds: [Seen; KINDS.len()]) -> Self {
         Self { kinds }
     }
 
@@ -33,27 +48,33 @@ impl Copies {
     ///
     /// Safe.
     pub async fn ready(&self) {
-        for kind in &self.kinds {
-            kind.ready().await;
+        for mut kind in self.kinds.clone() {
+            // Ends too when nobody follows any more.
+            drop(kind.wait_for(|snapshot| snapshot.is_loaded()).await);
         }
     }
 
     /// The copy of one kind; `None` of a kind of other parts.
-    pub fn of(&self, kind: RuleKind) -> Option<&Followed<Arc<str>>> {
+    pub fn of(&self, kind: RuleKind) -> Option<&Seen> {
         let at = KINDS.iter().position(|known| known.key == kind)?;
         self.kinds.get(at)
     }
 
-    /// One rule, as this node knows it.
+    /// One kind as it is now; `None` of a kind of other parts.
+    pub fn snapshot(&self, kind: RuleKind) -> Option<Arc<Snapshot<Arc<str>>>> {
+        Some(Arc::clone(&self.of(kind)?.borrow()))
+    }
+
+    /// One rule, as this process knows it.
     pub fn get(&self, rule: &RuleRef) -> Option<Arc<KeptRule>> {
-        self.of(rule.kind)?.snapshot().get(rule).cloned()
+        self.snapshot(rule.kind)?.get(rule).cloned()
     }
 
     /// Every rule there is; `None` before everything was read once.
     pub fn all(&self) -> Option<Vec<(RuleRef, Arc<KeptRule>)>> {
         let mut all = Vec::new();
         for kind in &self.kinds {
-            let snapshot = kind.snapshot();
+            let snapshot = Arc::clone(&kind.borrow());
             if !snapshot.is_loaded() {
                 return None;
             }
@@ -69,26 +90,25 @@ impl Copies {
     ///
     /// Safe.
     pub async fn reached(&self, kind: RuleKind, revision: u64) -> bool {
-        match self.of(kind) {
-            Some(followed) => followed.reached(Revision::new(revision)).await,
-            None => false,
-        }
+        let Some(mut copy) = self.of(kind).cloned() else { return false };
+        let wanted = Revision::new(revision);
+        let reached = copy.wait_for(|snapshot| wanted <= snapshot.revision);
+        tokio::time::timeout(REACHED_WITHIN, reached).await.is_ok_and(|reached| reached.is_ok())
     }
 
     /// Hears of changes from now on.
     pub fn listen(&self) -> Changes {
-        Changes { kinds: self.kinds.each_ref().map(Followed::subscribe) }
+        let mut kinds = self.kinds.clone();
+        kinds.iter_mut().for_each(Receiver::mark_unchanged);
+        Changes { kinds }
     }
 }
 
 /// What tells of changes of a copy.
 #[derive(Debug)]
 pub struct Changes {
-    kinds: [tokio::sync::watch::Receiver<Arc<Seen>>; KINDS.len()],
+    kinds: [Seen; KINDS.len()],
 }
-
-/// What is seen of one kind.
-type Seen = mainstay_coord::revisions::Snapshot<Arc<str>>;
 
 impl Changes {
     /// Waits for the next change of any kind; of several at once, one is told.

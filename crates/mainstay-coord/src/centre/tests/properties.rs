@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use mainstay_core::switch::BUCKETS;
 use proptest::prelude::*;
 use serde_json::json;
 
 use super::stage::{World, agree, anna, canary, client, payment, publish};
-use crate::centre::canary::{BUCKETS, Percent, bucket, effective};
+use crate::centre::canary::{Percent, bucket, effective};
 use crate::centre::diff::{self, Turn};
 use crate::centre::publish::running;
 use crate::centre::record::Head;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
+use mainstay_coord::audit::Mask;
 use mainstay_coord::keys::{RuleKind, RuleRef};
 use mainstay_coord::revisions::{Diff, Fault, Kept, Kind};
 use mainstay_coord::switch::{Asker, SWITCHES};
@@ -69,10 +70,7 @@ fn list(shared: &Shared, kind: &Kind, namespace: Option<&str>, which: &Which) ->
     // By the name a page goes on after.
     let mut all: BTreeMap<String, Value> = BTreeMap::new();
     let mut stale = None;
-    if let Some(cluster) = &shared.cluster
-        && let Some(copy) = cluster.copies.of(kind.key)
-    {
-        let snapshot = copy.snapshot();
+    if let Some(snapshot) = shared.copies().and_then(|copies| copies.snapshot(kind.key)) {
         if !snapshot.is_loaded() {
             return Err(loading());
         }
@@ -154,18 +152,26 @@ pub(super) async fn show(State(shared): State<Arc<Shared>>, at: At) -> Result<Re
         return Ok(Json(document).into_response());
     }
     let missing = Refused::missing(at.kind.key.as_str(), &at.to_string());
-    let (Some(cluster), Ok(rule)) = (&shared.cluster, at.rule()) else {
+    let copy = shared.copies().and_then(|copies| copies.snapshot(at.kind.key));
+    let (Some(copy), Ok(rule)) = (copy, at.rule()) else {
         return Err(missing);
     };
-    if cluster.copies.of(rule.kind).is_some_and(|copy| !copy.snapshot().is_loaded()) {
+    if !copy.is_loaded() {
         return Err(loading());
     }
-    let kept = cluster.copies.get(&rule).ok_or(missing)?;
-    let mut document = of_store(&rule, &kept, &shared.rules.book().lock());
-    let content = secrets::masked(cluster.outbox.mask(), &kept.content);
+    let kept = copy.get(&rule).ok_or(missing)?;
+    let mut document = of_store(&rule, kept, &shared.rules.book().lock());
+    let content = secrets::masked(&mask(&shared), &kept.content);
     add(&mut document, "table", rule::table(&content));
     add(&mut document, "content", json!(content));
     Ok(tagged(kept.edition.revision, document))
+}
+
+/// By what secrets are marked. A process that keeps no rules has no key that others know, and marks
+/// of its own, which no server takes back.
+fn mask(shared: &Shared) -> Mask {
+    let own = shared.cluster.as_ref().map(|cluster| cluster.outbox.mask().clone());
+    own.unwrap_or_else(|| Mask::new(shared.token.as_bytes()))
 }
 
 fn shown_of_file(shared: &Shared, At { kind, namespace, name }: &At) -> Option<Value> {

@@ -1,16 +1,16 @@
 //! What a switch can be set to.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-
-use crate::centre::canary::bucket_of;
-use crate::keys::RuleRef;
+use sha2::{Digest as _, Sha256};
 
 /// Longest text of a switch, in bytes.
-pub const TEXT_BYTES_MAX: usize = 1_024;
+const TEXT_BYTES_MAX: usize = 1_024;
 
-/// Parts of a whole that callers are spread over.
-const BUCKETS: u64 = 10_000;
+/// Parts of a whole that callers, and clients of a gradual release, are spread over.
+pub const BUCKETS: u64 = 10_000;
 
 /// What kind of value a switch has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -46,7 +46,7 @@ pub enum Setting {
     /// A number.
     Number(f64),
     /// A text.
-    String(String),
+    String(Arc<str>),
     /// On for this share of the callers.
     Percent(Percent),
 }
@@ -59,7 +59,7 @@ impl Setting {
             SwitchType::Number => value.as_f64().filter(|n| n.is_finite()).map(Self::Number),
             SwitchType::String => {
                 let text = value.as_str().filter(|text| text.len() <= TEXT_BYTES_MAX)?;
-                Some(Self::String(text.to_owned()))
+                Some(Self::String(text.into()))
             }
             SwitchType::Percent => value.as_f64().and_then(Percent::new).map(Self::Percent),
         }
@@ -86,19 +86,27 @@ impl Percent {
         Some(Self(hundredths as u16))
     }
 
-    /// Whether the caller `key` is among them. More percent only adds callers. Without a key there
-    /// is nobody to be among them: on only at 100 %.
-    pub fn includes(self, switch: &RuleRef, key: Option<&str>) -> bool {
+    /// Whether the caller `key` is among those of the switch `scope` (`namespace/name`). More
+    /// percent only adds callers. Without a key there is nobody to be among them: on only at
+    /// 100 %.
+    pub fn includes(self, scope: &str, key: Option<&str>) -> bool {
         match key {
-            Some(key) => bucket(switch, key) < u64::from(self.0),
+            Some(key) => bucket(scope, key) < u64::from(self.0),
             None => u64::from(self.0) == BUCKETS,
         }
     }
 }
 
-/// Where a caller stands among 10,000, as a client stands among those of a gradual release.
-pub fn bucket(switch: &RuleRef, key: &str) -> u64 {
-    bucket_of(&switch.to_string(), key)
+/// Where `key` stands within `scope` (`namespace/name`), 0 to 9,999: the first eight bytes, big
+/// endian, of SHA-256 of both with a zero between, modulo 10,000.
+pub fn bucket(scope: &str, key: &str) -> u64 {
+    let mut hash = Sha256::new();
+    hash.update(scope);
+    hash.update([0]);
+    hash.update(key);
+    let hash = hash.finalize();
+    let first = hash.iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte));
+    first % BUCKETS
 }
 
 #[cfg(test)]
@@ -107,27 +115,22 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::keys::RuleKind;
-    use crate::name::{Namespace, RuleName};
 
-    fn checkout() -> RuleRef {
-        let namespace = Namespace::new("default").unwrap();
-        RuleRef { kind: RuleKind::SWITCH, namespace, name: RuleName::new("checkout-v2").unwrap() }
-    }
+    const CHECKOUT: &str = "default/checkout-v2";
 
     #[test]
     fn buckets_are_those_of_the_worked_table() {
         for (key, want) in [("u-1", 8_667), ("u-2", 7_609), ("u-3", 487)] {
-            assert_eq!(bucket(&checkout(), key), want, "{key}");
+            assert_eq!(bucket(CHECKOUT, key), want, "{key}");
         }
         let five = Percent::new(5.0).unwrap();
         let on: Vec<&str> = ["u-1", "u-2", "u-3"]
             .into_iter()
-            .filter(|key| five.includes(&checkout(), Some(key)))
+            .filter(|key| five.includes(CHECKOUT, Some(key)))
             .collect();
         assert_eq!(on, ["u-3"]);
-        assert!(!five.includes(&checkout(), None));
-        assert!(Percent::new(100.0).unwrap().includes(&checkout(), None));
+        assert!(!five.includes(CHECKOUT, None));
+        assert!(Percent::new(100.0).unwrap().includes(CHECKOUT, None));
     }
 
     #[test]
@@ -162,9 +165,9 @@ mod tests {
             let percent = |hundredths: u32| Percent::new(f64::from(hundredths) / 100.0).unwrap();
             let (less, more) = (percent(a.min(b)), percent(a.max(b)));
             let key = Some(&*key);
-            prop_assert!(!less.includes(&checkout(), key) || more.includes(&checkout(), key));
-            prop_assert!(percent(10_000).includes(&checkout(), key));
-            prop_assert!(!percent(0).includes(&checkout(), key));
+            prop_assert!(!less.includes(CHECKOUT, key) || more.includes(CHECKOUT, key));
+            prop_assert!(percent(10_000).includes(CHECKOUT, key));
+            prop_assert!(!percent(0).includes(CHECKOUT, key));
         }
     }
 }
