@@ -32,17 +32,20 @@ impl Reader {
     /// Takes bytes; gives the events that are complete with them.
     pub(crate) fn take(&mut self, bytes: &[u8]) -> Result<Vec<Event>, TooLong> {
         let mut events = Vec::new();
-        for &byte in bytes {
-            if byte != b'\n' {
-                self.line.push(byte);
-                if EVENT_BYTES_MAX < self.line.len() + self.event.data.len() {
-                    return Err(TooLong);
-                }
-                continue;
+        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
+            let (part, is_whole) = match piece.split_last() {
+                Some((b'\n', part)) => (part, true),
+                _ => (piece, false),
+            };
+            if EVENT_BYTES_MAX < self.line.len() + part.len() + self.event.data.len() {
+                return Err(TooLong);
             }
-            let line = std::mem::take(&mut self.line);
-            let line = line.strip_suffix(b"\r").unwrap_or(&line);
-            events.extend(self.line(&String::from_utf8_lossy(line)));
+            self.line.extend_from_slice(part);
+            if is_whole {
+                let line = std::mem::take(&mut self.line);
+                let line = line.strip_suffix(b"\r").unwrap_or(&line);
+                events.extend(self.line(&String::from_utf8_lossy(line)));
+            }
         }
         Ok(events)
     }

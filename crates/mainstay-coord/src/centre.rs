@@ -24,9 +24,7 @@
 //! | from a wish to a release; the one place where batches are made | [`plan`], [`publish`], [`change`] | acts |
 //! | drafts, gradual releases, history | [`draft`], `gradual`, [`history`] | act |
 //! | the copy, and those who are told | `copy`, `feed`, [`subscription`] | decides; act |
-//! | what a client begins with while nobody answers | [`cache`] | acts |
 
-pub mod cache;
 pub mod canary;
 pub mod change;
 pub mod check;

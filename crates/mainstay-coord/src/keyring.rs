@@ -41,8 +41,6 @@ pub enum Label {
     Config,
     /// Names of sealed contents.
     ConfigName,
-    /// Secret items in the cache of a client.
-    ConfigCache,
     /// What is shown of secrets in audit records.
     Audit,
     /// The keyring itself, where another key wraps it.
@@ -54,7 +52,6 @@ impl Label {
         match self {
             Self::Config => "mainstay config",
             Self::ConfigName => "mainstay config name",
-            Self::ConfigCache => "mainstay config cache",
             Self::Audit => "mainstay audit",
             Self::Keyring => "mainstay keyring",
         }

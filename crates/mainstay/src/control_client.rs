@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use http::header;
 use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::body::Bytes;
+use hyper::body::{Bytes, Incoming};
 use hyper_util::rt::TokioIo;
 use mainstay_client::{Client, ClientError};
 use mainstay_core::problem::Code;
@@ -51,6 +51,9 @@ pub struct Control {
     authority: String,
     token: Option<String>,
 }
+
+/// What sends requests over one connection.
+type Sender = hyper::client::conn::http1::SendRequest<Full<Bytes>>;
 
 /// What makes a request a change.
 #[derive(Clone, Copy, Debug)]
@@ -237,12 +240,8 @@ impl Control {
             let value = value.map_err(|error| self.unreachable(&error.to_string()))?;
             request.headers_mut().insert(name, value);
         }
-        let fetched = block_on(async {
-            let connect = tokio::net::TcpStream::connect(&self.authority);
-            let stream = tokio::time::timeout(ANSWER_TIMEOUT, connect).await;
-            let stream = stream.map_err(|_elapsed| "connecting took too long".to_owned())?;
-            fetch(stream.map_err(|error| plain(&error))?, request, sink).await
-        })?;
+        let fetch = |sender| async move { fetch(sender, request, sink).await };
+        let fetched = block_on(self.connected(fetch))?.and_then(|fetched| fetched);
         match fetched {
             Ok((status, document)) => answered(status, document).map(drop),
             Err(why) => Err(self.unreachable(&why)),
@@ -289,18 +288,38 @@ impl Control {
             Ok(request) => request,
             Err(error) => return Exchange::NotSent(error.to_string()),
         };
-        let connect = tokio::net::TcpStream::connect(&self.authority);
-        let stream = match tokio::time::timeout(ANSWER_TIMEOUT, connect).await {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => return Exchange::NotSent(plain(&error)),
-            Err(_elapsed) => return Exchange::NotSent("connecting took too long".to_owned()),
-        };
-        match tokio::time::timeout(ANSWER_TIMEOUT, send(stream, request)).await {
-            Ok(Ok((status, document))) => Exchange::Answer(status, document),
-            Ok(Err(why)) => Exchange::NoAnswer(why),
-            Err(_elapsed) => {
+        let send = |sender| tokio::time::timeout(ANSWER_TIMEOUT, send(sender, request));
+        match self.connected(send).await {
+            Err(why) => Exchange::NotSent(why),
+            Ok(Ok(Ok((status, document)))) => Exchange::Answer(status, document),
+            Ok(Ok(Err(why))) => Exchange::NoAnswer(why),
+            Ok(Err(_elapsed)) => {
                 Exchange::NoAnswer(format!("none within {} s", ANSWER_TIMEOUT.as_secs()))
             }
+        }
+    }
+
+    /// Connects, and does `work` with what sends requests there.
+    ///
+    /// # Errors
+    ///
+    /// Why there is no connection; nothing was sent then.
+    async fn connected<T, F: Future<Output = T>>(
+        &self,
+        work: impl FnOnce(Sender) -> F,
+    ) -> Result<T, String> {
+        let connect = tokio::net::TcpStream::connect(&self.authority);
+        let stream = tokio::time::timeout(ANSWER_TIMEOUT, connect).await;
+        let stream = stream.map_err(|_elapsed| "connecting took too long".to_owned())?;
+        let stream = TokioIo::new(stream.map_err(|error| plain(&error))?);
+        let made = hyper::client::conn::http1::handshake(stream).await;
+        let (sender, connection) = made.map_err(|error| error.to_string())?;
+        let mut work = std::pin::pin!(work(sender));
+        // The connection moves only while it is polled beside the work. When it ends first, the work
+        // has all it will get.
+        tokio::select! {
+            done = &mut work => Ok(done),
+            _ended = connection => Ok(work.await),
         }
     }
 
@@ -338,74 +357,57 @@ impl Control {
     }
 }
 
-/// Sends `request` over `stream` and reads the whole answer.
+/// Sends `request` and reads the whole answer.
 async fn send(
-    stream: tokio::net::TcpStream,
+    mut sender: Sender,
     request: http::Request<Full<Bytes>>,
 ) -> Result<(u16, Json), String> {
-    let text = |error: hyper::Error| error.to_string();
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(text)?;
-    let exchange = async {
-        let answer = sender.send_request(request).await.map_err(text)?;
-        let status = answer.status().as_u16();
-        let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX);
-        let bytes = body.collect().await.map_err(|error| error.to_string())?.to_bytes();
-        let document = if bytes.is_empty() {
-            Json::Null
-        } else {
-            serde_json::from_slice(&bytes)
-                .unwrap_or_else(|_| Json::String(String::from_utf8_lossy(&bytes).into_owned()))
-        };
-        Ok((status, document))
+    let answer = sender.send_request(request).await.map_err(|error| error.to_string())?;
+    let status = answer.status().as_u16();
+    let bytes = whole(answer.into_body()).await?;
+    let document = if bytes.is_empty() {
+        Json::Null
+    } else {
+        serde_json::from_slice(&bytes)
+            .unwrap_or_else(|_| Json::String(String::from_utf8_lossy(&bytes).into_owned()))
     };
-    let mut exchange = std::pin::pin!(exchange);
-    // The connection moves only while it is polled beside the exchange. When it ends first, the
-    // exchange has all it will get.
-    tokio::select! {
-        answer = &mut exchange => answer,
-        _ended = connection => exchange.await,
-    }
+    Ok((status, document))
 }
 
-/// Sends `request` over `stream` and hands the body of a good answer to `sink`; the document of a
-/// bad one is returned.
+/// Sends `request` and hands the body of a good answer to `sink`; the document of a bad one is
+/// returned.
 async fn fetch(
-    stream: tokio::net::TcpStream,
+    mut sender: Sender,
     request: http::Request<Full<Bytes>>,
     sink: &mut dyn FnMut(&[u8], Option<u64>) -> io::Result<()>,
 ) -> Result<(u16, Json), String> {
     let text = |error: hyper::Error| error.to_string();
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(text)?;
-    let exchange = async {
-        let answer = tokio::time::timeout(PREPARE_TIMEOUT, sender.send_request(request)).await;
-        let answer = answer.map_err(|_elapsed| "no answer within ten minutes".to_owned())?;
-        let answer = answer.map_err(text)?;
-        let status = answer.status().as_u16();
-        if !answer.status().is_success() {
-            let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX);
-            let bytes = body.collect().await.map_err(|error| error.to_string())?.to_bytes();
-            return Ok((status, serde_json::from_slice(&bytes).unwrap_or_default()));
-        }
-        let length = answer.headers().get(header::CONTENT_LENGTH);
-        let total = length.and_then(|length| length.to_str().ok()?.parse().ok());
-        let mut body = answer.into_body();
-        loop {
-            let frame = tokio::time::timeout(ANSWER_TIMEOUT, body.frame()).await;
-            let Some(frame) = frame.map_err(|_elapsed| "it stalled half way".to_owned())? else {
-                return Ok((status, Json::Null));
-            };
-            if let Ok(chunk) = frame.map_err(text)?.into_data() {
-                sink(&chunk, total).map_err(|error| error.to_string())?;
-            }
-        }
-    };
-    let mut exchange = std::pin::pin!(exchange);
-    tokio::select! {
-        answer = &mut exchange => answer,
-        _ended = connection => exchange.await,
+    let answer = tokio::time::timeout(PREPARE_TIMEOUT, sender.send_request(request)).await;
+    let answer = answer.map_err(|_elapsed| "no answer within ten minutes".to_owned())?;
+    let answer = answer.map_err(text)?;
+    let status = answer.status().as_u16();
+    if !answer.status().is_success() {
+        let bytes = whole(answer.into_body()).await?;
+        return Ok((status, serde_json::from_slice(&bytes).unwrap_or_default()));
     }
+    let length = answer.headers().get(header::CONTENT_LENGTH);
+    let total = length.and_then(|length| length.to_str().ok()?.parse().ok());
+    let mut body = answer.into_body();
+    loop {
+        let frame = tokio::time::timeout(ANSWER_TIMEOUT, body.frame()).await;
+        let Some(frame) = frame.map_err(|_elapsed| "it stalled half way".to_owned())? else {
+            return Ok((status, Json::Null));
+        };
+        if let Ok(chunk) = frame.map_err(text)?.into_data() {
+            sink(&chunk, total).map_err(|error| error.to_string())?;
+        }
+    }
+}
+
+/// All of a body, if it is not too large.
+async fn whole(body: Incoming) -> Result<Bytes, String> {
+    let whole = Limited::new(body, ANSWER_BYTES_MAX).collect().await;
+    whole.map(http_body_util::Collected::to_bytes).map_err(|error| error.to_string())
 }
 
 /// The document of a good answer, or the problem of a bad one.
@@ -422,9 +424,7 @@ fn answered(status: u16, document: Json) -> Result<Json, Errors> {
         .map_or_else(|| format!("the control plane answered with status {status}"), str::to_owned);
     let mut report = Report::named(code, exit, detail);
     report.help.extend(field("permission").map(|name| format!("missing permission: {name}")));
-    if let Some(seconds) = document.get("retry_after").and_then(Json::as_f64) {
-        report.help.push(format!("try again in {seconds} s"));
-    }
+    report.help.extend(document.get("retry_after").and_then(Json::as_f64).map(again));
     let errors = document.get("errors").and_then(Json::as_array).into_iter().flatten();
     report.help.extend(errors.filter_map(|error| {
         let detail = error.get("detail").and_then(Json::as_str)?;
@@ -433,6 +433,11 @@ fn answered(status: u16, document: Json) -> Result<Json, Errors> {
         Some(place.map_or_else(|| detail.to_owned(), |place| format!("{place}: {detail}")))
     }));
     Err(report.into())
+}
+
+/// When to come back.
+fn again(seconds: f64) -> String {
+    format!("try again in {seconds} s")
 }
 
 /// The code for an answer without one, as of a proxy in between.
@@ -469,9 +474,7 @@ pub fn refusal(error: &ClientError) -> Report {
                 (exit, _) => exit,
             };
             let mut report = Report::named(problem.code.clone(), exit, problem.detail.clone());
-            if let Some(seconds) = problem.retry_after {
-                report.help.push(format!("try again in {seconds} s"));
-            }
+            report.help.extend(problem.retry_after.map(again));
             report
         }
         ClientError::Unreachable { .. } => {

@@ -5,10 +5,12 @@
 //! | `[client]` | [`settings`] |
 //! | the registry of another process, by the client library | this one |
 //! | names of DNS | [`dns`] |
+//! | what is followed, whoever knows | [`board`] |
 //!
 //! The data plane asks the same port whoever is behind it, and each keeps the last good list while
 //! its source is away.
 
+pub(crate) mod board;
 pub mod dns;
 pub mod settings;
 

@@ -3,6 +3,9 @@
 
 #[path = "support/support.rs"]
 mod support;
+#[path = "../../mainstay-client/examples/tour.rs"]
+#[allow(dead_code, reason = "an example of its own is a program")]
+mod tour;
 
 use std::time::Duration;
 
@@ -131,4 +134,28 @@ async fn who_observes_is_told_of_each_leader_and_what_it_proclaims() {
     assert_eq!(observer.next().await.unwrap().unwrap().value, "there");
     leader.release().await.unwrap();
     assert_eq!(observer.next().await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn the_example_of_the_library_does_what_it_says() {
+    let node = Gateway::start_dev("client-example", CONFIG);
+    let put = |path: &str, method: &str, document: serde_json::Value| {
+        let headers = "content-type: application/json\r\nmainstay-reason: tour\r\n";
+        let (status, answer) = node.call_with(method, path, headers, &document.to_string());
+        assert!((200..300).contains(&status), "{path}: {status} {answer}");
+    };
+    let items = json!({ "greeting": { "format": "text", "content": "good morning" } });
+    put("/api/v1/config/default/tour/releases", "POST", json!({ "items": items, "note": "first" }));
+    let off = json!({ "content": { "type": "boolean", "value": false } });
+    put("/api/v1/switches/default/tour-polite", "PUT", off);
+    let cache = tempfile::tempdir().unwrap();
+    let seen = tour::tour(&client(&node), cache.path()).await.unwrap();
+    assert_eq!(seen[0], "found 1");
+    assert!(seen[1].starts_with("holds tour by token "), "{seen:?}");
+    assert_eq!(seen[2..], ["release 1 says good morning", "polite: false"]);
+    for kept in
+        ["registry/default/tour.json", "config/default/tour.json", "rules/default/switch.json"]
+    {
+        assert!(cache.path().join(kept).exists(), "{kept}");
+    }
 }

@@ -1,7 +1,6 @@
 //! The config centre on real backends, with a clock turned by hand.
 
 mod buckets;
-mod cached;
 mod canaries;
 mod checks;
 mod faults;

@@ -17,7 +17,7 @@ fn what_is_sealed_opens_where_it_was_sealed_for_and_nowhere_else() {
     let want = Some(b"data key".to_vec());
     assert_eq!(opened(&keyring, Label::Config, PLACE, &sealed), want);
     assert_eq!(opened(&keyring, Label::Config, "cfg/default/other", &sealed), None);
-    assert_eq!(opened(&keyring, Label::ConfigCache, PLACE, &sealed), None);
+    assert_eq!(opened(&keyring, Label::ConfigName, PLACE, &sealed), None);
     for at in 0..sealed.text.len() {
         let mut bent = sealed.clone();
         let digit = if bent.text.as_bytes()[at] == b'0' { "1" } else { "0" };

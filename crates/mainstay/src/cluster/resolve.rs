@@ -4,8 +4,6 @@
 //! service is followed by one task from the first question on. Who asks before the registry has
 //! been read is told that it is loading, and of the instances as soon as they are known.
 
-use std::collections::BTreeMap;
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,35 +12,20 @@ use mainstay_coord::ServiceRef;
 use mainstay_coord::name::Namespace;
 use mainstay_coord::registry::{Endpoint, Registry, View};
 use mainstay_core::name::ServiceName;
-use parking_lot::Mutex;
-use tokio::runtime::Handle;
-use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
-/// Services followed at once. A service costs a task and its list; configurations name a few
-/// hundred, and those beyond are told that nobody looks for them.
-const SERVICES_MAX: usize = 10_000;
+use crate::resolve::board::{Board, unknown};
 
 /// Instances from the registry of this process.
+#[derive(Debug)]
 pub struct RegistryResolver {
     registry: Registry,
-    runtime: Handle,
-    stop: CancellationToken,
-    tasks: TaskTracker,
-    followed: Mutex<BTreeMap<ServiceRef, watch::Sender<Arc<Snapshot>>>>,
+    board: Board,
 }
 
 impl RegistryResolver {
     /// Resolves by `registry`. Must be called within a tokio runtime, which follows the services.
     pub fn new(registry: Registry) -> Self {
-        Self {
-            registry,
-            runtime: Handle::current(),
-            stop: CancellationToken::new(),
-            tasks: TaskTracker::new(),
-            followed: Mutex::default(),
-        }
+        Self { registry, board: Board::new() }
     }
 
     /// Follows nothing any more; watches stay open and keep the last list. Waits up to `grace`;
@@ -52,19 +35,20 @@ impl RegistryResolver {
     ///
     /// Safe: tasks stay told to stop, and calling again waits again.
     pub async fn shutdown(&self, grace: Duration) -> usize {
-        self.stop.cancel();
-        self.tasks.close();
-        match tokio::time::timeout(grace, self.tasks.wait()).await {
-            Ok(()) => 0,
-            Err(_elapsed) => self.tasks.len(),
-        }
+        self.board.shutdown(grace).await
     }
+}
 
-    fn follow(&self, service: ServiceRef, tell: watch::Sender<Arc<Snapshot>>) {
-        let (registry, stop) = (self.registry.clone(), self.stop.clone());
-        let following = async move {
+impl Resolve for RegistryResolver {
+    fn watch(&self, namespace: &str, service: &ServiceName) -> Watch {
+        let Ok(of) = Namespace::new(namespace) else {
+            return unknown("the namespace is no name");
+        };
+        let of = ServiceRef { namespace: of, name: service.clone() };
+        let registry = self.registry.clone();
+        self.board.watch((namespace, service), "the registry is loading", |tell| async move {
             registry.ready().await;
-            let Ok(mut views) = registry.watch(&service) else { return };
+            let Ok(mut views) = registry.watch(&of) else { return };
             loop {
                 let snapshot = snapshot(&views.borrow_and_update());
                 tell.send_replace(Arc::new(snapshot));
@@ -72,47 +56,8 @@ impl RegistryResolver {
                     return;
                 }
             }
-        };
-        let until_stopped = async move {
-            // Its end, by either way, is nobody's news.
-            let (Some(()) | None) = stop.run_until_cancelled(following).await;
-        };
-        drop(self.tasks.spawn_on(until_stopped, &self.runtime));
+        })
     }
-}
-
-impl Resolve for RegistryResolver {
-    fn watch(&self, namespace: &str, service: &ServiceName) -> Watch {
-        let unknown = |why| watch::Sender::new(Arc::new(nobody(why))).subscribe();
-        let Ok(namespace) = Namespace::new(namespace) else {
-            return unknown("the namespace is no name");
-        };
-        let of = ServiceRef { namespace, name: service.clone() };
-        let mut followed = self.followed.lock();
-        if let Some(known) = followed.get(&of) {
-            return known.subscribe();
-        }
-        if SERVICES_MAX <= followed.len() {
-            return unknown("this process looks for as many services as it can");
-        }
-        let tell = watch::Sender::new(Arc::new(nobody("the registry is loading")));
-        let watch = tell.subscribe();
-        followed.insert(of.clone(), tell.clone());
-        drop(followed);
-        self.follow(of, tell);
-        watch
-    }
-}
-
-impl fmt::Debug for RegistryResolver {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let services = self.followed.lock().len();
-        f.debug_struct("RegistryResolver").field("services", &services).finish_non_exhaustive()
-    }
-}
-
-fn nobody(why: &'static str) -> Snapshot {
-    Snapshot { empty_because: Some(why), ..Snapshot::default() }
 }
 
 fn snapshot(view: &View) -> Snapshot {

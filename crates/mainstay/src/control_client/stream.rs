@@ -3,11 +3,10 @@
 use std::time::Duration;
 
 use http_body_util::BodyExt as _;
-use hyper_util::rt::TokioIo;
 use mainstay_api::stream::COMMENT_EVERY_SECONDS;
 use serde_json::Value as Json;
 
-use super::{ANSWER_TIMEOUT, Control, RETRY_AFTER};
+use super::{ANSWER_TIMEOUT, Control, RETRY_AFTER, whole};
 
 /// Without a sign of life for this long the stream is taken to be lost: two comments missed.
 const SILENCE_MAX: Duration = Duration::from_secs(COMMENT_EVERY_SECONDS * 5 / 2);
@@ -67,18 +66,7 @@ async fn once(
     if let Some(id) = last.as_deref().and_then(|id| id.parse().ok()) {
         request.headers_mut().insert("last-event-id", id);
     }
-    let connect = tokio::net::TcpStream::connect(&control.authority);
-    let stream = match tokio::time::timeout(ANSWER_TIMEOUT, connect).await {
-        Ok(Ok(stream)) => stream,
-        Ok(Err(error)) => return lost(super::plain(&error)),
-        Err(_elapsed) => return lost("connecting took too long".to_owned()),
-    };
-    let (mut sender, connection) =
-        match hyper::client::conn::http1::handshake(TokioIo::new(stream)).await {
-            Ok(made) => made,
-            Err(error) => return lost(error.to_string()),
-        };
-    let reading = async {
+    let reading = control.connected(|mut sender| async move {
         let sent = tokio::time::timeout(ANSWER_TIMEOUT, sender.send_request(request)).await;
         let answer = match sent {
             Ok(Ok(answer)) => answer,
@@ -87,19 +75,13 @@ async fn once(
         };
         let (status, body) = (answer.status().as_u16(), answer.into_body());
         if status != 200 {
-            let bytes =
-                body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
+            let bytes = whole(body).await.unwrap_or_default();
             let document = serde_json::from_slice(&bytes).unwrap_or(Json::Null);
             return Cut::Ended(Ended::Answer(status, document));
         }
         read(body, last, take).await
-    };
-    let mut reading = std::pin::pin!(reading);
-    // The connection moves only while it is polled beside the reading.
-    tokio::select! {
-        cut = &mut reading => cut,
-        _ended = connection => reading.await,
-    }
+    });
+    reading.await.unwrap_or_else(lost)
 }
 
 async fn read(

@@ -6,7 +6,6 @@
 
 mod records;
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -18,17 +17,11 @@ use mainstay_call::clock::MonotonicClock;
 use mainstay_call::resolve::{Instance, Resolve, Snapshot, Watch};
 use mainstay_core::name::ServiceName;
 use mainstay_core::{Clock as _, Instant};
-use parking_lot::Mutex;
-use tokio::runtime::Handle;
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
+use super::board::{Board, Tell, unknown};
 use super::settings::{ClientConfig, nameservers};
 use records::{Found, look_up};
-
-/// Services followed at once; as many as of the registry of the same process.
-const SERVICES_MAX: usize = 10_000;
 
 /// Shortest and longest time from one question to the next.
 const AGAIN: (Duration, Duration) = (Duration::from_secs(5), Duration::from_mins(5));
@@ -91,10 +84,7 @@ pub struct DnsResolver {
     pattern: Pattern,
     servers: Arc<[SocketAddr]>,
     empty_grace: Duration,
-    runtime: Handle,
-    stop: CancellationToken,
-    tasks: TaskTracker,
-    followed: Mutex<BTreeMap<(String, ServiceName), watch::Sender<Arc<Snapshot>>>>,
+    board: Board,
 }
 
 impl DnsResolver {
@@ -110,10 +100,7 @@ impl DnsResolver {
             pattern: config.dns_name.clone(),
             servers: servers.into(),
             empty_grace: config.empty_grace,
-            runtime: Handle::current(),
-            stop: CancellationToken::new(),
-            tasks: TaskTracker::new(),
-            followed: Mutex::default(),
+            board: Board::new(),
         }
     }
 
@@ -123,27 +110,21 @@ impl DnsResolver {
     ///
     /// Safe.
     pub async fn answered(&self) {
-        let watches: Vec<Watch> =
-            self.followed.lock().values().map(watch::Sender::subscribe).collect();
-        for mut watch in watches {
+        for mut watch in self.board.watches() {
             // Its sender lives as long as this.
             drop(watch.wait_for(|known| 0 < known.revision).await);
         }
     }
 
     pub(super) async fn shutdown(&self, grace: Duration) -> usize {
-        self.stop.cancel();
-        self.tasks.close();
-        match tokio::time::timeout(grace, self.tasks.wait()).await {
-            Ok(()) => 0,
-            Err(_elapsed) => self.tasks.len(),
-        }
+        self.board.shutdown(grace).await
     }
 
-    fn follow(&self, asked: Asked, tell: watch::Sender<Arc<Snapshot>>) {
-        let (servers, stop) = (Arc::clone(&self.servers), self.stop.clone());
+    /// Asks again and again.
+    fn follow(&self, asked: Asked, tell: Tell) -> impl Future<Output = ()> + Send + use<> {
+        let servers = Arc::clone(&self.servers);
         let mut known = Known::new(self.empty_grace);
-        let following = async move {
+        async move {
             loop {
                 let answer = look_up(&servers, &asked).await;
                 let now = MonotonicClock.now();
@@ -157,49 +138,27 @@ impl DnsResolver {
                 known.tell(&tell);
                 tokio::time::sleep(again).await;
             }
-        };
-        let until_stopped = async move {
-            let (Some(()) | None) = stop.run_until_cancelled(following).await;
-        };
-        drop(self.tasks.spawn_on(until_stopped, &self.runtime));
+        }
     }
 }
 
 impl Resolve for DnsResolver {
     fn watch(&self, namespace: &str, service: &ServiceName) -> Watch {
-        let unknown = |why| watch::Sender::new(Arc::new(nobody(why))).subscribe();
         let Some(asked) = self.pattern.asked(namespace, service.as_str()) else {
             return unknown("the service has a name that DNS cannot have");
         };
-        let key = (namespace.to_owned(), service.clone());
-        let mut followed = self.followed.lock();
-        if let Some(known) = followed.get(&key) {
-            return known.subscribe();
-        }
-        if SERVICES_MAX <= followed.len() {
-            return unknown("this process looks for as many services as it can");
-        }
-        let tell = watch::Sender::new(Arc::new(nobody("no server of names has answered yet")));
-        let watch = tell.subscribe();
-        followed.insert(key, tell.clone());
-        drop(followed);
-        self.follow(asked, tell);
-        watch
+        let why = "no server of names has answered yet";
+        self.board.watch((namespace, service), why, |tell| self.follow(asked, tell))
     }
 }
 
 impl fmt::Debug for DnsResolver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let services = self.followed.lock().len();
         f.debug_struct("DnsResolver")
             .field("pattern", &self.pattern)
-            .field("services", &services)
+            .field("board", &self.board)
             .finish_non_exhaustive()
     }
-}
-
-fn nobody(why: &'static str) -> Snapshot {
-    Snapshot { empty_because: Some(why), ..Snapshot::default() }
 }
 
 /// What is known of one service.
@@ -272,6 +231,7 @@ impl Known {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::resolve::board::nobody;
 
     fn at(seconds: u64) -> Instant {
         Instant::ZERO.plus(Duration::from_secs(seconds))

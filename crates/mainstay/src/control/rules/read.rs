@@ -9,7 +9,7 @@ use axum::{Extension, Json};
 use mainstay_coord::audit::Mask;
 use mainstay_coord::keys::{RuleKind, RuleRef};
 use mainstay_coord::revisions::{Diff, Fault, Kept, Kind};
-use mainstay_coord::switch::{Asker, SWITCHES};
+use mainstay_coord::switch::SWITCHES;
 use mainstay_core::problem::Code;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -288,7 +288,7 @@ pub(super) async fn would_be(
 fn is_switch(shared: &Shared, namespace: &str, name: &str) -> bool {
     let Some(cluster) = &shared.cluster else { return true };
     match object(&SWITCHES, namespace.to_owned(), name.to_owned()) {
-        Ok(switch) => cluster.switches.setting(&switch, Asker::default()).is_some(),
+        Ok(switch) => cluster.switches.followed().snapshot().get(&switch).is_some(),
         Err(_no_name) => false,
     }
 }
