@@ -39,7 +39,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 }
 
 /// Does all of it once; says what it saw.
-pub async fn tour(client: &Client, cache: &Path) -> Result<Vec<String>, Box<dyn Error>> {
+pub(crate) async fn tour(client: &Client, cache: &Path) -> Result<Vec<String>, Box<dyn Error>> {
     let mut seen = Vec::new();
 
     // Others find it for as long as `own` lives; it is registered again should it be forgotten.

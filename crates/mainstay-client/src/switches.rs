@@ -105,7 +105,9 @@ impl Builder {
             while stop.run_until_cancelled(states.changed()).await.is_some_and(|told| told.is_ok())
             {
                 let known = Arc::clone(&states.borrow_and_update());
-                turned.slots.lock().iter().for_each(|(name, slot)| turned.turn(name, slot, &known));
+                for (name, slot) in &*turned.slots.lock() {
+                    turned.turn(name, slot, &known);
+                }
             }
         });
         Ok(Switches { panel })

@@ -151,7 +151,7 @@ async fn the_example_of_the_library_does_what_it_says() {
     let cache = tempfile::tempdir().unwrap();
     let seen = tour::tour(&client(&node), cache.path()).await.unwrap();
     assert_eq!(seen[0], "found 1");
-    assert!(seen[1].starts_with("holds tour by token "), "{seen:?}");
+    assert!(seen[1].starts_with("holds default/tour by token "), "{seen:?}");
     assert_eq!(seen[2..], ["release 1 says good morning", "polite: false"]);
     for kept in
         ["registry/default/tour.json", "config/default/tour.json", "rules/default/switch.json"]

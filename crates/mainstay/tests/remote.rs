@@ -183,12 +183,13 @@ async fn a_gateway_follows_names_and_the_last_answer_stays() {
     drop(own);
 }
 
+const WHY: &str = "content-type: application/json\r\nmainstay-reason: sale\r\n";
+
 /// A call of the API of a server.
 #[track_caller]
 fn put(server: &Gateway, path: &str, body: &Value) {
-    let headers = "content-type: application/json\r\nmainstay-reason: sale\r\n";
     let path = format!("/api/v1{path}");
-    let (status, answer) = server.call_with("PUT", &path, headers, &body.to_string());
+    let (status, answer) = server.call_with("PUT", &path, WHY, &body.to_string());
     assert_eq!(status, 200, "{path}: {answer}");
 }
 
@@ -202,10 +203,12 @@ fn at(node: &Gateway, path: &str) -> u16 {
     line.split(' ').nth(1).unwrap().parse().unwrap()
 }
 
-fn route(path: &str, status: u16) -> Value {
-    json!({ "content": format!(
-        "path = '{path}'\nswitch = 'shop-open'\nrespond = {{ status = {status}, body = 'x' }}\n"
-    ) })
+/// A route to a service that a backend answers for, and that service.
+fn serve(server: &Gateway, name: &str, backend: &Backend) {
+    let upstream = format!("instances = ['{}']\ncircuits = []\n", backend.address);
+    put(server, &format!("/upstreams/default/{name}"), &json!({ "content": upstream }));
+    let route = format!("path = '/sale'\nswitch = 'shop-open'\nto = '{name}'\n");
+    put(server, "/routes/default/sale", &json!({ "content": route }));
 }
 
 fn turned(on: bool) -> Value {
@@ -216,13 +219,16 @@ fn turned(on: bool) -> Value {
 fn a_gateway_serves_by_rules_and_switches_of_a_server_and_goes_on_without_it() {
     let home = TempDir::new().unwrap();
     let (mut server, _) = server("remote-rules-server", home.path());
-    put(&server, "/routes/default/sale", &route("/sale", 201));
+    let (a, b) = (Backend::start(), Backend::start());
+    a.behave(201, Duration::ZERO);
+    b.behave(202, Duration::ZERO);
+    serve(&server, "a", &a);
     let node = gateway("remote-rules", &asking(&server, home.path()));
     assert_eq!(at(&node, "/sale"), 201, "it is there from the beginning");
 
     // What changes is in force within a second.
     let began = now();
-    put(&server, "/routes/default/sale", &route("/sale", 202));
+    serve(&server, "b", &b);
     until("the route is followed", WITHIN, || at(&node, "/sale") == 202);
     put(&server, "/switches/default/shop-open", &turned(false));
     until("the switch is followed", WITHIN, || at(&node, "/sale") == 503);
@@ -233,11 +239,13 @@ fn a_gateway_serves_by_rules_and_switches_of_a_server_and_goes_on_without_it() {
     assert!(began.elapsed() < WITHIN * 4, "four turns in {:?}", began.elapsed());
     let (status, shown) = node.control("/api/v1/routes/default/sale");
     assert!(status == 200 && shown.contains("\"in_force\""), "{shown}");
-    let (status, refused) = node.call_with("DELETE", "/api/v1/routes/default/sale", "", "");
+    let (status, refused) = node.call_with("DELETE", "/api/v1/routes/default/sale", WHY, "");
     assert!(status == 409 && refused.contains("[client]"), "{status} {refused}");
 
-    // Time for the last state to be kept: it is, once a second.
-    std::thread::sleep(Duration::from_secs(2));
+    let kept = node.home().join("data/cache/rules/_/all.json");
+    until("the last state is kept", SOON, || {
+        fs::read_to_string(&kept).is_ok_and(|kept| kept.contains("\"value\":false"))
+    });
     server.signal(Signal::KILL);
     server.ended();
     until("it says so", SOON, || node.logged("rules are not followed") == 1);
@@ -247,7 +255,7 @@ fn a_gateway_serves_by_rules_and_switches_of_a_server_and_goes_on_without_it() {
     node.ended();
     let node = node.again("remote-rules-alone", &[]);
     assert_eq!(at(&node, "/sale"), 503, "what the one before knew");
-    assert_eq!(at(&node, "/other"), 503, "its own route is there, too");
+    assert_eq!(at(&node, "/"), 503, "its own route is there, too");
 
     let mut server = server.again("remote-rules-again", &[]);
     until("it says so", SOON, || node.logged("rules are followed again") == 1);
@@ -259,8 +267,8 @@ fn a_gateway_serves_by_rules_and_switches_of_a_server_and_goes_on_without_it() {
     server.ended();
     fs::rename(server.home().join("data/store"), server.home().join("lost")).unwrap();
     let server = server.again("remote-rules-next", &[]);
-    put(&server, "/routes/default/sale", &route("/sale", 203));
-    until("the new history is believed", SOON, || at(&node, "/sale") == 203);
+    serve(&server, "a", &a);
+    until("the new history is believed", SOON, || at(&node, "/sale") == 201);
 }
 
 #[test]

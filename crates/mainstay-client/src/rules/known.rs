@@ -85,7 +85,9 @@ impl Draft {
         }
         let objects = self.0.get_or_insert_with(|| known.objects.clone());
         objects.extend(put.into_iter().map(|object| (object.named.clone(), Arc::new(object))));
-        removed.iter().for_each(|named| drop(objects.remove(named)));
+        for named in &removed {
+            objects.remove(named);
+        }
         if OBJECTS_MAX < objects.len() {
             return Err(TooMany);
         }

@@ -134,23 +134,7 @@ async fn answer(
     let document = body.collect().await.unwrap().to_bytes();
     let document = serde_json::from_slice(&document).unwrap_or(Value::Null);
     let last = path.rsplit('/').next().unwrap();
-    let mood = {
-        let mut sheet = sheet.lock();
-        let query = head.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
-        sheet.seen.push((format!("{} {path}{query}", head.method), document));
-        let resumed = head.headers.get("last-event-id").and_then(|last| last.to_str().ok());
-        sheet.resumed.extend(resumed.map(str::to_owned));
-        match last {
-            "watch" => sheet.stream,
-            "heartbeat" => sheet.beat,
-            _ if head.method == Method::PUT && path.starts_with("/registry") => sheet.register,
-            "sessions" => sheet.open,
-            "renew" => sheet.renew,
-            "acquire" => sheet.acquire,
-            "stream" => sheet.stream,
-            _ => Mood::Good,
-        }
-    };
+    let mood = noted(&head, &path, document, &mut sheet.lock());
     match mood {
         Mood::Hangs => return std::future::pending().await,
         Mood::Refuses(status, code) => {
@@ -193,6 +177,25 @@ async fn answer(
             },
         ),
         other => panic!("{other:?}"),
+    }
+}
+
+/// Notes a call; how it is answered.
+fn noted(head: &http::request::Parts, path: &str, document: Value, sheet: &mut Sheet) -> Mood {
+    let last = path.rsplit('/').next().unwrap();
+    let query = head.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+    sheet.seen.push((format!("{} {path}{query}", head.method), document));
+    let resumed = head.headers.get("last-event-id").and_then(|last| last.to_str().ok());
+    sheet.resumed.extend(resumed.map(str::to_owned));
+    match last {
+        "watch" => sheet.stream,
+        "heartbeat" => sheet.beat,
+        _ if head.method == Method::PUT && path.starts_with("/registry") => sheet.register,
+        "sessions" => sheet.open,
+        "renew" => sheet.renew,
+        "acquire" => sheet.acquire,
+        "stream" => sheet.stream,
+        _ => Mood::Good,
     }
 }
 

@@ -124,12 +124,16 @@ impl Source {
         match self {
             Self::Rules(copy) => {
                 let snapshot = Arc::clone(&copy.borrow_and_update());
-                snapshot.iter().for_each(|(rule, kept)| each(rule, &kept.edition));
+                for (rule, kept) in snapshot.iter() {
+                    each(rule, &kept.edition);
+                }
                 snapshot.revision
             }
             Self::Switches(copy) => {
                 let snapshot = Arc::clone(&copy.borrow_and_update());
-                snapshot.iter().for_each(|(rule, kept)| each(rule, &kept.edition));
+                for (rule, kept) in snapshot.iter() {
+                    each(rule, &kept.edition);
+                }
                 snapshot.revision
             }
         }
