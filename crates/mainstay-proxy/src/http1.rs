@@ -11,6 +11,7 @@
 
 mod outgoing;
 mod read;
+pub(crate) mod room;
 mod write;
 
 pub(crate) use outgoing::{Outgoing, SendError};

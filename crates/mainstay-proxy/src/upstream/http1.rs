@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::Future as _;
+use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker, ready};
@@ -21,7 +22,7 @@ use super::body::{Drive, UpstreamBody};
 use super::pool::Slot;
 use super::wire::{Gauge, Link, Tunnel, Wire};
 use crate::framing::{Asked, Element, Refusal, ResponseGuard, ResponseHead};
-use crate::http1::{self, BODY_READ_BYTES_MAX, Frame, Outgoing, READ_BYTES, SendError};
+use crate::http1::{self, BODY_READ_BYTES_MAX, Frame, Outgoing, READ_BYTES, SendError, room};
 use crate::interim;
 
 /// Bodies up to this length are taken from the connection together with the head when they are
@@ -38,7 +39,7 @@ pub(super) struct Live<B: RequestBody> {
     unsent: Option<CallError>,
     /// Reads the answers, and is the judge of them.
     guard: ResponseGuard,
-    /// What came and was not taken yet.
+    /// What came and was not taken yet; [lent](room) for as long as there is something.
     input: BytesMut,
     /// The beginning of a body in chunks that came with its head, and its trailers.
     early: (Bytes, Option<HeaderMap>),
@@ -223,6 +224,7 @@ impl<B: RequestBody> Live<B> {
             return Err(malformed(refusal));
         }
         if self.out.is_over() && self.unsent.is_none() && !self.closing && self.guard.is_free() {
+            room::give_back(&mut self.input);
             let pool = Rc::clone(self.slot.pool());
             pool.put(self);
         }
@@ -255,14 +257,7 @@ impl<B: RequestBody> Live<B> {
             // Nobody waits for what would answer half a request.
             return Poll::Ready(Err(self.lost(None)));
         }
-        let wanted = match self.guard.body_left() {
-            Some(left) => {
-                usize::try_from(left).unwrap_or(usize::MAX).clamp(READ_BYTES, BODY_READ_BYTES_MAX)
-            }
-            None => BODY_READ_BYTES_MAX / 4,
-        };
-        self.input.reserve(wanted);
-        match poll_read_buf(Pin::new(&mut self.wire), cx, &mut self.input) {
+        match self.poll_read(cx) {
             Poll::Ready(Ok(read)) => Poll::Ready(Ok(read != 0)),
             Poll::Ready(Err(error)) => Poll::Ready(Err(self.lost(Some(error)))),
             Poll::Pending => {
@@ -270,6 +265,27 @@ impl<B: RequestBody> Live<B> {
                 Poll::Ready(Err(Failure::Congestion(Congestion::WriteStalled).into()))
             }
         }
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if self.input.is_empty() {
+            room::give_back(&mut self.input);
+            ready!(self.wire.poll_readable(cx))?;
+            self.input = room::lend();
+        } else {
+            let wanted = match self.guard.body_left() {
+                Some(left) => usize::try_from(left)
+                    .unwrap_or(usize::MAX)
+                    .clamp(READ_BYTES, BODY_READ_BYTES_MAX),
+                None => BODY_READ_BYTES_MAX / 4,
+            };
+            self.input.reserve(wanted);
+        }
+        let read = poll_read_buf(Pin::new(&mut self.wire), cx, &mut self.input);
+        if self.input.is_empty() {
+            room::give_back(&mut self.input);
+        }
+        read
     }
 
     fn head(&mut self, bytes: &Bytes) -> Result<Response<()>, CallError> {
@@ -287,7 +303,7 @@ impl<B: RequestBody> Live<B> {
     }
 
     /// The connection ended and said nothing.
-    fn lost(&mut self, error: Option<std::io::Error>) -> CallError {
+    fn lost(&mut self, error: Option<io::Error>) -> CallError {
         self.closing = true;
         match (self.unsent.take(), error) {
             (Some(unsent), _) => unsent,
@@ -303,7 +319,8 @@ impl<B: RequestBody> Live<B> {
     /// Takes the socket out from under HTTP.
     fn switch(self) -> Tunnel {
         let Self { wire, input, slot, .. } = self;
-        Tunnel::new(wire, input.freeze(), Box::new(slot))
+        // A copy: a tunnel that lasts for hours must not hold what answers are read to.
+        Tunnel::new(wire, Bytes::copy_from_slice(&input), Box::new(slot))
     }
 
     /// Ready when a write has made no progress for too long. Costs nothing while writes go through.

@@ -37,6 +37,11 @@ impl Wire {
         let gauge = Rc::new(Gauge::default());
         (Self { link, gauge: Rc::clone(&gauge) }, gauge)
     }
+
+    /// Ready when a read is worth trying.
+    pub(super) fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.link.poll_readable(cx)
+    }
 }
 
 impl Gauge {
