@@ -47,7 +47,8 @@ pub const PLANS: Kind = Kind {
 };
 
 /// What turning a plan came to, or would come to.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, utoipa::ToSchema)]
+#[schema(as = PlanTurned)]
 pub struct Turned {
     /// The plan.
     pub plan: String,

@@ -10,9 +10,21 @@ use serde::{Deserialize, Serialize};
 
 /// Milliseconds since 1970 in UTC, written `2026-01-02T03:04:05.678Z`.
 #[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    utoipa::ToSchema,
 )]
 #[serde(try_from = "String", into = "String")]
+#[schema(value_type = String, format = DateTime)]
 pub struct Moment(u64);
 
 /// A text that is no moment.

@@ -34,8 +34,9 @@ impl Wrong {
 }
 
 /// A switch as written: every field optional.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(default)]
+#[schema(as = Switch)]
 pub struct RawSwitch {
     /// What kind of value it has.
     #[serde(rename = "type")]

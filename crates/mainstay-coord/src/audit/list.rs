@@ -76,7 +76,8 @@ impl Filter {
 }
 
 /// A record, and where it stands.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, utoipa::ToSchema)]
+#[schema(as = AuditRecord)]
 pub struct Listed {
     /// Its id, for good.
     pub id: String,
@@ -88,7 +89,8 @@ pub struct Listed {
 }
 
 /// Some records, newest first.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, utoipa::ToSchema)]
+#[schema(as = AuditPage)]
 pub struct Page {
     /// The records.
     pub items: Vec<Listed>,

@@ -14,8 +14,9 @@ pub const RECORD_BYTES_MAX: usize = 65_536;
 pub const REASON_CHARACTERS: std::ops::RangeInclusive<usize> = 3..=500;
 
 /// What came of what was asked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = AuditOutcome)]
 pub enum Outcome {
     /// It was done.
     Done,
@@ -26,8 +27,9 @@ pub enum Outcome {
 }
 
 /// Who acts, as the door they came through knows them.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(default)]
+#[schema(as = AuditActor)]
 pub struct Actor {
     /// The principal: `user/u-7f3a`, `system/timers`.
     pub principal: String,
@@ -107,8 +109,9 @@ impl Author {
 }
 
 /// What was acted upon.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(default)]
+#[schema(as = AuditTarget)]
 pub struct Target {
     /// What kind of thing.
     pub kind: String,
@@ -121,7 +124,8 @@ pub struct Target {
 }
 
 /// One audit record.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+#[schema(as = AuditRecordContent)]
 pub struct Record {
     v: u32,
     /// When.

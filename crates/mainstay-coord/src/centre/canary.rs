@@ -22,7 +22,8 @@ pub const CLIENTS_MAX: usize = 1_000;
 pub const LABELS_MAX: usize = 64;
 
 /// A percentage, in hundredths: 0 to 100, two decimals.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, utoipa::ToSchema)]
+#[schema(value_type = f64, minimum = 0, maximum = 100)]
 pub struct Percent(u16);
 
 impl Percent {
@@ -65,8 +66,9 @@ impl fmt::Display for Percent {
 }
 
 /// Who shall get a release first, as a caller writes it. Any of the three is enough.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schema(as = ConfigCanary)]
 pub struct RawCanary {
     /// Which release; the one under way when left out.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -16,8 +16,9 @@ const SEARCH_MAX: Duration = Duration::from_millis(200);
 const UNIFIED_BYTES_MAX: usize = 1_048_576;
 
 /// What became of an item.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = ConfigTurn)]
 pub enum Turn {
     /// It was not there before.
     Added,
@@ -28,7 +29,8 @@ pub enum Turn {
 }
 
 /// An item that differs.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[schema(as = ConfigItemChange)]
 pub struct ItemChange {
     /// Which item.
     pub item: String,
@@ -37,7 +39,8 @@ pub struct ItemChange {
 }
 
 /// An item that differs, line by line.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[schema(as = ConfigItemDiff)]
 pub struct ItemDiff {
     /// Which item.
     pub item: String,
@@ -52,7 +55,8 @@ pub struct ItemDiff {
 }
 
 /// What differs between two releases.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[schema(as = ConfigDiff)]
 pub struct Diff {
     /// From this release; 0 is nothing.
     pub from: u64,

@@ -24,7 +24,8 @@ use crate::patience::Patience;
 const SINCE_DRAFT: &str = "draft";
 
 /// A draft, without its content.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[schema(as = ConfigDraft)]
 pub struct Drafted {
     /// Which item.
     pub item: String,

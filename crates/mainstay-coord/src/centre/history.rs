@@ -25,7 +25,8 @@ use crate::name::Namespace;
 pub const HISTORY_PAGE_MAX: u64 = 1_000;
 
 /// An item of a release, without its content.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[schema(as = ConfigItemShown)]
 pub struct ItemShown {
     /// What its content is written in.
     pub format: Format,
@@ -38,7 +39,8 @@ pub struct ItemShown {
 }
 
 /// A release, without its contents.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[schema(as = ConfigReleaseShown)]
 pub struct ReleaseShown {
     /// Which release.
     pub release: u64,
@@ -58,7 +60,8 @@ pub struct ReleaseShown {
 }
 
 /// A group, as listed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[schema(as = ConfigGroup)]
 pub struct GroupShown {
     /// Its name.
     pub group: String,

@@ -29,8 +29,11 @@ const THERE_MS: u64 = 60_000;
 const SHOWN_MS: u64 = 600_000;
 
 /// How a client stands to the release it should hold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, utoipa::ToSchema,
+)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = ConfigHolding)]
 pub enum State {
     /// It holds it.
     Holding,
@@ -58,7 +61,8 @@ impl State {
 }
 
 /// A client, and what it holds.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[schema(as = ConfigHolder)]
 pub struct Holder {
     /// Its name.
     pub client: String,
@@ -76,8 +80,9 @@ pub struct Holder {
 }
 
 /// What a client says of a release.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case", tag = "outcome")]
+#[schema(as = ConfigVerdict)]
 pub enum Verdict {
     /// It uses it.
     Applied,

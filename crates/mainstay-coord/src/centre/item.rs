@@ -19,8 +19,21 @@ pub const ITEMS_MAX: usize = 512;
 pub const SCHEMA_BYTES_MAX: usize = 65_536;
 
 /// What a content is written in.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Serialize,
+    Deserialize,
+    utoipa::ToSchema,
+)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = ConfigFormat)]
 pub enum Format {
     /// Anything; not checked.
     #[default]
@@ -57,8 +70,9 @@ impl Format {
 }
 
 /// An item as a caller writes it.
-#[derive(Clone, Default, PartialEq, Deserialize)]
+#[derive(Clone, Default, PartialEq, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = ConfigItemPut)]
 pub struct RawItem {
     /// What the content is written in; `text` when left out.
     #[serde(default)]

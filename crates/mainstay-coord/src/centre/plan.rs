@@ -21,10 +21,12 @@ use crate::keys::{CentreKey, GroupRef, parse_centre};
 pub const NOTE_BYTES_MAX: usize = 1_024;
 
 /// What to publish.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schema(as = ConfigPublication)]
 pub struct Publication {
     /// Items to add or change; `null` removes one.
+    #[schema(value_type = BTreeMap<String, RawItem>, default = json!({}))]
     pub items: BTreeMap<String, Option<RawItem>>,
     /// Whether `items` is all there shall be, so that whatever it does not name is removed.
     pub complete: bool,

@@ -23,7 +23,8 @@ use crate::patience::Patience;
 use crate::random;
 
 /// What a publication, or a rollback, came to.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[schema(as = ConfigPublished)]
 pub struct Published {
     /// The release; the one in force when nothing changed.
     pub release: u64,

@@ -27,7 +27,8 @@ pub const GROUPS_MAX: usize = 100;
 pub const CONTENTS_BYTES_MAX: usize = 65_536;
 
 /// An item as a client gets it.
-#[derive(Clone, PartialEq, Eq, Serialize)]
+#[derive(Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[schema(as = ConfigItem)]
 pub struct Delivered {
     /// What the content is written in.
     pub format: Format,
@@ -35,6 +36,7 @@ pub struct Delivered {
     pub secret: bool,
     /// The content; missing of a secret for whoever may not read secrets.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
     pub content: Option<Arc<str>>,
 }
 
@@ -45,7 +47,8 @@ impl fmt::Debug for Delivered {
 }
 
 /// A release as a client gets it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[schema(as = ConfigRelease)]
 pub struct Fetched {
     /// Of which group: `namespace/group`.
     pub group: String,
@@ -58,7 +61,8 @@ pub struct Fetched {
 }
 
 /// Another release is in force for a client.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[schema(as = ConfigUpdate)]
 pub struct Update {
     /// Of which group: `namespace/group`.
     pub group: String,

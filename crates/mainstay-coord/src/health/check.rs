@@ -16,8 +16,9 @@ pub const CHECKS_MAX: usize = 16;
 pub const INTERVAL_MIN: Duration = Duration::from_secs(1);
 
 /// A check as written: every field but name and kind optional, nothing checked.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schema(as = ServiceCheck)]
 pub struct RawCheck {
     /// Its name, unique within the service.
     pub name: String,

@@ -17,8 +17,9 @@ pub const SWITCHES_MAX: usize = 60;
 pub const ACTIVE_SECONDS_MAX: u64 = 30 * 86_400;
 
 /// A plan as written: every field optional.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(default)]
+#[schema(as = Plan)]
 pub struct RawPlan {
     /// What it is for.
     #[serde(skip_serializing_if = "String::is_empty")]

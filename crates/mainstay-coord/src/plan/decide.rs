@@ -16,7 +16,8 @@ use crate::switch::content::with_value;
 use crate::switch::{Setting, Switch};
 
 /// What a plan does to a switch.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, utoipa::ToSchema)]
+#[schema(as = PlanEffect)]
 pub struct Effect {
     /// The switch.
     pub switch: String,

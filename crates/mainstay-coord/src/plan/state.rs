@@ -27,7 +27,8 @@ pub struct PlanState {
 }
 
 /// An activation.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+#[schema(as = PlanActivation)]
 pub struct Activation {
     /// When.
     pub at: Moment,
@@ -42,7 +43,8 @@ pub struct Activation {
 }
 
 /// What a switch was before a plan set it.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+#[schema(as = PlanCaptured)]
 pub struct Captured {
     /// Its value.
     pub value: Value,
@@ -53,7 +55,8 @@ pub struct Captured {
 }
 
 /// The end of an activation.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+#[schema(as = PlanEnded)]
 pub struct Ended {
     /// When.
     pub at: Moment,

@@ -96,8 +96,11 @@ const fn is_false(flag: &bool) -> bool {
 }
 
 /// Whether an instance is removed when nothing is heard of it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, utoipa::ToSchema,
+)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = InstanceKind)]
 pub enum Kind {
     /// It beats, and goes when it stops.
     #[default]

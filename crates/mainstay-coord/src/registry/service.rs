@@ -12,8 +12,9 @@ use super::share::Share;
 use crate::health::check::{CHECKS_MAX, Check, RawCheck};
 
 /// Settings of a service as written: every field optional.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(default)]
+#[schema(as = ServiceSettings)]
 pub struct RawSettings {
     v: u32,
     /// Below which share of healthy instances everybody is answered.

@@ -13,7 +13,8 @@ const SEARCH_MAX: Duration = Duration::from_millis(100);
 const FIELDS_MAX: usize = 1_000;
 
 /// What differs between two revisions.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, utoipa::ToSchema)]
+#[schema(as = ObjectDiff)]
 pub struct Diff {
     /// From this revision; 0 is nothing.
     pub from: u64,
@@ -26,7 +27,7 @@ pub struct Diff {
 }
 
 /// A field that differs.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, utoipa::ToSchema)]
 pub struct FieldChange {
     /// Where: members and indexes separated by `/`; empty is the whole content.
     pub path: String,

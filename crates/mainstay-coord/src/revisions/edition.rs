@@ -143,7 +143,7 @@ pub(crate) fn decide(
 }
 
 /// An object as it is shown.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, utoipa::ToSchema)]
 pub struct Object {
     /// Whose it is.
     pub namespace: String,

@@ -20,7 +20,7 @@ use crate::name::{Namespace, RuleName};
 pub const PAGE_MAX: usize = 1_000;
 
 /// One line of a history.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, utoipa::ToSchema)]
 pub struct HistoryItem {
     /// The number.
     pub revision: u64,
@@ -41,7 +41,7 @@ pub struct HistoryItem {
 }
 
 /// Some of a history, newest first.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, utoipa::ToSchema)]
 pub struct HistoryPage {
     /// The revisions.
     pub items: Vec<HistoryItem>,
@@ -50,7 +50,7 @@ pub struct HistoryPage {
 }
 
 /// Some objects, by name.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, utoipa::ToSchema)]
 pub struct ObjectPage {
     /// The objects.
     pub items: Vec<Object>,

@@ -23,7 +23,8 @@ pub struct Kind {
 }
 
 /// One thing that is wrong with a content.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[schema(as = ContentFault)]
 pub struct Fault {
     /// Where: members separated by `/`.
     pub path: String,

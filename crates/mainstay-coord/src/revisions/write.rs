@@ -16,7 +16,8 @@ use crate::random;
 use crate::registry::listing::list_all;
 
 /// What a change came to.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, utoipa::ToSchema)]
+#[schema(as = ObjectWritten)]
 pub struct Written {
     /// The number of the newest revision; of a dry run, the number it would get.
     pub revision: u64,

@@ -13,7 +13,7 @@ const TEXT_BYTES_MAX: usize = 1_024;
 pub const BUCKETS: u64 = 10_000;
 
 /// What kind of value a switch has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum SwitchType {
     /// On or off.
