@@ -7,8 +7,8 @@ use std::process::Command;
 
 use crate::Outcome;
 
-/// Pages of `docs/reference`, by the word `mainstay reference` knows them by.
-const PAGES: [&str; 2] = ["cli", "config"];
+/// Files of `docs/reference`: the word `mainstay reference` knows each by, and what it ends in.
+const PAGES: [(&str, &str); 3] = [("cli", "md"), ("config", "md"), ("openapi", "json")];
 
 /// What to do with a page that differs.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -22,8 +22,8 @@ pub(crate) enum Mode {
 /// Prints every page and compares it with the file.
 pub(crate) fn run(root: &Path, mode: Mode) -> Outcome {
     let mut faults = Vec::new();
-    for page in PAGES {
-        let path = root.join("docs/reference").join(page).with_extension("md");
+    for (page, ending) in PAGES {
+        let path = root.join("docs/reference").join(page).with_extension(ending);
         match (print(root, page), mode) {
             (Err(fault), _) => faults.push(fault),
             (Ok(text), Mode::Check) => {

@@ -9,6 +9,7 @@ use utoipa::ToSchema;
 /// Follows groups.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = ConfigWatch)]
 pub struct Watch {
     /// Who follows, the same after a restart: 1 to 255 bytes.
     pub client: String,
@@ -25,6 +26,7 @@ pub struct Watch {
 /// A group, and the release the client has of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = ConfigHeld)]
 pub struct Held {
     /// Its namespace. Default `default`.
     #[serde(default = "default_namespace")]
@@ -37,6 +39,7 @@ pub struct Held {
 
 /// Another release is in force for the client: an event of the stream.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = ConfigUpdate)]
 pub struct Update {
     /// Of which group: `namespace/group`.
     pub group: String,
@@ -57,6 +60,7 @@ pub struct Update {
 
 /// An item that differs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = ConfigUpdateItem)]
 pub struct ItemChange {
     /// Which item.
     pub item: String,
@@ -66,6 +70,7 @@ pub struct ItemChange {
 
 /// A release as a client gets it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = ConfigRelease)]
 pub struct Fetched {
     /// Of which group: `namespace/group`.
     pub group: String,
@@ -79,6 +84,7 @@ pub struct Fetched {
 
 /// An item of a release.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = ConfigItem)]
 pub struct Item {
     /// What the content is written in: `text`, `json`, `yaml`, `toml`, `properties`, `xml`.
     pub format: String,
@@ -101,6 +107,7 @@ impl std::fmt::Debug for Item {
 
 /// Tells what became of a release at a client.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = ConfigReport)]
 pub struct Report {
     /// Who tells.
     pub client: String,
@@ -122,6 +129,7 @@ pub struct Report {
 /// What a client says of a release.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case", tag = "outcome")]
+#[schema(as = ConfigVerdict)]
 pub enum Verdict {
     /// It uses it.
     Applied,

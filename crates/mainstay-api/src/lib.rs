@@ -15,12 +15,16 @@
 //! | following configuration | [`config`] |
 //! | sessions, locks, semaphores, elections | [`lock`] |
 //! | services and their instances | [`registry`] |
+//! | the data plane: circuits, limits, instances, faults, routes | [`gateway`] |
+//! | a process and its store | [`node`] |
 //! | rules and switches | [`rules`] |
 //! | why something did not work | [`problem`] |
 //! | events of streams | [`stream`] |
 
 pub mod config;
+pub mod gateway;
 pub mod lock;
+pub mod node;
 pub mod problem;
 pub mod registry;
 pub mod rules;

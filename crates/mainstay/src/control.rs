@@ -12,6 +12,7 @@
 //! | who asks, and why | [`author`] |
 //! | what is noted of a change; of what was refused | [`events`]; [`refusals`] |
 //! | objects with a history | [`revisions`] |
+//! | the contract of all that | [`openapi`] |
 //! | the calls | the rest, one module a noun |
 
 mod answer;
@@ -34,6 +35,7 @@ mod limits;
 mod locks;
 mod moment;
 mod objects;
+pub(crate) mod openapi;
 mod plans;
 mod refusals;
 mod registry;
@@ -108,8 +110,6 @@ fn router(shared: Arc<Shared>, stop: CancellationToken) -> Router {
     };
     Router::new()
         .merge(targets)
-        .route("/api/v1/live", get(|| async { StatusCode::OK }))
-        .route("/api/v1/ready", get(ready))
         .route("/metrics", get(metrics))
         .nest("/api/v1", calls(shared.cluster.clone()))
         .nest("/v1", consul::calls(shared.cluster.clone()))
@@ -123,21 +123,33 @@ fn router(shared: Arc<Shared>, stop: CancellationToken) -> Router {
 
 fn calls(cluster: Option<Arc<Cluster>>) -> Router<Arc<Shared>> {
     let agreed = match cluster {
-        Some(cluster) => registry::calls()
-            .merge(locks::calls())
-            .merge(store::calls())
-            .merge(centre::calls())
-            .merge(audit::calls())
-            .merge(switches::calls())
-            .merge(plans::calls())
+        Some(cluster) => agreed()
             .with_state(cluster)
             .merge(switches::removal())
             .layer(axum::middleware::from_fn(conditions::known))
             .layer(DefaultBodyLimit::max(AGREED_BYTES_MAX)),
         None => Router::new(),
     };
+    own().merge(agreed)
+}
+
+/// The calls about what nodes agree on.
+fn agreed() -> Router<Arc<Cluster>> {
+    registry::calls()
+        .merge(locks::calls())
+        .merge(store::calls())
+        .merge(centre::calls())
+        .merge(audit::calls())
+        .merge(switches::calls())
+        .merge(plans::calls())
+}
+
+/// The calls every process has.
+fn own() -> Router<Arc<Shared>> {
     Router::new()
-        .merge(agreed)
+        .route("/live", get(|| async { StatusCode::OK }))
+        .route("/ready", get(ready))
+        .route("/openapi.json", get(openapi::show))
         .merge(rules::calls())
         .route("/backup", get(backup::create))
         .route("/backup/verify", post(backup::verify))

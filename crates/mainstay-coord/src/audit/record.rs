@@ -164,7 +164,8 @@ pub struct Record {
 }
 
 /// Several equal records told as one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[schema(as = AuditFolded)]
 struct Folded {
     count: u64,
     first: Moment,

@@ -109,7 +109,8 @@ fn labels_fit(field: &str, labels: &BTreeMap<String, String>) -> Result<(), Cent
 }
 
 /// A gradual release under way.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, utoipa::ToSchema)]
+#[schema(as = ConfigCanaryUnderWay)]
 pub struct Canary {
     /// Which release.
     pub release: u64,

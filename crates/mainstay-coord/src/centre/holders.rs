@@ -80,9 +80,8 @@ pub struct Holder {
 }
 
 /// What a client says of a release.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, utoipa::ToSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "outcome")]
-#[schema(as = ConfigVerdict)]
 pub enum Verdict {
     /// It uses it.
     Applied,

@@ -11,7 +11,8 @@ use super::item::Format;
 use crate::keyring::Sealed;
 
 /// What `cfg/<ns>/<group>/head` holds.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
+#[schema(as = ConfigHead)]
 pub struct Head {
     pub(super) v: u32,
     /// The release everybody gets who does not get the canary.

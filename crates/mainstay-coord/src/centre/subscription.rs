@@ -27,8 +27,7 @@ pub const GROUPS_MAX: usize = 100;
 pub const CONTENTS_BYTES_MAX: usize = 65_536;
 
 /// An item as a client gets it.
-#[derive(Clone, PartialEq, Eq, Serialize, utoipa::ToSchema)]
-#[schema(as = ConfigItem)]
+#[derive(Clone, PartialEq, Eq, Serialize)]
 pub struct Delivered {
     /// What the content is written in.
     pub format: Format,
@@ -36,7 +35,6 @@ pub struct Delivered {
     pub secret: bool,
     /// The content; missing of a secret for whoever may not read secrets.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>)]
     pub content: Option<Arc<str>>,
 }
 
@@ -47,8 +45,7 @@ impl fmt::Debug for Delivered {
 }
 
 /// A release as a client gets it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
-#[schema(as = ConfigRelease)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Fetched {
     /// Of which group: `namespace/group`.
     pub group: String,
@@ -61,8 +58,7 @@ pub struct Fetched {
 }
 
 /// Another release is in force for a client.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
-#[schema(as = ConfigUpdate)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Update {
     /// Of which group: `namespace/group`.
     pub group: String,

@@ -1,4 +1,5 @@
-//! `docs/reference/cli.md` and `config.md`, printed from the grammar and the schema.
+//! `docs/reference/cli.md`, `config.md` and `openapi.json`, printed from the grammar, the schema and
+//! the calls.
 
 use clap::ValueEnum;
 use serde_json::Value as Json;
@@ -15,6 +16,8 @@ pub enum Reference {
     Cli,
     /// Every key with its meaning.
     Config,
+    /// The contract of the control API, as JSON.
+    Openapi,
 }
 
 /// Tables nested deeper are printed as `a table`: no type of ours is.
@@ -25,6 +28,7 @@ pub fn render(what: Reference) -> String {
     match what {
         Reference::Cli => cli(),
         Reference::Config => config(&Schema::of::<Settings>()),
+        Reference::Openapi => format!("{:#}\n", crate::control::openapi::document()),
     }
 }
 

@@ -23,25 +23,32 @@ pub(super) fn calls() -> Router<Arc<Cluster>> {
 }
 
 /// Which records.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields, default)]
-struct Which {
+#[into_params(parameter_in = Query)]
+pub(super) struct Which {
     /// A principal.
     actor: Option<String>,
     /// An action, or the beginning of some: `switch:*`.
     action: Option<String>,
     /// An object: `kind/namespace/name`, or without the kind.
     object: Option<String>,
+    /// `done`, `refused` or `failed`.
+    #[param(value_type = Option<String>)]
     outcome: Option<Outcome>,
     /// The address it came from.
     source: Option<String>,
     /// Words that stand in it, in any case.
     q: Option<String>,
     /// From this moment on.
+    #[param(value_type = Option<String>, format = DateTime)]
     from: Option<Moment>,
     /// Up to this moment.
+    #[param(value_type = Option<String>, format = DateTime)]
     to: Option<Moment>,
+    /// Records of a page. Default 100.
     limit: Option<usize>,
+    /// Where to go on: `next` of the page before.
     cursor: Option<String>,
 }
 

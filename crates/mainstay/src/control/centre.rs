@@ -80,11 +80,13 @@ async fn groups(State(cluster): State<Arc<Cluster>>, Path(namespace): Path<Strin
 }
 
 /// For whom.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields, default)]
-struct For {
+#[into_params(parameter_in = Query)]
+pub(super) struct For {
+    /// The client it is for, so that a canary reaches it.
     client: Option<String>,
-    /// `key=value`, joined by commas.
+    /// Its labels: `key=value`, joined by commas.
     label: Option<String>,
     /// Contents of secrets too.
     secrets: bool,
@@ -149,9 +151,11 @@ async fn remove_draft(
 }
 
 /// What every change takes beside its document.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields, default)]
-struct How {
+#[into_params(parameter_in = Query)]
+pub(super) struct How {
+    /// Show what would be published, and publish nothing.
     dry_run: bool,
 }
 
@@ -175,9 +179,11 @@ async fn publish(
 }
 
 /// Where a list of releases goes on.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields, default)]
-struct Before {
+#[into_params(parameter_in = Query)]
+pub(super) struct Before {
+    /// Releases older than this one: `next` of the page before.
     before: Option<u64>,
 }
 
@@ -205,10 +211,13 @@ async fn release(
 }
 
 /// Between which releases.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
-struct Between {
+#[into_params(parameter_in = Query)]
+pub(super) struct Between {
+    /// From this release; 0 is nothing.
     from: u64,
+    /// To this one.
     to: u64,
 }
 
@@ -222,10 +231,13 @@ async fn diff(
 }
 
 /// Where to.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
-struct Rollback {
+#[schema(as = ConfigRollback)]
+pub(super) struct Rollback {
+    /// The release whose contents come back.
     to: u64,
+    /// Why, up to 1,024 bytes.
     #[serde(default)]
     note: String,
 }

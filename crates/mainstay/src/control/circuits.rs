@@ -18,10 +18,13 @@ use super::moment::Moment;
 use crate::role::Shared;
 
 /// Which circuits are asked for.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Filter {
+    /// Only those of this service.
     service: Option<String>,
+    /// Only those that stand there: `closed`, `open`, `half-open`, `ramp`.
     state: Option<String>,
 }
 
@@ -46,11 +49,15 @@ pub(super) async fn list(
 }
 
 /// A mode asked for.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = CircuitMode)]
 pub(super) struct Force {
+    /// `auto`, `forced-open`, `forced-closed`, `disabled` or `observe`.
     mode: String,
+    /// Why, 3 to 500 characters; may be sent in `Mainstay-Reason` instead.
     reason: Option<String>,
+    /// How long, 1 to 2,592,000; until changed, unless told.
     expires_seconds: Option<f64>,
 }
 
@@ -84,9 +91,11 @@ pub(super) async fn set_mode(
 const EXPIRES_SECONDS_MAX: f64 = 30.0 * 86_400.0;
 
 /// A reset asked for.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schema(as = CircuitReset)]
 pub(super) struct Reset {
+    /// Why, 3 to 500 characters.
     reason: Option<String>,
 }
 

@@ -44,9 +44,11 @@ fn namespace_of(shared: &Shared, name: &str) -> String {
 }
 
 /// How many keys are asked for.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Most {
+    /// Keys listed, at most 1,000. Default 20.
     top: usize,
 }
 

@@ -7,7 +7,7 @@
 //! | how things stand | [`status`] |
 
 mod session;
-mod status;
+pub(super) mod status;
 
 use std::sync::Arc;
 use std::time::Duration;

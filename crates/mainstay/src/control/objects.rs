@@ -83,17 +83,22 @@ impl<S: Send + Sync> FromRequestParts<S> for Of {
 }
 
 /// A content to be put, and why.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = ObjectPut)]
 pub(super) struct Put {
+    /// The content.
     pub(super) content: Value,
+    /// Why, 3 to 500 characters; may be sent in `Mainstay-Reason` instead.
     pub(super) reason: Option<String>,
 }
 
 /// A content to be looked at.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
-struct Content {
+#[schema(as = ObjectContent)]
+pub(super) struct Content {
+    /// The content.
     content: Value,
 }
 
@@ -103,11 +108,13 @@ fn validate(kind: &Kind, content: &Value) -> Json<Value> {
 }
 
 /// Which part of a list.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields, default)]
-struct Part {
+#[into_params(parameter_in = Query)]
+pub(super) struct Part {
     /// Go on after this name.
     after: Option<String>,
+    /// Objects of a page. Default 100.
     limit: Option<usize>,
 }
 

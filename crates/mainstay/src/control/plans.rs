@@ -73,10 +73,13 @@ async fn roll_back(
 }
 
 /// Why a plan is turned; and whether switches that somebody changed go back as well.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields, default)]
-struct Turn {
+#[schema(as = PlanTurn)]
+pub(super) struct Turn {
+    /// Why, 3 to 500 characters; may be sent in `Mainstay-Reason` instead.
     reason: Option<String>,
+    /// Of a deactivation: give back switches that somebody changed meanwhile, too.
     force: bool,
 }
 

@@ -8,8 +8,8 @@
 //! | what an instance looks like in a document | [`document`] |
 
 mod document;
-mod watch;
-mod write;
+pub(super) mod watch;
+pub(super) mod write;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -83,14 +83,21 @@ fn listed(cluster: &Cluster, wanted: impl Fn(&ServiceRef) -> bool) -> Answer {
 }
 
 /// Which instances, and how fresh an answer must be.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields, default)]
-struct Which {
+#[into_params(parameter_in = Query)]
+pub(super) struct Which {
+    /// Only those that pass their checks, unless the service is protected.
     healthy: bool,
+    /// Only those that run there.
     zone: Option<String>,
+    /// Only those with all of these labels, joined by commas.
     tag: Option<String>,
+    /// Only those of this build.
     version: Option<String>,
+    /// As of this revision or later; waits for it.
     min_revision: Option<u64>,
+    /// As of whatever was written before the request came.
     consistent: bool,
 }
 

@@ -21,34 +21,44 @@ use crate::report::causes;
 const PAGE: usize = 100;
 
 /// Whether a change is only to be looked at.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields, default)]
-struct Rehearsed {
+#[into_params(parameter_in = Query)]
+pub(super) struct Rehearsed {
+    /// Say what would be done or refused, and change nothing.
     dry_run: bool,
 }
 
 /// Which part of a history.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Page {
     /// The newest revision wanted: `next` of the page before.
     from: Option<u64>,
+    /// Revisions of a page. Default 100.
     limit: Option<usize>,
 }
 
 /// Between which revisions; 0 is "not there".
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
 pub(super) struct Between {
+    /// From this revision.
     pub(super) from: u64,
+    /// To this one.
     pub(super) to: u64,
 }
 
 /// Back to which revision, and why.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = ObjectRollback)]
 pub(super) struct Back {
+    /// The revision whose content comes back.
     pub(super) to: u64,
+    /// Why, 3 to 500 characters; may be sent in `Mainstay-Reason` instead.
     #[serde(default)]
     pub(super) reason: Option<String>,
 }

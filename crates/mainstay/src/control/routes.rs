@@ -22,14 +22,21 @@ use crate::role::Shared;
 use crate::settings::tree::Node;
 
 /// A request to be thought through.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(as = RouteTest)]
 pub(super) struct Asked {
+    /// Default `GET`.
     #[serde(default = "get")]
     method: String,
+    /// Its path, or all of it: `https://shop.example/orders/7?x=1`.
     url: String,
+    /// Its headers, as pairs.
     #[serde(default)]
+    #[schema(value_type = Vec<[String; 2]>)]
     headers: Vec<(String, String)>,
+    /// Where it comes from. Default 127.0.0.1.
+    #[schema(value_type = Option<String>)]
     client: Option<IpAddr>,
 }
 

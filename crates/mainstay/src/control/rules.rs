@@ -10,8 +10,8 @@
 //! | `PUT`, `DELETE`, `rollback` | [`write`](mod@write) |
 //! | following all of them, and switches | [`watch`] |
 
-mod read;
-mod simulate;
+pub(super) mod read;
+pub(super) mod simulate;
 mod watch;
 mod write;
 
@@ -145,14 +145,16 @@ struct Content {
 }
 
 /// A content in a document.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
-struct Wrapped {
+#[schema(as = RuleContent)]
+pub(super) struct Wrapped {
     /// The text of the table, or the table.
     content: Value,
     /// Which rule it is meant to be; `validate` takes it, a path says it by itself.
     #[serde(default)]
     namespace: Option<String>,
+    /// Its name; one that nothing goes by, unless told.
     #[serde(default)]
     name: Option<String>,
 }

@@ -25,9 +25,11 @@ pub(super) async fn show(State(shared): State<Arc<Shared>>) -> Json<Value> {
 }
 
 /// A reload asked for.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schema(as = SettingsReload)]
 pub(super) struct Reload {
+    /// Why, 3 to 500 characters.
     reason: Option<String>,
 }
 

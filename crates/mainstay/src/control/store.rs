@@ -59,13 +59,17 @@ async fn status(State(cluster): State<Arc<Cluster>>) -> Answer {
 }
 
 /// Which keys.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields, default)]
-struct Which {
+#[into_params(parameter_in = Query)]
+pub(super) struct Which {
+    /// Keys that begin so; all, unless told.
     prefix: String,
     /// Go on after this key.
     after: Option<String>,
+    /// Keys of a page, 1 to 1,000. Default 1,000.
     limit: u32,
+    /// As of this revision; the newest, unless told.
     at: Option<u64>,
 }
 
@@ -98,10 +102,13 @@ async fn range(State(cluster): State<Arc<Cluster>>, Asked(which): Asked<Which>) 
 }
 
 /// Which key.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
-struct One {
+#[into_params(parameter_in = Query)]
+pub(super) struct One {
+    /// The key.
     key: String,
+    /// As of this revision; the newest, unless told.
     at: Option<u64>,
 }
 
@@ -126,9 +133,11 @@ async fn one(State(cluster): State<Arc<Cluster>>, Asked(One { key, at }): Asked<
 }
 
 /// What is followed.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields, default)]
-struct Followed {
+#[into_params(parameter_in = Query)]
+pub(super) struct Followed {
+    /// Keys that begin so; all, unless told.
     prefix: String,
     /// From this revision on; what comes when absent.
     from: Option<u64>,
@@ -216,10 +225,13 @@ fn described(entry: &Entry) -> Value {
 }
 
 /// As of when, and what is taken into account.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields, default)]
-struct Hash {
+#[into_params(parameter_in = Query)]
+pub(super) struct Hash {
+    /// As of this revision; the newest, unless told.
     at: Option<u64>,
+    /// Keys and values alone: two stores with the same content have the same number.
     content: bool,
 }
 
@@ -236,9 +248,11 @@ async fn hashed(State(cluster): State<Arc<Cluster>>, Asked(ask): Asked<Hash>) ->
 }
 
 /// Up to where history goes.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
-struct Compact {
+#[schema(as = StoreCompact)]
+pub(super) struct Compact {
+    /// History up to this revision is forgotten.
     revision: u64,
 }
 

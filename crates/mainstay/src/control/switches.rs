@@ -66,12 +66,16 @@ async fn reserved() -> Refused {
 }
 
 /// What a switch is turned to.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
-struct Turn {
+#[schema(as = SwitchTurn)]
+pub(super) struct Turn {
+    /// Its value.
     value: Value,
     /// Only so long; then it is its default.
+    #[schema(value_type = Option<String>, format = DateTime)]
     until: Option<Moment>,
+    /// Why, 3 to 500 characters; may be sent in `Mainstay-Reason` instead.
     reason: Option<String>,
 }
 

@@ -29,9 +29,11 @@ use crate::control::registry::named;
 use crate::control::sse;
 
 /// Where a list goes on.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields, default)]
-pub(super) struct After {
+#[into_params(parameter_in = Query)]
+pub(in crate::control) struct After {
+    /// Go on after this name: `next` of the page before.
     after: Option<String>,
 }
 

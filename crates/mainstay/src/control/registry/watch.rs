@@ -37,15 +37,19 @@ const SERVICES_MAX: usize = 1_000;
 const WAIT_MAX: Duration = Duration::from_mins(10);
 
 /// What is followed.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Followed {
+#[into_params(parameter_in = Query)]
+pub(in crate::control) struct Followed {
     /// `namespace/service` or `namespace/service@revision`, joined by commas.
     services: String,
     /// Which history those revisions are of.
     store: Option<String>,
+    /// `view`: the list of a service when it has changed. `events`: every change of every revision.
     #[serde(default)]
+    #[param(inline)]
     mode: Mode,
+    /// Only those that pass their checks; of `view`.
     #[serde(default)]
     healthy: bool,
     /// A long poll: the revision the caller has.
@@ -54,9 +58,9 @@ pub(super) struct Followed {
     wait: Option<f64>,
 }
 
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "snake_case")]
-enum Mode {
+pub(in crate::control) enum Mode {
     #[default]
     View,
     Events,

@@ -31,9 +31,10 @@ type ServicePath = Path<(String, String)>;
 type InstancePath = Path<(String, String, String)>;
 
 /// What every change takes beside its document.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields, default)]
-pub(super) struct How {
+#[into_params(parameter_in = Query)]
+pub(in crate::control) struct How {
     /// Say what would be refused, and change nothing.
     dry_run: bool,
 }

@@ -33,11 +33,13 @@ use crate::settings::tree::Node;
 const PAGE_MAX: usize = 1_000;
 
 /// Which rules.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields, default)]
-pub(super) struct Which {
+#[into_params(parameter_in = Query)]
+pub(in crate::control) struct Which {
     /// Go on after this one: `next` of the page before.
     after: Option<String>,
+    /// Rules of a page, 1 to 1,000. Default 1,000.
     limit: Option<usize>,
 }
 

@@ -21,9 +21,10 @@ use crate::rules::replay::Replay;
 use crate::rules::rule::{self, DEFAULT_NAMESPACE};
 
 /// What shall be played.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Proposal {
+#[schema(as = RuleProposal)]
+pub(in crate::control) struct Proposal {
     /// The text of the table, or the table.
     content: Value,
     /// How far back, in seconds.
@@ -32,6 +33,7 @@ pub(super) struct Proposal {
     /// Which rule it is meant to be.
     #[serde(default)]
     namespace: Option<String>,
+    /// Its name; one that nothing goes by, unless told.
     #[serde(default)]
     name: Option<String>,
 }
