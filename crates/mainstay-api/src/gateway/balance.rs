@@ -11,7 +11,8 @@ pub struct Balance {
     /// Its name.
     pub name: String,
     /// `round_robin`, `random`, `least_request`, `peak_ewma`, `ring_hash`, `maglev`.
-    pub balance: String,
+    #[serde(rename = "balance")]
+    pub kind: String,
     /// Whether instances that look unusable are used, or nobody is.
     pub panic: bool,
     /// Its priority levels.

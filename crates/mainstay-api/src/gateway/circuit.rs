@@ -9,7 +9,8 @@ pub struct Circuit {
     /// `policy/subject`.
     pub id: String,
     /// Its policy.
-    pub circuit: String,
+    #[serde(rename = "circuit")]
+    pub policy: String,
     /// What it guards: `instance`, `service` or `route`.
     pub scope: String,
     /// The service it is about.

@@ -100,7 +100,8 @@ pub struct Fault {
     /// Its id: `f-7`.
     pub id: String,
     /// What is done.
-    pub fault: FaultKind,
+    #[serde(rename = "fault")]
+    pub kind: FaultKind,
     /// Whom it is for.
     #[serde(rename = "match")]
     pub matches: FaultMatch,
