@@ -21,6 +21,7 @@
 //! | a file that is whole or not there | [`whole`] |
 
 pub mod archive;
+pub mod figures;
 pub mod manifest;
 pub mod restoring;
 pub mod schedule;

@@ -45,7 +45,6 @@ use crate::control_client::Control;
 use crate::exit::Exit;
 use crate::output::{Format, Table};
 use crate::report::{self, Report};
-use crate::role::Role;
 use crate::settings::Errors;
 
 /// What a verb may touch besides its arguments.
@@ -102,10 +101,10 @@ pub fn run(arguments: Vec<OsString>, session: &mut Session<'_>) -> u8 {
     };
     session.global = cli.global;
     let ended = match cli.command {
-        Command::Dev(run) => role::run(run, Role::Dev, false, session),
-        Command::Server(run) => role::run(run, Role::Server, false, session),
+        Command::Dev(run) => role::run(run.run, role::How::dev(run.allow_remote), session),
+        Command::Server(run) => role::run(run, role::How::SERVER, session),
         Command::Gateway(gateway) => {
-            role::run(gateway.run, Role::Gateway, gateway.takeover, session)
+            role::run(gateway.run, role::How::gateway(gateway.takeover), session)
         }
         Command::Run(arguments) => run::run(arguments, session),
         Command::Settings { verb } => settings::run(verb, session),

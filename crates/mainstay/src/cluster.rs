@@ -112,6 +112,8 @@ pub struct ConsulDoor {
     pub config: ConsulConfig,
     /// Whether callers on this machine need no token.
     pub is_open: bool,
+    /// The same where the door is listened on alone.
+    pub is_open_alone: bool,
     /// The address of this node, for services that name none.
     pub address: String,
     /// Services that clients registered, as of a revision of the registry.
@@ -130,7 +132,7 @@ impl Cluster {
         Opened { store, etcd }: Opened,
         keyring: Keyring,
         (config, recipes_config): (RegistryConfig, RecipesConfig),
-        door: Option<(ConsulConfig, bool)>,
+        door: Option<(ConsulConfig, [bool; 2])>,
         node: NodeName,
         address: String,
     ) -> Self {
@@ -169,7 +171,7 @@ impl Cluster {
         if tokio::time::timeout(LOADING_MAX, ready).await.is_err() {
             tracing::warn!("the store does not answer; what it holds is loaded when it does");
         }
-        let consul = door.map(|(config, is_open)| {
+        let consul = door.map(|(config, [is_open, is_open_alone])| {
             let options = mainstay_coord::consul::Options {
                 node: node.clone(),
                 address: config.address(&reached),
@@ -177,7 +179,7 @@ impl Cluster {
             };
             let (address, known) = (options.address.clone(), Mutex::default());
             let recipes = Consul::start(Arc::clone(&store), Arc::new(BootClock), options);
-            ConsulDoor { recipes, config, is_open, address, known }
+            ConsulDoor { recipes, config, is_open, is_open_alone, address, known }
         });
         Self {
             consul,

@@ -80,11 +80,14 @@ const LAST: Duration = Duration::from_secs(2);
 ///
 /// Safe: connections are dropped with it.
 pub async fn serve(listener: TcpListener, shared: Arc<Shared>, stop: CancellationToken) {
+    answer(listener, router(shared, stop.clone()), stop).await;
+}
+
+async fn answer(listener: TcpListener, router: Router, stop: CancellationToken) {
     let served = async {
         listener.set_nonblocking(true)?;
         let listener = tokio::net::TcpListener::from_std(listener)?;
-        let router =
-            router(shared, stop.clone()).into_make_service_with_connect_info::<SocketAddr>();
+        let router = router.into_make_service_with_connect_info::<SocketAddr>();
         let served = axum::serve(listener, router);
         served.with_graceful_shutdown(stop.clone().cancelled_owned()).await
     };
@@ -99,6 +102,29 @@ pub async fn serve(listener: TcpListener, shared: Arc<Shared>, stop: Cancellatio
         // A stream ends with its reader, and a lock may be waited for for minutes.
         () = over => tracing::info!("streams and waits on the control port are cut"),
     }
+}
+
+/// Answers clients of Consul alone on `listener`, if there is one, until told to stop.
+///
+/// # Cancel safety
+///
+/// As [`serve`].
+pub async fn serve_consul(
+    listener: Option<TcpListener>,
+    shared: Arc<Shared>,
+    stop: CancellationToken,
+) {
+    let Some(listener) = listener else { return };
+    let guard = axum::middleware::from_fn_with_state(Arc::clone(&shared), guard::clients_alone);
+    let refused = axum::middleware::from_fn_with_state(Arc::clone(&shared), refusals::recorded);
+    let router = Router::new()
+        .nest("/v1", consul::calls(shared.cluster.clone()))
+        .fallback(consul::nothing)
+        .layer(axum::middleware::from_fn_with_state(stop.clone(), streams::end_well))
+        .layer(guard)
+        .layer(refused)
+        .with_state(shared);
+    answer(listener, router, stop).await;
 }
 
 fn router(shared: Arc<Shared>, stop: CancellationToken) -> Router {

@@ -10,6 +10,7 @@ mod doors;
 mod keeping;
 mod listeners;
 mod node;
+mod reach;
 mod sampling;
 mod shared;
 mod signals;
@@ -47,6 +48,8 @@ pub struct Start {
     pub random_ports: bool,
     /// Takes the sockets over from the process that runs on the data directory.
     pub takeover: bool,
+    /// `dev` may listen where others can reach it.
+    pub allow_remote: bool,
 }
 
 /// Which role.

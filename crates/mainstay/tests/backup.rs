@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use support::gateway::Gateway;
+use support::wait::until;
 
 const CONFIG: &str = r#"
 [server]
@@ -237,4 +238,41 @@ fn a_node_takes_backups_by_itself_and_keeps_what_it_is_told_to() {
     let taken = newest().unwrap();
     done(&run(None, &["backup", "verify", taken.to_str().unwrap()]));
     assert_eq!(node.logged("backup taken"), 1);
+    let (_, metrics) = node.control("/metrics");
+    let age = metrics.lines().find_map(|line| line.strip_prefix("mainstay_backup_age_seconds "));
+    let age: f64 = age.expect(&metrics).parse().unwrap();
+    assert!((0.0..60.0).contains(&age), "{age}");
+}
+
+#[test]
+fn a_command_takes_one_after_the_other_and_what_is_missing_is_named() {
+    let node = Gateway::start_dev("backup-every", CONFIG);
+    let folder = node.home().join("taken");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mainstay"));
+    let folder_text = folder.to_str().unwrap();
+    command.args(["backup", "create", folder_text, "--every", "60s", "--keep", "2"]);
+    let state = node.home().join("data");
+    command.env_remove("XDG_RUNTIME_DIR").env("HOME", "/nonexistent").env("STATE_DIRECTORY", state);
+    let mut taking = command.spawn().unwrap();
+    let kept = || {
+        std::fs::read_dir(&folder).map_or(0, |found| {
+            found
+                .flatten()
+                .filter(|file| file.file_name().to_string_lossy().ends_with(".backup"))
+                .count()
+        })
+    };
+    until("one is taken at once", std::time::Duration::from_secs(20), || kept() == 1);
+    assert!(taking.try_wait().unwrap().is_none(), "it waits for the next");
+    taking.kill().unwrap();
+    taking.wait().unwrap();
+    let file = std::fs::read_dir(&folder).unwrap().flatten().next().unwrap().path();
+    done(&run(None, &["backup", "verify", file.to_str().unwrap()]));
+    refused(&run(Some(&node), &["backup", "create", folder_text, "--every", "1s"]), 2, "minute");
+
+    let data = node.home().join("nowhere");
+    let restore =
+        ["backup", "restore", "/nonexistent/a.backup", "--data-dir", data.to_str().unwrap()];
+    refused(&run(None, &restore), 3, "/nonexistent/a.backup");
+    assert!(!data.exists(), "nothing was made");
 }

@@ -360,6 +360,8 @@ fn the_command_line_makes_turns_and_undoes() {
     assert!(tried.contains("nothing was changed") && value(&node, "limit") == 100, "{tried}");
     let list = run(&["switch", "list", "--namespace", "shop"]);
     assert!(list.contains("recommend") && list.contains("operator"), "{list}");
+    assert!(run(&["switch", "list"]).contains("recommend"), "of all namespaces");
+    assert!(!run(&["switch", "list", "-n", "default"]).contains("recommend"));
 }
 
 #[test]

@@ -14,7 +14,7 @@ use super::error::{RuleError, What};
 use super::terms::Kind;
 use crate::keys::RuleRef;
 use crate::moment::Moment;
-use crate::name::{Namespace, RuleName};
+use crate::name::Namespace;
 
 /// Most entries of one answer.
 pub const PAGE_MAX: usize = 1_000;
@@ -61,7 +61,8 @@ pub struct ObjectPage {
 }
 
 impl Revisions {
-    /// Up to `limit` objects of a kind and namespace (at most 1,000), by name, after `after`.
+    /// Up to `limit` objects of a kind (at most 1,000), of one namespace or all, by namespace and
+    /// name, after `after`.
     ///
     /// # Errors
     ///
@@ -73,18 +74,17 @@ impl Revisions {
     pub async fn list(
         &self,
         kind: &Kind,
-        namespace: &Namespace,
-        after: Option<&RuleName>,
+        namespace: Option<&Namespace>,
+        after: Option<&RuleRef>,
         limit: usize,
     ) -> Result<ObjectPage, RuleError> {
         let limit = limit.clamp(1, PAGE_MAX);
         // One more tells whether there is a next page.
         let at_once =
             u32::try_from(limit + 1).ok().and_then(NonZeroU32::new).unwrap_or_else(page_limit);
-        let mut range = kind.key.heads(Some(namespace));
-        if let Some(name) = after {
-            let (namespace, name) = (namespace.clone(), name.clone());
-            range = range.after(&RuleRef { kind: kind.key, namespace, name }.head());
+        let mut range = kind.key.heads(namespace);
+        if let Some(after) = after {
+            range = range.after(&after.head());
         }
         let (mut items, mut store_revision) = (Vec::new(), None);
         loop {
@@ -95,7 +95,10 @@ impl Revisions {
             let at = *store_revision.get_or_insert(page.revision);
             for object in page.entries.iter().filter_map(|entry| object(kind, entry)) {
                 if items.len() == limit {
-                    let next = items.last().map(|last: &Object| last.name.clone());
+                    let next = items.last().map(|last: &Object| match namespace {
+                        Some(_) => last.name.clone(),
+                        None => format!("{}/{}", last.namespace, last.name),
+                    });
                     return Ok(ObjectPage { items, next, store_revision: at.get() });
                 }
                 items.push(object);

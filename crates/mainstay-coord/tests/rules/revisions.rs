@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use mainstay_coord::audit::Mask;
-use mainstay_coord::name::{Namespace, RuleName};
+use mainstay_coord::keys::RuleRef;
+use mainstay_coord::name::Namespace;
 use mainstay_coord::revisions::sweep::Retention;
 use mainstay_coord::revisions::{RuleError, Terms};
 use mainstay_coord::{Moment, Timer};
@@ -199,8 +200,8 @@ async fn objects_are_listed_by_name() {
     desk.rules.remove(&LIMIT, &limit("gone"), &by("ann")).await.unwrap();
     let namespace = Namespace::new("shop").unwrap();
     let list = async |after: Option<&str>, limit| {
-        let after = after.map(|name| RuleName::new(name).unwrap());
-        let page = desk.rules.list(&LIMIT, &namespace, after.as_ref(), limit).await.unwrap();
+        let after = after.map(self::limit);
+        let page = desk.rules.list(&LIMIT, Some(&namespace), after.as_ref(), limit).await.unwrap();
         let names: Vec<String> = page.items.into_iter().map(|object| object.name).collect();
         (names.join(" "), page.next)
     };
@@ -208,7 +209,14 @@ async fn objects_are_listed_by_name() {
     assert_eq!(list(None, 2).await, ("a b".to_owned(), Some("b".to_owned())));
     assert_eq!(list(Some("b"), 2).await, ("c".to_owned(), None));
     let other = Namespace::new("other").unwrap();
-    assert_eq!(desk.rules.list(&LIMIT, &other, None, 2).await.unwrap().items, []);
+    assert_eq!(desk.rules.list(&LIMIT, Some(&other), None, 2).await.unwrap().items, []);
+    // Of all namespaces, the next one is told with its own.
+    let (other, after) = (RuleRef { namespace: other, ..limit("z") }, limit("c"));
+    desk.rules.put(&LIMIT, &other, quota(1), &by("ann")).await.unwrap();
+    let page = desk.rules.list(&LIMIT, None, None, 1).await.unwrap();
+    assert_eq!((&*page.items[0].name, page.next.as_deref()), ("z", Some("other/z")));
+    let page = desk.rules.list(&LIMIT, None, Some(&after), 5).await.unwrap();
+    assert_eq!((page.items.len(), page.next), (0, None));
 }
 
 #[tokio::test]

@@ -24,10 +24,10 @@ use crate::role::Shared;
 use crate::settings::Sources;
 
 /// Pause after a backup that failed, unless they are taken more often anyway.
-const RETRY_AFTER: Duration = Duration::from_mins(5);
+pub(crate) const RETRY_AFTER: Duration = Duration::from_mins(5);
 
 /// Longest wait between two looks at the wall clock, which may be set.
-const LOOK_EVERY: Duration = Duration::from_mins(1);
+pub(crate) const LOOK_EVERY: Duration = Duration::from_mins(1);
 
 /// What files begin and end with.
 const NAME: (&str, &str) = ("mainstay-", ".backup");
@@ -65,6 +65,7 @@ pub async fn run(
                 failed => {
                     let why = failed
                         .map_or_else(|e| e.to_string(), |done| done.err().unwrap_or_default());
+                    shared.backups.failed();
                     tracing::error!(finding = "backup-failed", why, "no backup was taken");
                     tokio::time::sleep(RETRY_AFTER.min(every)).await;
                 }
@@ -76,7 +77,7 @@ pub async fn run(
 
 /// How long until the next backup is due, when the newest is of `newest` and it is `now`, both in
 /// seconds since 1970. One of the future, by a clock that was set back, is as none.
-fn due_in(newest: Option<u64>, now: u64, every: Duration) -> Duration {
+pub(crate) fn due_in(newest: Option<u64>, now: u64, every: Duration) -> Duration {
     match newest.and_then(|newest| now.checked_sub(newest)) {
         Some(age) => every.saturating_sub(Duration::from_secs(age)),
         None => Duration::ZERO,
@@ -118,7 +119,7 @@ fn write(
     let beside = Beside { sources: Some(sources), keys };
     let taken = Handle::current().block_on(take(Arc::clone(&cluster.store), beside, folder))?;
     let (at, revision) = (taken.manifest.created_unix_seconds, taken.manifest.store.revision);
-    let path = folder.join(format!("{}{at}-{revision}{}", NAME.0, NAME.1));
+    let path = file(folder, (at, revision));
     let mut whole = Whole::begin(&path)?;
     let (mut from, bytes) = (taken.file, taken.bytes);
     io::copy(&mut from, &mut whole.file)?;
@@ -126,13 +127,18 @@ fn write(
     Ok((path, bytes))
 }
 
+/// Where the backup of a moment, in seconds since 1970, and a revision lies.
+pub(crate) fn file(folder: &Path, (at, revision): (u64, u64)) -> PathBuf {
+    folder.join(format!("{}{at}-{revision}{}", NAME.0, NAME.1))
+}
+
 /// When the newest backup in `folder` was taken, in seconds since 1970.
-fn newest(folder: &Path) -> Option<u64> {
+pub(crate) fn newest(folder: &Path) -> Option<u64> {
     backups(folder).ok()?.last().map(|(at, _)| *at)
 }
 
 /// Removes all but the newest `keep`, and what a crash left of others.
-fn prune(folder: &Path, keep: usize) -> io::Result<()> {
+pub(crate) fn prune(folder: &Path, keep: usize) -> io::Result<()> {
     let all = backups(folder)?;
     let old = all.len().saturating_sub(keep);
     for (_, path) in all.into_iter().take(old) {

@@ -73,7 +73,7 @@ pub enum Color {
 pub(super) enum Command {
     /// Starts everything there is on this machine, for one developer; nothing else is needed.
     #[command(after_help = examples("dev", "dev --ephemeral --random-ports -o json"))]
-    Dev(Run),
+    Dev(RunDev),
     /// Starts a node that keeps agreed state: registry, configuration, locks.
     #[command(after_help = examples("server --config mainstay.toml", "server --ephemeral --random-ports -o json"))]
     Server(Run),
@@ -252,6 +252,16 @@ pub(super) struct Run {
     /// Every listener on a free port; the ready line says which.
     #[arg(long)]
     pub(super) random_ports: bool,
+}
+
+/// How everything is started for one developer.
+#[derive(Clone, Debug, Args)]
+pub(super) struct RunDev {
+    #[command(flatten)]
+    pub(super) run: Run,
+    /// Lets the gateway, names and clients of Consul listen where others can reach them.
+    #[arg(long)]
+    pub(super) allow_remote: bool,
 }
 
 /// How a gateway is started.

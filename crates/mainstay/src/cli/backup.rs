@@ -2,8 +2,10 @@
 
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, IsTerminal as _, Seek as _, Write};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use mainstay_coord::KeyringFile;
 use mainstay_core::problem::Code;
@@ -16,7 +18,7 @@ use zeroize::Zeroizing;
 
 use super::arguments::ConfigFile;
 use super::arguments::backup::{Backup, Create, PassphraseFile, Restore};
-use super::calls::confirm;
+use super::calls::{confirm, span};
 use super::settings::sources;
 use super::{Ended, Session, usage};
 use crate::backup::archive::{self, Invalid};
@@ -24,7 +26,7 @@ use crate::backup::manifest::Manifest;
 use crate::backup::restoring::{Became, CONFIG_FOLDER, How, RestoreError, Target, restore};
 use crate::backup::taking::{Beside, TakeError, take};
 use crate::backup::verifying::{Keys, verify};
-use crate::backup::{STORE, whole::Whole};
+use crate::backup::{STORE, schedule, whole::Whole};
 use crate::cluster::opening;
 use crate::cluster::settings::Backend;
 use crate::exit::Exit;
@@ -56,6 +58,14 @@ pub(super) fn run(verb: Backup, session: &mut Session<'_>) -> Ended {
 }
 
 fn create(create: &Create, session: &mut Session<'_>) -> Ended {
+    if let Some(every) = &create.every {
+        let seconds = span(every)?;
+        if !(60.0..=31_536_000.0).contains(&seconds) {
+            let wrong = usage(format!("`--every {every}`: must be a minute to a year"));
+            return Err(wrong.help("for example `24h`").into());
+        }
+        return again_and_again(create, Duration::from_secs_f64(seconds), session);
+    }
     let path = &create.file;
     if path.exists() && !create.force {
         let there = usage(format!("`{}` is there already", path.display()));
@@ -80,6 +90,60 @@ fn create(create: &Create, session: &mut Session<'_>) -> Ended {
     let shown = show(&document, session);
     session.note(&next);
     shown
+}
+
+/// Takes one after the other, as the duty of a node does, into a folder; until it is ended.
+#[expect(clippy::disallowed_methods, reason = "a command has nothing else to do meanwhile")]
+fn again_and_again(create: &Create, every: Duration, session: &mut Session<'_>) -> Ended {
+    let folder = &create.file;
+    let passphrase = read_passphrase(&create.passphrase, session)?;
+    let passphrase = passphrase.as_ref().map(|text| text.as_str());
+    std::fs::create_dir_all(folder).map_err(|error| unusable(folder, &error))?;
+    loop {
+        let now = std::time::SystemTime::now().duration_since(std::time::SystemTime::UNIX_EPOCH);
+        let now = now.unwrap_or_default().as_secs();
+        let wait = schedule::due_in(schedule::newest(folder), now, every);
+        if !wait.is_zero() {
+            std::thread::sleep(wait.min(schedule::LOOK_EVERY));
+            continue;
+        }
+        if let Err(errors) = once(folder, create.keep, passphrase, session) {
+            // The next one may do better: whoever asked for it once a day wants it tomorrow.
+            session.warn(&errors.reports);
+            std::thread::sleep(schedule::RETRY_AFTER.min(every));
+        }
+    }
+}
+
+fn once(
+    folder: &Path,
+    keep: u32,
+    passphrase: Option<&str>,
+    session: &mut Session<'_>,
+) -> Result<(), Errors> {
+    // Its name tells its moment and revision, which only the backup itself knows.
+    let mut taken = nameless(folder).map_err(|error| unusable(folder, &error))?;
+    online(passphrase, &mut taken, session)?;
+    taken.rewind().map_err(|error| unusable(folder, &error))?;
+    let manifest = checked(&taken).map_err(|error| invalid(folder, &error))?;
+    taken.rewind().map_err(|error| unusable(folder, &error))?;
+    let at = (manifest.created_unix_seconds, manifest.store.revision);
+    let path = schedule::file(folder, at);
+    let mut whole = Whole::begin(&path).map_err(|error| unusable(&path, &error))?;
+    let copied = io::copy(&mut taken, &mut whole.file);
+    copied.and_then(|_bytes| whole.finish()).map_err(|error| unusable(&path, &error))?;
+    schedule::prune(folder, keep as usize).map_err(|error| unusable(folder, &error))?;
+    let document = json!({ "file": path.display().to_string(), "manifest": manifest });
+    show(&document, session).map(drop)
+}
+
+/// A file that is gone with its last reader.
+fn nameless(folder: &Path) -> io::Result<File> {
+    let path = folder.join(format!("mainstay-taking.{}.partial", std::process::id()));
+    let mut options = File::options();
+    let file = options.read(true).write(true).create_new(true).mode(0o600).open(&path)?;
+    std::fs::remove_file(&path)?;
+    Ok(file)
 }
 
 /// Asks the running process.
@@ -146,6 +210,8 @@ fn checked(file: &File) -> Result<Manifest, Invalid> {
 fn into_place(asked: &Restore, session: &mut Session<'_>) -> Ended {
     let meant = sources(&asked.config).load::<Settings>()?.resolve(Meant::resolve)?.value;
     let passphrase = read_passphrase(&asked.passphrase, session)?;
+    // Before anything is asked, set aside or made.
+    File::open(&asked.file).map_err(|error| unusable(&asked.file, &error))?;
     let data = &asked.data_dir;
     if asked.force {
         let name = data.display().to_string();

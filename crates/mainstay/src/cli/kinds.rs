@@ -46,12 +46,9 @@ impl Noun {
 
     pub(super) fn list(self, which: &Which, session: &mut Session<'_>) -> Ended {
         let after = which.after.as_deref().map(|name| format!("?after={}", encoded(name)));
-        let path = format!(
-            "/api/v1{}/{}{}",
-            self.path,
-            encoded(&which.namespace),
-            after.unwrap_or_default()
-        );
+        let of = which.namespace.as_deref().map(|name| format!("/{}", encoded(name)));
+        let (of, after) = (of.unwrap_or_default(), after.unwrap_or_default());
+        let path = format!("/api/v1{}{of}{after}", self.path);
         let page = session.control()?.get(&path)?;
         session.show(&page, &self.table)?;
         if let Some(next) = page.get("next").and_then(Json::as_str) {

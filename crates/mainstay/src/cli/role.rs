@@ -9,12 +9,33 @@ use crate::output::Format;
 use crate::report::Report;
 use crate::role::{self, Ready, Role, Start};
 
+/// Which role, and what only some of them take.
+pub(super) struct How {
+    role: Role,
+    takeover: bool,
+    allow_remote: bool,
+}
+
+impl How {
+    pub(super) const SERVER: Self =
+        Self { role: Role::Server, takeover: false, allow_remote: false };
+
+    pub(super) const fn dev(allow_remote: bool) -> Self {
+        Self { role: Role::Dev, takeover: false, allow_remote }
+    }
+
+    pub(super) const fn gateway(takeover: bool) -> Self {
+        Self { role: Role::Gateway, takeover, allow_remote: false }
+    }
+}
+
 /// Runs a role to its end.
-pub(super) fn run(run: Run, role: Role, takeover: bool, session: &mut Session<'_>) -> Ended {
+pub(super) fn run(run: Run, how: How, session: &mut Session<'_>) -> Ended {
     logs();
     let Run { file, data_dir, ephemeral, random_ports } = run;
-    let start =
-        Start { role, sources: sources(&file), data_dir, ephemeral, random_ports, takeover };
+    let How { role, takeover, allow_remote } = how;
+    let sources = sources(&file);
+    let start = Start { role, sources, data_dir, ephemeral, random_ports, takeover, allow_remote };
     role::run(start, session)
 }
 

@@ -156,6 +156,11 @@ impl Cluster {
     }
 }
 
+/// What is answered where nothing is.
+pub(super) async fn nothing() -> Text {
+    Text(StatusCode::NOT_FOUND, "only `/v1/…` is answered here; see docs/consul.md".to_owned())
+}
+
 /// Whether `path` is one of the door.
 pub(super) fn is_its(path: &str) -> bool {
     path == "/v1" || path.starts_with("/v1/")

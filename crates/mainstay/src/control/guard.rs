@@ -51,6 +51,33 @@ pub(super) async fn guard(
         }
     };
     response.extensions_mut().insert(who);
+    complete(&mut response);
+    response
+}
+
+/// The same where clients of Consul are answered alone: whoever reaches that address may be
+/// anywhere, and may call it by any name.
+pub(super) async fn clients_alone(
+    State(shared): State<Arc<Shared>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let who = consul::principal(&request, &shared.token);
+    request.extensions_mut().insert(who);
+    let door = shared.cluster.as_deref().and_then(|cluster| cluster.consul.as_ref());
+    let is_open = door.is_some_and(|door| door.is_open_alone);
+    let is_local = door.and_then(|door| door.config.listen).is_some_and(|at| at.ip().is_loopback());
+    let foreign = if is_local { is_foreign(&request) } else { None };
+    let mut response = match foreign.or_else(|| consul::refusal(&request, who, is_open)) {
+        Some(refused) => refused.into_response(),
+        None => next.run(request).await,
+    };
+    response.extensions_mut().insert(who);
+    complete(&mut response);
+    response
+}
+
+fn complete(response: &mut Response) {
     let status = response.status();
     let headers = response.headers_mut();
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -58,7 +85,6 @@ pub(super) async fn guard(
     if status == StatusCode::UNAUTHORIZED {
         headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
-    response
 }
 
 /// Who a request comes from.

@@ -2,7 +2,7 @@
 //!
 //! | call | answer |
 //! |---|---|
-//! | `GET P/{namespace}` | the objects, by name |
+//! | `GET P`, `GET P/{namespace}` | the objects, by namespace and name |
 //! | `POST P/validate` | what is wrong with a content |
 //! | `GET P/{namespace}/{name}/history`, `…/diff?from=&to=` | the past of one |
 
@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 
 use super::answer::{Answer, Asked, Document, Refused};
 use super::registry::named;
-use super::revisions::{self, Between, Page};
+use super::revisions::{self, Between, Page, object};
 use crate::cluster::Cluster;
 
 /// Objects of one page, unless others are asked for.
@@ -31,6 +31,12 @@ pub(super) fn reads(kind: &'static Kind) -> Router<Arc<Cluster>> {
     let at = |rest: &str| format!("{}{rest}", kind.path);
     Router::new()
         .route(
+            &at(""),
+            get(move |cluster: State<Arc<Cluster>>, page: Asked<Part>| {
+                list(kind, cluster, None, page)
+            }),
+        )
+        .route(
             &at("/validate"),
             post(move |Document(Content { content }): Document<Content>| async move {
                 validate(kind, &content)
@@ -39,7 +45,8 @@ pub(super) fn reads(kind: &'static Kind) -> Router<Arc<Cluster>> {
         .route(
             &at("/{namespace}"),
             get(move |cluster: State<Arc<Cluster>>, namespace: Path<String>, page: Asked<Part>| {
-                list(kind, cluster, namespace, page)
+                let Path(namespace) = namespace;
+                list(kind, cluster, Some(namespace), page)
             }),
         )
         .route(
@@ -112,7 +119,7 @@ fn validate(kind: &Kind, content: &Value) -> Json<Value> {
 #[serde(deny_unknown_fields, default)]
 #[into_params(parameter_in = Query)]
 pub(super) struct Part {
-    /// Go on after this name.
+    /// Go on after this one: `next` of the page before.
     after: Option<String>,
     /// Objects of a page. Default 100.
     limit: Option<usize>,
@@ -121,13 +128,17 @@ pub(super) struct Part {
 async fn list(
     kind: &'static Kind,
     State(cluster): State<Arc<Cluster>>,
-    Path(namespace): Path<String>,
+    namespace: Option<String>,
     Asked(Part { after, limit }): Asked<Part>,
 ) -> Answer {
-    let namespace = named(Namespace::new(namespace))?;
-    let after = after.map(|name| named(RuleName::new(name))).transpose()?;
-    let limit = limit.unwrap_or(PAGE);
-    let page = cluster.rules.list(kind, &namespace, after.as_ref(), limit).await?;
+    let namespace = namespace.map(|name| named(Namespace::new(name))).transpose()?;
+    let after = after.map(|after| match (&namespace, after.split_once('/')) {
+        (Some(namespace), _) => object(kind, namespace.to_string(), after),
+        (None, Some((namespace, name))) => object(kind, namespace.to_owned(), name.to_owned()),
+        (None, None) => Err(Refused::invalid("`after` must be `namespace/name` here")),
+    });
+    let (after, limit) = (after.transpose()?, limit.unwrap_or(PAGE));
+    let page = cluster.rules.list(kind, namespace.as_ref(), after.as_ref(), limit).await?;
     Ok(Json(json!(page)))
 }
 

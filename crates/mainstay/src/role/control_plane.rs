@@ -1,6 +1,6 @@
 //! The control plane of a process: the runtime it has to itself, and the state it keeps.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,6 @@ use super::shared::Shared;
 use super::signals::{Signals, Told};
 use super::{Role, Start, failed};
 use crate::backup::schedule;
-use crate::cluster::consul::Acl;
 use crate::cluster::formats::{self, Settled};
 use crate::cluster::settings::Backend;
 use crate::cluster::{Cluster, known, opening};
@@ -67,8 +66,10 @@ pub(super) fn open(
     let recipes = (meant.registry.clone(), meant.recipes);
     let consul = meant.consul.clone();
     // The control port listens on loopback, so whoever can ask is on this machine.
-    let is_open = start.role == Role::Dev || consul.acl == Acl::Off;
-    let door = consul.enabled.then_some((consul, is_open));
+    let is_open = |at: IpAddr| consul.is_open(at, start.role == Role::Dev);
+    let alone = consul.listen.is_some_and(|at| is_open(at.ip()));
+    let is_open = is_open(control.ip());
+    let door = consul.enabled.then_some((consul, [is_open, alone]));
     let started = Cluster::start(opened, keyring, recipes, door, node, control.to_string());
     let cluster = Arc::new(runtime.block_on(started));
     drop(inside);
@@ -102,7 +103,8 @@ pub(super) fn others(
 /// What this process is called among others.
 fn node_of(meant: &Meant, doors: &Doors, backend: Backend) -> Result<NodeName, Errors> {
     let control = doors.control.local_addr().map_err(|error| failed("control port", &error))?;
-    meant.node.clone().map_or_else(|| node_name(backend, control), Ok)
+    let named = meant.node.clone().or_else(|| meant.consul.node_name.clone());
+    named.map_or_else(|| node_name(backend, control), Ok)
 }
 
 /// The host's name; with the control port where several nodes of one host may share the store.
@@ -121,7 +123,7 @@ fn node_name(backend: Backend, control: SocketAddr) -> Result<NodeName, Errors> 
 /// The control plane, on a thread of its own; signals arrive there too.
 pub(super) fn serve(
     runtime: Runtime,
-    (listener, names): ControlDoors,
+    ControlDoors { control, consul, names }: ControlDoors,
     shared: &Arc<Shared>,
     stop: &CancellationToken,
     tell: UnboundedSender<Told>,
@@ -147,12 +149,13 @@ pub(super) fn serve(
             let turned = switching::follow(Arc::clone(&shared), stop.clone());
             let looks_after = look_after(Arc::clone(&shared), stop.clone(), tell.clone());
             let taken = take_over(Arc::clone(&shared), stop.clone());
-            let answered = control::serve(listener, shared, stop);
+            let clients = control::serve_consul(consul, Arc::clone(&shared), stop.clone());
+            let answered = control::serve(control, shared, stop);
             let served = async {
-                tokio::join!(answered, answers_names, taken, followed, turned, looks_after)
+                tokio::join!(answered, clients, answers_names, taken, followed, turned, looks_after)
             };
             tokio::select! {
-                ((), (), (), (), (), ()) = served => (),
+                ((), (), (), (), (), (), ()) = served => (),
                 () = listen_to_signals => (),
             }
             leave(&here).await;

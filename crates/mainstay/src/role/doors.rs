@@ -16,7 +16,7 @@ use mainstay_proxy::tls::{ClientCertificates, ServerTls, TlsError};
 
 use super::listeners::{self, Inherited};
 use super::shared::{Transport, connections_max, pairs, per_address_max, unreadable};
-use super::{Start, failed};
+use super::{Start, failed, reach};
 use crate::cluster::Cluster;
 use crate::dns::Dns;
 use crate::dns::directory::RegistryDirectory;
@@ -30,6 +30,7 @@ use crate::settings::root::Meant;
 #[derive(Debug)]
 pub(super) struct Doors {
     pub(super) control: TcpListener,
+    pub(super) consul: Option<TcpListener>,
     pub(super) plain: Vec<Listener>,
     pub(super) tls: Vec<Listener>,
     pub(super) dns: Option<Door>,
@@ -53,9 +54,13 @@ pub(super) fn open_all(
     workers: NonZeroUsize,
     inherited: &mut Inherited,
 ) -> Result<Doors, Errors> {
+    reach::check(start, meant)?;
     let random = start.random_ports;
     let one = NonZeroUsize::MIN;
-    let control = listeners::open("control", meant.control, random, one, inherited)?;
+    let control = alone(&listeners::open("control", meant.control, random, one, inherited)?)?;
+    let consul = meant.consul.listen.filter(|_| start.role.keeps_state());
+    let consul = consul.map(|at| alone(&listeners::open("consul", at, random, one, inherited)?));
+    let consul = consul.transpose()?;
     let mut open = |kind: &str, addresses: &[SocketAddr]| -> Result<Vec<Listener>, Errors> {
         let each = addresses.iter().enumerate().map(|(n, address)| {
             listeners::open(&format!("{kind}-{n}"), *address, random, workers, inherited)
@@ -69,14 +74,26 @@ pub(super) fn open_all(
     let dns = (start.role.keeps_state() && meant.dns.enabled)
         .then(|| listeners::open_dns(meant.dns.listen, random))
         .transpose()?;
-    let sockets = control.duplicate().map_err(|error| failed("control port", &error))?;
-    let control = sockets.into_iter().next().map(TcpListener::from);
-    let control = control.ok_or_else(|| Report::error(Code::Internal, "no control socket"))?;
-    Ok(Doors { control, plain, tls, dns })
+    Ok(Doors { control, consul, plain, tls, dns })
 }
 
-/// What the control plane listens on: its port, and where names are answered.
-pub(super) type ControlDoors = (TcpListener, Option<Door>);
+/// The one socket of a listener.
+fn alone(listener: &Listener) -> Result<TcpListener, Errors> {
+    let sockets = listener.duplicate().map_err(|error| failed("control port", &error))?;
+    let socket = sockets.into_iter().next().map(TcpListener::from);
+    socket.ok_or_else(|| Report::error(Code::Internal, "a listener has no socket").into())
+}
+
+/// What the control plane listens on.
+#[derive(Debug)]
+pub(super) struct ControlDoors {
+    /// Its port.
+    pub(super) control: TcpListener,
+    /// Where clients of Consul are answered alone.
+    pub(super) consul: Option<TcpListener>,
+    /// Where names are answered.
+    pub(super) names: Option<Door>,
+}
 
 /// Listening sockets by name.
 pub(super) type Sockets = BTreeMap<String, Vec<OwnedFd>>;
@@ -87,6 +104,9 @@ pub(super) fn duplicates(doors: &Doors) -> Result<Sockets, Errors> {
     let failed = |error: io::Error| failed("listening sockets", &error);
     let control = doors.control.try_clone().map_err(failed)?;
     kept.insert("control".to_owned(), vec![control.into()]);
+    if let Some(consul) = &doors.consul {
+        kept.insert("consul".to_owned(), vec![consul.try_clone().map_err(failed)?.into()]);
+    }
     for (kind, listeners) in [("gateway", &doors.plain), ("gateway-tls", &doors.tls)] {
         for (n, listener) in listeners.iter().enumerate() {
             kept.insert(format!("{kind}-{n}"), listener.duplicate().map_err(failed)?);

@@ -34,6 +34,7 @@ use super::shared::{Shared, unreadable};
 use super::signals::Told;
 use super::takeover::Takeover;
 use super::{Ready, Role, Start, control_plane, failed, takeover};
+use crate::backup::figures::Figures;
 use crate::cli::Session;
 use crate::cluster::Cluster;
 use crate::control_client::{ContextFile, default_data_dir, started_ticks};
@@ -113,6 +114,7 @@ impl Node {
         let (dns, listeners) = control_doors(&meant, &mut doors, cluster.as_deref(), &gateway)?;
         let server = serve_gateway(&gateway, doors, &transport, workers)?;
         let shared = Arc::new(Shared {
+            backups: backups(&start, &meant, &gateway),
             gateway,
             cluster,
             remote,
@@ -370,7 +372,17 @@ fn control_doors(
     if let Some(dns) = &dns {
         metrics.register(|registry| dns.figures().register(registry));
     }
-    Ok((dns, (control, doors.dns.take())))
+    let (consul, names) = (doors.consul.take(), doors.dns.take());
+    Ok((dns, ControlDoors { control, consul, names }))
+}
+
+/// What is told of backups, where this node takes some.
+fn backups(start: &Start, meant: &Meant, gateway: &Gateway) -> Figures {
+    let figures = Figures::default();
+    if start.role.keeps_state() && meant.backup.every.is_some() {
+        gateway.parts().metrics.register(|registry| figures.register(registry));
+    }
+    figures
 }
 
 fn ready(start: &Start, doors: &Doors, plane: &Plane, data_dir: PathBuf, began: Instant) -> Ready {

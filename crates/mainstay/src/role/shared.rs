@@ -48,6 +48,8 @@ pub struct Shared {
     pub live: Mutex<Live<Settings, Meant>>,
     /// Rules of the store, which are part of it.
     pub rules: Rules,
+    /// What is told of backups that this node takes.
+    pub backups: crate::backup::figures::Figures,
     /// What every request to the control plane must bear.
     pub token: String,
     /// When the process became ready.
@@ -162,7 +164,10 @@ impl Shared {
         let parts = self.gateway.parts();
         parts.metrics.look(&parts.machines, &self.transport.caps);
         parts.metrics.snapshot_age(self.state_age().0);
-        let last = self.live.lock().last().clone();
+        let live = self.live.lock();
+        let (last, meant) = (live.last().clone(), live.current());
+        drop(live);
+        self.backups.look(&meant.backup.folder(&self.ready.data_dir));
         let reports = last.err().map(|errors| errors.reports).unwrap_or_default();
         let named =
             |report: &Report| report.place.as_ref().and_then(Place::file_name).map(str::to_owned);

@@ -9,7 +9,7 @@ use super::{ConfigFile, examples};
 #[derive(Clone, Debug, Subcommand)]
 pub(in crate::cli) enum Backup {
     /// Writes everything that is kept into a file: of the running process, or of a data directory.
-    #[command(after_help = examples("backup create monday.backup --passphrase-file pass.txt", "backup create off.backup --data-dir /var/lib/mainstay"))]
+    #[command(after_help = examples("backup create monday.backup --passphrase-file pass.txt", "backup create /backups --every 24h --keep 7"))]
     Create(Create),
     /// Reads a whole backup and restores its store into memory.
     #[command(after_help = examples("backup verify monday.backup", "backup verify monday.backup --passphrase-file pass.txt -o json"))]
@@ -26,8 +26,16 @@ pub(in crate::cli) enum Backup {
 
 #[derive(Clone, Debug, Args)]
 pub(in crate::cli) struct Create {
-    /// Where it is written; whole, or not at all.
+    /// Where it is written; whole, or not at all. With `--every`, the folder they are put into.
     pub(in crate::cli) file: PathBuf,
+    /// Takes one after the other, so far apart (`24h`, a minute at least), until it is ended. A node
+    /// does the same by itself with `backup.every_seconds`.
+    #[arg(long, value_name = "SPAN", conflicts_with_all = ["data_dir", "force"])]
+    pub(in crate::cli) every: Option<String>,
+    /// With `--every`: how many are kept, the newest, 1 to 1,000.
+    #[arg(long, value_name = "N", requires = "every", default_value_t = 7,
+        value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub(in crate::cli) keep: u32,
     /// Of this data directory, which no process has, instead of the running process.
     #[arg(long, value_name = "PATH")]
     pub(in crate::cli) data_dir: Option<PathBuf>,

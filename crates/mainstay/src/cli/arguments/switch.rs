@@ -87,10 +87,10 @@ pub(in crate::cli) enum Plan {
 /// Which namespace, and where the list begins.
 #[derive(Clone, Debug, Args)]
 pub(in crate::cli) struct Which {
-    /// Namespace.
-    #[arg(long, value_name = "NAME", default_value = "default")]
-    pub(in crate::cli) namespace: String,
-    /// Go on after this name.
+    /// Only of this namespace.
+    #[arg(short, long, value_name = "NAME")]
+    pub(in crate::cli) namespace: Option<String>,
+    /// Go on after this one: `name` in a namespace, else `namespace/name`.
     #[arg(long, value_name = "NAME")]
     pub(in crate::cli) after: Option<String>,
 }

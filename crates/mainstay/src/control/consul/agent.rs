@@ -9,6 +9,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use mainstay_coord::consul::{CatalogCheck, CatalogNode, NODE_CHECK, NodeRecord, Part};
 use mainstay_coord::health::Health;
+use rustix::process::{Signal, getpid, kill_process};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -211,10 +212,18 @@ pub(super) async fn host(
     Ok(json(&asked, &document))
 }
 
-/// `PUT agent/leave`: whoever may write pairs may not end the process.
-pub(super) async fn leave() -> Text {
+/// `PUT agent/leave`: whoever may write pairs may not end the process, unless that was configured.
+pub(super) async fn leave(State(cluster): State<Arc<Cluster>>) -> Result<Text, Text> {
+    if cluster.consul()?.config.allow_leave {
+        // As its supervisor would: what is under way is finished.
+        let told = kill_process(getpid(), Signal::TERM);
+        return match told {
+            Ok(()) => Ok(Text(StatusCode::OK, String::new())),
+            Err(error) => Err(Text::failed(error.to_string())),
+        };
+    }
     let line = "Permission denied: this process is ended by its supervisor, not by this door";
-    Text(StatusCode::FORBIDDEN, line.to_owned())
+    Err(Text(StatusCode::FORBIDDEN, line.to_owned()))
 }
 
 /// `GET agent/monitor`: logs are written to standard error, not here.

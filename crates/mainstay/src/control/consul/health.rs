@@ -39,7 +39,14 @@ pub(super) async fn service(
         Some("" | "1" | "t" | "T" | "true" | "True" | "TRUE") => true,
         Some(_) => return Err(Text::bad("Invalid value for ?passing")),
     };
-    let found = scope.browse(&Part::Service(scope.service(&name)?)).await?;
+    let service = scope.service(&name)?;
+    let found = scope.browse(&Part::Service(service.clone())).await?;
+    // Rather those that fail than next to nobody.
+    let is_protected = || {
+        let view = cluster.registry.view(&service);
+        view.is_ok_and(|view| view.protected.is_some())
+    };
+    let wants_passing = wants_passing && !(scope.door.config.protect && is_protected());
     let mut list = Vec::new();
     for service in found.catalog.services.iter().filter(|service| scope.has_tags(service)) {
         let Some(on) = found.catalog.nodes.get(&service.node) else { continue };
