@@ -40,6 +40,7 @@ use mainstay_store::{Revision, Store};
 use mainstay_store_etcd::Etcd;
 use parking_lot::Mutex;
 
+use crate::dns::nodes::Nodes;
 use crate::rules::{self, Copies};
 use consul::{ConsulConfig, Known};
 use opening::Opened;
@@ -114,6 +115,8 @@ pub struct ConsulDoor {
     pub is_open: bool,
     /// The same where the door is listened on alone.
     pub is_open_alone: bool,
+    /// Where its nodes are, for whoever asks by name.
+    pub nodes: Nodes,
     /// The address of this node, for services that name none.
     pub address: String,
     /// Services that clients registered, as of a revision of the registry.
@@ -179,7 +182,8 @@ impl Cluster {
             };
             let (address, known) = (options.address.clone(), Mutex::default());
             let recipes = Consul::start(Arc::clone(&store), Arc::new(BootClock), options);
-            ConsulDoor { recipes, config, is_open, is_open_alone, address, known }
+            let nodes = Nodes::default();
+            ConsulDoor { recipes, config, is_open, is_open_alone, nodes, address, known }
         });
         Self {
             consul,

@@ -58,7 +58,9 @@ use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post, put};
+use axum::serve::ListenerExt as _;
 use mainstay_core::problem::Code;
+use rustix::net::sockopt::set_tcp_user_timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::cluster::Cluster;
@@ -70,6 +72,10 @@ const BODY_BYTES_MAX: usize = 64 << 10;
 
 /// Largest document about agreed state: a publication of a group with several large items.
 const AGREED_BYTES_MAX: usize = 4 << 20;
+
+/// How long a peer may take nothing of what is sent to it, a stream's reader above all; then it is
+/// cut, and comes back if it lives. Idle streams send a line every 15 s, so all are found.
+const BLOCKED_MAX: Duration = Duration::from_mins(1);
 
 /// How long requests under way, streams among them, may go on once told to stop.
 const LAST: Duration = Duration::from_secs(2);
@@ -84,9 +90,27 @@ pub async fn serve(listener: TcpListener, shared: Arc<Shared>, stop: Cancellatio
 }
 
 async fn answer(listener: TcpListener, router: Router, stop: CancellationToken) {
+    answer_patiently(listener, router, BLOCKED_MAX, stop).await;
+}
+
+/// The same, where `blocked` is how long a peer may take nothing of what is sent to it.
+async fn answer_patiently(
+    listener: TcpListener,
+    router: Router,
+    blocked: Duration,
+    stop: CancellationToken,
+) {
     let served = async {
         listener.set_nonblocking(true)?;
         let listener = tokio::net::TcpListener::from_std(listener)?;
+        let millis = u32::try_from(blocked.as_millis()).unwrap_or(u32::MAX);
+        // Only the kernel sees whether anything is taken; a stream that waits for its reader is
+        // not asked again, and could not end itself.
+        let listener = listener.tap_io(move |connection| {
+            if let Err(error) = set_tcp_user_timeout(&*connection, millis) {
+                tracing::debug!(%error, "a connection is not cut when its peer takes nothing");
+            }
+        });
         let router = router.into_make_service_with_connect_info::<SocketAddr>();
         let served = axum::serve(listener, router);
         served.with_graceful_shutdown(stop.clone().cancelled_owned()).await
@@ -210,5 +234,46 @@ async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
         Err(_unwritable) => {
             Refused::new(Code::Internal, "the metrics cannot be written").into_response()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+    use std::net::TcpStream;
+
+    use axum::body::{Body, Bytes};
+    use futures_util::stream;
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_reader_that_takes_nothing_is_cut() {
+        // Dropped with the body that holds it.
+        let (held, dropped) = oneshot::channel::<()>();
+        let held = Arc::new(parking_lot::Mutex::new(Some(held)));
+        let endless = move || {
+            let held = held.lock().take();
+            let more = stream::repeat_with(move || {
+                let _held = &held;
+                Ok::<_, std::io::Error>(Bytes::from(vec![b'x'; 16_384]))
+            });
+            std::future::ready(Body::from_stream(more).into_response())
+        };
+        let router = Router::new().route("/", get(endless));
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let at = listener.local_addr().unwrap();
+        let (stop, blocked) = (CancellationToken::new(), Duration::from_secs(1));
+        let served = answer_patiently(listener, router, blocked, stop.clone());
+        let read = async {
+            let mut reader = TcpStream::connect(at).unwrap();
+            reader.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+            let cut = tokio::time::timeout(Duration::from_secs(30), dropped).await;
+            assert!(cut.is_ok(), "it is still sent to");
+            drop(reader);
+            stop.cancel();
+        };
+        tokio::join!(served, read);
     }
 }

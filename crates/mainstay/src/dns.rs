@@ -11,7 +11,7 @@
 //! | bytes in, bytes out: refusals, EDNS, what has to be cut | [`wire`] | decides |
 //! | what a name stands for | [`asked`], [`label`] | decides |
 //! | which records that comes to | [`answer`], [`records`] | decides |
-//! | what the registry knows, as this door asks it | [`directory`] | acts |
+//! | what the registry knows, as this door asks it; where nodes are | [`directory`]; [`nodes`] | acts |
 //! | sockets; counters | [`door`], [`figures`] | act |
 //! | questions to other servers | [`ask`] | acts |
 
@@ -22,6 +22,7 @@ pub mod directory;
 pub mod door;
 pub mod figures;
 pub mod label;
+pub mod nodes;
 pub mod records;
 pub mod settings;
 #[cfg(test)]

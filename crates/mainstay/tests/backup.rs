@@ -232,7 +232,7 @@ fn a_node_takes_backups_by_itself_and_keeps_what_it_is_told_to() {
         names
     };
     let newest = || files().into_iter().find(|path| !path.ends_with("mainstay-3-1.backup"));
-    support::wait::until("one is taken", std::time::Duration::from_secs(30), || {
+    until("one is taken", std::time::Duration::from_secs(30), || {
         files().len() == 2 && newest().is_some()
     });
     let taken = newest().unwrap();

@@ -327,3 +327,16 @@ fn the_command_line_asks_by_the_wire() {
     let (code, out, err) = ask(&["web.svc.mainstay", "--type", "AAAA"]);
     assert!(code == Some(0) && out.is_empty() && err.contains("without a record"), "{out}{err}");
 }
+
+#[test]
+fn nodes_without_an_agent_have_names() {
+    let node = Gateway::start_dev("dns-nodes", CONFIG);
+    let record = json!({ "Node": "DB-1", "Address": "10.9.8.7" }).to_string();
+    assert_eq!(node.call("PUT", "/v1/catalog/register", &record).0, 200);
+    let told = || dig(&node, &["db-1.node.consul", "A"]).told();
+    until("the node has a name", SOON, || told() == ["10.9.8.7"]);
+    assert_eq!(dig(&node, &["-x", "10.9.8.7"]).told(), ["DB-1.node.dc1.consul."]);
+    let record = json!({ "Node": "DB-1" }).to_string();
+    assert_eq!(node.call("PUT", "/v1/catalog/deregister", &record).0, 200);
+    until("it is forgotten", SOON, || dig(&node, &["db-1.node.consul", "A"]).status == "NXDOMAIN");
+}

@@ -7,9 +7,12 @@ mod support;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
+use std::time::Duration;
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use support::gateway::{Gateway, free_port};
+use support::wait::until;
 
 /// Asks clients' door at `at` as `host`, with more headers.
 fn ask(at: SocketAddr, method: &str, path: &str, host: &str, headers: &str) -> (u16, String) {
@@ -83,7 +86,7 @@ fn passing(name: &str, consul: &str) -> usize {
         assert_eq!(status, 200, "{said}");
     }
     let mut found = 0;
-    support::wait::until("the catalog follows", std::time::Duration::from_secs(5), || {
+    until("the catalog follows", Duration::from_secs(5), || {
         let (_, text) = node.control("/v1/health/service/web?passing");
         let list: Value = serde_json::from_str(&text).unwrap();
         found = list.as_array().unwrap().len();
@@ -117,7 +120,7 @@ fn dev_is_for_this_machine_unless_told_otherwise() {
     let node = Gateway::start_dev("doors-near", &config(""));
     std::fs::write(node.home().join("mainstay.toml"), far).unwrap();
     let mut node = node;
-    node.signal(rustix::process::Signal::TERM);
+    node.signal(Signal::TERM);
     node.ended();
     let node = node.again("doors-far", &["--allow-remote"]);
     assert_eq!(node.control("/api/v1/ready").0, 200);

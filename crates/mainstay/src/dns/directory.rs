@@ -21,6 +21,8 @@ use mainstay_core::{Clock as _, Instant};
 use mainstay_store::Revision;
 use parking_lot::Mutex;
 
+use super::nodes::Nodes;
+
 /// The registry has not been read yet: nothing may be said, least of all that there is nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Loading;
@@ -76,6 +78,8 @@ pub struct RegistryDirectory {
     registry: Registry,
     /// This node and where it is reached.
     node: (String, IpAddr),
+    /// The others.
+    nodes: Nodes,
     names: Mutex<Option<Indexed<Names>>>,
     addresses: Mutex<Option<Indexed<BTreeMap<IpAddr, InstanceRef>>>>,
 }
@@ -96,10 +100,10 @@ struct Names {
 }
 
 impl RegistryDirectory {
-    /// What `registry` knows; this process is `node`, reached at `address`.
-    pub fn new(registry: Registry, node: String, address: IpAddr) -> Self {
+    /// What `registry` and `nodes` know; this process is `node`, reached at `address`.
+    pub fn new(registry: Registry, node: String, address: IpAddr, nodes: Nodes) -> Self {
         let (names, addresses) = (Mutex::default(), Mutex::default());
-        Self { registry, node: (node, address), names, addresses }
+        Self { registry, node: (node, address), nodes, names, addresses }
     }
 
     fn view(&self, service: &ServiceRef) -> Result<Option<Arc<View>>, Loading> {
@@ -191,13 +195,17 @@ impl Directory for RegistryDirectory {
         if own.eq_ignore_ascii_case(name) {
             return Ok(Some(vec![*address]));
         }
+        if let Some(found) = self.nodes.find(name) {
+            return Ok(Some(found));
+        }
         let nodes = self.registry.nodes().map_err(|_loading| Loading)?;
         let is_there = nodes.iter().any(|node| node.as_str().eq_ignore_ascii_case(name));
         Ok(is_there.then(Vec::new))
     }
 
     fn node_at(&self, address: IpAddr) -> Option<String> {
-        (self.node.1 == address).then(|| self.node.0.clone())
+        let own = || self.node.0.clone();
+        (self.node.1 == address).then(own).or_else(|| self.nodes.at(address))
     }
 }
 

@@ -219,7 +219,12 @@ async fn look_after(shared: Arc<Shared>, stop: CancellationToken, tell: Unbounde
         }
     };
     let backups = schedule::run(&cluster, &shared, &meant.backup, stop.clone());
-    tokio::join!(formats, known::keep(&cluster, &data, stop.clone()), backups);
+    let nodes = async {
+        if let Some(door) = cluster.consul.as_ref().filter(|_| shared.dns.is_some()) {
+            door.nodes.follow(&door.recipes, stop.clone()).await;
+        }
+    };
+    tokio::join!(formats, known::keep(&cluster, &data, stop.clone()), backups, nodes);
 }
 
 /// How long those who follow others may take to keep what they know last.

@@ -42,7 +42,8 @@ impl Doors {
         let listen = self.dns.as_ref()?.address();
         let reached = self.control.local_addr().ok()?.ip();
         let node = cluster.node.as_str().to_owned();
-        let directory = RegistryDirectory::new(cluster.registry.clone(), node, reached);
+        let nodes = cluster.consul.as_ref().map(|door| door.nodes.clone()).unwrap_or_default();
+        let directory = RegistryDirectory::new(cluster.registry.clone(), node, reached, nodes);
         Some(Arc::new(Dns::new(DnsConfig { listen, ..config.clone() }, directory)))
     }
 }

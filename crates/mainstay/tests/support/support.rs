@@ -4,4 +4,5 @@
 pub(crate) mod etcd;
 pub(crate) mod events;
 pub(crate) mod gateway;
+pub(crate) mod members;
 pub(crate) mod wait;
