@@ -12,7 +12,7 @@ use support::gateway::Gateway;
 use support::members::Etcd;
 use support::wait::until;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 fn call(node: &Gateway, method: &str, path: &str, body: &Value) -> (u16, Value) {
     let (status, text) = node.call(method, &format!("/api/v1{path}"), &body.to_string());
