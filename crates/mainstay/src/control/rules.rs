@@ -12,7 +12,7 @@
 
 pub(super) mod read;
 pub(super) mod simulate;
-mod watch;
+pub(super) mod watch;
 mod write;
 
 use std::fmt;

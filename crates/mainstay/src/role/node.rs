@@ -21,6 +21,7 @@ use mainstay_proxy::server::Server;
 use mainstay_proxy::snapshot::{Keeper, SnapshotFile};
 use parking_lot::Mutex;
 use tokio::runtime::Runtime;
+use tokio::sync::mpsc::UnboundedSender;
 use tokio_util::sync::CancellationToken;
 
 use super::data_dir::DataDir;
@@ -107,10 +108,6 @@ impl Node {
         let transport = doors::transport(&gateway)?;
         let ready = ready(&start, &doors, &meant.plane, data_dir.path().into(), began);
         let kept = Arc::new(Mutex::new(duplicates(&doors)?));
-        let offered = {
-            let kept = Arc::clone(&kept);
-            move || copies(&kept.lock())
-        };
         let (dns, listeners) = control_doors(&meant, &mut doors, cluster.as_deref(), &gateway)?;
         let server = serve_gateway(&gateway, doors, &transport, workers)?;
         let shared = Arc::new(Shared {
@@ -138,10 +135,7 @@ impl Node {
         // Only now: until here the process before this one may have written the file.
         let keeping = Keeping::start(Arc::clone(&shared.keeper), Arc::clone(&shared.gateway))
             .map_err(|error| failed("the snapshot of circuits", &error))?;
-        takeover::offer(data_dir.path(), offered, move || {
-            let _told_if_still_there = tell.send(Told::Terminate);
-        })
-        .map_err(|error| failed("control.sock", &error))?;
+        offer(data_dir.path(), &kept, tell)?;
         let sampling = Sampling::start(Arc::clone(&shared.gateway.parts().protection))
             .map_err(|error| failed("the look at the machine", &error))?;
         let context_file = write_context(&shared, data_dir.path())?;
@@ -267,6 +261,20 @@ fn taken_over(
 fn take_over(takeover: Takeover, data_dir: &mut DataDir) -> Result<(), Errors> {
     takeover.serving().map_err(|error| failed("the takeover", &error))?;
     data_dir.hold(TAKEOVER_PATIENCE)
+}
+
+/// Hands copies of the sockets to a process that takes over, and then has this one end.
+fn offer(
+    data: &Path,
+    kept: &Arc<Mutex<Sockets>>,
+    tell: UnboundedSender<Told>,
+) -> Result<(), Errors> {
+    let kept = Arc::clone(kept);
+    let offered = move || copies(&kept.lock());
+    takeover::offer(data, offered, move || {
+        let _told_if_still_there = tell.send(Told::Terminate);
+    })
+    .map_err(|error| failed("control.sock", &error))
 }
 
 fn workers(config: &GatewayConfig) -> NonZeroUsize {

@@ -1,6 +1,7 @@
 //! Calls of objects with a history: switches, plans, rules; and of their audit records.
 
 use mainstay_api::node::At;
+use mainstay_api::rules::Update;
 use mainstay_api::stream as names;
 use mainstay_api::stream::Resync;
 use mainstay_coord::audit::{Listed, Page as AuditPage};
@@ -8,8 +9,8 @@ use mainstay_coord::plan::Turned;
 use mainstay_coord::plan::content::RawPlan;
 use mainstay_coord::plan::state::{Activation, Ended};
 use mainstay_coord::revisions::{Diff, Fault, HistoryPage, Object, ObjectPage, Written};
-use mainstay_coord::switch::content::RawSwitch;
 use mainstay_core::problem::Code;
+use mainstay_core::switch::RawSwitch;
 use serde_json::{Value, json};
 
 use super::call::{Call, Reference, Schemas, call};
@@ -19,6 +20,7 @@ use crate::control::revisions::{Back, Between, Page, Rehearsed};
 use crate::control::rules::Wrapped;
 use crate::control::rules::read::Which;
 use crate::control::rules::simulate::Proposal;
+use crate::control::rules::watch::Which as Followed;
 use crate::control::{plans, switches};
 use crate::rules::KINDS;
 use crate::rules::replay::replays;
@@ -31,6 +33,8 @@ struct Kind {
     path: &'static str,
     /// `Switch`
     one: &'static str,
+    /// `Switches`
+    many: &'static str,
 }
 
 pub(super) fn calls() -> Vec<Call> {
@@ -38,15 +42,33 @@ pub(super) fn calls() -> Vec<Call> {
     calls.extend(plans());
     for kind in KINDS {
         let word = kind.key.as_str();
-        let one = match word {
-            "route" => "Route",
-            "upstream" => "Upstream",
-            "circuit" => "Circuit",
-            "limit" => "Limit",
-            _ => "Fallback",
+        let (one, many) = match word {
+            "route" => ("Route", "Routes"),
+            "upstream" => ("Upstream", "Upstreams"),
+            "circuit" => ("Circuit", "Circuits"),
+            "limit" => ("Limit", "Limits"),
+            _ => ("Fallback", "Fallbacks"),
         };
-        calls.extend(rules(Kind { tag: "rules", path: kind.path, one }, replays(kind.key)));
+        calls.extend(rules(Kind { tag: "rules", path: kind.path, one, many }, replays(kind.key)));
     }
+    calls.push(
+        call(
+            "get",
+            "rules",
+            "watchRules",
+            "/rules/watch",
+            "Follows rules and switches. Tells secrets of rules as they are.",
+        )
+        .query::<Followed>()
+        .resumes()
+        .streams(vec![
+            (names::SNAPSHOT, Schemas::reference::<Update>),
+            (names::CHANGE, Schemas::reference::<Update>),
+            (names::BOOKMARK, Schemas::reference::<At>),
+            (names::RESYNC, Schemas::reference::<Resync>),
+        ])
+        .agreed(),
+    );
     calls.push(
         call("get", "rules", "listKinds", "/kinds", "Lists every kind of object with a history.")
             .lists_as("The kinds.", a_kind),
@@ -67,7 +89,7 @@ pub(super) fn calls() -> Vec<Call> {
 }
 
 fn switches() -> Vec<Call> {
-    let kind = Kind { tag: "switches", path: "/switches", one: "Switch" };
+    let kind = Kind { tag: "switches", path: "/switches", one: "Switch", many: "Switches" };
     let mut calls = reads(kind);
     calls.extend([
         kind.of("get", "show", "", "Shows a switch.").gives::<Object>(200, "The switch.").tagged(),
@@ -104,7 +126,7 @@ fn switches() -> Vec<Call> {
 }
 
 fn plans() -> Vec<Call> {
-    let kind = Kind { tag: "plans", path: "/plans", one: "Plan" };
+    let kind = Kind { tag: "plans", path: "/plans", one: "Plan", many: "Plans" };
     let mut calls = reads(kind);
     calls.extend([
         kind.of("get", "show", "", "Shows a plan, and whether it is active.")
@@ -140,7 +162,7 @@ fn plans() -> Vec<Call> {
 
 /// What switches and plans have in common.
 fn reads(kind: Kind) -> Vec<Call> {
-    let Kind { tag, path, one } = kind;
+    let Kind { tag, path, one, many } = kind;
     let mut calls = vec![
         call(
             "post",
@@ -151,10 +173,14 @@ fn reads(kind: Kind) -> Vec<Call> {
         )
         .takes::<Content>()
         .gives_as(200, "What is wrong.", verdict),
+        call("get", tag, format!("listAll{many}"), path, "Lists those of every namespace.")
+            .query::<Part>()
+            .gives::<ObjectPage>(200, "A page.")
+            .agreed(),
         call(
             "get",
             tag,
-            format!("list{one}s"),
+            format!("list{many}"),
             format!("{path}/{{namespace}}"),
             "Lists them by name.",
         )
@@ -167,12 +193,12 @@ fn reads(kind: Kind) -> Vec<Call> {
 }
 
 fn rules(kind: Kind, replays: bool) -> Vec<Call> {
-    let Kind { tag, path, one } = kind;
+    let Kind { tag, path, one, many } = kind;
     let mut calls = vec![
         call(
             "get",
             tag,
-            format!("listAll{one}s"),
+            format!("listAll{many}"),
             path,
             "Lists those of every namespace, of files and of the store.",
         )
@@ -182,7 +208,7 @@ fn rules(kind: Kind, replays: bool) -> Vec<Call> {
         call(
             "get",
             tag,
-            format!("list{one}s"),
+            format!("list{many}"),
             format!("{path}/{{namespace}}"),
             "Lists those of a namespace.",
         )
@@ -238,7 +264,7 @@ const CHANGED: &str = "What changed; of a dry run, what would.";
 
 impl Kind {
     fn of(self, method: &'static str, verb: &str, rest: &str, summary: &str) -> Call {
-        let Self { tag, path, one } = self;
+        let Self { tag, path, one, .. } = self;
         call(
             method,
             tag,

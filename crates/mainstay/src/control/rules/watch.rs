@@ -41,9 +41,10 @@ const PART_BYTES_MAX: usize = 1 << 20;
 const REACHED_WITHIN: Duration = Duration::from_secs(5);
 
 /// What is to be followed.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields, default)]
-pub(super) struct Which {
+#[into_params(parameter_in = Query)]
+pub(in crate::control) struct Which {
     /// Kinds, separated by commas; all of them unless told.
     kinds: Option<String>,
     /// Those of all namespaces unless told.
