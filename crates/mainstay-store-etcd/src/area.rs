@@ -104,6 +104,7 @@ async fn try_follow(
     };
     let mut upstream = Upstream::open(session, &area.range, from).await?;
     backoff.succeeded();
+    let _standing = area.stand();
     let mut ask = tokio::time::interval(PROGRESS_EVERY);
     let mut look = tokio::time::interval(IDLE_LOOK_EVERY);
     let mut idle_looks = 0;

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use mainstay_store::{Event, Key, Range, Revision, WatchRequest};
@@ -28,6 +28,8 @@ pub(crate) struct Area {
     ring: Mutex<Ring>,
     readers: Mutex<Readers>,
     count: AtomicUsize,
+    /// Whether etcd would tell of a change.
+    stands: AtomicBool,
     /// Where the history stands that came instead.
     over: Mutex<Option<Revision>>,
     /// Tells the task that watches it.
@@ -69,6 +71,7 @@ impl Areas {
                 ring: Mutex::default(),
                 readers: Mutex::default(),
                 count: AtomicUsize::new(0),
+                stands: AtomicBool::new(false),
                 over: Mutex::default(),
                 ended: Notify::new(),
             })
@@ -107,7 +110,28 @@ impl Areas {
     }
 }
 
+/// The watch of an area stands for as long as this lives.
+#[derive(Debug)]
+pub(crate) struct Standing<'a>(&'a Area);
+
+impl Drop for Standing<'_> {
+    fn drop(&mut self) {
+        self.0.stands.store(false, Ordering::SeqCst);
+    }
+}
+
 impl Area {
+    /// Says that its watch stands.
+    pub(crate) fn stand(&self) -> Standing<'_> {
+        self.stands.store(true, Ordering::SeqCst);
+        Standing(self)
+    }
+
+    /// Whether its watch stands: if not, that nothing came says nothing.
+    pub(crate) fn stands(&self) -> bool {
+        self.stands.load(Ordering::SeqCst)
+    }
+
     fn join(&self, request: WatchRequest) -> Arc<Reading> {
         let reading = Arc::new(Reading { request, news: Notify::new() });
         let mut readers = self.readers.lock();

@@ -71,6 +71,9 @@ pub(crate) fn start(session: &Arc<Session>, request: WatchRequest) -> Result<Wat
     })))
 }
 
+/// How often a watch that does not stand is looked at.
+const STAND_LOOK_EVERY: std::time::Duration = std::time::Duration::from_secs(1);
+
 impl Watching {
     async fn item(&mut self) -> WatchItem {
         let session = Arc::clone(&self.session);
@@ -146,7 +149,7 @@ impl Watching {
     }
 
     /// One step in what the area has.
-    async fn read_area(&mut self, idle: std::pin::Pin<&mut Sleep>) -> Option<WatchItem> {
+    async fn read_area(&mut self, mut idle: std::pin::Pin<&mut Sleep>) -> Option<WatchItem> {
         let Joined { area, reading } = self.joined.as_ref()?;
         let (ahead, reading) = (area.ahead(self.next), Arc::clone(reading));
         match ahead {
@@ -156,7 +159,15 @@ impl Watching {
             Ahead::Nothing(_) | Ahead::Unknown => {
                 tokio::select! {
                     () = reading.news.notified() => None,
-                    () = idle, if self.request.bookmarks => Some(self.bookmark()),
+                    () = idle.as_mut(), if self.request.bookmarks => {
+                        if area.stands() {
+                            return Some(self.bookmark());
+                        }
+                        // A reader that hears nothing takes the store to be away, as it is.
+                        let again = idle.deadline() + STAND_LOOK_EVERY;
+                        idle.reset(again);
+                        None
+                    }
                 }
             }
         }

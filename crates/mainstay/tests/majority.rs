@@ -42,8 +42,12 @@ fn without_a_majority_reads_go_on_writes_are_refused_and_all_recovers() {
         call(&node, "POST", &format!("{order}/instances/a/weight"), &weight).0
     };
     until("writes are refused", PATIENCE, || 500 <= weigh(3));
-    // The last state: nobody is told of an emptiness.
-    let (_, last) = call(&node, "GET", order, &Value::Null);
+    // The last state: it says that it is old, and nobody is told of an emptiness.
+    let mut last = Value::Null;
+    until("it is known that the store is away", PATIENCE, || {
+        last = call(&node, "GET", order, &Value::Null).1;
+        last["stale"] == true
+    });
     assert_eq!(last["instances"].as_array().unwrap().len(), 1, "{last}");
     let (status, rule) = call(&node, "GET", "/routes/shop/sale", &Value::Null);
     assert_eq!((status, &rule["state"]), (200, &json!("in_force")), "{rule}");
