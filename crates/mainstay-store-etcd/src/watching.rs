@@ -72,7 +72,7 @@ pub(crate) fn start(session: &Arc<Session>, request: WatchRequest) -> Result<Wat
 }
 
 /// How often a watch that does not stand is looked at.
-const STAND_LOOK_EVERY: std::time::Duration = std::time::Duration::from_secs(1);
+const STAND_LOOK_EVERY: Duration = Duration::from_secs(1);
 
 impl Watching {
     async fn item(&mut self) -> WatchItem {
