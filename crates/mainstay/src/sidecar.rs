@@ -5,12 +5,14 @@
 //! | which service a host means | [`target`] |
 //! | calls that the program makes | [`outbound`] |
 //! | calls that are made to the program | [`inbound`] |
+//! | `[sidecar]` | [`settings`] |
 //!
 //! Both are gateways with routes of their own; what holds for services (`[upstream.NAME]`,
 //! circuits, limits, fallbacks) is what the configuration says, as in every other gateway.
 
 pub mod inbound;
 pub mod outbound;
+pub mod settings;
 pub mod target;
 
 use std::net::SocketAddr;

@@ -92,9 +92,11 @@ fn instances(node: &Gateway) -> Vec<Value> {
 fn a_program_is_registered_once_it_is_well_and_no_call_fails_when_it_is_told_to_end() {
     let node = Gateway::start_dev("run", CONFIG);
     let port = free_port();
-    let flags = "--health /well --zone a --tag v2 --drain 2s";
+    let flags = "--health /well --tag v2 --drain 2s";
     let home = node.home().join("data");
-    let program = serving(port, flags).env("STATE_DIRECTORY", &home).spawn().unwrap();
+    let mut command = serving(port, flags);
+    command.env("MAINSTAY_SIDECAR__ZONE", "a").env("STATE_DIRECTORY", &home);
+    let program = command.spawn().unwrap();
     until("it is called", SOON, || through(&node) == 200);
     let known = &instances(&node)[0];
     assert_eq!((&known["zone"], &known["tags"][0]), (&"a".into(), &"v2".into()));
@@ -163,8 +165,12 @@ fn a_program_may_start_before_the_control_plane_does() {
     fs::write(&token, "0123456789abcdef").unwrap();
     fs::set_permissions(&token, fs::Permissions::from_mode(0o600)).unwrap();
     let (control, port) = (free_port(), free_port());
-    let flags = format!("--control http://127.0.0.1:{control} --token-file {}", token.display());
-    let program = serving(port, &flags).env("HOME", home.path()).spawn().unwrap();
+    let flags = format!("--control http://127.0.0.1:{control}");
+    let program = serving(port, &flags)
+        .env("HOME", home.path())
+        .env("MAINSTAY_CLIENT__TOKEN_FILE", &token)
+        .spawn()
+        .unwrap();
     until("it runs alone", SOON, || TcpStream::connect(("127.0.0.1", port)).is_ok());
     let config = CONFIG.replace(
         "listen = \"127.0.0.1:0\"\n[gateway]",
@@ -188,15 +194,16 @@ fn by_proxy(proxy: &str, target: &str) -> (u16, String) {
     (answer.split(' ').nth(1).unwrap().parse().unwrap(), answer)
 }
 
-/// A program under `mainstay run` with `flags` that says where its calls are taken, and then serves
-/// on `port`.
-fn calling(port: u16, flags: &str, home: &Path) -> (Child, String) {
-    let mut command = wrap(&format!("--service order --port {port} {flags}"));
+/// A program under `mainstay run` that says where its calls are taken, and then serves on `port`; it
+/// calls `any` host.
+fn calling(port: u16, any: &str, home: &Path) -> (Child, String) {
+    let mut command = wrap(&format!("--service order --port {port}"));
     command
         .args(["sh", "-c", "echo $HTTP_PROXY $http_proxy $NO_PROXY; exec \"$@\" >/dev/null", "sh"])
         .arg(std::env::current_exe().unwrap())
         .args(["a_backend", "--exact", "--nocapture"])
         .env("MAINSTAY_TEST_BACKEND", format!("127.0.0.1:{port}"))
+        .env("MAINSTAY_SIDECAR__OUTBOUND_ANY", any)
         .env("STATE_DIRECTORY", home);
     let mut program = command.spawn().unwrap();
     let mut line = String::new();
@@ -219,7 +226,7 @@ fn a_program_calls_services_by_name_also_while_nobody_knows_them() {
         assert_eq!(node.call("PUT", &path, &own.to_string()).0, 201);
     }
     let port = free_port();
-    let (program, proxy) = calling(port, "--outbound-any", &home);
+    let (program, proxy) = calling(port, "true", &home);
     for host in ["stock", "stock:80", "stock.shop", "stock.default.svc.mainstay"] {
         let (status, answer) = by_proxy(&proxy, &format!("http://{host}/a"));
         assert_eq!(status, 200, "{host}: {answer}");
@@ -233,7 +240,7 @@ fn a_program_calls_services_by_name_also_while_nobody_knows_them() {
 
     // What was known is known to the next one, while nobody else can say.
     node.signal(Signal::KILL);
-    let (program, proxy) = calling(port, "", &home);
+    let (program, proxy) = calling(port, "false", &home);
     assert_eq!(by_proxy(&proxy, "http://stock/").0, 200);
     let (status, answer) = by_proxy(&proxy, "http://nobody/");
     assert_eq!(status, 503, "{answer}");
@@ -244,14 +251,15 @@ fn a_program_calls_services_by_name_also_while_nobody_knows_them() {
 
 #[test]
 fn calls_to_a_program_pass_its_proxy_if_there_is_one() {
+    let (port, inbound) = (free_port(), free_port());
     let config =
         "[upstream.order]\nlimits = [\"few\"]\n[limit.few]\nmax = 2\nwindow_seconds = 600\n";
+    let config = format!("{config}[sidecar]\ninbound = \"127.0.0.1:{inbound}\"\n");
     let node = Gateway::start_dev("run-inbound", CONFIG);
     let home = node.home().join("data");
     let file = node.home().join("sidecar.toml");
     fs::write(&file, config).unwrap();
-    let (port, inbound) = (free_port(), free_port());
-    let flags = format!("--inbound 127.0.0.1:{inbound} --config {}", file.display());
+    let flags = format!("--config {}", file.display());
     let program = serving(port, &flags).env("STATE_DIRECTORY", &home).spawn().unwrap();
     until("it is registered", SOON, || instances(&node).len() == 1);
     assert_eq!(instances(&node)[0]["port"], inbound);

@@ -7,7 +7,7 @@
 //! The control plane need not be there: the program runs without it, and is registered when it
 //! comes.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -35,6 +35,7 @@ use crate::secret;
 use crate::settings::{Errors, Settings};
 use crate::sidecar::inbound::Inbound;
 use crate::sidecar::outbound::{Config, Outbound};
+use crate::sidecar::settings::RawSidecar;
 
 /// From one look whether the program is well to the next.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -46,15 +47,20 @@ const FIND_EVERY: Duration = Duration::from_secs(5);
 /// How long deregistering may take when the program has ended by itself.
 const LEAVING_MAX: Duration = Duration::from_secs(3);
 
+/// How long after SIGTERM what is left of the program is killed.
+const GRACE: Duration = Duration::from_secs(25);
+
 /// What is run, and how.
 struct Plan {
     service: ServiceName,
     tables: RawPlane,
+    sidecar: RawSidecar,
+    /// What the control plane is asked with, where the configuration says so.
+    token_file: Option<PathBuf>,
     namespace: String,
     probe: Probe,
     start: Duration,
     drain: Duration,
-    grace: Duration,
     arguments: RunProgram,
 }
 
@@ -81,7 +87,7 @@ enum Next {
 
 /// The proxies beside the program.
 struct Sidecar {
-    outbound: Option<Outbound>,
+    outbound: Outbound,
     inbound: Option<Inbound>,
 }
 
@@ -96,22 +102,17 @@ pub(super) fn run(arguments: RunProgram, session: &mut Session<'_>) -> Ended {
 impl Sidecar {
     /// Must be called within a tokio runtime.
     fn start(plan: &Plan, client: &Client) -> Result<Self, Errors> {
-        let Plan { namespace, service, tables, arguments, .. } = plan;
-        let at = match &*arguments.outbound {
-            "off" => None,
-            text => Some(text.parse::<SocketAddr>().map_err(|error| {
-                usage(format!("`--outbound {text}`: {error}; it is `ADDR:PORT`, or `off`"))
-            })?),
+        let Plan { namespace, service, tables, sidecar, arguments, .. } = plan;
+        let config = Config {
+            listen: sidecar.outbound(),
+            namespace: namespace.clone(),
+            any: sidecar.outbound_any.unwrap_or(false),
+            cache: plan.cache()?,
+            tables: tables.clone(),
         };
-        let start = |listen| {
-            let tables = tables.clone();
-            let (namespace, any) = (namespace.clone(), arguments.outbound_any);
-            let config = Config { listen, namespace, any, cache: plan.cache()?, tables };
-            Outbound::start(config, client)
-        };
-        let outbound = at.map(start).transpose()?;
-        let program = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), arguments.port);
-        let inbound = arguments.inbound.map(|at| Inbound::start(at, service, program, tables));
+        let outbound = Outbound::start(config, client)?;
+        let program = SocketAddr::from((Ipv4Addr::LOCALHOST, arguments.port));
+        let inbound = sidecar.inbound.map(|at| Inbound::start(at, service, program, tables));
         Ok(Self { outbound, inbound: inbound.transpose()? })
     }
 
@@ -120,9 +121,7 @@ impl Sidecar {
         if let Some(inbound) = self.inbound {
             inbound.stop();
         }
-        if let Some(outbound) = self.outbound {
-            outbound.stop();
-        }
+        self.outbound.stop();
     }
 }
 
@@ -155,10 +154,11 @@ impl Plan {
             namespace,
             service,
             tables: loaded.raw.take_plane(),
+            sidecar: loaded.raw.sidecar,
+            token_file: loaded.raw.client.token_file,
             probe,
             start: seconds(&arguments.start)?,
             drain: seconds(&arguments.drain)?,
-            grace: seconds(&arguments.grace)?,
             arguments,
         })
     }
@@ -173,7 +173,7 @@ impl Plan {
         if let Some(weight) = arguments.weight {
             registration = registration.weight(weight);
         }
-        if let Some(zone) = &arguments.zone {
+        if let Some(zone) = &self.sidecar.zone {
             registration = registration.zone(zone);
         }
         if let Some(build) = &arguments.build {
@@ -183,30 +183,25 @@ impl Plan {
     }
 
     /// What the program finds in its environment.
-    fn variables(
-        &self,
-        control: &Control,
-        outbound: Option<SocketAddr>,
-    ) -> Vec<(&'static str, String)> {
-        let mut variables = vec![
+    fn variables(&self, control: &Control, outbound: SocketAddr) -> [(&'static str, String); 6] {
+        let proxy = format!("http://{outbound}");
+        let near = "127.0.0.1,localhost".to_owned();
+        // Some read one of them, some the other; curl reads only the small one.
+        [
             ("MAINSTAY_ADDR", control.url().to_owned()),
             ("OTEL_SERVICE_NAME", self.service.to_string()),
-        ];
-        if let Some(address) = outbound {
-            let proxy = format!("http://{address}");
-            // Some read one of them, some the other; curl reads only the small one.
-            variables.extend(["HTTP_PROXY", "http_proxy"].map(|name| (name, proxy.clone())));
-            let near = "127.0.0.1,localhost".to_owned();
-            variables.extend(["NO_PROXY", "no_proxy"].map(|name| (name, near.clone())));
-        }
-        variables
+            ("HTTP_PROXY", proxy.clone()),
+            ("http_proxy", proxy),
+            ("NO_PROXY", near.clone()),
+            ("no_proxy", near),
+        ]
     }
 
     /// The control plane of this moment, and a client of it.
     fn find(&self, session: &Session<'_>) -> Result<(Control, Client), Errors> {
         let mut control = session.control()?;
-        if let Some(file) = &self.arguments.token_file {
-            control = control.with_token(secret::token(file, "--token-file")?);
+        if let Some(file) = &self.token_file {
+            control = control.with_token(secret::token(file, "client.token_file")?);
         }
         let client = control.client().namespace(&self.namespace).name("run").build();
         let client = client.map_err(|error| refusal(&error))?;
@@ -241,10 +236,9 @@ async fn supervise(plan: &Plan, session: &mut Session<'_>) -> Result<(u8, Sideca
     // Names are judged before anything is started; nothing is sent yet.
     let found = plan.find(session)?;
     let sidecar = Sidecar::start(plan, &found.1)?;
-    let outbound = sidecar.outbound.as_ref().map(Outbound::address);
-    let mut group =
-        Group::start(&plan.arguments.command, &plan.variables(&found.0, outbound), Parting::Term)
-            .map_err(|error| unusual("the program", &error))?;
+    let variables = plan.variables(&found.0, sidecar.outbound.address());
+    let mut group = Group::start(&plan.arguments.command, &variables, Parting::Term)
+        .map_err(|error| unusual("the program", &error))?;
     let code = accompany(plan, &sidecar, found, (&mut group, &mut signals), session).await?;
     Ok((code, sidecar))
 }
@@ -259,10 +253,10 @@ async fn accompany(
 ) -> Ended {
     match becomes_well(plan, group, signals).await? {
         Next::Over(code) => return Ok(code),
-        Next::Leave => return end(group, plan, signals).await,
+        Next::Leave => return end(group, signals).await,
         Next::Late => {
             session.fail(&late(plan).into());
-            end(group, plan, signals).await?;
+            end(group, signals).await?;
             return Ok(crate::exit::Exit::Unavailable.code());
         }
         Next::Well | Next::Find => {}
@@ -271,7 +265,7 @@ async fn accompany(
     let mut entry = match Entry::new(plan, port, found) {
         Ok(entry) => entry,
         Err(errors) => {
-            end(group, plan, signals).await?;
+            end(group, signals).await?;
             return Err(errors);
         }
     };
@@ -290,9 +284,7 @@ async fn accompany(
                     && found.0 != entry.control
                 {
                     entry.client.shutdown(Duration::ZERO).await;
-                    if let Some(outbound) = &sidecar.outbound {
-                        outbound.ask(&found.1);
-                    }
+                    sidecar.outbound.ask(&found.1);
                     entry = Entry::new(plan, port, found)?;
                 }
             }
@@ -366,13 +358,13 @@ async fn leave(entry: Entry, group: &mut Group, plan: &Plan, signals: &mut Passe
             },
         }
     }
-    let code = end(group, plan, signals).await;
+    let code = end(group, signals).await;
     client.shutdown(Duration::ZERO).await;
     code
 }
 
-async fn end(group: &mut Group, plan: &Plan, signals: &mut PassedOn) -> Ended {
-    group.end(plan.grace, signals).await.map_err(|error| unusual("the program", &error).into())
+async fn end(group: &mut Group, signals: &mut PassedOn) -> Ended {
+    group.end(GRACE, signals).await.map_err(|error| unusual("the program", &error).into())
 }
 
 fn late(plan: &Plan) -> Report {

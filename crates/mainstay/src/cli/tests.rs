@@ -72,7 +72,7 @@ fn a_word_for_something_not_built_yet_says_so() {
 
 #[test]
 fn a_wrong_line_is_usage_and_says_what_to_type() {
-    check("", 2, &["error[usage]", "one of: dev, server, gateway, settings, service"]);
+    check("", 2, &["error[usage]", "one of: dev, server, gateway, run, settings, service"]);
     check("circuit", 2, &["error[usage]", "list", "next: mainstay circuit --help"]);
     check("circit list", 2, &["there is no `circit`", "did you mean `circuit`?"]);
     check("circuit list --colour", 2, &["error[usage]", "unexpected argument"]);

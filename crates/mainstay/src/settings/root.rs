@@ -23,6 +23,7 @@ use crate::cluster::settings::recipes::{RawCentre, RawLock, RecipesConfig};
 use crate::cluster::settings::{RawRegistry, RawStore, RegistryConfig, StoreConfig};
 use crate::dns::settings::{DnsConfig, RawDns};
 use crate::resolve::settings::{ClientConfig, RawClient};
+use crate::sidecar::settings::RawSidecar;
 
 /// Keys that take effect at the next start only: listeners and threads are made once.
 pub const RESTART_ONLY: &[&str] = &[
@@ -37,6 +38,7 @@ pub const RESTART_ONLY: &[&str] = &[
     "lock",
     "registry",
     "server",
+    "sidecar",
     "store",
 ];
 
@@ -64,6 +66,8 @@ pub struct Settings {
     pub backup: RawBackup,
     /// How a process without a registry finds the instances of services.
     pub client: RawClient,
+    /// The proxies beside a program that `mainstay run` starts.
+    pub sidecar: RawSidecar,
     /// Protection of this process.
     pub system: RawSystem,
     /// Routes by name.

@@ -1,8 +1,6 @@
 //! `mainstay run`: a program that is registered for as long as it runs.
 
 use std::ffi::OsString;
-use std::net::SocketAddr;
-use std::path::PathBuf;
 
 use clap::Args;
 
@@ -32,28 +30,13 @@ pub(in crate::cli) struct RunProgram {
     /// Share of the calls, relative to the others.
     #[arg(long, value_name = "N")]
     pub(in crate::cli) weight: Option<u16>,
-    /// Where it runs.
-    #[arg(long, value_name = "NAME")]
-    pub(in crate::cli) zone: Option<String>,
     /// Which build it is.
     #[arg(long, value_name = "TEXT")]
     pub(in crate::cli) build: Option<String>,
     /// A label; may be repeated.
     #[arg(long = "tag", value_name = "TEXT")]
     pub(in crate::cli) tags: Vec<String>,
-    /// File with the token of the control plane; default that of the running one.
-    #[arg(long, value_name = "PATH")]
-    pub(in crate::cli) token_file: Option<PathBuf>,
-    /// Where its calls are taken, to be sent to services by name; `off` for nowhere.
-    #[arg(long, value_name = "ADDR:PORT", default_value = "127.0.0.1:0")]
-    pub(in crate::cli) outbound: String,
-    /// Calls hosts that are no services as DNS finds them.
-    #[arg(long)]
-    pub(in crate::cli) outbound_any: bool,
-    /// Where calls to it are taken; others are then told to call this port.
-    #[arg(long, value_name = "ADDR:PORT")]
-    pub(in crate::cli) inbound: Option<SocketAddr>,
-    /// What holds for services it calls.
+    /// `[sidecar]`, and what holds for services it calls.
     #[command(flatten)]
     pub(in crate::cli) file: ConfigFile,
     /// How long it may take to become well: `90s`, `15m`, `2h`, or seconds.
@@ -62,9 +45,6 @@ pub(in crate::cli) struct RunProgram {
     /// How long calls under way have once it is deregistered, before it is told to end.
     #[arg(long, value_name = "SPAN", default_value = "5s")]
     pub(in crate::cli) drain: String,
-    /// How long after SIGTERM what is left of it is killed.
-    #[arg(long, value_name = "SPAN", default_value = "25s")]
-    pub(in crate::cli) grace: String,
     /// The program and its arguments.
     #[arg(last = true, required = true, value_name = "CMD")]
     pub(in crate::cli) command: Vec<OsString>,
