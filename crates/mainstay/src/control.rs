@@ -8,7 +8,7 @@
 //! | question | module |
 //! |---|---|
 //! | who may ask | [`guard`] |
-//! | what an answer looks like | [`answer`] |
+//! | what an answer looks like | `answer` |
 //! | who asks, and why | [`author`] |
 //! | what is noted of a change; of what was refused | [`events`]; [`refusals`] |
 //! | objects with a history | [`revisions`] |
