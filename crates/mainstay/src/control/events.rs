@@ -28,7 +28,7 @@ impl Changed<'_> {
         let Self { what, subject, before, after, reason } = self;
         // Foreign words are quoted with their control characters escaped: one change, one line.
         tracing::info!(
-            who = "token",
+            who = "operator",
             what,
             ?subject,
             %before,
