@@ -39,11 +39,6 @@ fn segment(text: &str) -> String {
     utf8_percent_encode(text, ESCAPED).to_string()
 }
 
-/// Every key of the log.
-pub fn all() -> Range {
-    Range::prefix("txn/")
-}
-
 /// What the log says about itself.
 pub fn meta() -> Key {
     made("txn/meta".to_owned())
@@ -205,13 +200,14 @@ impl Change {
         self.puts.insert(key, Some(value));
     }
 
-    /// Joins `later` to it.
+    /// Joins `later` to it. Nothing is put into a range that goes, before or after: no batch may do
+    /// both, and after its end nothing of a transaction is live.
     pub fn merge(&mut self, later: Self) {
-        if let Some(range) = later.deletes {
-            self.puts.retain(|key, _| !range.contains(key));
-            self.deletes = Some(range);
-        }
         self.puts.extend(later.puts);
+        self.deletes = later.deletes.or(self.deletes.take());
+        if let Some(range) = &self.deletes {
+            self.puts.retain(|key, _| !range.contains(key));
+        }
     }
 
     /// How many operations of a batch it takes.
@@ -321,8 +317,7 @@ pub fn read_span(history: &[u8]) -> Result<(Moment, Moment), Unreadable> {
     record::read_span(history)
 }
 
-/// The epoch that wrote a register or history, and how the transaction stands: what a list needs,
-/// without reading bodies.
+/// The epoch that wrote a register: what a takeover asks of it, without reading bodies.
 ///
 /// # Errors
 ///

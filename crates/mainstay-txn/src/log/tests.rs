@@ -153,6 +153,51 @@ fn the_end_folds_everything_into_one_record() {
 }
 
 #[test]
+fn two_branches_that_name_one_place_are_two() {
+    let begin = Begin::new(Gid::new("order-1").unwrap(), Mode::Xa);
+    let policy = Policy::default();
+    let (mut transaction, first) = Transaction::begin(begin, Moment::default(), &policy).unwrap();
+    let orders = ResourceName::new("orders").unwrap();
+    for _branch in 0..2 {
+        let part = Part::Resource(orders.clone());
+        let (after, payload) = (Vec::new(), Payload::default());
+        let new = NewBranch { branch: None, part, after, payload };
+        transaction.step(Event::Register(new), Moment::default(), &policy).unwrap();
+    }
+    let mut change = Change::of(&transaction, &first.write, Shards::DEFAULT, 1);
+    let keys = Keys::new(transaction.gid(), Shards::DEFAULT);
+    for branch in &transaction.branches {
+        // The one before the second was lost, so both have come to stand first.
+        change.put(keys.branch(&branch.id), record::branch(&transaction, 0, branch));
+    }
+    let again = reread(&[change], &transaction);
+    assert_eq!(again.branches, transaction.branches);
+}
+
+#[test]
+fn the_end_of_a_thousand_branches_with_errors_fits_a_value() {
+    let begin = Begin::new(Gid::new("order-1").unwrap(), Mode::Xa);
+    let policy = Policy::default();
+    let (mut transaction, _) = Transaction::begin(begin, Moment::default(), &policy).unwrap();
+    let (end, id) = (Moment::from_unix_millis(7), |n: usize| format!("{n:064}"));
+    for n in 1..=1_000 {
+        let part = Part::Resource(ResourceName::new(&"o".repeat(64)).unwrap());
+        let (after, payload) = (Vec::new(), Payload::default());
+        let new = NewBranch { branch: None, part, after, payload };
+        let mut branch = crate::transaction::Branch::new(BranchId::new(&id(n)).unwrap(), new);
+        (branch.vote, branch.session_id) = (Some(Vote::Yes), Some("7".repeat(64)));
+        for op in [Op::Prepare, Op::Commit, Op::Rollback] {
+            branch.op_mut(op).last_error = Some("e".repeat(200));
+        }
+        transaction.branches.push(branch);
+    }
+    transaction.register.finished_at = Some(end);
+    let history = record::history(&transaction, 1);
+    assert!(history.len() <= mainstay_store::limits::VALUE_BYTES_MAX, "{}", history.len());
+    assert_eq!(read_span(&history), Ok((end, transaction.deadline_at.unwrap())));
+}
+
+#[test]
 fn changes_of_one_transaction_join() {
     let put = |key_text: &str, value: &'static str| {
         let mut change = Change::default();
@@ -173,6 +218,8 @@ fn changes_of_one_transaction_join() {
     end.deletes = Some(Range::prefix("txn/b/00/a/"));
     change.merge(end);
     assert_eq!(change.operations(), 2, "no key is changed twice in one batch");
+    change.merge(put("txn/b/00/a/01", "late"));
+    assert_eq!(change.operations(), 2, "also not by what comes after the end");
 }
 
 #[test]
