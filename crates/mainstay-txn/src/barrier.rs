@@ -7,7 +7,7 @@
 //! refused when it comes after all (*hanging*).
 
 use crate::database::Database;
-use crate::word::{Mode, Op};
+use crate::word::Op;
 
 /// The table in `PostgreSQL`.
 pub const TABLE_POSTGRES: &str = "CREATE TABLE IF NOT EXISTS mainstay_barrier (\
@@ -161,11 +161,6 @@ impl Checked {
 
 /// The key of the local part of a message: branch, operation, seq.
 pub const LOCAL_PART: (&str, &str, &str) = ("00", "msg", "01");
-
-/// The mode as the table has it.
-pub const fn mode(mode: Mode) -> &'static str {
-    mode.as_str()
-}
 
 #[cfg(test)]
 mod tests {

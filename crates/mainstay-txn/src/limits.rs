@@ -22,15 +22,22 @@ pub const PAYLOAD_BYTES: usize = 65_536;
 /// Largest payload of a branch that can be configured, in bytes.
 pub const PAYLOAD_BYTES_MAX: usize = 524_288;
 
-/// Most bytes of payload of a whole transaction: with all else it stays below the mebibyte of a
-/// value.
+/// Most bytes of payload of a whole transaction: with [`HEADS_BYTES_MAX`] and all else it stays below
+/// the mebibyte of a value.
 pub const TRANSACTION_BYTES_MAX: usize = 524_288;
+
+/// Most bytes of headers, content types, targets and order of a whole transaction: 256 for each of
+/// a thousand branches.
+pub const HEADS_BYTES_MAX: usize = 262_144;
 
 /// Most headers of a branch.
 pub const HEADERS_MAX: usize = 32;
 
-/// Most bytes of names and values of a branch's headers.
+/// Most bytes of names and values of a branch's headers, its content type among them.
 pub const HEADERS_BYTES_MAX: usize = 8_192;
+
+/// Longest session id of a vote, in bytes; databases have numbers there.
+pub const SESSION_ID_BYTES_MAX: usize = 64;
 
 /// Most labels of a transaction, and most bytes of one with its value.
 pub const LABELS_MAX: usize = 16;

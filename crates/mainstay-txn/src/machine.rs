@@ -33,7 +33,7 @@ pub use operate::{By, Resolution};
 
 use crate::error::Refused;
 use crate::moment::Moment;
-use crate::name::{BranchId, Gid};
+use crate::name::BranchId;
 use crate::policy::Policy;
 use crate::transaction::{NewBranch, Reason, Transaction};
 use crate::word::{Decision, Mode, Op, State, Why};
@@ -252,11 +252,6 @@ impl Transaction {
             return Some(Place::Check);
         }
         self.branches.iter().position(|branch| branch.id == *id).map(Place::Branch)
-    }
-
-    /// What a gid means that has no record: it was aborted, or ended longer ago than is kept.
-    pub fn presumed(_absent: &Gid) -> Decision {
-        Decision::Abort
     }
 }
 

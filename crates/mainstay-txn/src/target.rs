@@ -66,6 +66,16 @@ impl Target {
         Ok(())
     }
 
+    /// Bytes of its text.
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Self::Service { service, path, method } => {
+                service.len() + path.len() + method.as_ref().map_or(0, String::len)
+            }
+            Self::Url(url) => url.len(),
+        }
+    }
+
     /// What calls are counted by, so that one that hangs holds back only itself: the service, or
     /// host and port.
     pub fn peer(&self) -> String {

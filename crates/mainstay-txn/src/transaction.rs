@@ -85,6 +85,14 @@ pub struct Payload {
     pub headers: Vec<(String, String)>,
 }
 
+impl Payload {
+    /// Bytes of all but its body.
+    pub(crate) fn head_bytes(&self) -> usize {
+        let headers = self.headers.iter().map(|(name, value)| name.len() + value.len());
+        self.content_type.as_ref().map_or(0, String::len) + headers.sum::<usize>()
+    }
+}
+
 /// A branch that is to join, or a step.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct NewBranch {
@@ -96,6 +104,21 @@ pub struct NewBranch {
     pub after: Vec<u16>,
     /// What it is sent.
     pub payload: Payload,
+}
+
+impl NewBranch {
+    /// Bytes of all it says but its body.
+    pub(crate) fn head_bytes(&self) -> usize {
+        head_bytes(&self.part, &self.after, &self.payload)
+    }
+}
+
+fn head_bytes(part: &Part, after: &[u16], payload: &Payload) -> usize {
+    let targets = match part {
+        Part::Resource(_) => 0,
+        Part::Endpoint { targets, .. } => targets.values().map(Target::bytes).sum(),
+    };
+    targets + 2 * after.len() + payload.head_bytes()
 }
 
 /// Who a branch is.
@@ -364,9 +387,15 @@ impl Transaction {
         self.branches.iter().find(|branch| branch.id == *id)
     }
 
-    /// Bytes of all payloads.
-    pub fn payload_bytes(&self) -> usize {
-        self.branches.iter().map(|branch| branch.payload.bytes.len()).sum()
+    /// Bytes of the bodies of all payloads, and of all else that its branches say: headers,
+    /// targets, order.
+    pub fn bytes(&self) -> (usize, usize) {
+        let said = |branch: &Branch| {
+            let Branch { part, after, payload, .. } = branch;
+            (payload.bytes.len(), head_bytes(part, after, payload))
+        };
+        let all = self.branches.iter().map(said);
+        all.fold((0, 0), |(bodies, heads), (body, head)| (bodies + body, heads + head))
     }
 
     pub(crate) fn note(&mut self, at: Moment, what: impl Into<String>, by: impl Into<String>) {

@@ -13,7 +13,8 @@ use crate::word::{Decision, Mode, Op, OpState, State, Vote, Why};
 type Circumstance<'a> = (Moment, u32, &'a Policy);
 
 impl Transaction {
-    /// Takes in what came back from a call. An answer nobody waits for changes nothing.
+    /// Takes in what came back from a call. An answer nobody waits for changes nothing; nor does one
+    /// after the end, which is written in place of all that was live.
     pub(super) fn answered(
         &mut self,
         (branch, op): (&BranchId, Op),
@@ -21,6 +22,9 @@ impl Transaction {
         circumstance: Circumstance<'_>,
         step: &mut Step,
     ) {
+        if self.state().is_final() {
+            return;
+        }
         match self.places(branch) {
             Some(Place::Check) => self.sender_answered(outcome, circumstance, step),
             Some(Place::Branch(at)) => {

@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::{Step, Submit};
 use crate::error::Refused;
 use crate::limits::{
-    BRANCHES_MAX, HEADERS_BYTES_MAX, HEADERS_MAX, LABEL_BYTES_MAX, LABELS_MAX, NAME_BYTES_MAX,
-    PATIENCE_MAX, TRANSACTION_BYTES_MAX,
+    BRANCHES_MAX, HEADERS_BYTES_MAX, HEADERS_MAX, HEADS_BYTES_MAX, LABEL_BYTES_MAX, LABELS_MAX,
+    NAME_BYTES_MAX, PATIENCE_MAX, TRANSACTION_BYTES_MAX,
 };
 use crate::moment::Moment;
 use crate::name::{BranchId, ResourceName};
@@ -130,10 +130,6 @@ fn resolved(mut begin: Begin, policy: &Policy) -> Result<(Begin, Option<Duration
     if let Some(check) = &begin.check {
         check.check()?;
     }
-    if BRANCHES_MAX < begin.steps.len() {
-        let found = begin.steps.len();
-        return Err(Refused::TooLarge { what: "steps", found, max: BRANCHES_MAX });
-    }
     let mut ids = BTreeSet::new();
     for (at, step) in begin.steps.iter_mut().enumerate() {
         let id = step.branch.get_or_insert_with(|| BranchId::number(at + 1)).clone();
@@ -145,14 +141,29 @@ fn resolved(mut begin: Begin, policy: &Policy) -> Result<(Begin, Option<Duration
             step.after = u16::try_from(at - 1).into_iter().collect();
         }
     }
-    let bytes: usize = begin.steps.iter().map(|step| step.payload.bytes.len()).sum();
-    if TRANSACTION_BYTES_MAX < bytes {
-        let (what, max) = ("bytes of payload", TRANSACTION_BYTES_MAX);
-        return Err(Refused::TooLarge { what, found: bytes, max });
-    }
+    let bodies = begin.steps.iter().map(|step| step.payload.bytes.len()).sum();
+    let heads = begin.steps.iter().map(NewBranch::head_bytes).sum();
+    check_size("steps", begin.steps.len(), (bodies, heads))?;
     check_order(&begin.steps)?;
     let deadline = deadline(&begin, policy)?;
     Ok((begin, deadline))
+}
+
+/// Whether a transaction of so many branches, bytes of bodies and of all else fits its records.
+pub(super) fn check_size(
+    branches: &'static str,
+    count: usize,
+    (bodies, heads): (usize, usize),
+) -> Result<(), Refused> {
+    let sizes = [
+        (branches, count, BRANCHES_MAX),
+        ("bytes of payload", bodies, TRANSACTION_BYTES_MAX),
+        ("bytes of headers and targets", heads, HEADS_BYTES_MAX),
+    ];
+    match sizes.into_iter().find(|(_, found, max)| max < found) {
+        Some((what, found, max)) => Err(Refused::TooLarge { what, found, max }),
+        None => Ok(()),
+    }
 }
 
 fn deadline(begin: &Begin, policy: &Policy) -> Result<Option<Duration>, Refused> {
@@ -197,13 +208,13 @@ pub(super) fn check_branch(
     branch: &NewBranch,
     policy: &Policy,
 ) -> Result<(), Refused> {
-    let Payload { bytes, headers, .. } = &branch.payload;
+    let Payload { bytes, headers, content_type } = &branch.payload;
     if policy.payload_bytes_max < bytes.len() {
         let branch = branch.branch.as_ref().map_or_else(|| "?".to_owned(), ToString::to_string);
         let max = policy.payload_bytes_max;
         return Err(Refused::PayloadTooLarge { branch, bytes: bytes.len(), max });
     }
-    let size: usize = headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+    let size = branch.payload.head_bytes();
     if HEADERS_MAX < headers.len() || HEADERS_BYTES_MAX < size {
         return Err(invalid("headers", "must be at most 32 with 8 KiB"));
     }
@@ -213,6 +224,9 @@ pub(super) fn check_branch(
         if !legal {
             return Err(invalid("headers", "must be names and values of HTTP"));
         }
+    }
+    if content_type.as_ref().is_some_and(|text| text.parse::<http::HeaderValue>().is_err()) {
+        return Err(invalid("content_type", "must be a value of HTTP"));
     }
     let Part::Endpoint { targets, prepare } = &branch.part else {
         let fits = mode == Mode::Xa;

@@ -109,7 +109,10 @@ impl Transaction {
 
     /// What is due by the clock alone.
     pub(super) fn pass_time(&mut self, now: Moment, policy: &Policy, step: &mut Step) {
-        let is_late = self.deadline_at.is_some_and(|deadline| deadline <= now);
+        // What the answer just taken in has ended is not late any more.
+        let is_over = |at: Moment| at <= now && !self.has_ended();
+        let is_late = self.deadline_at.is_some_and(is_over);
+        let is_given_up = self.gives_up_at().is_some_and(is_over);
         match (self.state(), self.begin.mode) {
             (State::Active, Mode::Message) if is_late => {
                 self.register.state = State::Querying;
@@ -121,7 +124,7 @@ impl Transaction {
             }
             _ => {}
         }
-        if self.gives_up_at().is_some_and(|at| at <= now) {
+        if is_given_up {
             let detail = self.branches.first().and_then(|branch| branch.op(Op::Action));
             let detail = detail.and_then(|record| record.last_error.clone()).unwrap_or_default();
             self.register.reason = Some(Reason { why: Why::GaveUp, detail: cut(&detail) });
@@ -146,7 +149,9 @@ impl Transaction {
     fn slow_at(&self, policy: &Policy) -> Option<Moment> {
         let told = matches!(self.state(), State::Committing | State::Aborting);
         let decided_at = self.register.decided_at.filter(|_| told && !self.register.stuck)?;
-        Some(decided_at.plus(policy.stuck_after))
+        // A message that is to wait is not slow.
+        let due = decided_at.max(self.created_at.plus(self.begin.delay));
+        Some(due.plus(policy.stuck_after))
     }
 
     pub(super) fn get_stuck(&mut self, branch: Option<BranchId>, why: &str, step: &mut Step) {

@@ -1,8 +1,9 @@
 //! How branches join, and how the initiator ends the active phase.
 
+use super::begin::{check_branch, check_size};
 use super::{By, Step};
 use crate::error::Refused;
-use crate::limits::{BRANCHES_MAX, TRANSACTION_BYTES_MAX};
+use crate::limits::SESSION_ID_BYTES_MAX;
 use crate::moment::Moment;
 use crate::name::{BranchId, ResourceName};
 use crate::policy::Policy;
@@ -54,8 +55,8 @@ impl Transaction {
         if self.deadline_at.is_some_and(|deadline| deadline <= now) {
             return Err(Refused::DeadlinePassed);
         }
-        super::begin::check_branch(self.begin.mode, self.begin.dialect, &new, policy)?;
-        self.check_room(1, new.payload.bytes.len())?;
+        check_branch(self.begin.mode, self.begin.dialect, &new, policy)?;
+        self.check_room(1, (new.payload.bytes.len(), new.head_bytes()))?;
         let is_durable = matches!(new.part, Part::Endpoint { .. });
         let id = new.branch.clone().unwrap_or_else(|| self.next_branch());
         self.note(now, format!("branch {id} joined"), "initiator");
@@ -74,12 +75,10 @@ impl Transaction {
         BranchId::number(number)
     }
 
-    fn check_room(&self, branches: usize, bytes: usize) -> Result<(), Refused> {
-        let too_large = |what, found, max| {
-            if found <= max { Ok(()) } else { Err(Refused::TooLarge { what, found, max }) }
-        };
-        too_large("branches", self.branches.len() + branches, BRANCHES_MAX)?;
-        too_large("bytes of payload", self.payload_bytes() + bytes, TRANSACTION_BYTES_MAX)
+    fn check_room(&self, branches: usize, (body, head): (usize, usize)) -> Result<(), Refused> {
+        let (bodies, heads) = self.bytes();
+        let count = self.branches.len() + branches;
+        check_size("branches", count, (bodies + body, heads + head))
     }
 
     pub(super) fn submit(
@@ -116,10 +115,14 @@ impl Transaction {
             self.decide_abort(Why::VoteMissing, &detail, now, step);
         } else if self.branches.iter().any(|branch| branch.vote.is_none()) {
             self.register.state = State::Preparing;
-            step.write.branches.extend(known..self.branches.len());
         } else {
             self.decide(Decision::Commit, None, now, step);
         }
+        // The vote list that a decision writes names those that voted, and nobody else.
+        let is_listed = self.register.decision.is_some();
+        let stands_alone = |(_, branch): &(usize, &Branch)| !is_listed || branch.vote.is_none();
+        let joined = self.branches.iter().enumerate().skip(known).filter(stands_alone);
+        step.write.branches.extend(joined.map(|(at, _)| at));
         Ok(())
     }
 
@@ -127,6 +130,10 @@ impl Transaction {
     fn take_votes(&mut self, submit: Submit) -> Result<(), Refused> {
         let mut new = 0;
         for vote in &submit.votes {
+            if vote.session_id.as_ref().is_some_and(|id| SESSION_ID_BYTES_MAX < id.len()) {
+                let problem = "must be at most 64 bytes".to_owned();
+                return Err(Refused::Invalid { field: "session_id", problem });
+            }
             match (self.branch(&vote.branch), &vote.resource) {
                 (Some(known), Some(resource)) if known.part != Part::Resource(resource.clone()) => {
                     return Err(Refused::BranchTaken { branch: vote.branch.clone() });
@@ -138,7 +145,7 @@ impl Transaction {
                 (Some(_), _) => {}
             }
         }
-        self.check_room(new, 0)?;
+        self.check_room(new, (0, 0))?;
         if self.begin.dialect == Dialect::Dtm {
             // There a submit says that every branch that joined has prepared.
             self.branches.iter_mut().for_each(|branch| branch.vote = Some(Vote::Yes));

@@ -78,7 +78,8 @@ impl Coordinator {
     pub(super) async fn remember(&self, slot: &Arc<Slot>) {
         let kept = slot.kept.lock().await;
         let Kept::Live(transaction) = &*kept else { return };
-        let bytes = transaction.payload_bytes().saturating_add(BYTES_BESIDE);
+        let (bodies, heads) = transaction.bytes();
+        let bytes = bodies.saturating_add(heads).saturating_add(BYTES_BESIDE);
         let ended = ended(transaction, bytes);
         self.shared.history.lock().add(&slot.gid, ended);
     }
@@ -182,7 +183,7 @@ impl Coordinator {
     }
 }
 
-/// Bytes of the records of a transaction besides its payloads, about.
+/// Bytes of the records of a transaction besides what its branches say, about.
 const BYTES_BESIDE: usize = 1_024;
 
 fn ended(transaction: &Transaction, bytes: usize) -> Ended {

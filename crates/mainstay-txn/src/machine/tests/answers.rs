@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::stage::{Stage, begin, endpoint, id, own, policy, resource, step, vote};
 use crate::limits::BRANCHES_MAX;
-use crate::machine::{Event, Outcome, Submit};
+use crate::machine::{Event, Outcome, Submit, VoteOf};
 use crate::moment::Moment;
 use crate::transaction::{Begin, NewBranch, Payload, Transaction};
 use crate::word::{Mode, Op, OpState, Prepare, State, Vote};
@@ -52,6 +52,50 @@ fn an_answer_nobody_waits_for_changes_nothing() {
         assert!(stage.last.write.is_empty(), "{number} {op}");
         assert_eq!(stage.transaction.state(), before.state());
     }
+}
+
+#[test]
+fn an_answer_after_the_end_writes_nothing() {
+    let give_up_after = Some(Duration::from_secs(1));
+    let steps = vec![endpoint(&[Op::Action], Prepare::Own)];
+    let mut stage =
+        Stage::new(Begin { give_up_after, steps, submit: true, ..begin(Mode::Message) });
+    stage.waits(Duration::from_secs(1)).is(State::Aborted, true, &[]);
+    for outcome in [Outcome::Done, Outcome::Contradicted("a tomb".to_owned())] {
+        stage.answers(1, Op::Action, outcome);
+        assert!(stage.last.write.is_empty(), "its records go with the end: {:?}", stage.last);
+    }
+}
+
+#[test]
+fn what_is_done_when_time_is_up_is_done() {
+    let second = Some(Duration::from_secs(1));
+    let mut saga = Stage::new(Begin { deadline: second, steps: vec![step()], ..begin(Mode::Saga) });
+    saga.now = saga.now.plus(Duration::from_secs(1));
+    saga.done(1, Op::Action).is(State::Committed, false, &[]);
+    let steps = vec![endpoint(&[Op::Action], Prepare::Own)];
+    let mut message =
+        Stage::new(Begin { give_up_after: second, steps, submit: true, ..begin(Mode::Message) });
+    message.now = message.now.plus(Duration::from_secs(1));
+    message.done(1, Op::Action).is(State::Committed, false, &[]);
+}
+
+#[test]
+fn a_message_that_is_to_wait_is_not_stuck() {
+    let (delay, steps) = (Duration::from_hours(1), vec![endpoint(&[Op::Action], Prepare::Own)]);
+    let mut stage = Stage::new(Begin { delay, steps, submit: true, ..begin(Mode::Message) });
+    stage.waits(Duration::from_mins(30)).is(State::Committing, false, &[]);
+    assert!(!stage.transaction.register.stuck);
+    stage.waits(Duration::from_mins(40));
+    assert!(stage.transaction.register.stuck, "ten minutes after it was due");
+}
+
+#[test]
+fn a_vote_bears_a_short_session_id() {
+    let mut stage = Stage::joined(Mode::Xa, &[resource("orders")]);
+    let long = VoteOf { session_id: Some("7".repeat(65)), ..vote(1, Vote::Yes) };
+    let refused = stage.tries(Event::Submit(Submit { votes: vec![long] })).unwrap_err();
+    assert_eq!(refused.to_string(), "session_id must be at most 64 bytes");
 }
 
 #[test]
@@ -139,6 +183,16 @@ fn a_beginning_says_what_it_may() {
         begin.steps = vec![NewBranch { payload: of(65_536), ..step() }; 9];
     };
     refuses(many_bytes, Mode::Saga, "transaction-too-large");
+    let heads = |begin: &mut Begin| {
+        let headers = vec![("a".to_owned(), "b".repeat(8_000))];
+        let payload = Payload { headers, ..Payload::default() };
+        begin.steps = vec![NewBranch { payload, ..step() }; 33];
+    };
+    refuses(heads, Mode::Saga, "bytes of headers and targets");
+    let typed = |begin: &mut Begin| {
+        begin.steps[0].payload.content_type = Some("a\nb".to_owned());
+    };
+    refuses(typed, Mode::Saga, "content_type must be");
     let headers = vec![("a b".to_owned(), "c".to_owned())];
     let named = |begin: &mut Begin| begin.steps[0].payload.headers = headers;
     refuses(named, Mode::Saga, "headers must be names");
