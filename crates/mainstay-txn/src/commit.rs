@@ -19,7 +19,7 @@ mod tests;
 use mainstay_core::Effect;
 
 pub use lane::{Figures, Lane, Pending};
-pub use queue::{LaneQueue, Next};
+pub use queue::{LaneQueue, Next, Place};
 
 /// Why a record was not written.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -73,6 +73,19 @@ impl SessionEnded<'_> {
     }
 }
 
+/// Where shards belong could not be found out, or some cannot be read; it is tried again.
+#[derive(Debug)]
+pub(crate) struct PlacementFailed<'a> {
+    pub(crate) error: &'a (dyn std::error::Error + 'static),
+}
+
+impl PlacementFailed<'_> {
+    pub(crate) fn emit(self) {
+        let Self { error } = self;
+        tracing::warn!(error, "shards could not all be put where they belong");
+    }
+}
+
 /// History could not be read or trimmed; it is tried again.
 #[derive(Debug)]
 pub(crate) struct TrimFailed<'a> {

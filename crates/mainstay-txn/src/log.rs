@@ -204,7 +204,9 @@ impl Change {
     /// both, and after its end nothing of a transaction is live.
     pub fn merge(&mut self, later: Self) {
         self.puts.extend(later.puts);
-        self.deletes = later.deletes.or(self.deletes.take());
+        if later.deletes.is_some() {
+            self.deletes = later.deletes;
+        }
         if let Some(range) = &self.deletes {
             self.puts.retain(|key, _| !range.contains(key));
         }

@@ -20,7 +20,7 @@ impl Tasks {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let running = task(self.stop.child_token());
+        let running = task(self.stop.clone());
         drop(self.tracker.spawn(running.instrument(tracing::info_span!("task", name))));
     }
 

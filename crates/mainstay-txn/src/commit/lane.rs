@@ -10,9 +10,9 @@ use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::LogError;
-use super::queue::{LaneQueue, Next, Told};
+use super::queue::{LaneQueue, Next, Place, Told};
 use crate::log::Change;
-use crate::name::{Gid, Shard};
+use crate::name::Shard;
 use crate::tasks::Tasks;
 
 /// How long after an outcome that is not known it is asked for, each time.
@@ -94,7 +94,7 @@ impl Lane {
     /// # Errors
     ///
     /// [`LogError`] when it is refused at once.
-    pub fn write(&self, place: (&Gid, Shard), change: Change) -> Result<Pending, LogError> {
+    pub fn write(&self, place: Place<'_>, change: Change) -> Result<Pending, LogError> {
         let (ticket, receiver) = oneshot::channel();
         self.shared.queue.lock().push(place, change, ticket)?;
         self.shared.wake.notify_one();
@@ -106,7 +106,7 @@ impl Lane {
     /// # Errors
     ///
     /// [`LogError::NotOwner`], [`LogError::Lost`].
-    pub fn write_lazily(&self, place: (&Gid, Shard), change: Change) -> Result<Pending, LogError> {
+    pub fn write_lazily(&self, place: Place<'_>, change: Change) -> Result<Pending, LogError> {
         let (ticket, receiver) = oneshot::channel();
         self.shared.queue.lock().push_lazily(place, change, Some(ticket))?;
         self.shared.wake.notify_one();
@@ -142,36 +142,27 @@ impl Lane {
         self.shared.wake.notify_one();
     }
 
-    /// Records that wait.
-    pub fn records(&self) -> usize {
-        self.shared.queue.lock().records()
+    /// Whether a record of `shard` is on its way.
+    pub(crate) fn has_of(&self, shard: Shard) -> bool {
+        self.shared.queue.lock().has_of(shard)
     }
 
     async fn run(&self, stop: CancellationToken) {
-        let Shared { store, queue, wake, figures, lazy_flush } = &*self.shared;
+        let Shared { store, queue, wake, lazy_flush, .. } = &*self.shared;
         let mut flush = false;
+        // Runs from when something began to wait, whatever has come to wait since.
+        let mut company = std::pin::pin!(tokio::time::sleep(*lazy_flush));
+        let mut is_patient = false;
         loop {
             let next = queue.lock().next(flush || stop.is_cancelled());
             match next {
                 Next::Send(batch) => {
-                    flush = false;
-                    let records = queue.lock().in_flight();
-                    let answer = store.apply(batch).await;
-                    let applied = answer.as_ref().is_ok_and(|applied| applied.succeeded);
-                    if applied {
-                        figures.batches.fetch_add(1, Ordering::Relaxed);
-                        let records = u64::try_from(records).unwrap_or(u64::MAX);
-                        figures.records.fetch_add(records, Ordering::Relaxed);
-                    } else if answer.is_ok() {
-                        figures.fenced.fetch_add(1, Ordering::Relaxed);
-                    }
-                    let told = queue.lock().answered(answer);
-                    tell(told);
-                    if !applied {
-                        tokio::select! {
-                            () = tokio::time::sleep(ASK_EVERY) => {}
-                            () = stop.cancelled() => {}
-                        }
+                    (flush, is_patient) = (false, false);
+                    match self.send(batch).await {
+                        Sent::Applied => {}
+                        // What nobody waits for is lost, as by a crash.
+                        Sent::Nothing if stop.is_cancelled() => return,
+                        Sent::Nothing | Sent::Open => tokio::time::sleep(ASK_EVERY).await,
                     }
                 }
                 Next::Ask(batch) => {
@@ -190,10 +181,13 @@ impl Lane {
                     if stop.is_cancelled() {
                         return;
                     }
-                    let has_lazy = queue.lock().has_lazy();
+                    if !is_patient && queue.lock().has_lazy() {
+                        company.set(tokio::time::sleep(*lazy_flush));
+                        is_patient = true;
+                    }
                     tokio::select! {
                         () = wake.notified() => {}
-                        () = tokio::time::sleep(*lazy_flush), if has_lazy => flush = true,
+                        () = &mut company, if is_patient => (flush, is_patient) = (true, false),
                         () = stop.cancelled() => {}
                     }
                 }
@@ -201,6 +195,41 @@ impl Lane {
             }
         }
     }
+
+    /// Sends a batch, and tells whoever waited for it.
+    async fn send(&self, batch: mainstay_store::Batch) -> Sent {
+        let Shared { store, queue, figures, .. } = &*self.shared;
+        let records = queue.lock().in_flight();
+        let answer = store.apply(batch).await;
+        let applied = answer.as_ref().is_ok_and(|applied| applied.succeeded);
+        if applied {
+            figures.batches.fetch_add(1, Ordering::Relaxed);
+            let records = u64::try_from(records).unwrap_or(u64::MAX);
+            figures.records.fetch_add(records, Ordering::Relaxed);
+        } else if answer.is_ok() {
+            figures.fenced.fetch_add(1, Ordering::Relaxed);
+        }
+        let (told, in_flight) = {
+            let mut queue = queue.lock();
+            (queue.answered(answer), queue.in_flight())
+        };
+        tell(told);
+        match (applied, in_flight) {
+            (true, _) => Sent::Applied,
+            (false, 0) => Sent::Nothing,
+            (false, _) => Sent::Open,
+        }
+    }
+}
+
+/// What became of a batch that was sent.
+enum Sent {
+    /// It is written.
+    Applied,
+    /// Nothing of it is, or will be.
+    Nothing,
+    /// It is sent again, or asked for.
+    Open,
 }
 
 fn tell(told: Told<Ticket>) {

@@ -1,10 +1,10 @@
-//! What waits for the log, as batches; and what answers of the store mean.
+//! What waits for the log, as batches.
+
+mod answers;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use mainstay_store::{
-    Answer, Applied, Batch, Compare, Entry, Error, Key, LeaseId, Op as StoreOp, Put, Revision,
-};
+use mainstay_store::{Batch, Compare, Key, LeaseId, Op as StoreOp, Put, Revision};
 
 use super::LogError;
 use crate::log::{self, Change};
@@ -34,11 +34,24 @@ pub enum Next {
     Lost,
 }
 
+/// Where a record belongs, and by which ownership it was decided.
+#[derive(Clone, Copy, Debug)]
+pub struct Place<'a> {
+    /// Of which transaction it is.
+    pub gid: &'a Gid,
+    /// Where that lies.
+    pub shard: Shard,
+    /// When the owner's key was created: a record of an earlier ownership is never written, also
+    /// when the node has come to own the shard again.
+    pub created: Revision,
+}
+
 /// What waits of one transaction.
 #[derive(Debug)]
 struct Waiting<T> {
     gid: Gid,
     shard: Shard,
+    created: Revision,
     /// Written with others, or when it has waited long enough.
     lazy: Change,
     /// Somebody waits for it.
@@ -50,8 +63,9 @@ struct Waiting<T> {
 }
 
 impl<T> Waiting<T> {
-    const fn new(gid: Gid, shard: Shard, lazy: Change, patient: Vec<T>) -> Self {
-        Self { gid, shard, lazy, durable: Change::new(), tickets: Vec::new(), patient }
+    fn new(Place { gid, shard, created }: Place<'_>, lazy: Change, patient: Vec<T>) -> Self {
+        let (gid, durable, tickets) = (gid.clone(), Change::new(), Vec::new());
+        Self { gid, shard, created, lazy, durable, tickets, patient }
     }
 
     const fn is_urgent(&self) -> bool {
@@ -171,6 +185,12 @@ impl<T> LaneQueue<T> {
         self.waiting.len() + self.flight.as_ref().map_or(0, |flight| flight.records.len())
     }
 
+    /// Whether a record of `shard` waits, or is in flight.
+    pub fn has_of(&self, shard: Shard) -> bool {
+        let in_flight = self.flight.iter().flat_map(|flight| &flight.records);
+        self.waiting.iter().chain(in_flight).any(|record| record.shard == shard)
+    }
+
     /// Records of the batch that is in flight.
     pub fn in_flight(&self) -> usize {
         self.flight.as_ref().map_or(0, |flight| flight.records.len())
@@ -182,15 +202,10 @@ impl<T> LaneQueue<T> {
     /// # Errors
     ///
     /// [`LogError::Overloaded`], [`LogError::NotOwner`], [`LogError::Lost`].
-    pub fn push(
-        &mut self,
-        place: (&Gid, Shard),
-        change: Change,
-        ticket: T,
-    ) -> Result<(), LogError> {
+    pub fn push(&mut self, place: Place<'_>, change: Change, ticket: T) -> Result<(), LogError> {
         self.admit(place)?;
         let records = self.records();
-        if self.records_max <= records && !self.places.contains(place.0) {
+        if self.records_max <= records && !self.places.contains(place.gid) {
             return Err(LogError::Overloaded { records });
         }
         let waiting = self.waiting_of(place);
@@ -207,7 +222,7 @@ impl<T> LaneQueue<T> {
     /// [`LogError::NotOwner`], [`LogError::Lost`].
     pub fn push_lazily(
         &mut self,
-        place: (&Gid, Shard),
+        place: Place<'_>,
         change: Change,
         ticket: Option<T>,
     ) -> Result<(), LogError> {
@@ -218,12 +233,17 @@ impl<T> LaneQueue<T> {
         Ok(())
     }
 
-    fn admit(&self, (_, shard): (&Gid, Shard)) -> Result<(), LogError> {
+    fn admit(&self, place: Place<'_>) -> Result<(), LogError> {
         if self.lost {
             let why = "the session of this node has ended".to_owned();
             return Err(LogError::Lost { why });
         }
-        if self.owned.contains_key(&shard) { Ok(()) } else { Err(LogError::NotOwner) }
+        if self.is_of(place.shard, place.created) { Ok(()) } else { Err(LogError::NotOwner) }
+    }
+
+    /// Whether the node still owns `shard` as it did since `created`.
+    fn is_of(&self, shard: Shard, created: Revision) -> bool {
+        self.owned.get(&shard) == Some(&created)
     }
 
     /// Whether something waits for company.
@@ -231,16 +251,15 @@ impl<T> LaneQueue<T> {
         !self.waiting.is_empty()
     }
 
-    fn waiting_of(&mut self, (gid, shard): (&Gid, Shard)) -> &mut Waiting<T> {
-        let at = if self.places.contains(gid) {
-            self.waiting.iter().position(|waiting| waiting.gid == *gid)
+    fn waiting_of(&mut self, place: Place<'_>) -> &mut Waiting<T> {
+        let at = if self.places.contains(place.gid) {
+            self.waiting.iter().position(|waiting| waiting.gid == *place.gid)
         } else {
             None
         };
         let at = at.unwrap_or_else(|| {
-            self.places.insert(gid.clone());
-            let waiting = Waiting::new(gid.clone(), shard, Change::new(), Vec::new());
-            self.waiting.push_back(waiting);
+            self.places.insert(place.gid.clone());
+            self.waiting.push_back(Waiting::new(place, Change::new(), Vec::new()));
             self.waiting.len() - 1
         });
         self.waiting.get_mut(at).expect("found or just pushed")
@@ -265,13 +284,16 @@ impl<T> LaneQueue<T> {
         self.send(flight)
     }
 
-    /// Takes records for one batch, those that somebody waits for first.
+    /// Takes records for one batch, in the order in which they came: were those that somebody waits
+    /// for taken first, the others would wait for ever under a load that fills batches.
     fn take(&mut self) -> Vec<Waiting<T>> {
         let (mut operations, mut bytes) = (1, 0);
-        let (mut taken, mut left) = (Vec::new(), VecDeque::new());
-        let (wanted, lazy): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut self.waiting).into_iter().partition(Waiting::is_urgent);
-        for mut waiting in wanted.into_iter().chain(lazy) {
+        let (mut taken, mut left, mut is_full) = (Vec::new(), VecDeque::new(), false);
+        for mut waiting in std::mem::take(&mut self.waiting) {
+            if is_full {
+                left.push_back(waiting);
+                continue;
+            }
             let mut whole = waiting.lazy.clone();
             whole.merge(waiting.durable.clone());
             let room = OPERATIONS_MAX.saturating_sub(operations);
@@ -280,6 +302,7 @@ impl<T> LaneQueue<T> {
                 if taken.is_empty() { whole.split_branches(room) } else { Change::default() };
             let fits = whole.operations() <= room && bytes + whole.bytes() <= BYTES_MAX;
             if !fits && !taken.is_empty() {
+                is_full = true;
                 left.push_back(waiting);
                 continue;
             }
@@ -291,8 +314,9 @@ impl<T> LaneQueue<T> {
                 waiting.lazy.without(&rest);
                 // Whoever waits for what is lazy waits for all of it.
                 let patient = std::mem::take(&mut waiting.patient);
-                let (gid, shard) = (waiting.gid.clone(), waiting.shard);
-                left.push_back(Waiting::new(gid, shard, rest, patient));
+                let (shard, created) = (waiting.shard, waiting.created);
+                let place = Place { gid: &waiting.gid, shard, created };
+                left.push_back(Waiting::new(place, rest, patient));
             }
             taken.push(waiting);
         }
@@ -305,11 +329,11 @@ impl<T> LaneQueue<T> {
         self.sent += 1;
         flight.numbers.push(self.sent);
         flight.stage = Stage::Sent;
-        let shards: BTreeSet<Shard> = flight.records.iter().map(|record| record.shard).collect();
+        let owners: BTreeSet<(Shard, Revision)> =
+            flight.records.iter().map(|record| (record.shard, record.created)).collect();
         let mut batch = Batch::new().when(Compare::unchanged_since(&self.key, self.applied.1));
-        for shard in &shards {
-            let created = self.owned.get(shard).copied().unwrap_or(Revision::NEVER);
-            batch = batch.when(owner(*shard, created));
+        for (shard, created) in &owners {
+            batch = batch.when(Compare::created_at(&log::shard(*shard), *created));
         }
         let value = log::Lane { session: self.session, batch: self.sent }.write();
         batch = batch.then(Put::new(self.key.clone(), value).lease(self.lease));
@@ -318,170 +342,24 @@ impl<T> LaneQueue<T> {
             whole.merge(record.durable.clone());
             batch.then.extend(whole.ops());
         }
-        batch.otherwise = self.reads(&shards);
+        batch.otherwise = self.reads(&flight.records);
         self.flight = Some(flight);
         Next::Send(batch)
     }
 
     /// Reads what tells how a batch ended.
     fn question(&self) -> Batch {
-        let records = self.flight.iter().flat_map(|flight| &flight.records);
-        let shards: BTreeSet<Shard> = records.map(|record| record.shard).collect();
-        Batch { then: self.reads(&shards), ..Batch::new() }
+        let records = self.flight.as_ref().map_or(&[][..], |flight| &flight.records);
+        Batch { then: self.reads(records), ..Batch::new() }
     }
 
-    fn reads(&self, shards: &BTreeSet<Shard>) -> Vec<StoreOp> {
+    fn reads(&self, records: &[Waiting<T>]) -> Vec<StoreOp> {
+        let shards: BTreeSet<Shard> = records.iter().map(|record| record.shard).collect();
         let owners = shards.iter().map(|shard| StoreOp::get(&log::shard(*shard)));
         std::iter::once(StoreOp::get(&self.key)).chain(owners).collect()
-    }
-
-    /// Takes the answer to [`Next::Send`]; returns who is told what.
-    pub fn answered(&mut self, answer: Result<Applied, Error>) -> Told<T> {
-        match answer {
-            Ok(applied) if applied.succeeded => {
-                self.applied = (self.sent, applied.revision);
-                self.finish(&Ok(()))
-            }
-            Ok(applied) => self.resolved(Ok(applied)),
-            Err(error) => self.failed(&error),
-        }
-    }
-
-    fn failed(&mut self, error: &Error) -> Told<T> {
-        let Some(flight) = &mut self.flight else { return Vec::new() };
-        let has_copies = flight.numbers.len() > 1;
-        match error {
-            // Only a restart can tell what lies on the disk.
-            Error::Failed | Error::Regressed { .. } => self.lose(&error.to_string()),
-            Error::LeaseNotFound { .. } => self.lose("the session of this node has ended"),
-            // Nothing came of this copy, but an earlier one may be under way.
-            _ if error.effect() != mainstay_core::Effect::None || has_copies => {
-                flight.stage = Stage::Doubtful;
-                Vec::new()
-            }
-            error => {
-                let why = error.to_string();
-                self.give_up(&why)
-            }
-        }
-    }
-
-    /// Nothing was written: whoever waited hears it, and what nobody waited for waits again.
-    fn give_up(&mut self, why: &str) -> Told<T> {
-        let mut told = Vec::new();
-        let Some(flight) = self.flight.take() else { return told };
-        let unavailable = Err(LogError::Unavailable { why: why.to_owned() });
-        for record in flight.records.into_iter().rev() {
-            let Waiting { gid, shard, lazy, tickets, patient, .. } = record;
-            tell(tickets, &unavailable, &mut told);
-            if lazy.is_empty() {
-                continue;
-            }
-            // It comes before what has come since.
-            let waiting = self.waiting_of((&gid, shard));
-            let later = std::mem::replace(&mut waiting.lazy, lazy);
-            waiting.lazy.merge(later);
-            waiting.patient.extend(patient);
-        }
-        told
-    }
-
-    /// Takes what was read about a batch whose outcome was not known; returns who is told what.
-    pub fn resolved(&mut self, answer: Result<Applied, Error>) -> Told<T> {
-        let Some(flight) = &mut self.flight else { return Vec::new() };
-        let applied = match answer {
-            Ok(applied) => applied,
-            Err(error @ (Error::Failed | Error::Regressed { .. })) => {
-                return self.lose(&error.to_string());
-            }
-            Err(_) => {
-                flight.stage = Stage::Doubtful; // Ask again.
-                return Vec::new();
-            }
-        };
-        let entries: BTreeMap<Key, Entry> = entries(&applied);
-        let lane = entries.get(&self.key);
-        let read = lane.and_then(|entry| log::Lane::read(&entry.value).ok());
-        let Some((entry, read)) = lane.zip(read).filter(|(_, read)| read.session == self.session)
-        else {
-            return self.lose("the session of this node has ended");
-        };
-        if flight.numbers.contains(&read.batch) {
-            self.applied = (read.batch, entry.mod_revision);
-            return self.finish(&Ok(()));
-        }
-        let owns = |shard: &Shard, created: &Revision| {
-            entries.get(&log::shard(*shard)).is_some_and(|owner| owner.create_revision == *created)
-        };
-        let touched: BTreeSet<Shard> = flight.records.iter().map(|record| record.shard).collect();
-        let gone: Vec<Shard> = touched
-            .into_iter()
-            .filter(|shard| !self.owned.get(shard).is_some_and(|created| owns(shard, created)))
-            .collect();
-        let mut told = Vec::new();
-        for shard in gone {
-            told.extend(self.drop_in_flight(shard));
-            told.extend(self.disown(shard));
-        }
-        // The rest is sent again, under another number, so that it shows which copy was applied.
-        match &mut self.flight {
-            Some(flight) if flight.records.is_empty() && flight.numbers.len() == 1 => {
-                self.flight = None;
-            }
-            Some(flight) => flight.stage = Stage::Again,
-            None => {}
-        }
-        told
-    }
-
-    /// Another node owns `shard`: the compare of no copy can hold any more.
-    fn drop_in_flight(&mut self, shard: Shard) -> Told<T> {
-        let mut told = Vec::new();
-        let Some(flight) = &mut self.flight else { return told };
-        let (gone, kept): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut flight.records).into_iter().partition(|r| r.shard == shard);
-        flight.records = kept;
-        for record in gone {
-            tell(record.everybody(), &Err(LogError::NotOwner), &mut told);
-        }
-        told
-    }
-
-    fn finish(&mut self, outcome: &Result<(), LogError>) -> Told<T> {
-        let mut told = Vec::new();
-        for record in self.flight.take().into_iter().flat_map(|flight| flight.records) {
-            tell(record.everybody(), outcome, &mut told);
-        }
-        told
-    }
-
-    /// The session has ended: nothing more is written, and nobody knows of the last batch.
-    pub fn lose(&mut self, why: &str) -> Told<T> {
-        self.lost = true;
-        let lost = Err(LogError::Lost { why: why.to_owned() });
-        let mut told = self.finish(&lost);
-        for waiting in std::mem::take(&mut self.waiting) {
-            tell(waiting.everybody(), &Err(LogError::NotOwner), &mut told);
-        }
-        self.places.clear();
-        told
     }
 }
 
 fn tell<T>(tickets: Vec<T>, outcome: &Result<(), LogError>, told: &mut Told<T>) {
     told.extend(tickets.into_iter().map(|ticket| (ticket, outcome.clone())));
-}
-
-/// Holds as long as the node that created the key at `created` owns the shard.
-fn owner(shard: Shard, created: Revision) -> Compare {
-    Compare::created_at(&log::shard(shard), created)
-}
-
-/// What the reads of a batch found.
-fn entries(applied: &Applied) -> BTreeMap<Key, Entry> {
-    let pages = applied.answers.iter().filter_map(|answer| match answer {
-        Answer::Range(page) => Some(&page.entries),
-        Answer::Put { .. } | Answer::Delete { .. } => None,
-    });
-    pages.flatten().map(|entry| (entry.key.clone(), entry.clone())).collect()
 }

@@ -1,6 +1,7 @@
 //! Batches that are lost, late or unanswered; shards and sessions that end under way.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
@@ -11,6 +12,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::log::{self, Change, Keys};
 use crate::name::{BranchId, Gid, Shard, Shards};
+use crate::tasks::Tasks;
 
 /// What is in memory answers at once.
 fn now<T>(future: impl Future<Output = T>) -> T {
@@ -22,6 +24,8 @@ struct World {
     queue: LaneQueue<u32>,
     lease: LeaseId,
     shards: Vec<Shard>,
+    /// Since when this node owns each of them, or believes so.
+    owned: BTreeMap<Shard, Revision>,
     gids: Vec<Gid>,
     /// Copies that may still arrive.
     late: Vec<Batch>,
@@ -47,14 +51,17 @@ impl World {
         let mut shards: Vec<Shard> = gids.iter().map(|gid| gid.shard(Shards::DEFAULT)).collect();
         shards.sort_unstable();
         shards.dedup();
-        for shard in &shards {
-            queue.own(*shard, claim(&store, *shard));
+        let owned: BTreeMap<Shard, Revision> =
+            shards.iter().map(|shard| (*shard, claim(&store, *shard))).collect();
+        for (shard, created) in &owned {
+            queue.own(*shard, *created);
         }
         Self {
             store,
             queue,
             lease,
             shards,
+            owned,
             gids,
             late: Vec::new(),
             pushed: BTreeMap::new(),
@@ -73,7 +80,7 @@ impl World {
         let change = Change::default()
             .with(keys.register(), ticket.to_string())
             .with(mark, ticket.to_string());
-        let place = (&gid, gid.shard(Shards::DEFAULT));
+        let place = self.place(&gid);
         let taken = if urgent {
             self.queue.push(place, change, ticket)
         } else {
@@ -85,6 +92,22 @@ impl World {
                 refused.effect() == Effect::Unknown,
                 matches!(refused, LogError::Lost { .. })
             ),
+        }
+    }
+
+    fn place<'a>(&self, gid: &'a Gid) -> Place<'a> {
+        let shard = gid.shard(Shards::DEFAULT);
+        Place { gid, shard, created: self.owned[&shard] }
+    }
+
+    /// The node gives a shard up, and claims it anew.
+    fn give_up(&mut self, shard: Shard, is_claimed: bool) {
+        let told = self.queue.disown(shard);
+        self.hear(told);
+        if is_claimed {
+            let created = claim(&self.store, shard);
+            self.owned.insert(shard, created);
+            self.queue.own(shard, created);
         }
     }
 
@@ -144,17 +167,12 @@ impl World {
             let mark = self.has(keys.branch(&BranchId::new(&format!("t{ticket}")).unwrap()));
             match outcome {
                 Ok(()) => assert!(mark.is_some(), "{ticket} was told and is not there"),
-                Err(error) if error.effect() == Effect::None && self.was_urgent(*ticket) => {
+                Err(error) if error.effect() == Effect::None => {
                     assert!(mark.is_none(), "{ticket} is there: {error}");
                 }
                 Err(_) => {}
             }
         }
-    }
-
-    /// Even tickets are pushed urgently; others may be written later, by themselves.
-    fn was_urgent(&self, ticket: u32) -> bool {
-        ticket.is_multiple_of(2)
     }
 
     fn arrive(&mut self, which: usize) {
@@ -187,6 +205,10 @@ fn happen(world: &mut World, (what, how): (u8, u8)) {
         }
         _ if how < 14 => {
             now(world.store.revoke(world.lease)).ok();
+        }
+        _ if how < 60 => {
+            let shard = world.shards[usize::from(how) % world.shards.len()];
+            world.give_up(shard, how % 3 > 0);
         }
         _ => world.turn(5, true),
     }
@@ -247,8 +269,9 @@ fn too_many_records_are_refused_and_say_that_nothing_happened() {
     let refused = (0..20).find_map(|n| {
         let gid = Gid::new(&format!("g{n}")).unwrap();
         let shard = world.shards[0];
+        let place = Place { gid: &gid, shard, created: world.owned[&shard] };
         let change = Change::default().with(Keys::new(&gid, Shards::DEFAULT).register(), "x");
-        world.queue.push((&gid, shard), change, n).err()
+        world.queue.push(place, change, n).err()
     });
     assert_eq!(refused, Some(LogError::Overloaded { records: 6 }));
     assert_eq!(
@@ -264,7 +287,7 @@ fn a_thousand_branches_are_written_in_parts_and_their_register_in_the_first() {
     let keys = Keys::new(&gid, Shards::DEFAULT);
     let branch = |change: Change, number| change.with(keys.branch(&BranchId::number(number)), "x");
     let all = (1..=1_000).fold(Change::default(), branch);
-    let place = (&gid, gid.shard(Shards::DEFAULT));
+    let place = world.place(&gid);
     world.queue.push_lazily(place, all, None).unwrap();
     world.queue.push(place, Change::default().with(keys.register(), "1"), 2).unwrap();
     world.pushed.insert(2, 0);
@@ -289,4 +312,91 @@ fn a_failed_store_leaves_open_what_was_written() {
     let told = world.queue.answered(Err(Error::Failed));
     assert!(matches!(&told[..], [(1, Err(error))] if error.effect() == Effect::Unknown));
     assert_eq!(world.queue.next(true), Next::Lost);
+}
+
+/// The batch that is due.
+fn send(world: &mut World) -> Batch {
+    match world.queue.next(true) {
+        Next::Send(batch) => batch,
+        next => panic!("{next:?}"),
+    }
+}
+
+#[test]
+fn what_was_decided_as_an_earlier_owner_is_not_written_as_a_later_one() {
+    let mut world = World::new();
+    world.push(0, false);
+    send(&mut world);
+    let shard = world.gids[0].shard(Shards::DEFAULT);
+    world.give_up(shard, true);
+    let told = world.queue.answered(Err(Error::Unavailable { why: "cut".to_owned() }));
+    assert!(matches!(&told[..], [(1, Err(error))] if error.effect() == Effect::None), "{told:?}");
+    assert_eq!(world.queue.next(true), Next::Idle);
+    let keys = Keys::new(&world.gids[0], Shards::DEFAULT);
+    let before = Place { gid: &world.gids[0], shard, created: Revision::NEVER };
+    let change = Change::default().with(keys.register(), "1");
+    assert_eq!(world.queue.push(before, change, 2), Err(LogError::NotOwner));
+}
+
+#[test]
+fn a_shard_that_is_given_up_says_nothing_of_a_batch_that_may_still_be_applied() {
+    let mut world = World::new();
+    world.push(0, true);
+    let late = send(&mut world);
+    assert!(world.queue.answered(Err(Error::OutcomeUnknown)).is_empty());
+    world.give_up(world.gids[0].shard(Shards::DEFAULT), false);
+    world.turn(5, true);
+    assert!(world.told.is_empty(), "its key still stands: {:?}", world.told);
+    now(world.store.apply(late)).unwrap();
+    world.turn(5, true);
+    assert_eq!(world.told, BTreeMap::from([(1, Ok(()))]));
+}
+
+#[test]
+fn a_record_that_no_store_takes_takes_nobody_with_it() {
+    let mut world = World::new();
+    let gid = world.gids[1].clone();
+    let large = vec![b'x'; 1_048_577];
+    let change = Change::default().with(Keys::new(&gid, Shards::DEFAULT).history(), large);
+    world.push(0, false);
+    let place = world.place(&gid);
+    world.queue.push_lazily(place, change, Some(9)).unwrap();
+    world.pushed.insert(9, 1);
+    world.push(2, false);
+    for _turn in 0..4 {
+        let Next::Send(batch) = world.queue.next(true) else { continue };
+        let answer = batch.check().and_then(|()| now(world.store.apply(batch)));
+        let told = world.queue.answered(answer);
+        world.hear(told);
+    }
+    let unavailable =
+        |outcome: &Result<(), LogError>| matches!(outcome, Err(LogError::Unavailable { .. }));
+    assert!(unavailable(&world.told[&9]), "{:?}", world.told);
+    assert_eq!((&world.told[&1], &world.told[&2]), (&Ok(()), &Ok(())));
+    assert_eq!(world.queue.next(true), Next::Idle);
+}
+
+#[tokio::test(start_paused = true)]
+async fn those_that_come_do_not_put_off_what_waits_for_company() {
+    let World { store, queue: _, lease, shards, gids, .. } = World::new();
+    let key = log::lane("n1", 0);
+    let revision = store.get(Get::new(key.clone())).await.unwrap().entry.unwrap().mod_revision;
+    let (tasks, flush) = (Tasks::default(), Duration::from_millis(100));
+    let queue = LaneQueue::new(key, lease, revision);
+    let lane = Lane::start(Arc::new(store.clone()), queue, flush, Arc::default(), &tasks);
+    for shard in &shards {
+        lane.own(*shard, claim(&store, *shard));
+    }
+    for n in 0..5 {
+        let gid = &gids[n % gids.len()];
+        let shard = gid.shard(Shards::DEFAULT);
+        let owner = store.get(Get::new(log::shard(shard))).await.unwrap().entry.unwrap();
+        let place = Place { gid, shard, created: owner.create_revision };
+        let change = Change::default().with(Keys::new(gid, Shards::DEFAULT).register(), "x");
+        drop(lane.write_lazily(place, change).unwrap());
+        tokio::time::sleep(Duration::from_millis(30)).await;
+    }
+    let first = Keys::new(&gids[0], Shards::DEFAULT).register();
+    assert!(store.get(Get::new(first)).await.unwrap().entry.is_some(), "after 150 ms");
+    assert_eq!(tasks.shutdown(flush).await, 0);
 }

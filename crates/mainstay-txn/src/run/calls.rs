@@ -1,11 +1,12 @@
 //! Calls of branches, within their limits.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::{Coordinator, Kept, Slot};
+use super::{Coordinator, Slot};
 use crate::machine::{Event, Outcome};
 use crate::name::BranchId;
 use crate::port::{Outgoing, To};
@@ -24,9 +25,9 @@ pub(super) struct Job {
 }
 
 impl Coordinator {
-    /// Makes all calls that may be made.
+    /// Makes all calls that may be made; a node that stops lets those under way end.
     pub(super) fn make_calls(&self) {
-        loop {
+        while !self.shared.stopping.load(Ordering::Acquire) {
             let next = self.shared.schedule.lock().take_next();
             let Some((peer, job)) = next else { return };
             let own = self.clone();
@@ -44,10 +45,9 @@ impl Coordinator {
             return;
         }
         let outgoing = {
-            let kept = slot.kept.lock().await;
-            let Kept::Live(transaction) = &*kept else { return };
+            let Some(transaction) = slot.live().await else { return };
             let wanted = transaction.wants(branch, *op);
-            if wanted && self.believes() { self.outgoing(job, transaction) } else { None }
+            if wanted && self.believes() { self.outgoing(job, &transaction) } else { None }
         };
         let outcome = match outgoing {
             Some(outgoing) => {
@@ -64,8 +64,10 @@ impl Coordinator {
         };
         let draw = self.shared.ports.surroundings.draw();
         let event = Event::Answered { branch: branch.clone(), op: *op, outcome, draw };
-        // What could not be written is asked again.
-        drop(self.take_in(slot, event).await);
+        if let Some(mut transaction) = slot.live().await {
+            // What could not be written is asked again.
+            drop(self.take_in(slot, &mut transaction, event).await);
+        }
     }
 
     fn outgoing(&self, job: &Job, transaction: &Transaction) -> Option<Outgoing> {
@@ -90,11 +92,11 @@ impl Coordinator {
             branch: job.branch.clone(),
             op: job.op,
             attempt: job.attempt,
-            epoch: self.epoch(job.slot.shard),
+            epoch: self.epoch(job.slot.owned),
             decision: transaction.register.decision.filter(|_| decided),
             to,
             payload,
-            timeout: self.op_timeout(transaction),
+            timeout: transaction.begin.call_timeout.unwrap_or(self.shared.settings.call_timeout),
         })
     }
 }

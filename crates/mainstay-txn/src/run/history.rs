@@ -6,7 +6,8 @@ use std::time::Duration;
 use mainstay_store::{Batch, Compare, Error, Op as StoreOp, RangeRequest, Select};
 use tokio_util::sync::CancellationToken;
 
-use super::{Coordinator, Kept, Slot, VerbError};
+use super::step::Found;
+use super::{Coordinator, Slot, VerbError};
 use crate::events::TrimFailed;
 use crate::log::{self, Keys};
 use crate::name::{BranchId, Gid, ResourceName, Shard};
@@ -58,29 +59,29 @@ impl Coordinator {
         gid: &Gid,
         found: (ResourceName, BranchId),
     ) -> Result<Verdict, VerbError> {
-        let shard = self.shard_of(gid)?;
-        let slot = self.slot_for(gid, shard)?;
-        let mut kept = slot.kept.lock().await;
-        self.read(&slot, &mut kept).await?;
-        if slot.is_closed() || matches!(&*kept, Kept::Live(_)) {
+        let Found::Absent(absent) = self.find(gid).await? else {
             return Ok(Verdict::Leave); // Somebody was faster: the next sweep sees what they did.
-        }
+        };
         let now = self.shared.ports.surroundings.now();
         let (mut transaction, step) =
             Transaction::orphan(Begin::new(gid.clone(), Mode::Xa), found, now);
         // A submit may come as long as a transaction may live, and must find that it was aborted.
         transaction.deadline_at = Some(now.plus(self.shared.settings.policy.lifetime_max));
-        self.create(&slot, &mut kept, transaction, step).await?;
+        self.create(absent, Ok((transaction, step))).await?;
         Ok(Verdict::Orphan)
     }
 
     /// `slot` has ended and its end is written.
     pub(super) async fn remember(&self, slot: &Arc<Slot>) {
-        let kept = slot.kept.lock().await;
-        let Kept::Live(transaction) = &*kept else { return };
+        // A shard that was given up meanwhile is remembered by its next owner.
+        let Some(transaction) = slot.live().await else { return };
+        let finished_at = transaction.register.finished_at.unwrap_or(transaction.created_at);
         let (bodies, heads) = transaction.bytes();
-        let bytes = bodies.saturating_add(heads).saturating_add(BYTES_BESIDE);
-        let ended = ended(transaction, bytes);
+        let ended = Ended {
+            finished_at,
+            kept_until: transaction.deadline_at.unwrap_or(finished_at),
+            bytes: u64::try_from(bodies + heads + BYTES_BESIDE).unwrap_or(u64::MAX),
+        };
         self.shared.history.lock().add(&slot.gid, ended);
     }
 
@@ -96,8 +97,10 @@ impl Coordinator {
                 Ok(page) => page,
                 Err(error) => {
                     TrimFailed { error: &error }.emit();
-                    tokio::time::sleep(TRIM_EVERY).await;
-                    continue;
+                    tokio::select! {
+                        () = tokio::time::sleep(TRIM_EVERY) => continue,
+                        () = stop.cancelled() => return,
+                    }
                 }
             };
             for entry in &page.entries {
@@ -145,10 +148,15 @@ impl Coordinator {
         let mut batch = Batch::new();
         let owned = shared.owned.lock().clone();
         let mut touched = std::collections::BTreeSet::new();
-        let mut forgotten = Vec::new();
+        let (mut forgotten, mut strangers) = (Vec::new(), 0);
         for gid in excess {
             let shard = gid.shard(shared.settings.shards);
-            let Some(created) = owned.get(&shard) else { continue };
+            let Some(created) = owned.get(&shard) else {
+                // Read while its shard was given up: it would keep others from being forgotten.
+                shared.history.lock().remove(&gid);
+                strangers += 1;
+                continue;
+            };
             if touched.insert(shard) {
                 batch = batch.when(Compare::created_at(&log::shard(shard), *created));
             }
@@ -158,7 +166,7 @@ impl Coordinator {
             forgotten.push(gid);
         }
         if forgotten.is_empty() {
-            return Ok(0);
+            return Ok(strangers);
         }
         let applied = match shared.ports.store.apply(batch).await {
             Ok(applied) => applied.succeeded,
@@ -185,12 +193,3 @@ impl Coordinator {
 
 /// Bytes of the records of a transaction besides what its branches say, about.
 const BYTES_BESIDE: usize = 1_024;
-
-fn ended(transaction: &Transaction, bytes: usize) -> Ended {
-    let finished_at = transaction.register.finished_at.unwrap_or(transaction.created_at);
-    Ended {
-        finished_at,
-        kept_until: transaction.deadline_at.unwrap_or(finished_at),
-        bytes: u64::try_from(bytes).unwrap_or(u64::MAX),
-    }
-}

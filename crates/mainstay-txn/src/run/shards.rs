@@ -1,6 +1,7 @@
 //! The session of a node, and the shards it owns by it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Coordinator, Kept, Slot};
 use crate::commit::{Lane, LaneQueue};
-use crate::events::{Closed, Opened, SessionEnded, ShardFailed};
+use crate::events::{Closed, Opened, PlacementFailed, SessionEnded, ShardFailed};
 use crate::log::{self, Node, Owner, Unreadable};
 use crate::moment::Moment;
 use crate::name::Shard;
@@ -60,49 +61,81 @@ impl Coordinator {
         });
         *shared.lanes.write() = lanes.collect();
         *shared.session.lock() = Some((lease, self.relied_until(sent)));
-        self.place(&mut BTreeMap::new()).await
+        let mut free_since = BTreeMap::new();
+        tokio::select! {
+            placed = self.place(&mut free_since) => placed,
+            why = self.renew(lease) => {
+                self.end_session(why);
+                Err(Error::LeaseNotFound { lease }.into())
+            }
+        }
     }
 
     fn relied_until(&self, sent: Moment) -> Moment {
         sent.plus(self.shared.settings.session_ttl.saturating_sub(MARGIN))
     }
 
-    /// Keeps the session alive and shards where they belong; joins anew when the session ended.
-    pub(super) async fn keep_session(&self, stop: CancellationToken) {
-        let pause = (self.shared.settings.session_ttl / 3).min(LOOK_EVERY);
-        let mut free_since = BTreeMap::new();
+    /// Keeps one session after the other, until told to stop.
+    pub(super) async fn keep_sessions(&self, stop: CancellationToken) {
         loop {
+            let session = *self.shared.session.lock();
             tokio::select! {
-                () = tokio::time::sleep(pause) => {}
+                () = self.keep(session.map(|(lease, _)| lease)) => {}
                 () = stop.cancelled() => return,
             }
-            let session = *self.shared.session.lock();
-            let Some((lease, until)) = session else {
-                match self.join().await {
-                    Ok(()) => {}
-                    Err(error) => SessionEnded { why: &error.to_string() }.emit(),
-                }
-                continue;
-            };
+        }
+    }
+
+    /// Keeps a session alive to its end, and meanwhile shards where they belong: that may take
+    /// longer than a lease. Without a session it joins, after a pause.
+    async fn keep(&self, lease: Option<LeaseId>) {
+        let Some(lease) = lease else {
+            tokio::time::sleep(self.renew_every()).await;
+            if let Err(error) = self.join().await {
+                SessionEnded { why: &error.to_string() }.emit();
+            }
+            return;
+        };
+        let why = tokio::select! {
+            why = self.renew(lease) => why,
+            never = self.keep_placed() => match never {},
+        };
+        self.end_session(why);
+    }
+
+    fn renew_every(&self) -> Duration {
+        (self.shared.settings.session_ttl / 3).min(LOOK_EVERY)
+    }
+
+    /// Keeps the session alive; returns why it has ended.
+    async fn renew(&self, lease: LeaseId) -> &'static str {
+        loop {
+            tokio::time::sleep(self.renew_every()).await;
+            if self.shared.lanes.read().iter().any(Lane::is_lost) {
+                return "a lane of its log was lost";
+            }
             let sent = self.shared.ports.surroundings.now();
             match self.shared.ports.store.keep_alive(lease).await {
                 Ok(_ttl) => {
-                    let until = self.relied_until(sent).max(until);
-                    *self.shared.session.lock() = Some((lease, until));
+                    let relied_until = self.relied_until(sent);
+                    if let Some((_, until)) = &mut *self.shared.session.lock() {
+                        *until = relied_until.max(*until);
+                    }
                 }
-                Err(Error::LeaseNotFound { .. }) => {
-                    self.end_session("its lease was not renewed in time");
-                    continue;
-                }
+                Err(Error::LeaseNotFound { .. }) => return "its lease was not renewed in time",
                 // Until the lease has ended it may work again.
-                Err(_) => continue,
+                Err(_) => {}
             }
-            if self.shared.lanes.read().iter().any(Lane::is_lost) {
-                self.end_session("a lane of its log was lost");
-                continue;
-            }
+        }
+    }
+
+    /// Keeps shards where they belong, for ever.
+    async fn keep_placed(&self) -> Infallible {
+        let mut free_since = BTreeMap::new();
+        loop {
+            tokio::time::sleep(self.renew_every()).await;
             if let Err(error) = self.place(&mut free_since).await {
-                SessionEnded { why: &error.to_string() }.emit();
+                PlacementFailed { error: &error }.emit();
             }
         }
     }
@@ -131,7 +164,7 @@ impl Coordinator {
         let mut owners = BTreeMap::new();
         for (key, value) in self.list(log::owners()).await? {
             if let Some(shard) = log::owned_shard(&key) {
-                owners.insert(shard, Owner::read(&value)?.node);
+                owners.insert(shard, Owner::read(&value)?);
             }
         }
         for shard in settings.shards.all() {
@@ -142,29 +175,34 @@ impl Coordinator {
             }
         }
         let mine: BTreeSet<Shard> = shared.owned.lock().keys().copied().collect();
-        // A shard whose lane lost it is not ours, whatever its key said when it was read.
         for shard in &mine {
-            if !self.lane(*shard).is_some_and(|lane| lane.owns(*shard)) {
+            // A shard whose lane lost it is not ours, whatever its key said when it was read; nor
+            // is one whose key names somebody else, though nothing was written since.
+            let owner = owners.get(shard);
+            let is_named = owner.is_some_and(|owner| owner.session == lease.get());
+            if !(is_named && self.lane(*shard).is_some_and(|lane| lane.owns(*shard))) {
                 self.close(*shard);
             }
         }
+        let owners = owners.into_iter().map(|(shard, owner)| (shard, owner.node)).collect();
         let free_for =
             |shard: Shard| free_since.get(&shard).map_or(Duration::ZERO, |at| now.since(*at));
         let me = (settings.node.as_str(), settings.replace);
+        let mut unreadable = None;
         for step in owner::moves(me, &nodes, &owners, (&mine, settings.shards), free_for) {
             match step {
                 Move::Claim(shard) => {
                     if let Err(error) = self.claim(shard, lease).await {
                         ShardFailed { shard, error: &error }.emit();
                         if matches!(error, ClaimError::Unreadable(_)) {
-                            return Err(error);
+                            unreadable = Some(error);
                         }
                     }
                 }
                 Move::HandOver(shard) => self.hand_over(shard).await,
             }
         }
-        Ok(())
+        unreadable.map_or(Ok(()), Err)
     }
 
     async fn claim(&self, shard: Shard, lease: LeaseId) -> Result<(), ClaimError> {
@@ -176,7 +214,14 @@ impl Coordinator {
         };
         let store = &*self.shared.ports.store;
         match owner::claim(store, shard, &owner, lease, settings.replace).await? {
-            Claim::Ours(created) => self.open(shard, created).await,
+            Claim::Ours(created) => {
+                let opened = self.open(shard, created).await;
+                if opened.is_err() {
+                    // Another node may be able to read it; if this fails it ends with the session.
+                    drop(owner::release(store, shard, created).await);
+                }
+                opened
+            }
             Claim::Theirs(_) => Ok(()),
         }
     }
@@ -193,7 +238,7 @@ impl Coordinator {
                 Ok(_) | Err(Unreadable::Damaged { .. }) => {}
             }
             if let Some(gid) = log::gid(&key) {
-                slots.push(Slot::new(&gid, shard, Kept::Unread));
+                slots.push(Slot::new(&gid, (shard, created), Kept::Unread));
             }
         }
         let live = slots.len();
@@ -211,7 +256,7 @@ impl Coordinator {
         self.shared.work.spawn("transaction index", move |stop| async move {
             indexing.index(shard, &stop).await;
         });
-        Opened { shard, epoch: self.epoch(shard), live }.emit();
+        Opened { shard, epoch: self.epoch((shard, created)), live }.emit();
         for slot in slots {
             let (own, readers) = (self.clone(), Arc::clone(&self.shared.readers));
             self.shared.work.spawn("transaction recovery", |stop| async move {
@@ -236,11 +281,12 @@ impl Coordinator {
         }
         let mut gone = Vec::new();
         self.shared.slots.lock().retain(|_, slot| {
-            if slot.shard == shard {
+            let goes = slot.owned.0 == shard;
+            if goes {
                 slot.closed.store(true, Ordering::Release);
                 gone.push(slot.gid.clone());
             }
-            slot.shard != shard
+            !goes
         });
         self.shared.history.lock().hand_over(shard, self.shared.settings.shards);
         let mut due = self.shared.due.lock();
@@ -255,7 +301,7 @@ impl Coordinator {
         let created = self.shared.owned.lock().get(&shard).copied();
         let Some((created, lane)) = created.zip(self.lane(shard)) else { return };
         let written = async {
-            while lane.records() > 0 {
+            while lane.has_of(shard) {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
         };

@@ -5,10 +5,12 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use mainstay_store::{Get, RangeRequest, Select};
+use tokio::sync::OwnedMutexGuard;
 
 use super::calls::Job;
-use super::{Coordinator, Kept, Seen, Slot, VerbError};
+use super::{Coordinator, Kept, Locked, Owned, Seen, Slot, VerbError, live};
 use crate::commit::{Lane, LogError};
+use crate::error::Refused;
 use crate::events::{HookFailed, Unread};
 use crate::log::{self, Change, Keys};
 use crate::machine::{Effect, Event, Step, Submit};
@@ -21,32 +23,31 @@ use crate::word::Op;
 /// How long a hook that failed waits, and how long at most.
 const HOOK_WAIT: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
 
+/// A slot for a transaction that is not there, its lock held.
+pub(super) struct Absent {
+    slot: Arc<Slot>,
+    kept: OwnedMutexGuard<Kept>,
+}
+
+/// What there is of a transaction that is to be made.
+pub(super) enum Found {
+    Known(Box<Seen>),
+    Absent(Absent),
+}
+
 impl Coordinator {
     pub(super) async fn do_begin(&self, begin: Begin) -> Result<Seen, VerbError> {
-        let (shard, policy) = (self.shard_of(&begin.gid)?, self.shared.settings.policy);
-        let slot = self.slot_for(&begin.gid, shard)?;
-        let mut kept = slot.kept.lock().await;
-        self.read(&slot, &mut kept).await?;
-        if let Kept::Live(transaction) = &*kept {
-            transaction.repeats(begin, &policy)?;
-            return Ok(self.seen(shard, Transaction::clone(transaction)));
-        }
-        let known = self.history(&begin.gid).await;
-        let answer = match known {
-            Ok(seen) => seen.transaction.repeats(begin, &policy).map(|()| seen).map_err(Into::into),
-            Err(VerbError::Unknown { .. }) => {
-                let now = self.shared.ports.surroundings.now();
-                match Transaction::begin(begin, now, &policy) {
-                    Ok((transaction, step)) => {
-                        return self.create(&slot, &mut kept, transaction, step).await;
-                    }
-                    Err(refused) => Err(refused.into()),
-                }
+        let policy = self.shared.settings.policy;
+        match self.find(&begin.gid).await? {
+            Found::Known(seen) => {
+                seen.transaction.repeats(begin, &policy)?;
+                Ok(*seen)
             }
-            Err(error) => Err(error),
-        };
-        self.forget(&slot);
-        answer
+            Found::Absent(absent) => {
+                let now = self.shared.ports.surroundings.now();
+                self.create(absent, Transaction::begin(begin, now, &policy)).await
+            }
+        }
     }
 
     pub(super) async fn do_submit_lost(
@@ -55,48 +56,69 @@ impl Coordinator {
         span: (Moment, Moment),
         submit: Submit,
     ) -> Result<Seen, VerbError> {
-        let (shard, policy) = (self.shard_of(&begin.gid)?, self.shared.settings.policy);
-        let slot = self.slot_for(&begin.gid, shard)?;
-        let mut kept = slot.kept.lock().await;
-        self.read(&slot, &mut kept).await?;
-        if matches!(&*kept, Kept::Live(_)) {
+        let policy = self.shared.settings.policy;
+        match self.find(&begin.gid).await? {
             // Somebody was faster: a sweep, or the same submit.
-            drop(kept);
-            return self.take_in(&slot, Event::Submit(submit)).await;
-        }
-        let now = self.shared.ports.surroundings.now();
-        let taken = Transaction::submit_lost(begin, span, submit, now, &policy);
-        match taken {
-            Ok((transaction, step)) => self.create(&slot, &mut kept, transaction, step).await,
-            Err(refused) => {
-                self.forget(&slot);
-                Err(refused.into())
+            Found::Known(seen) => self.deliver(seen.transaction.gid(), Event::Submit(submit)).await,
+            Found::Absent(absent) => {
+                let now = self.shared.ports.surroundings.now();
+                let made = Transaction::submit_lost(begin, span, submit, now, &policy);
+                self.create(absent, made).await
             }
+        }
+    }
+
+    /// Looks for `gid` where it is live and where it has ended, and holds its slot if it is
+    /// neither, so that it is made once.
+    pub(super) async fn find(&self, gid: &Gid) -> Result<Found, VerbError> {
+        loop {
+            let owned = self.owned(gid)?;
+            let slot = self.slot_for(gid, owned)?;
+            let Some(mut kept) = slot.lock().await else { continue };
+            self.read(&slot, &mut kept).await?;
+            if let Kept::Live(transaction) = &*kept {
+                return Ok(Found::Known(Box::new(self.seen(&slot, transaction))));
+            }
+            return match self.history(gid, owned).await {
+                Err(VerbError::Unknown { .. }) => Ok(Found::Absent(Absent { slot, kept })),
+                known => {
+                    self.forget(&slot);
+                    known.map(|seen| Found::Known(Box::new(seen)))
+                }
+            };
         }
     }
 
     /// Writes what begins, and keeps it.
     pub(super) async fn create(
         &self,
-        slot: &Arc<Slot>,
-        kept: &mut Kept,
-        transaction: Transaction,
-        step: Step,
+        absent: Absent,
+        made: Result<(Transaction, Step), Refused>,
     ) -> Result<Seen, VerbError> {
-        *kept = Kept::Live(Box::new(transaction));
-        let carried = self.carry_out(slot, kept, None, step).await;
-        if let Err(error) = carried {
-            self.forget(slot);
-            return Err(error);
-        }
-        match kept {
-            Kept::Live(transaction) => Ok(self.seen(slot.shard, Transaction::clone(transaction))),
-            Kept::Empty | Kept::Unread => Err(VerbError::Unknown { gid: slot.gid.clone() }),
+        let Absent { slot, mut kept } = absent;
+        let made = made.map_err(VerbError::from).map(|(made, step)| (Box::new(made), step));
+        let created = match made {
+            Ok((mut made, step)) => {
+                self.carry_out(&slot, &mut made, None, step).await.map(|()| made)
+            }
+            Err(refused) => Err(refused),
+        };
+        // Whoever waits for the lock finds it, or a slot that is closed.
+        match created {
+            Ok(made) => {
+                let seen = self.seen(&slot, &made);
+                *kept = Kept::Live(made);
+                Ok(seen)
+            }
+            Err(error) => {
+                self.forget(&slot);
+                Err(error)
+            }
         }
     }
 
     /// The slot of `gid`, or a new one.
-    pub(super) fn slot_for(&self, gid: &Gid, shard: Shard) -> Result<Arc<Slot>, VerbError> {
+    fn slot_for(&self, gid: &Gid, owned: Owned) -> Result<Arc<Slot>, VerbError> {
         let mut slots = self.shared.slots.lock();
         if let Some(slot) = slots.get(gid) {
             return Ok(Arc::clone(slot));
@@ -108,81 +130,87 @@ impl Coordinator {
         if self.shared.settings.live_max <= live {
             return Err(VerbError::Overloaded { live });
         }
-        let slot = Slot::new(gid, shard, Kept::Empty);
+        let slot = Slot::new(gid, owned, Kept::Empty);
         slots.insert(gid.clone(), Arc::clone(&slot));
         Ok(slot)
     }
 
     /// Forgets a slot, if it is still the one there is.
     fn forget(&self, slot: &Arc<Slot>) {
-        slot.closed.store(true, Ordering::Release);
         let mut slots = self.shared.slots.lock();
+        slot.closed.store(true, Ordering::Release);
         if slots.get(&slot.gid).is_some_and(|known| Arc::ptr_eq(known, slot)) {
             slots.remove(&slot.gid);
             self.shared.due.lock().set(&slot.gid, None);
         }
     }
 
+    /// The slot of `gid`, and its transaction, read if that has not been done; `None` if it is not
+    /// live.
+    pub(super) async fn locked(&self, gid: &Gid) -> Result<Option<(Arc<Slot>, Locked)>, VerbError> {
+        loop {
+            self.owned(gid)?;
+            let Some(slot) = self.slot(gid) else { return Ok(None) };
+            let Some(mut kept) = slot.lock().await else { continue };
+            self.read(&slot, &mut kept).await?;
+            return Ok(live(kept).map(|transaction| (slot, transaction)));
+        }
+    }
+
     /// An event of a transaction that should be live.
     pub(super) async fn happens(&self, gid: &Gid, event: Event) -> Result<Seen, VerbError> {
         let (own, gid) = (self.clone(), gid.clone());
-        let work = async move {
-            own.shard_of(&gid)?;
-            match own.slot(&gid) {
-                Some(slot) => own.take_in(&slot, event).await,
-                None => own.after_the_end(&gid, event).await,
-            }
-        };
-        self.run(work).await
+        self.run(async move { own.deliver(&gid, event).await }).await
     }
 
-    /// What has ended says so, and changes no more.
-    async fn after_the_end(&self, gid: &Gid, event: Event) -> Result<Seen, VerbError> {
-        let mut seen = self.history(gid).await?;
+    async fn deliver(&self, gid: &Gid, event: Event) -> Result<Seen, VerbError> {
+        let owned = self.owned(gid)?;
+        if let Some((slot, mut transaction)) = self.locked(gid).await? {
+            self.take_in(&slot, &mut transaction, event).await?;
+            return Ok(self.seen(&slot, &transaction));
+        }
+        // What has ended says so, and changes no more.
+        let mut seen = self.ended(gid, owned).await?;
         let now = self.shared.ports.surroundings.now();
         seen.transaction.step(event, now, &self.shared.settings.policy)?;
         Ok(seen)
     }
 
     pub(super) async fn time_passed(&self, gid: &Gid) {
-        if let Some(slot) = self.slot(gid) {
-            let passed = self.take_in(&slot, Event::Time).await;
-            if matches!(passed, Err(VerbError::Store(_) | VerbError::Log(_))) && !slot.is_closed() {
-                let again = self.shared.ports.surroundings.now().plus(LOG_WAIT);
-                self.shared.due.lock().set(gid, Some(again));
+        let passed = match self.locked(gid).await {
+            Ok(Some((slot, mut transaction))) => {
+                self.take_in(&slot, &mut transaction, Event::Time).await
             }
+            Ok(None) => return,
+            Err(error) => Err(error),
+        };
+        let waits = matches!(passed, Err(VerbError::Store(_) | VerbError::Log(_)));
+        if waits && self.slot(gid).is_some() {
+            let again = self.shared.ports.surroundings.now().plus(LOG_WAIT);
+            self.shared.due.lock().set(gid, Some(again));
         }
     }
 
-    pub(super) async fn take_in(&self, slot: &Arc<Slot>, event: Event) -> Result<Seen, VerbError> {
-        let mut kept = slot.kept.lock().await;
-        if slot.is_closed() {
-            drop(kept);
-            return self.after_the_end(&slot.gid, event).await;
-        }
-        self.read(slot, &mut kept).await?;
-        let Kept::Live(transaction) = &mut *kept else {
-            return Err(VerbError::Unknown { gid: slot.gid.clone() });
-        };
-        let before = transaction.clone();
+    pub(super) async fn take_in(
+        &self,
+        slot: &Arc<Slot>,
+        transaction: &mut Transaction,
+        event: Event,
+    ) -> Result<(), VerbError> {
+        let before = Box::new(transaction.clone());
         let answered = match &event {
             Event::Answered { branch, op, .. } => Some((branch.clone(), *op)),
             _ => None,
         };
         let now = self.shared.ports.surroundings.now();
-        let step = transaction.step(event, now, &self.shared.settings.policy);
-        let step = match step {
-            Ok(step) => step,
-            Err(refused) => {
-                *transaction = before;
-                return Err(refused.into());
+        match transaction.step(event, now, &self.shared.settings.policy) {
+            Ok(step) => {
+                self.carry_out(slot, transaction, Some(Undo { before, answered }), step).await
             }
-        };
-        let undo = Undo { before, answered };
-        self.carry_out(slot, &mut kept, Some(undo), step).await?;
-        match &*kept {
-            Kept::Live(transaction) => Ok(self.seen(slot.shard, Transaction::clone(transaction))),
-            Kept::Empty | Kept::Unread => Err(VerbError::Unknown { gid: slot.gid.clone() }),
+            Err(refused) => {
+                *transaction = *before;
+                Err(refused.into())
+            }
         }
     }
 
@@ -191,19 +219,18 @@ impl Coordinator {
     async fn carry_out(
         &self,
         slot: &Arc<Slot>,
-        kept: &mut Kept,
+        transaction: &mut Transaction,
         undo: Option<Undo>,
         step: Step,
     ) -> Result<(), VerbError> {
-        let Kept::Live(transaction) = kept else { return Ok(()) };
         let (settings, now) = (&self.shared.settings, self.shared.ports.surroundings.now());
-        let change = Change::of(transaction, &step.write, settings.shards, self.epoch(slot.shard));
+        let change = Change::of(transaction, &step.write, settings.shards, self.epoch(slot.owned));
         if !change.is_empty() {
             let written = self.write(slot, change, step.write.durable).await;
             if let Err(error) = written {
                 // Nothing has happened. What the log says, if it is not known, its next owner reads.
                 if let Some(Undo { before, answered }) = undo {
-                    *transaction = before;
+                    *transaction = *before;
                     if let Some((branch, op)) = answered {
                         transaction.ask_again(&branch, op, now, &settings.policy);
                     }
@@ -231,12 +258,11 @@ impl Coordinator {
     }
 
     async fn write(&self, slot: &Slot, change: Change, durable: bool) -> Result<(), LogError> {
-        let lane = self.lane(slot.shard).ok_or(LogError::NotOwner)?;
-        let place = (&slot.gid, slot.shard);
+        let lane = self.lane(slot.owned.0).ok_or(LogError::NotOwner)?;
         if durable {
-            return lane.write(place, change)?.written().await;
+            return lane.write(slot.place(), change)?.written().await;
         }
-        drop(lane.write_lazily(place, change)?);
+        drop(lane.write_lazily(slot.place(), change)?);
         Ok(())
     }
 
@@ -289,13 +315,12 @@ impl Coordinator {
                     () = stop.cancelled() => return,
                 }
             }
-            let end = {
-                let kept = slot.kept.lock().await;
-                let Kept::Live(transaction) = &*kept else { return };
-                Change::end(transaction, own.shared.settings.shards, own.epoch(slot.shard))
-            };
-            let Some(lane) = own.lane(slot.shard) else { return };
-            let written = match lane.write_lazily((&slot.gid, slot.shard), end) {
+            let Some(transaction) = slot.live().await else { return };
+            let (shards, epoch) = (own.shared.settings.shards, own.epoch(slot.owned));
+            let end = Change::end(&transaction, shards, epoch);
+            drop(transaction);
+            let Some(lane) = own.lane(slot.owned.0) else { return };
+            let written = match lane.write_lazily(slot.place(), end) {
                 Ok(pending) => pending.written().await,
                 Err(error) => Err(error),
             };
@@ -308,7 +333,7 @@ impl Coordinator {
     }
 
     /// Reads what the log holds, if that has not been done.
-    pub(super) async fn read(&self, slot: &Arc<Slot>, kept: &mut Kept) -> Result<(), VerbError> {
+    async fn read(&self, slot: &Arc<Slot>, kept: &mut Kept) -> Result<(), VerbError> {
         if !matches!(kept, Kept::Unread) {
             return Ok(());
         }

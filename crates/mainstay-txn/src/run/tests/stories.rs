@@ -4,13 +4,15 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use mainstay_core::Effect;
+use mainstay_store::{Batch, Op as StoreOp, Put, Store};
 
 use super::town::{Node, Town};
 use crate::commit::LogError;
 use crate::error::Refused;
+use crate::log::Unreadable;
 use crate::machine::{By, Resolution, Submit, VoteOf};
 use crate::name::{BranchId, Gid, ResourceName};
-use crate::owner::Replace;
+use crate::owner::{ClaimError, Replace};
 use crate::receipt::Verdict;
 use crate::run::{Until, VerbError};
 use crate::target::Target;
@@ -315,4 +317,68 @@ async fn a_node_that_stops_begins_nothing_and_leaves_nothing_running() {
     town.village.hanging.lock().clear();
     let next = town.node("n1", Replace::Everybody).await;
     assert_eq!(done(&next, "a").await, State::Committed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_beginning_that_was_not_written_is_told_to_nobody() {
+    let town = Town::new(14);
+    let node = town.node("n1", Replace::Everybody).await;
+    node.cut();
+    let twice = (0..2).map(|_| node.coordinator.begin(saga("order-1", "stock")));
+    for begun in futures_util::future::join_all(twice).await {
+        assert_eq!(begun.unwrap_err().code(), "transaction-log-unavailable");
+    }
+    node.heal();
+    let unknown = node.coordinator.get(&gid("order-1")).await.unwrap_err();
+    assert_eq!(unknown.code(), "transaction-unknown");
+    assert_eq!(node.coordinator.live(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_the_owner_says_that_a_transaction_is_not_known() {
+    let town = Town::new(15);
+    let node = town.node("n1", Replace::OwnName).await;
+    let name = gid("trip");
+    assert_eq!(node.coordinator.get(&name).await.unwrap_err().code(), "transaction-unknown");
+    let gone = StoreOp::delete_range(crate::log::owners());
+    town.store.apply(Batch::new().then(gone)).await.unwrap();
+    let told = [
+        node.coordinator.get(&name).await.unwrap_err(),
+        node.coordinator.submit(&name, Submit::default(), None).await.unwrap_err(),
+    ];
+    for error in told {
+        assert_eq!(error.code(), "transaction-owner-unknown", "whoever owns it may know it");
+    }
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(node.coordinator.get(&name).await.unwrap_err().code(), "transaction-unknown");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_is_kept_while_shards_are_claimed() {
+    let mut town = Town::new(16);
+    town.sync = Duration::from_millis(900); // Eight of them take longer than a lease.
+    let node = town.start("n1", Replace::Everybody).await.unwrap();
+    node.coordinator.begin(saga("order-1", "stock")).await.unwrap();
+    assert_eq!(done(&node, "order-1").await, State::Committed);
+    assert_eq!(node.coordinator.shards().len(), 8);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_cannot_read_the_log_does_not_start_and_holds_nothing() {
+    let town = Town::new(17);
+    let order = crate::log::Keys::new(&gid("order-1"), crate::Shards::new(8).unwrap());
+    let newer = Put::new(order.register(), "\u{2}");
+    town.store.apply(Batch::new().then(newer)).await.unwrap();
+    let refused = town.start("n1", Replace::Everybody).await.map(|_| ()).unwrap_err();
+    assert!(matches!(refused, ClaimError::Unreadable(Unreadable::Newer { .. })), "{refused}");
+    assert_eq!(town.keys("txn/node/").await.len() + town.keys("txn/shard/").await.len(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_stops_does_not_wait_for_a_log_that_is_away() {
+    let town = Town::new(18);
+    let node = town.node("n1", Replace::Everybody).await;
+    node.coordinator.begin(Begin::new(gid("transfer"), Mode::Xa)).await.unwrap();
+    node.cut();
+    assert_eq!(node.coordinator.shutdown(Duration::from_secs(6)).await, 0);
 }

@@ -16,7 +16,7 @@ use crate::log;
 use crate::machine::{Finding, Outcome};
 use crate::moment::Moment;
 use crate::name::{Gid, Shards};
-use crate::owner::Replace;
+use crate::owner::{ClaimError, Replace};
 use crate::port::{Answering, Hooks, Outgoing, Participants, Surroundings};
 use crate::retention::Retention;
 use crate::run::{Coordinator, Ports, Settings};
@@ -60,6 +60,8 @@ struct Link {
     cut: Arc<AtomicBool>,
     /// One batch in this many meets a fault; 0 is none.
     faults: u64,
+    /// How long a batch takes.
+    sync: Duration,
     background: Tasks,
 }
 
@@ -90,7 +92,7 @@ impl Store for Link {
     fn apply(&self, batch: Batch) -> Pending<'_, Applied> {
         Box::pin(async move {
             // A sync takes its time, so that records gather.
-            tokio::time::sleep(Duration::from_millis(3)).await;
+            tokio::time::sleep(self.sync).await;
             self.check()?;
             let fault = if self.faults == 0 { 9 } else { self.draw.below(self.faults) };
             match fault {
@@ -270,6 +272,8 @@ pub(super) struct Town {
     pub(super) faults: u64,
     /// How long history is kept.
     pub(super) remembered: Duration,
+    /// How long a batch takes.
+    pub(super) sync: Duration,
 }
 
 /// A node, and the way to stop it without a word.
@@ -322,33 +326,40 @@ impl Town {
             background,
             faults: 0,
             remembered: Duration::from_hours(7 * 24),
+            sync: Duration::from_millis(3),
         }
     }
 
     pub(super) async fn node(&self, name: &str, replace: Replace) -> Node {
-        let cut = Arc::new(AtomicBool::new(false));
         loop {
-            let link = Link {
-                store: self.store.clone(),
-                draw: Arc::clone(&self.draw),
-                cut: Arc::clone(&cut),
-                faults: self.faults,
-                background: self.background.clone(),
-            };
-            let ports = Ports {
-                store: Arc::new(link),
-                participants: Arc::clone(&self.village) as Arc<dyn Participants>,
-                hooks: Arc::clone(&self.village) as Arc<dyn Hooks>,
-                surroundings: Arc::new(Weather { start: self.start, draw: Arc::clone(&self.draw) }),
-            };
-            let shards = Shards::new(8).unwrap();
-            let retention = Retention { span: self.remembered, ..Retention::default() };
-            let settings = Settings { shards, lanes: 2, replace, retention, ..Settings::new(name) };
-            match Coordinator::start(settings, ports).await {
-                Ok(coordinator) => return Node { coordinator, cut },
+            match self.start(name, replace).await {
+                Ok(node) => return node,
                 Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
             }
         }
+    }
+
+    pub(super) async fn start(&self, name: &str, replace: Replace) -> Result<Node, ClaimError> {
+        let cut = Arc::new(AtomicBool::new(false));
+        let link = Link {
+            store: self.store.clone(),
+            draw: Arc::clone(&self.draw),
+            cut: Arc::clone(&cut),
+            faults: self.faults,
+            sync: self.sync,
+            background: self.background.clone(),
+        };
+        let ports = Ports {
+            store: Arc::new(link),
+            participants: Arc::clone(&self.village) as Arc<dyn Participants>,
+            hooks: Arc::clone(&self.village) as Arc<dyn Hooks>,
+            surroundings: Arc::new(Weather { start: self.start, draw: Arc::clone(&self.draw) }),
+        };
+        let shards = Shards::new(8).unwrap();
+        let retention = Retention { span: self.remembered, ..Retention::default() };
+        let settings = Settings { shards, lanes: 2, replace, retention, ..Settings::new(name) };
+        let coordinator = Coordinator::start(settings, ports).await?;
+        Ok(Node { coordinator, cut })
     }
 
     /// Keys of the log that begin with `prefix`.

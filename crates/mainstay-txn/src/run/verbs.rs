@@ -1,0 +1,291 @@
+//! Verbs of initiators and operators.
+
+use std::time::Duration;
+
+use mainstay_core::Effect;
+use tokio::sync::oneshot;
+
+use super::Coordinator;
+use crate::commit::LogError;
+use crate::error::Refused;
+use crate::log::Unreadable;
+use crate::machine::{By, Event, Resolution, Submit};
+use crate::moment::Moment;
+use crate::name::{Gid, Shard};
+use crate::transaction::{Begin, NewBranch, Transaction};
+use crate::word::State;
+
+/// Why a verb did not do as asked.
+#[derive(Debug, thiserror::Error)]
+pub enum VerbError {
+    /// The machine refused it.
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    /// It could not be written down.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// No such transaction: it was aborted, or ended longer ago than is kept.
+    #[error("transaction `{gid}` is not known: it was aborted, or ended long ago")]
+    Unknown {
+        /// Its name.
+        gid: Gid,
+    },
+    /// More live transactions than a node takes.
+    #[error("coordinator has {live} live transactions and takes no more")]
+    Overloaded {
+        /// How many.
+        live: usize,
+    },
+    /// The node is going away.
+    #[error("coordinator is stopping")]
+    Stopping,
+    /// Its record cannot be read.
+    #[error("record of the transaction cannot be read")]
+    Unreadable(#[from] Unreadable),
+    /// The log could not be read.
+    #[error("transaction log could not be read")]
+    Store(#[from] mainstay_store::Error),
+}
+
+impl VerbError {
+    /// The code of the problem it becomes at the edge.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Refused(refused) => refused.code(),
+            Self::Log(error) => error.code(),
+            Self::Unknown { .. } => "transaction-unknown",
+            Self::Overloaded { .. } | Self::Stopping => "transaction-overloaded",
+            Self::Unreadable(unreadable) => unreadable.code(),
+            Self::Store(_) => "transaction-log-unavailable",
+        }
+    }
+
+    /// What the verb may have done.
+    pub const fn effect(&self) -> Effect {
+        match self {
+            Self::Log(error) => error.effect(),
+            _ => Effect::None,
+        }
+    }
+
+    /// When it makes sense to ask again.
+    pub const fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Log(_) | Self::Overloaded { .. } | Self::Stopping | Self::Store(_) => {
+                Some(Duration::from_secs(1))
+            }
+            Self::Refused(_) | Self::Unknown { .. } | Self::Unreadable(_) => None,
+        }
+    }
+}
+
+/// A transaction as it was seen.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    /// As it stands.
+    pub transaction: Transaction,
+    /// Where it lies.
+    pub shard: Shard,
+    /// Epoch of the owner.
+    pub epoch: u64,
+}
+
+/// How far an answer waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Until {
+    /// It is decided.
+    Decided,
+    /// Every branch has heard, or an operator is needed.
+    Done,
+}
+
+impl Coordinator {
+    /// Begins a transaction; the same again answers with the one there is.
+    ///
+    /// # Errors
+    ///
+    /// [`VerbError`].
+    ///
+    /// # Cancel safety
+    ///
+    /// It goes on: ask again, or look.
+    pub async fn begin(&self, begin: Begin) -> Result<Seen, VerbError> {
+        let own = self.clone();
+        self.run(async move { own.do_begin(begin).await }).await
+    }
+
+    /// Takes a branch in.
+    ///
+    /// # Errors
+    ///
+    /// [`VerbError`].
+    ///
+    /// # Cancel safety
+    ///
+    /// It goes on: ask again, or look.
+    pub async fn register(&self, gid: &Gid, branch: NewBranch) -> Result<Seen, VerbError> {
+        self.happens(gid, Event::Register(branch)).await
+    }
+
+    /// Decides to commit, if every branch voted so. `lost` is what is known of a two-phase commit
+    /// whose begin a failover may have forgotten: what it was begun with, when, and its deadline.
+    /// The answer may say that it was decided otherwise.
+    ///
+    /// # Errors
+    ///
+    /// [`VerbError`]; [`Refused::Aborted`] when it is not known: presumed.
+    ///
+    /// # Cancel safety
+    ///
+    /// It goes on: ask again, or look.
+    pub async fn submit(
+        &self,
+        gid: &Gid,
+        submit: Submit,
+        lost: Option<(Begin, Moment, Moment)>,
+    ) -> Result<Seen, VerbError> {
+        match self.happens(gid, Event::Submit(submit.clone())).await {
+            Err(VerbError::Unknown { .. }) => {}
+            answer => return answer,
+        }
+        let Some((begin, begun_at, deadline_at)) = lost else {
+            return Err(Refused::Aborted(None).into());
+        };
+        let own = self.clone();
+        self.run(async move { own.do_submit_lost(begin, (begun_at, deadline_at), submit).await })
+            .await
+    }
+
+    /// Decides to abort.
+    ///
+    /// # Errors
+    ///
+    /// [`VerbError`].
+    ///
+    /// # Cancel safety
+    ///
+    /// It goes on: ask again, or look.
+    pub async fn abort(&self, gid: &Gid, by: By) -> Result<Seen, VerbError> {
+        self.happens(gid, Event::Abort(by)).await
+    }
+
+    /// Tries everything now.
+    ///
+    /// # Errors
+    ///
+    /// [`VerbError`].
+    ///
+    /// # Cancel safety
+    ///
+    /// It goes on: ask again, or look.
+    pub async fn retry(&self, gid: &Gid, by: By) -> Result<Seen, VerbError> {
+        self.happens(gid, Event::Retry(by)).await
+    }
+
+    /// Calls nobody, or calls again.
+    ///
+    /// # Errors
+    ///
+    /// [`VerbError`].
+    ///
+    /// # Cancel safety
+    ///
+    /// It goes on: ask again, or look.
+    pub async fn pause(&self, gid: &Gid, paused: bool, by: By) -> Result<Seen, VerbError> {
+        self.happens(gid, if paused { Event::Pause(by) } else { Event::Resume(by) }).await
+    }
+
+    /// Ends by a person's word what cannot be ended otherwise.
+    ///
+    /// # Errors
+    ///
+    /// [`VerbError`].
+    ///
+    /// # Cancel safety
+    ///
+    /// It goes on: ask again, or look.
+    pub async fn resolve(&self, gid: &Gid, resolution: Resolution) -> Result<Seen, VerbError> {
+        self.happens(gid, Event::Resolve(resolution)).await
+    }
+
+    /// Delivers once more a message that was given up.
+    ///
+    /// # Errors
+    ///
+    /// [`VerbError`].
+    ///
+    /// # Cancel safety
+    ///
+    /// It goes on: ask again, or look.
+    pub async fn redeliver(&self, gid: &Gid, by: &By) -> Result<Seen, VerbError> {
+        by.check()?;
+        let given_up = self.get(gid).await?.transaction;
+        let mut number = 1;
+        loop {
+            let again = given_up.redelivery(number)?;
+            match self.get(&again.gid).await {
+                Err(VerbError::Unknown { .. }) => return self.begin(again).await,
+                Err(error) => return Err(error),
+                Ok(_) => number += 1,
+            }
+        }
+    }
+
+    /// A transaction as it stands, or as it ended.
+    ///
+    /// # Errors
+    ///
+    /// [`VerbError::Unknown`], or what was in the way of reading it.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: it only reads.
+    pub async fn get(&self, gid: &Gid) -> Result<Seen, VerbError> {
+        let owned = self.owned(gid)?;
+        match self.locked(gid).await? {
+            Some((slot, transaction)) => Ok(self.seen(&slot, &transaction)),
+            None => self.ended(gid, owned).await,
+        }
+    }
+
+    /// Waits until a transaction is decided or done, at most for `patience`, and returns it as it
+    /// then stands.
+    ///
+    /// # Errors
+    ///
+    /// As [`Coordinator::get`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: it only reads.
+    pub async fn wait(
+        &self,
+        gid: &Gid,
+        until: Until,
+        patience: Duration,
+    ) -> Result<Seen, VerbError> {
+        let is_there = |state: &State| match until {
+            Until::Decided => !state.is_undecided(),
+            Until::Done => state.is_final() || *state == State::Mixed,
+        };
+        if let Some(slot) = self.slot(gid) {
+            let mut state = slot.state.subscribe();
+            // What it is in the end is read below.
+            drop(tokio::time::timeout(patience, state.wait_for(is_there)).await);
+        }
+        self.get(gid).await
+    }
+
+    /// Runs `verb` as a task of its own, so that nothing is left half done when the caller goes.
+    pub(super) async fn run<T: Send + 'static>(
+        &self,
+        verb: impl Future<Output = Result<T, VerbError>> + Send + 'static,
+    ) -> Result<T, VerbError> {
+        let (sender, receiver) = oneshot::channel();
+        self.shared.work.spawn("transaction verb", |_stop| async move {
+            let answer = verb.await;
+            drop(sender.send(answer)); // Whoever went away does not want to know.
+        });
+        receiver.await.unwrap_or(Err(VerbError::Stopping))
+    }
+}
