@@ -18,7 +18,7 @@ mod tests;
 
 use mainstay_core::Effect;
 
-pub use lane::{Figures, Lane, Pending};
+pub use lane::{Lane, Pending};
 pub use queue::{LaneQueue, Next, Place};
 
 /// Why a record was not written.

@@ -17,6 +17,7 @@
 //! | what an answer over HTTP means | [`classify`](mod@classify) |
 //! | what always holds | [`invariants`] |
 //! | why a verb was refused | [`error`] |
+//! | what is counted | [`figures`] |
 //! | what it goes by: sizes, waits, settings | [`limits`], [`backoff`], [`policy`] |
 
 pub mod backoff;
@@ -27,6 +28,7 @@ pub mod database;
 pub mod due;
 pub mod error;
 mod events;
+pub mod figures;
 pub mod invariants;
 pub mod limits;
 pub mod log;

@@ -100,6 +100,15 @@ impl History {
         excess
     }
 
+    /// At most `most` of those that ended before `mark`, or of all; the newest first.
+    pub fn before(&self, mark: Option<&(Moment, Gid)>, most: usize) -> Vec<(Moment, Gid)> {
+        let earlier = match mark {
+            Some(mark) => self.order.range(..mark),
+            None => self.order.range::<(Moment, Gid), _>(..),
+        };
+        earlier.rev().take(most).cloned().collect()
+    }
+
     /// The record of `gid` was deleted.
     pub fn forget(&mut self, gid: &Gid) {
         self.remove(gid);
@@ -151,6 +160,16 @@ mod tests {
         check(&[0, 2], Retention { count_max: 8, ..all }, 10, &[1, 3]);
         check(&[0], Retention { span, ..all }, 10, &[1, 2]);
         check(&[], Retention { count_max: 0, ..all }, 10, &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
+    }
+
+    #[test]
+    fn the_newest_are_listed_first_and_on_from_where_a_page_ended() {
+        let history = history(&[]);
+        let first = history.before(None, 4);
+        assert_eq!(first, [9, 8, 7, 6].map(|n| (at(n), gid(n))));
+        let rest = history.before(first.last(), 100);
+        assert_eq!(rest, [5, 4, 3, 2, 1, 0].map(|n| (at(n), gid(n))));
+        assert_eq!(history.before(rest.last(), 100), []);
     }
 
     #[test]

@@ -12,11 +12,13 @@
 //! | verbs of initiators and operators | `verbs` |
 //! | one event: step, write, effects | `step` |
 //! | what has ended; what sweeps find | `history` |
+//! | lists of what is live, and of what has ended | `list` |
 //! | calls of branches, within their limits | `calls` |
 //! | shards: claimed, read, given up; the session of the node | `shards` |
 
 mod calls;
 mod history;
+mod list;
 mod settings;
 mod shards;
 mod step;
@@ -26,7 +28,7 @@ mod verbs;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use mainstay_store::{Get, LeaseId, Revision};
@@ -34,11 +36,13 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::{Notify, OwnedMappedMutexGuard, OwnedMutexGuard, Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
+pub use list::{Ended, Glance, Glances};
 pub use settings::{Ports, Settings};
 pub use verbs::{Seen, Until, VerbError};
 
-use crate::commit::{Figures, Lane, LogError, Place};
+use crate::commit::{Lane, LogError, Place};
 use crate::due::Due;
+use crate::figures::Figures;
 use crate::log::{self, Keys};
 use crate::meta::{self, LogIdentity};
 use crate::moment::Moment;
@@ -84,10 +88,12 @@ struct Shared {
     readers: Arc<Semaphore>,
     slots: Mutex<HashMap<Gid, Arc<Slot>>>,
     history: Mutex<History>,
+    /// Shards whose history is being read.
+    indexing: AtomicUsize,
     due: Mutex<Due>,
     due_changed: Notify,
     schedule: Mutex<Schedule<Job>>,
-    figures: Arc<Figures>,
+    figures: Figures,
     stopping: AtomicBool,
     /// Everything but the lanes.
     work: Tasks,
@@ -103,6 +109,8 @@ struct Slot {
     owned: Owned,
     kept: Arc<tokio::sync::Mutex<Kept>>,
     state: watch::Sender<State>,
+    /// What lists go by; `None` until it was read.
+    glance: Mutex<Option<Glance>>,
     /// The shard was given up, or the transaction forgotten: nothing in here is true any more.
     closed: AtomicBool,
 }
@@ -126,6 +134,7 @@ impl Slot {
             owned,
             kept: Arc::new(tokio::sync::Mutex::new(kept)),
             state: watch::Sender::new(State::Active),
+            glance: Mutex::default(),
             closed: AtomicBool::new(false),
         })
     }
@@ -137,6 +146,12 @@ impl Slot {
     fn place(&self) -> Place<'_> {
         let (shard, created) = self.owned;
         Place { gid: &self.gid, shard, created }
+    }
+
+    /// What others see of it is `transaction` from now on.
+    fn shows(&self, transaction: &Transaction) {
+        *self.glance.lock() = Some(Glance::of(transaction));
+        self.state.send_replace(transaction.state());
     }
 
     /// Waits for its lock; `None` if it was closed meanwhile.
@@ -185,10 +200,11 @@ impl Coordinator {
                 owned: Mutex::default(),
                 slots: Mutex::default(),
                 history: Mutex::default(),
+                indexing: AtomicUsize::new(0),
                 due: Mutex::default(),
                 due_changed: Notify::new(),
                 schedule,
-                figures: Arc::default(),
+                figures: Figures::default(),
                 stopping: AtomicBool::new(false),
                 work: Tasks::default(),
                 lanes_work: Tasks::default(),
@@ -224,7 +240,7 @@ impl Coordinator {
         owned.iter().map(|(shard, created)| (*shard, self.epoch((*shard, *created)))).collect()
     }
 
-    /// Counts of the log.
+    /// What it counts.
     pub fn figures(&self) -> &Figures {
         &self.shared.figures
     }

@@ -1,7 +1,6 @@
 //! Sends the batches of a lane, one at a time, and tells whoever waits.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use mainstay_store::Store;
@@ -11,25 +10,16 @@ use tokio_util::sync::CancellationToken;
 
 use super::LogError;
 use super::queue::{LaneQueue, Next, Place, Told};
+use crate::figures::Figures;
 use crate::log::Change;
 use crate::name::Shard;
+use crate::port::Surroundings;
 use crate::tasks::Tasks;
 
 /// How long after an outcome that is not known it is asked for, each time.
 const ASK_EVERY: Duration = Duration::from_millis(100);
 
 type Ticket = oneshot::Sender<Result<(), LogError>>;
-
-/// Counts of all lanes of a node.
-#[derive(Debug, Default)]
-pub struct Figures {
-    /// Batches that were applied.
-    pub batches: AtomicU64,
-    /// Records in them.
-    pub records: AtomicU64,
-    /// Batches that were refused since another node owned a shard, or the session had ended.
-    pub fenced: AtomicU64,
-}
 
 /// A record on its way into the log.
 #[derive(Debug)]
@@ -63,7 +53,8 @@ struct Shared {
     store: Arc<dyn Store>,
     queue: Mutex<LaneQueue<Ticket>>,
     wake: Notify,
-    figures: Arc<Figures>,
+    figures: Figures,
+    surroundings: Arc<dyn Surroundings>,
     lazy_flush: Duration,
 }
 
@@ -79,11 +70,12 @@ impl Lane {
         store: Arc<dyn Store>,
         queue: LaneQueue<Ticket>,
         lazy_flush: Duration,
-        figures: Arc<Figures>,
+        (figures, surroundings): (Figures, Arc<dyn Surroundings>),
         tasks: &Tasks,
     ) -> Self {
         let (queue, wake) = (Mutex::new(queue), Notify::new());
-        let lane = Self { shared: Arc::new(Shared { store, queue, wake, figures, lazy_flush }) };
+        let shared = Shared { store, queue, wake, figures, surroundings, lazy_flush };
+        let lane = Self { shared: Arc::new(shared) };
         let running = lane.clone();
         tasks.spawn("log lane", |stop| async move { running.run(stop).await });
         lane
@@ -142,6 +134,11 @@ impl Lane {
         self.shared.wake.notify_one();
     }
 
+    /// Records that wait.
+    pub(crate) fn records(&self) -> usize {
+        self.shared.queue.lock().records()
+    }
+
     /// Whether a record of `shard` is on its way.
     pub(crate) fn has_of(&self, shard: Shard) -> bool {
         self.shared.queue.lock().has_of(shard)
@@ -198,16 +195,15 @@ impl Lane {
 
     /// Sends a batch, and tells whoever waited for it.
     async fn send(&self, batch: mainstay_store::Batch) -> Sent {
-        let Shared { store, queue, figures, .. } = &*self.shared;
+        let Shared { store, queue, figures, surroundings, .. } = &*self.shared;
+        let began = surroundings.now();
         let records = queue.lock().in_flight();
         let answer = store.apply(batch).await;
         let applied = answer.as_ref().is_ok_and(|applied| applied.succeeded);
         if applied {
-            figures.batches.fetch_add(1, Ordering::Relaxed);
-            let records = u64::try_from(records).unwrap_or(u64::MAX);
-            figures.records.fetch_add(records, Ordering::Relaxed);
+            figures.committed(records, surroundings.now().since(began));
         } else if answer.is_ok() {
-            figures.fenced.fetch_add(1, Ordering::Relaxed);
+            figures.fenced();
         }
         let (told, in_flight) = {
             let mut queue = queue.lock();

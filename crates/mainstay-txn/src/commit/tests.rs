@@ -10,8 +10,11 @@ use mainstay_store::{Applied, Batch, Error, Get, Key, LeaseId, Memory, Op, Put, 
 use proptest::prelude::*;
 
 use super::*;
+use crate::figures::Figures;
 use crate::log::{self, Change, Keys};
+use crate::moment::Moment;
 use crate::name::{BranchId, Gid, Shard, Shards};
+use crate::port::Surroundings;
 use crate::tasks::Tasks;
 
 /// What is in memory answers at once.
@@ -376,6 +379,19 @@ fn a_record_that_no_store_takes_takes_nobody_with_it() {
     assert_eq!(world.queue.next(true), Next::Idle);
 }
 
+/// A clock that stands.
+struct Still;
+
+impl Surroundings for Still {
+    fn now(&self) -> Moment {
+        Moment::default()
+    }
+
+    fn draw(&self) -> u32 {
+        0
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn those_that_come_do_not_put_off_what_waits_for_company() {
     let World { store, queue: _, lease, shards, gids, .. } = World::new();
@@ -383,7 +399,8 @@ async fn those_that_come_do_not_put_off_what_waits_for_company() {
     let revision = store.get(Get::new(key.clone())).await.unwrap().entry.unwrap().mod_revision;
     let (tasks, flush) = (Tasks::default(), Duration::from_millis(100));
     let queue = LaneQueue::new(key, lease, revision);
-    let lane = Lane::start(Arc::new(store.clone()), queue, flush, Arc::default(), &tasks);
+    let told: (_, Arc<dyn Surroundings>) = (Figures::default(), Arc::new(Still));
+    let lane = Lane::start(Arc::new(store.clone()), queue, flush, told, &tasks);
     for shard in &shards {
         lane.own(*shard, claim(&store, *shard));
     }

@@ -56,8 +56,9 @@ impl Coordinator {
         }
         let lanes = keys.into_iter().map(|key| {
             let queue = LaneQueue::new(key, lease, started.revision);
-            let (store, figures) = (Arc::clone(store), Arc::clone(&shared.figures));
-            Lane::start(store, queue, settings.lazy_flush, figures, &shared.lanes_work)
+            let surroundings = Arc::clone(&shared.ports.surroundings);
+            let told = (shared.figures.clone(), surroundings);
+            Lane::start(Arc::clone(store), queue, settings.lazy_flush, told, &shared.lanes_work)
         });
         *shared.lanes.write() = lanes.collect();
         *shared.session.lock() = Some((lease, self.relied_until(sent)));
@@ -253,9 +254,12 @@ impl Coordinator {
         }
         self.shared.owned.lock().insert(shard, created);
         let indexing = self.clone();
+        self.shared.indexing.fetch_add(1, Ordering::AcqRel);
         self.shared.work.spawn("transaction index", move |stop| async move {
             indexing.index(shard, &stop).await;
+            indexing.shared.indexing.fetch_sub(1, Ordering::AcqRel);
         });
+        self.shared.figures.took_over();
         Opened { shard, epoch: self.epoch((shard, created)), live }.emit();
         for slot in slots {
             let (own, readers) = (self.clone(), Arc::clone(&self.shared.readers));

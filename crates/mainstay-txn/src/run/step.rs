@@ -225,13 +225,14 @@ impl Coordinator {
     ) -> Result<(), VerbError> {
         let (settings, now) = (&self.shared.settings, self.shared.ports.surroundings.now());
         let change = Change::of(transaction, &step.write, settings.shards, self.epoch(slot.owned));
+        let (before, answered) = undo.map(|Undo { before, answered }| (before, answered)).unzip();
         if !change.is_empty() {
             let written = self.write(slot, change, step.write.durable).await;
             if let Err(error) = written {
                 // Nothing has happened. What the log says, if it is not known, its next owner reads.
-                if let Some(Undo { before, answered }) = undo {
+                if let Some(before) = before {
                     *transaction = *before;
-                    if let Some((branch, op)) = answered {
+                    if let Some((branch, op)) = answered.flatten() {
                         transaction.ask_again(&branch, op, now, &settings.policy);
                     }
                     self.set_due(slot, transaction, LOG_WAIT);
@@ -239,6 +240,7 @@ impl Coordinator {
                 return Err(error.into());
             }
         }
+        self.shared.figures.went_on(before.as_deref(), transaction);
         let mut has_ended = false;
         for effect in step.effects {
             match effect {
@@ -249,7 +251,7 @@ impl Coordinator {
                 Effect::End => has_ended = true,
             }
         }
-        slot.state.send_replace(transaction.state());
+        slot.shows(transaction);
         self.set_due(slot, transaction, Duration::ZERO);
         if has_ended {
             self.finish(slot);
@@ -358,7 +360,7 @@ impl Coordinator {
         let transaction = transaction.inspect_err(|error| {
             Unread { gid: slot.gid.as_str(), error }.emit();
         })?;
-        slot.state.send_replace(transaction.state());
+        slot.shows(&transaction);
         let is_final = transaction.state().is_final();
         *kept = Kept::Live(Box::new(transaction));
         if is_final {

@@ -1,0 +1,67 @@
+//! Lists and counts.
+
+use std::time::Duration;
+
+use prometheus_client::registry::Registry;
+
+use super::stories::{endpoint, gid, operator, saga};
+use super::town::Town;
+use crate::owner::Replace;
+use crate::transaction::Begin;
+use crate::word::{Mode, Op, State};
+
+#[tokio::test(start_paused = true)]
+async fn what_is_live_and_what_has_ended_is_listed_newest_first_and_counted() {
+    let town = Town::new(40);
+    let node = town.node("n1", Replace::Everybody).await;
+    for name in ["t1", "t2", "t3"] {
+        let branch = endpoint("stock", &[Op::Confirm, Op::Cancel]);
+        node.coordinator.begin(Begin::new(gid(name), Mode::Tcc)).await.unwrap();
+        node.coordinator.register(&gid(name), branch).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    for name in ["s1", "s2"] {
+        node.coordinator.begin(saga(name, "stock")).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    node.coordinator.abort(&gid("t2"), operator()).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+
+    let names = |list: crate::run::Glances| {
+        list.items.iter().map(|glance| glance.begin.gid.to_string()).collect::<Vec<_>>()
+    };
+    let all = node.coordinator.glances(None, |_| true, 10);
+    assert!(!all.more && !all.partial);
+    assert_eq!(names(all), ["t3", "t1"]);
+    let first = node.coordinator.glances(None, |_| true, 1);
+    let mark = first.items[0].mark();
+    assert!(first.more);
+    assert_eq!(names(node.coordinator.glances(Some(&mark), |_| true, 1)), ["t1"]);
+    let none = node.coordinator.glances(None, |glance| glance.state == State::Aborting, 10);
+    assert_eq!(names(none), [""; 0]);
+    let ended = node.coordinator.ended_before(None, 10);
+    assert!(!ended.partial);
+    let ended: Vec<_> = ended.items.iter().map(|(_, gid)| gid.to_string()).collect();
+    assert_eq!(ended, ["t2", "s2", "s1"]);
+
+    let mut registry = Registry::with_prefix("mainstay");
+    node.coordinator.figures().register(&mut registry);
+    node.coordinator.look();
+    let mut text = String::new();
+    prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+    for line in [
+        "mainstay_transaction_begun_total{mode=\"tcc\"} 3",
+        "mainstay_transaction_begun_total{mode=\"saga\"} 2",
+        "mainstay_transaction_decided_total{mode=\"tcc\",decision=\"abort\"} 1",
+        "mainstay_transaction_finished_total{mode=\"saga\",outcome=\"committed\"} 2",
+        "mainstay_transaction_live_count{state=\"active\"} 2",
+        "mainstay_transaction_stuck_count 0",
+        "mainstay_transaction_decision_seconds_count{mode=\"tcc\"} 1",
+        "mainstay_transaction_phase_two_seconds_count{mode=\"saga\"} 2",
+        "mainstay_transaction_log_queue_records 0",
+        "mainstay_shard_owned_count 8",
+        "mainstay_shard_takeovers_total 8",
+    ] {
+        assert!(text.contains(line), "no `{line}` in\n{text}");
+    }
+}
