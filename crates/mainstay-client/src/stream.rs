@@ -7,9 +7,11 @@ use http::HeaderMap;
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use mainstay_api::stream::COMMENT_EVERY_SECONDS;
+use tokio_util::sync::CancellationToken;
 
 use crate::control::{Call, Control};
 use crate::error::ClientError;
+use crate::pause::reopen_after;
 use crate::sse::{Event, Reader};
 
 /// An open stream. Whoever follows something opens the next one when this has ended.
@@ -49,6 +51,49 @@ impl Stream {
             self.come.extend(self.reader.take(&bytes).ok()?);
         }
     }
+}
+
+/// Why a stream is not read any more.
+pub(crate) enum Ended {
+    /// Something else is to be asked for, at once.
+    Changed,
+    /// It told something, and then ended.
+    Over,
+    /// It could not be opened, told nothing, or told what could not be taken; and why.
+    Refused(String),
+}
+
+impl Ended {
+    /// There are no more events.
+    pub(crate) fn of(has_told: bool) -> Self {
+        if has_told { Self::Over } else { Self::Refused("its stream ends".to_owned()) }
+    }
+}
+
+/// Opens streams and reads each to its end by `read`, one after the other until told to stop; `away`
+/// hears why one could not be gone on with.
+pub(crate) async fn follow<F: Future<Output = Ended>>(
+    stop: &CancellationToken,
+    mut read: impl FnMut() -> F,
+    away: impl Fn(&str),
+) {
+    let following = async {
+        let mut tries = 0;
+        loop {
+            match read().await {
+                Ended::Changed => tries = 0,
+                Ended::Over => tries = 1,
+                Ended::Refused(why) => {
+                    tries += 1;
+                    away(&why);
+                }
+            }
+            if 0 < tries {
+                tokio::time::sleep(reopen_after(tries)).await;
+            }
+        }
+    };
+    let (Some(()) | None) = stop.run_until_cancelled(following).await;
 }
 
 /// For the head of a stream, from a server that is busy.

@@ -7,8 +7,6 @@ mod backend;
 #[path = "support/support.rs"]
 mod support;
 
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::TcpStream;
 use std::time::Duration;
 
 use backend::Backend;
@@ -56,36 +54,27 @@ fn call(node: &Gateway, method: &str, path: &str, document: &Value) -> (u16, Val
     (status, serde_json::from_str(&body).unwrap_or(Value::Null))
 }
 
-/// The status of a call through the gateway.
-fn through(node: &Gateway) -> u16 {
-    let mut stream = TcpStream::connect(node.address(0)).unwrap();
-    stream.write_all(b"GET / HTTP/1.1\r\nhost: order\r\nconnection: close\r\n\r\n").unwrap();
-    let mut line = String::new();
-    BufReader::new(stream).read_line(&mut line).unwrap();
-    line.split(' ').nth(1).unwrap().parse().unwrap()
-}
-
 #[test]
 fn who_registers_is_called_and_who_drains_dies_or_leaves_is_not() {
     let node = Gateway::start_dev("registry", CONFIG);
-    assert_eq!(through(&node), 503);
+    assert_eq!(node.status("/"), 503);
     let (a, b) = (Backend::start(), Backend::start());
     let (status, registered) = register(&node, "a", &a);
     assert_eq!((status, registered["ttl_seconds"].as_u64()), (201, Some(60)));
-    until("the instance is called", SOON, || through(&node) == 200);
+    until("the instance is called", SOON, || node.status("/") == 200);
     assert_eq!(register(&node, "a", &a).0, 200);
 
     b.behave(201, Duration::from_millis(1));
     assert_eq!(register(&node, "b", &b).0, 201);
-    until("both are called", SOON, || through(&node) == 201);
+    until("both are called", SOON, || node.status("/") == 201);
     let seconds = json!({ "seconds": 60 });
     assert_eq!(call(&node, "POST", &format!("{}/drain", instance("a")), &seconds).0, 200);
-    until("only the other one is called", SOON, || (0..20).all(|_| through(&node) == 201));
+    until("only the other one is called", SOON, || (0..20).all(|_| node.status("/") == 201));
 
     assert_eq!(call(&node, "DELETE", &instance("b"), &json!({})).0, 200);
-    until("nobody is left", SOON, || through(&node) == 503);
+    until("nobody is left", SOON, || node.status("/") == 503);
     assert_eq!(call(&node, "POST", &format!("{}/undrain", instance("a")), &json!({})).0, 200);
-    until("it is back", SOON, || through(&node) == 200);
+    until("it is back", SOON, || node.status("/") == 200);
 
     let (status, problem) =
         call(&node, "POST", &format!("{}/heartbeat", instance("b")), &json!({}));
@@ -103,7 +92,7 @@ fn what_was_registered_is_there_after_a_kill() {
     node.signal(Signal::KILL);
     node.ended();
     let again = node.again("registry-killed", &[]);
-    until("it is called as before", SOON, || through(&again) == 200);
+    until("it is called as before", SOON, || again.status("/") == 200);
     let (_, list) = call(&again, "GET", "/api/v1/registry/services", &json!({}));
     assert_eq!(list["items"][0]["instances"], 1);
 }

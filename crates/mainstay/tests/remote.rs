@@ -8,8 +8,6 @@ mod backend;
 mod support;
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -83,20 +81,11 @@ async fn register(client: &Client, id: &str, backend: &Backend) -> Registered {
     own
 }
 
-/// The status of a call through the gateway.
-fn through(node: &Gateway) -> u16 {
-    let mut stream = TcpStream::connect(node.address(0)).unwrap();
-    stream.write_all(b"GET / HTTP/1.1\r\nhost: order\r\nconnection: close\r\n\r\n").unwrap();
-    let mut line = String::new();
-    BufReader::new(stream).read_line(&mut line).unwrap();
-    line.split(' ').nth(1).unwrap().parse().unwrap()
-}
-
 /// The gateway's calls go on all the while, and none fails.
 #[track_caller]
 fn goes_on(node: &Gateway, status: u16) {
     for _ in 0..20 {
-        assert_eq!(through(node), status);
+        assert_eq!(node.status("/"), status);
     }
 }
 
@@ -105,16 +94,16 @@ async fn a_gateway_follows_the_registry_of_a_server_and_goes_on_without_it() {
     let home = TempDir::new().unwrap();
     let (mut server, _) = server("remote-server", home.path());
     let node = gateway("remote-gateway", &asking(&server, home.path()));
-    assert_eq!(through(&node), 503);
+    assert_eq!(node.status("/"), 503);
     let (a, b) = (Backend::start(), Backend::start());
     b.behave(201, Duration::from_millis(1));
     let clients = client(&server);
     let first = register(&clients, "a", &a).await;
-    until("it is called", SOON, || through(&node) == 200);
+    until("it is called", SOON, || node.status("/") == 200);
     let second = register(&clients, "b", &b).await;
-    until("the other one is called too", SOON, || through(&node) == 201);
+    until("the other one is called too", SOON, || node.status("/") == 201);
     first.drain(60).await.unwrap();
-    until("only the other one is called", SOON, || (0..20).all(|_| through(&node) == 201));
+    until("only the other one is called", SOON, || (0..20).all(|_| node.status("/") == 201));
 
     // Time for the list to be kept: it is, once a second.
     tokio::time::sleep(Duration::from_secs(2)).await;
@@ -134,11 +123,11 @@ async fn a_gateway_follows_the_registry_of_a_server_and_goes_on_without_it() {
     until("it says so", SOON, || node.logged("registry is back") == 1);
     goes_on(&node, 201);
     second.deregister().await.unwrap();
-    until("what has changed is heard", SOON, || through(&node) != 201);
+    until("what has changed is heard", SOON, || node.status("/") != 201);
     let third = register(&client(&server), "b", &b).await;
-    until("and what is new", SOON, || through(&node) == 201);
+    until("and what is new", SOON, || node.status("/") == 201);
     drop(third);
-    until("whoever leaves is not called any more", SOON, || through(&node) == 503);
+    until("whoever leaves is not called any more", SOON, || node.status("/") == 503);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -150,7 +139,7 @@ async fn an_instance_whose_registry_was_lost_is_registered_with_the_next_one() {
     let own = Registration::new("order", "127.0.0.1", a.address.port());
     let clients = client(&old);
     let own = clients.register(own.ttl(Duration::from_secs(5))).unwrap();
-    until("it is called", SOON, || through(&node) == 200);
+    until("it is called", SOON, || node.status("/") == 200);
     old.signal(Signal::KILL);
     old.ended();
     // The same address and token, and a store without history.
@@ -163,7 +152,7 @@ async fn an_instance_whose_registry_was_lost_is_registered_with_the_next_one() {
     });
     goes_on(&node, 200);
     drop(own);
-    until("and leaves there", SOON, || through(&node) == 503);
+    until("and leaves there", SOON, || node.status("/") == 503);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -172,10 +161,10 @@ async fn a_gateway_follows_names_and_the_last_answer_stays() {
     let (mut server, dns) = server("remote-dns", home.path());
     let asking = format!("resolve = 'dns'\nnameservers = ['127.0.0.1:1', '127.0.0.1:{dns}']\n");
     let node = gateway("remote-dns-gateway", &asking);
-    assert_eq!(through(&node), 503);
+    assert_eq!(node.status("/"), 503);
     let a = Backend::start();
     let own = register(&client(&server), "a", &a).await;
-    until("the name is asked for again", SOON, || through(&node) == 200);
+    until("the name is asked for again", SOON, || node.status("/") == 200);
     server.signal(Signal::KILL);
     server.ended();
     until("nobody answers", SOON, || node.logged("a name is not answered") == 1);
@@ -191,16 +180,6 @@ fn put(server: &Gateway, path: &str, body: &Value) {
     let path = format!("/api/v1{path}");
     let (status, answer) = server.call_with("PUT", &path, WHY, &body.to_string());
     assert_eq!(status, 200, "{path}: {answer}");
-}
-
-/// What a gateway answers at `path`.
-fn at(node: &Gateway, path: &str) -> u16 {
-    let mut stream = TcpStream::connect(node.address(0)).unwrap();
-    let request = format!("GET {path} HTTP/1.1\r\nhost: order\r\nconnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).unwrap();
-    let mut line = String::new();
-    BufReader::new(stream).read_line(&mut line).unwrap();
-    line.split(' ').nth(1).unwrap().parse().unwrap()
 }
 
 /// A route to a service that a backend answers for, and that service.
@@ -224,18 +203,18 @@ fn a_gateway_serves_by_rules_and_switches_of_a_server_and_goes_on_without_it() {
     b.behave(202, Duration::ZERO);
     serve(&server, "a", &a);
     let node = gateway("remote-rules", &asking(&server, home.path()));
-    assert_eq!(at(&node, "/sale"), 201, "it is there from the beginning");
+    assert_eq!(node.status("/sale"), 201, "it is there from the beginning");
 
     // What changes is in force within a second.
     let began = now();
     serve(&server, "b", &b);
-    until("the route is followed", WITHIN, || at(&node, "/sale") == 202);
+    until("the route is followed", WITHIN, || node.status("/sale") == 202);
     put(&server, "/switches/default/shop-open", &turned(false));
-    until("the switch is followed", WITHIN, || at(&node, "/sale") == 503);
+    until("the switch is followed", WITHIN, || node.status("/sale") == 503);
     put(&server, "/switches/default/shop-open", &turned(true));
-    until("and turned again", WITHIN, || at(&node, "/sale") == 202);
+    until("and turned again", WITHIN, || node.status("/sale") == 202);
     put(&server, "/switches/default/shop-open", &turned(false));
-    until("and again", WITHIN, || at(&node, "/sale") == 503);
+    until("and again", WITHIN, || node.status("/sale") == 503);
     assert!(began.elapsed() < WITHIN * 4, "four turns in {:?}", began.elapsed());
     let (status, shown) = node.control("/api/v1/routes/default/sale");
     assert!(status == 200 && shown.contains("\"in_force\""), "{shown}");
@@ -249,18 +228,18 @@ fn a_gateway_serves_by_rules_and_switches_of_a_server_and_goes_on_without_it() {
     server.signal(Signal::KILL);
     server.ended();
     until("it says so", SOON, || node.logged("rules are not followed") == 1);
-    assert_eq!(at(&node, "/sale"), 503, "the switch is off");
+    assert_eq!(node.status("/sale"), 503, "the switch is off");
     let mut node = node;
     node.signal(Signal::KILL);
     node.ended();
     let node = node.again("remote-rules-alone", &[]);
-    assert_eq!(at(&node, "/sale"), 503, "what the one before knew");
-    assert_eq!(at(&node, "/"), 503, "its own route is there, too");
+    assert_eq!(node.status("/sale"), 503, "what the one before knew");
+    assert_eq!(node.status("/"), 503, "its own route is there, too");
 
     let mut server = server.again("remote-rules-again", &[]);
     until("it says so", SOON, || node.logged("rules are followed again") == 1);
     put(&server, "/switches/default/shop-open", &turned(true));
-    until("what changes is heard", WITHIN, || at(&node, "/sale") == 202);
+    until("what changes is heard", WITHIN, || node.status("/sale") == 202);
 
     // Another history behind the same address: what it does not have is no more.
     server.signal(Signal::KILL);
@@ -268,7 +247,7 @@ fn a_gateway_serves_by_rules_and_switches_of_a_server_and_goes_on_without_it() {
     fs::rename(server.home().join("data/store"), server.home().join("lost")).unwrap();
     let server = server.again("remote-rules-next", &[]);
     serve(&server, "a", &a);
-    until("the new history is believed", SOON, || at(&node, "/sale") == 201);
+    until("the new history is believed", SOON, || node.status("/sale") == 201);
 }
 
 #[test]

@@ -15,7 +15,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 use backend::Backend;
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use support::gateway::{Gateway, free_port, send};
 use support::wait::{pause, until};
@@ -72,20 +72,17 @@ fn ended(child: Child) -> (i32, String) {
     (status.code().unwrap(), String::from_utf8_lossy(&stderr).into_owned())
 }
 
-/// The status of a call through the gateway.
-fn through(node: &Gateway) -> u16 {
-    let mut stream = TcpStream::connect(node.address(0)).unwrap();
-    stream.write_all(b"GET / HTTP/1.1\r\nhost: order\r\nconnection: close\r\n\r\n").unwrap();
-    let mut line = String::new();
-    BufReader::new(stream).read_line(&mut line).unwrap();
-    line.split(' ').nth(1).unwrap().parse().unwrap()
-}
-
 /// Instances of the service.
 fn instances(node: &Gateway) -> Vec<Value> {
     let (_, list) = node.control("/api/v1/registry/default/services/order");
     let list: Value = serde_json::from_str(&list).unwrap();
     list["instances"].as_array().cloned().unwrap_or_default()
+}
+
+/// The program itself, and not who runs it.
+fn own(program: &Child) -> Pid {
+    let own = fs::read_to_string(format!("/proc/{0}/task/{0}/children", program.id())).unwrap();
+    Pid::from_raw(own.split_whitespace().next().unwrap().parse().unwrap()).unwrap()
 }
 
 #[test]
@@ -97,7 +94,7 @@ fn a_program_is_registered_once_it_is_well_and_no_call_fails_when_it_is_told_to_
     let mut command = serving(port, flags);
     command.env("MAINSTAY_SIDECAR__ZONE", "a").env("STATE_DIRECTORY", &home);
     let program = command.spawn().unwrap();
-    until("it is called", SOON, || through(&node) == 200);
+    until("it is called", SOON, || node.status("/") == 200);
     let known = &instances(&node)[0];
     assert_eq!((&known["zone"], &known["tags"][0]), (&"a".into(), &"v2".into()));
 
@@ -113,7 +110,7 @@ fn a_program_is_registered_once_it_is_well_and_no_call_fails_when_it_is_told_to_
             (0..400)
                 .map(|_| {
                     pause(Duration::from_millis(5));
-                    through(&node)
+                    node.status("/")
                 })
                 .filter(|status| *status != 200)
                 .count()
@@ -149,13 +146,35 @@ fn a_program_that_ends_by_itself_or_is_never_well_is_not_left_registered() {
 
     let program = serving(port, "").env("STATE_DIRECTORY", &home).spawn().unwrap();
     until("it is registered", SOON, || instances(&node).len() == 1);
-    // The program itself is killed, and not who runs it.
-    let own = fs::read_to_string(format!("/proc/{0}/task/{0}/children", program.id())).unwrap();
-    let own = own.split_whitespace().next().unwrap().parse().unwrap();
-    let own = rustix::process::Pid::from_raw(own).unwrap();
-    rustix::process::kill_process(own, Signal::KILL).unwrap();
+    kill_process(own(&program), Signal::KILL).unwrap();
     assert_eq!(ended(program).0, 128 + 9);
     assert!(instances(&node).is_empty(), "it is deregistered, and not just expired");
+}
+
+#[test]
+fn a_program_that_hangs_gets_no_calls_until_it_goes_on() {
+    let node = Gateway::start_dev("run-hangs", CONFIG);
+    let (home, port) = (node.home().join("data"), free_port());
+    let program = serving(port, "--health /well").env("STATE_DIRECTORY", &home).spawn().unwrap();
+    until("it is called", SOON, || node.status("/") == 200);
+    let other = Backend::start();
+    other.behave(201, Duration::ZERO);
+    register(&node, "default", "order", &other);
+    until("both are called", SOON, || node.status("/") == 201);
+    kill_process(own(&program), Signal::STOP).unwrap();
+    // After 15 s of silence, which begins with a look; they come every 5 s.
+    let is = |health: &str| {
+        let all = instances(&node);
+        all.iter().any(|instance| instance["port"] == port && instance["health"] == health)
+    };
+    until("it is critical", SOON * 3, || is("critical"));
+    // The gateway hears of it a moment later; a call before that waits for 15 s.
+    until("it is not called", SOON * 3, || (0..20).all(|_| node.status("/") == 201));
+    kill_process(own(&program), Signal::CONT).unwrap();
+    until("it is well", SOON, || is("passing"));
+    until("it is called again", SOON, || node.status("/") == 200);
+    send(&program, Signal::TERM);
+    assert_eq!(ended(program).0, 128 + 15);
 }
 
 #[test]
@@ -166,18 +185,31 @@ fn a_program_may_start_before_the_control_plane_does() {
     fs::set_permissions(&token, fs::Permissions::from_mode(0o600)).unwrap();
     let (control, port) = (free_port(), free_port());
     let flags = format!("--control http://127.0.0.1:{control}");
-    let program = serving(port, &flags)
-        .env("HOME", home.path())
-        .env("MAINSTAY_CLIENT__TOKEN_FILE", &token)
-        .spawn()
-        .unwrap();
+    let (program, proxy) = calling(
+        port,
+        &flags,
+        &[
+            ("HOME", home.path().to_str().unwrap()),
+            ("MAINSTAY_CLIENT__TOKEN_FILE", token.to_str().unwrap()),
+        ],
+    );
     until("it runs alone", SOON, || TcpStream::connect(("127.0.0.1", port)).is_ok());
     let config = CONFIG.replace(
         "listen = \"127.0.0.1:0\"\n[gateway]",
         &format!("listen = \"127.0.0.1:{control}\"\ntoken_file = '{}'\n[gateway]", token.display()),
     );
-    let node = Gateway::start_dev("run-before", &config);
-    until("it is called", SOON, || through(&node) == 200);
+    let mut node = Gateway::start_dev("run-before", &config);
+    until("it is called", SOON, || node.status("/") == 200);
+
+    // Another one takes its place, with a token of its own.
+    node.signal(Signal::KILL);
+    node.ended();
+    fs::write(&token, "fedcba9876543210").unwrap();
+    let node = Gateway::start_dev("run-before-another", &config);
+    until("it is called there", SOON * 2, || node.status("/") == 200);
+    let stock = Backend::start();
+    register(&node, "default", "stock", &stock);
+    until("it finds others there", SOON, || by_proxy(&proxy, "http://stock/").0 == 200);
     send(&program, Signal::INT);
     assert_eq!(ended(program).0, 128 + 2, "other signals are the program's");
     until("it is gone", SOON, || instances(&node).is_empty());
@@ -194,17 +226,16 @@ fn by_proxy(proxy: &str, target: &str) -> (u16, String) {
     (answer.split(' ').nth(1).unwrap().parse().unwrap(), answer)
 }
 
-/// A program under `mainstay run` that says where its calls are taken, and then serves on `port`; it
-/// calls `any` host.
-fn calling(port: u16, any: &str, home: &Path) -> (Child, String) {
-    let mut command = wrap(&format!("--service order --port {port}"));
+/// A program under `mainstay run`, which finds `variables`, that says where its calls are taken and
+/// then serves on `port`.
+fn calling(port: u16, flags: &str, variables: &[(&str, &str)]) -> (Child, String) {
+    let mut command = wrap(&format!("--service order --port {port} {flags}"));
     command
         .args(["sh", "-c", "echo $HTTP_PROXY $http_proxy $NO_PROXY; exec \"$@\" >/dev/null", "sh"])
         .arg(std::env::current_exe().unwrap())
         .args(["a_backend", "--exact", "--nocapture"])
         .env("MAINSTAY_TEST_BACKEND", format!("127.0.0.1:{port}"))
-        .env("MAINSTAY_SIDECAR__OUTBOUND_ANY", any)
-        .env("STATE_DIRECTORY", home);
+        .envs(variables.iter().copied());
     let mut program = command.spawn().unwrap();
     let mut line = String::new();
     BufReader::new(program.stdout.take().unwrap()).read_line(&mut line).unwrap();
@@ -213,38 +244,74 @@ fn calling(port: u16, any: &str, home: &Path) -> (Child, String) {
     (program, large.trim_start_matches("http://").to_owned())
 }
 
+/// Where its proxy keeps what it knows, and whether it calls any host.
+fn sidecar<'v>(home: &'v Path, any: &'v str) -> [(&'v str, &'v str); 2] {
+    [("STATE_DIRECTORY", home.to_str().unwrap()), ("MAINSTAY_SIDECAR__OUTBOUND_ANY", any)]
+}
+
+/// Makes `backend` an instance of a service of a namespace.
+#[track_caller]
+fn register(node: &Gateway, namespace: &str, service: &str, backend: &Backend) {
+    let own = serde_json::json!({
+        "address": "127.0.0.1", "port": backend.address.port(), "ttl_seconds": 600
+    });
+    let path = format!("/api/v1/registry/{namespace}/services/{service}/instances/one");
+    assert_eq!(node.call("PUT", &path, &own.to_string()).0, 201);
+}
+
 #[test]
 fn a_program_calls_services_by_name_also_while_nobody_knows_them() {
     let node = Gateway::start_dev("run-calls", CONFIG);
     let home = node.home().join("data");
     let stock = Backend::start();
-    let own = serde_json::json!({
-        "address": "127.0.0.1", "port": stock.address.port(), "ttl_seconds": 600
-    });
-    for namespace in ["default", "shop"] {
-        let path = format!("/api/v1/registry/{namespace}/services/stock/instances/one");
-        assert_eq!(node.call("PUT", &path, &own.to_string()).0, 201);
-    }
+    register(&node, "default", "stock", &stock);
+    register(&node, "shop", "stock", &stock);
     let port = free_port();
-    let (program, proxy) = calling(port, "true", &home);
+    let (program, proxy) = calling(port, "", &sidecar(&home, "true"));
     for host in ["stock", "stock:80", "stock.shop", "stock.default.svc.mainstay"] {
         let (status, answer) = by_proxy(&proxy, &format!("http://{host}/a"));
         assert_eq!(status, 200, "{host}: {answer}");
     }
     // Others are called where they are, at their ports.
-    let other = Backend::start();
-    assert_eq!(by_proxy(&proxy, &format!("http://{}/", other.address)).0, 200);
-    until("it is called", SOON, || through(&node) == 200);
+    for other in [Backend::start(), Backend::start()] {
+        assert_eq!(by_proxy(&proxy, &format!("http://{}/", other.address)).0, 200);
+    }
+    until("it is called", SOON, || node.status("/") == 200);
     send(&program, Signal::TERM);
     assert_eq!(ended(program).0, 128 + 15);
 
     // What was known is known to the next one, while nobody else can say.
     node.signal(Signal::KILL);
-    let (program, proxy) = calling(port, "false", &home);
+    let (program, proxy) = calling(port, "", &sidecar(&home, "false"));
     assert_eq!(by_proxy(&proxy, "http://stock/").0, 200);
     let (status, answer) = by_proxy(&proxy, "http://nobody/");
     assert_eq!(status, 503, "{answer}");
     assert!(answer.contains("no-instance"), "{answer}");
+    send(&program, Signal::TERM);
+    assert_eq!(ended(program).0, 128 + 15);
+}
+
+#[test]
+fn a_service_may_come_after_the_first_call_to_it() {
+    let node = Gateway::start_dev("run-later", CONFIG);
+    let home = node.home().join("data");
+    let stock = Backend::start();
+    let port = free_port();
+    // Hosts that are no services are looked for elsewhere, until they are.
+    let (program, proxy) = calling(port, "", &sidecar(&home, "true"));
+    assert_ne!(by_proxy(&proxy, "http://later/").0, 200);
+    register(&node, "default", "later", &stock);
+    until("it is called", SOON, || by_proxy(&proxy, "http://later/").0 == 200);
+
+    // That there was nobody is kept, and is no answer for the program that comes next.
+    assert_ne!(by_proxy(&proxy, "http://soon/").0, 200);
+    let kept = format!("sidecar/default.order.{port}/registry/default/soon.json");
+    until("it is kept", SOON, || home.join(&kept).exists());
+    send(&program, Signal::TERM);
+    assert_eq!(ended(program).0, 128 + 15);
+    register(&node, "default", "soon", &stock);
+    let (program, proxy) = calling(port, "", &sidecar(&home, "false"));
+    assert_eq!(by_proxy(&proxy, "http://soon/").0, 200);
     send(&program, Signal::TERM);
     assert_eq!(ended(program).0, 128 + 15);
 }

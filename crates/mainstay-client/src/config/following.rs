@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http::Method;
@@ -19,9 +20,8 @@ use super::release::next;
 use crate::client::Shared;
 use crate::control::{Call, segment};
 use crate::error::ClientError;
-use crate::pause::reopen_after;
 use crate::sse::Event;
-use crate::stream::Stream;
+use crate::stream::{self, Ended, Stream};
 use crate::{clock, events, sheet};
 
 /// Largest file that is read, and longest answer: 512 items of 512 KiB, and what JSON adds.
@@ -42,6 +42,7 @@ pub(super) struct Following {
     groups: BTreeMap<String, Mutex<Group>>,
     /// Something is to be told.
     verdicts: Notify,
+    is_away: AtomicBool,
 }
 
 /// One group.
@@ -62,14 +63,6 @@ struct Group {
 struct Saved {
     revision: u64,
     fetched: Fetched,
-}
-
-/// A stream cannot be gone on with.
-enum Ended {
-    /// It told something, and then ended.
-    Over,
-    /// It could not be opened, told nothing, or what it told could not be taken.
-    Refused(Option<ClientError>),
 }
 
 impl Following {
@@ -98,7 +91,8 @@ impl Following {
             (name, Mutex::new(group))
         };
         let groups = groups.into_iter().map(group).collect();
-        Self { namespace, id, labels, secrets, cache, groups, verdicts: Notify::new() }
+        let (verdicts, is_away) = (Notify::new(), AtomicBool::new(false));
+        Self { namespace, id, labels, secrets, cache, groups, verdicts, is_away }
     }
 
     pub(super) fn subscribe(&self, group: &str) -> Option<watch::Receiver<Option<Arc<Release>>>> {
@@ -117,32 +111,20 @@ impl Following {
 
     /// Follows, and tells, until told to stop.
     pub(super) async fn run(&self, client: &Shared, stop: &CancellationToken) {
-        let following = async {
-            let (mut tries, mut is_away) = (0, false);
-            loop {
-                match self.follow(client, &mut is_away).await {
-                    Ended::Over => tries = 1,
-                    Ended::Refused(error) => {
-                        tries += 1;
-                        if !std::mem::replace(&mut is_away, true) {
-                            let why = error
-                                .map_or_else(|| "its stream ends".to_owned(), |e| e.to_string());
-                            events::ConfigAway { why: &why }.emit();
-                        }
-                    }
-                }
-                tokio::time::sleep(reopen_after(tries)).await;
+        let away = |why: &str| {
+            if !self.is_away.swap(true, Ordering::Relaxed) {
+                events::ConfigAway { why }.emit();
             }
         };
-        let (Some(()) | None) = stop.run_until_cancelled(following).await;
+        stream::follow(stop, || self.follow(client), away).await;
     }
 
     /// Opens a stream and reads it to its end.
-    async fn follow(&self, client: &Shared, is_away: &mut bool) -> Ended {
+    async fn follow(&self, client: &Shared) -> Ended {
         let call = Call::new(Method::POST, "/config/watch".to_owned(), ANSWER_TIMEOUT);
         let mut stream = match Stream::open(&client.control, &call.document(&self.ask())).await {
             Ok(stream) => stream,
-            Err(error) => return Ended::Refused(Some(error)),
+            Err(error) => return Ended::Refused(error.to_string()),
         };
         // Its server may be another one, and has not heard what was told before.
         self.groups.values().for_each(|group| group.lock().is_told = false);
@@ -153,21 +135,18 @@ impl Following {
                 event = stream.next() => event,
                 () = self.verdicts.notified() => {
                     if let Err(error) = self.tell(client).await {
-                        return Ended::Refused(Some(error));
+                        return Ended::Refused(error.to_string());
                     }
                     continue;
                 }
             };
-            if std::mem::take(is_away) {
-                events::ConfigBack.emit();
+            let Some(event) = event else { return Ended::of(has_told) };
+            if let Err(why) = self.take(client, &event).await {
+                return Ended::Refused(why);
             }
-            match event {
-                Some(event) => match self.take(client, &event).await {
-                    Ok(()) => has_told = true,
-                    Err(error) => return Ended::Refused(error),
-                },
-                None if has_told => return Ended::Over,
-                None => return Ended::Refused(None),
+            has_told = true;
+            if self.is_away.swap(false, Ordering::Relaxed) {
+                events::ConfigBack.emit();
             }
         }
     }
@@ -198,7 +177,7 @@ impl Following {
     }
 
     /// Takes an event; fails when it says something that cannot be taken now.
-    async fn take(&self, client: &Shared, event: &Event) -> Result<(), Option<ClientError>> {
+    async fn take(&self, client: &Shared, event: &Event) -> Result<(), String> {
         if ![SNAPSHOT, CHANGE].contains(&event.name.as_str()) {
             return Ok(());
         }
@@ -208,14 +187,14 @@ impl Following {
         let known = {
             let mut group = group.lock();
             if !group.may_take(clock::now(), update.revision) {
-                return Err(None);
+                return Err(format!("it offers an older release of `{name}`"));
             }
             group.known.as_ref().map(|(_, release)| Arc::clone(release))
         };
         let known = known.as_deref().map(|release| &release.fetched);
         let fetched = match next(known.filter(|known| self.is_whole(known)), &update) {
             Some(fetched) => fetched,
-            None => self.fetch(client, name).await.map_err(Some)?,
+            None => self.fetch(client, name).await.map_err(|error| error.to_string())?,
         };
         self.keep(name, update.revision, &fetched).await;
         let release = Arc::new(Release { fetched, is_kept: false });

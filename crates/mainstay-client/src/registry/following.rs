@@ -21,10 +21,8 @@ use super::discovery::nobody;
 use super::last_good::LastGood;
 use crate::client::Shared;
 use crate::control::Call;
-use crate::error::ClientError;
-use crate::pause::reopen_after;
 use crate::sse::Event;
-use crate::stream::{HEAD_TIMEOUT, Stream};
+use crate::stream::{self, Ended, HEAD_TIMEOUT, Stream};
 use crate::{clock, events};
 
 /// A service by its names.
@@ -71,16 +69,6 @@ struct Followed {
     tell: watch::Sender<Arc<Snapshot>>,
 }
 
-/// Why a stream is not read any more.
-enum Ended {
-    /// Other services are to be followed.
-    Changed,
-    /// It told something, and then ended.
-    Over,
-    /// It could not be opened, or told nothing.
-    Refused(Option<ClientError>),
-}
-
 impl Following {
     /// How many services it has.
     pub(super) fn len(&self) -> usize {
@@ -123,25 +111,7 @@ impl Following {
 
     /// Follows its services until told to stop.
     pub(super) async fn run(&self, client: &Shared, stop: &CancellationToken) {
-        let following = async {
-            self.changed.notified().await;
-            let mut tries = 0;
-            loop {
-                match self.follow(client).await {
-                    Ended::Changed => tries = 0,
-                    Ended::Over => tries = 1,
-                    Ended::Refused(error) => {
-                        tries += 1;
-                        self.is_away(error.as_ref());
-                    }
-                }
-                if 0 < tries {
-                    let wait = reopen_after(tries);
-                    tokio::time::sleep(wait).await;
-                }
-            }
-        };
-        let (Some(()) | None) = stop.run_until_cancelled(following).await;
+        stream::follow(stop, || self.follow(client), |why| self.is_away(why)).await;
     }
 
     /// Opens a stream and reads it to its end.
@@ -159,7 +129,7 @@ impl Following {
         let mut stream = tokio::select! {
             opened = Stream::open(&client.control, &call) => match opened {
                 Ok(stream) => stream,
-                Err(error) => return Ended::Refused(Some(error)),
+                Err(error) => return Ended::Refused(error.to_string()),
             },
             () = self.changed.notified() => return Ended::Changed,
         };
@@ -172,8 +142,7 @@ impl Following {
             };
             match event {
                 Some(event) => has_told |= self.take(&event, store.as_deref()),
-                None if has_told => return Ended::Over,
-                None => return Ended::Refused(None),
+                None => return Ended::of(has_told),
             }
         }
     }
@@ -244,10 +213,9 @@ impl Following {
     }
 
     /// Nobody can be asked.
-    fn is_away(&self, error: Option<&ClientError>) {
+    fn is_away(&self, why: &str) {
         if !self.is_away.swap(true, Ordering::Relaxed) {
-            let why = error.map_or_else(|| "its stream ends".to_owned(), ToString::to_string);
-            events::RegistryAway { why: &why }.emit();
+            events::RegistryAway { why }.emit();
         }
         for followed in self.services.lock().values_mut() {
             if !std::mem::replace(&mut followed.is_old, true) {

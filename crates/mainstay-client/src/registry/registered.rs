@@ -2,7 +2,8 @@
 //!
 //! A task registers it, beats, and registers it again when the registry has forgotten it: because
 //! the registry lost its state, or took the instance for dead while the network was cut. Nobody has
-//! to be there when it starts.
+//! to be there when it starts. Who is not well does not beat, so the registry treats it as one that
+//! it does not hear of.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -41,6 +42,7 @@ struct State {
     standing: watch::Sender<Standing>,
     /// It is on its way out: if the registry forgets it, that is as it should be.
     is_draining: AtomicBool,
+    is_well: watch::Sender<bool>,
     /// Nobody wants it any more.
     unwanted: CancellationToken,
     /// What came of deregistering.
@@ -85,6 +87,7 @@ impl Client {
             document,
             standing: watch::Sender::default(),
             is_draining: AtomicBool::new(false),
+            is_well: watch::Sender::new(true),
             unwanted: CancellationToken::new(),
             ended: watch::Sender::default(),
         });
@@ -120,6 +123,13 @@ impl Registered {
     /// Whether the registry knew it when it was last heard of.
     pub fn is_known(&self) -> bool {
         matches!(&*self.state.standing.borrow(), Standing::Known)
+    }
+
+    /// Says whether it is well, as it is unless told. While it is not, the registry hears nothing of
+    /// it: it is critical when its ttl is over, and later removed. Once it is well again it beats, or
+    /// is registered again, at once.
+    pub fn set_well(&self, is_it: bool) {
+        self.state.is_well.send_if_modified(|was| std::mem::replace(was, is_it) != is_it);
     }
 
     /// Takes it out of use: no new calls from now on, and after `seconds`, 0 to 3,600, it is
@@ -184,6 +194,15 @@ impl State {
         self.standing.send_replace(standing);
     }
 
+    /// Notes a failure that time alone does not mend.
+    fn refused(&self, error: ClientError) {
+        if !error.is_passing() {
+            let why = &error.to_string();
+            events::RegistrationRefused { instance: &self.name, why }.emit();
+            self.stands(Standing::Refused(error));
+        }
+    }
+
     /// Registers it once; returns how often to beat.
     async fn register(&self) -> Result<Duration, ClientError> {
         let call = self.call(Method::PUT, "").document(&self.document);
@@ -215,7 +234,10 @@ async fn run(state: &State, shutdown: &CancellationToken) {
 async fn keep(state: &State) {
     let mut tries = 0;
     let mut every = None;
+    let mut is_well = state.is_well.subscribe();
     loop {
+        // The sender lives as long as `state`.
+        drop(is_well.wait_for(|is_it| *is_it).await);
         let wait = match every {
             None => match state.register().await {
                 Ok(beat_every) => {
@@ -226,16 +248,13 @@ async fn keep(state: &State) {
                 }
                 Err(error) => {
                     tries += 1;
-                    if !error.is_passing() {
-                        let why = &error.to_string();
-                        events::RegistrationRefused { instance: &state.name, why }.emit();
-                        state.stands(Standing::Refused(error));
-                    }
+                    state.refused(error);
                     retry_after(tries, RETRY_MAX)
                 }
             },
             Some(beat_every) => match state.beat().await {
                 Ok(()) => {
+                    state.stands(Standing::Known);
                     tries = 0;
                     beat_every
                 }
@@ -248,8 +267,9 @@ async fn keep(state: &State) {
                     every = None;
                     continue;
                 }
-                Err(_passing_or_not) => {
+                Err(error) => {
                     tries += 1;
+                    state.refused(error);
                     retry_after(tries, beat_every)
                 }
             },

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http::Method;
@@ -14,9 +15,8 @@ use tokio_util::sync::CancellationToken;
 use super::known::{Draft, Known};
 use crate::client::Shared;
 use crate::control::Call;
-use crate::pause::reopen_after;
 use crate::sse::Event;
-use crate::stream::Stream;
+use crate::stream::{self, Ended, Stream};
 use crate::{events, sheet};
 
 /// Largest file that is read: as many rules as are followed, of 2.5 KiB each.
@@ -29,6 +29,7 @@ pub(super) struct Following {
     path: String,
     file: Option<PathBuf>,
     known: watch::Sender<Arc<Known>>,
+    is_away: AtomicBool,
 }
 
 /// A state as it is kept.
@@ -36,14 +37,6 @@ pub(super) struct Following {
 struct Saved {
     revision: u64,
     objects: Vec<Object>,
-}
-
-/// Why a stream cannot be gone on with.
-enum Ended {
-    /// It told something, and then ended.
-    Over,
-    /// It could not be opened, told nothing, or what it told could not be taken.
-    Refused(String),
 }
 
 impl Following {
@@ -57,7 +50,8 @@ impl Following {
         let path = format!("/rules/watch?{}", query.join("&"));
         let file = cache.map(|folder| file(folder, kinds, namespace));
         let known = file.as_deref().and_then(saved).unwrap_or_default();
-        Self { path, file, known: watch::Sender::new(Arc::new(known)) }
+        let known = watch::Sender::new(Arc::new(known));
+        Self { path, file, known, is_away: AtomicBool::new(false) }
     }
 
     pub(super) fn watch(&self) -> watch::Receiver<Arc<Known>> {
@@ -66,27 +60,17 @@ impl Following {
 
     /// Follows until told to stop.
     pub(super) async fn run(&self, client: &Shared, stop: &CancellationToken) {
-        let following = async {
-            let (mut tries, mut is_away) = (0, false);
-            loop {
-                match self.follow(client, &mut is_away).await {
-                    Ended::Over => tries = 1,
-                    Ended::Refused(why) => {
-                        tries += 1;
-                        if !std::mem::replace(&mut is_away, true) {
-                            events::RulesAway { why: &why }.emit();
-                        }
-                        self.confirmed(false);
-                    }
-                }
-                tokio::time::sleep(reopen_after(tries)).await;
+        let away = |why: &str| {
+            if !self.is_away.swap(true, Ordering::Relaxed) {
+                events::RulesAway { why }.emit();
             }
+            self.confirmed(false);
         };
-        let (Some(()) | None) = stop.run_until_cancelled(following).await;
+        stream::follow(stop, || self.follow(client), away).await;
     }
 
     /// Opens a stream and reads it to its end.
-    async fn follow(&self, client: &Shared, is_away: &mut bool) -> Ended {
+    async fn follow(&self, client: &Shared) -> Ended {
         let last = Some(self.known.borrow().revision()).filter(|revision| 0 < *revision);
         let call = Call::new(Method::GET, self.path.clone(), OPEN_TIMEOUT).last_event_id(last);
         let mut stream = match Stream::open(&client.control, &call).await {
@@ -95,15 +79,12 @@ impl Following {
         };
         let (mut draft, mut has_told) = (Draft::default(), false);
         loop {
-            let Some(event) = stream.next().await else {
-                let why = "its stream ends".to_owned();
-                return if has_told { Ended::Over } else { Ended::Refused(why) };
-            };
+            let Some(event) = stream.next().await else { return Ended::of(has_told) };
             if let Err(why) = self.take(&mut draft, &event) {
                 return Ended::Refused(why);
             }
             has_told = true;
-            if std::mem::take(is_away) {
+            if self.is_away.swap(false, Ordering::Relaxed) {
                 events::RulesBack.emit();
             }
         }
@@ -145,36 +126,46 @@ impl Following {
     pub(super) async fn keep(&self, stop: &CancellationToken) {
         let Some(file) = &self.file else { return };
         let mut states = self.known.subscribe();
-        let mut is_unkept = false;
+        let kept = states.borrow().revision();
+        let mut disk = Disk { file, kept, is_unusable: false };
+        // One may have come before this began.
+        states.mark_changed();
         while stop.run_until_cancelled(states.changed()).await.is_some_and(|told| told.is_ok()) {
-            self.save(file, &mut states, &mut is_unkept).await;
+            disk.save(&mut states).await;
             let (Some(()) | None) = stop.run_until_cancelled(tokio::time::sleep(SAVE_EVERY)).await;
         }
         if states.has_changed().unwrap_or(false) {
-            self.save(file, &mut states, &mut is_unkept).await;
+            disk.save(&mut states).await;
         }
     }
+}
 
-    async fn save(
-        &self,
-        file: &Path,
-        states: &mut watch::Receiver<Arc<Known>>,
-        is_unkept: &mut bool,
-    ) {
+/// Where states are kept.
+struct Disk<'f> {
+    file: &'f Path,
+    /// The revision of the last one that was written.
+    kept: u64,
+    /// Somebody was told that it cannot be written.
+    is_unusable: bool,
+}
+
+impl Disk<'_> {
+    async fn save(&mut self, states: &mut watch::Receiver<Arc<Known>>) {
         let known = Arc::clone(&states.borrow_and_update());
-        // What is old was kept when it was new.
-        if known.is_old() || !known.is_loaded() {
+        let revision = known.revision();
+        // One that is old may have come and grown old since the last look.
+        if !known.is_loaded() || (known.is_old() && revision == self.kept) {
             return;
         }
-        let file = file.to_owned();
+        let file = self.file.to_owned();
         let save = move || {
             let objects = known.iter().map(|object| Object::clone(object)).collect();
-            sheet::save(&file, &Saved { revision: known.revision(), objects })
+            sheet::save(&file, &Saved { revision, objects })
         };
         let written = tokio::task::spawn_blocking(save).await.map_err(std::io::Error::other);
         match written.and_then(|written| written) {
-            Ok(()) => *is_unkept = false,
-            Err(error) if !std::mem::replace(is_unkept, true) => {
+            Ok(()) => (self.kept, self.is_unusable) = (revision, false),
+            Err(error) if !std::mem::replace(&mut self.is_unusable, true) => {
                 events::CacheUnusable { what: "rules", why: &error.to_string() }.emit();
             }
             Err(_as_before) => {}
@@ -206,3 +197,33 @@ const OPEN_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// From one write to the next.
 const SAVE_EVERY: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_state_is_kept_also_if_the_server_is_gone_a_moment_after_it_came() {
+        let folder = tempfile::tempdir().unwrap();
+        let follow = || Following::new(&[], None, Some(folder.path()));
+        let kept = || follow().watch().borrow().revision();
+        let (following, stop) = (follow(), CancellationToken::new());
+        let tell = |revision| {
+            let update = Update { revision, ..Update::default() };
+            let next = Draft::default().take(&Known::default(), true, update).unwrap().unwrap();
+            following.known.send_replace(Arc::new(next));
+        };
+        let told = async {
+            tell(3);
+            while kept() != 3 {
+                tokio::task::yield_now().await;
+            }
+            // It comes and grows old within the second in which nothing is written.
+            tell(5);
+            following.confirmed(false);
+            stop.cancel();
+        };
+        tokio::join!(following.keep(&stop), told);
+        assert_eq!(kept(), 5);
+    }
+}

@@ -41,11 +41,35 @@ async fn an_instance_beats_is_registered_again_when_forgotten_and_goes_when_drop
     server.sheet.lock().beat = Mood::Refuses(404, "instance-not-found");
     eventually("it registers again", || 2 <= server.seen(&register).len()).await;
     server.sheet.lock().beat = Mood::Good;
+    eventually("it is known again", || own.is_known()).await;
+    // Another server has taken the place of this one, and does not know the token.
+    server.sheet.lock().beat = Mood::Refuses(401, "unauthenticated");
+    eventually("it is not known there", || !own.is_known()).await;
+    server.sheet.lock().beat = Mood::Good;
+    eventually("it is known again", || own.is_known()).await;
     let told = server.seen(&register);
     assert_eq!((&told[0]["zone"], &told[0]["weight"]), (&json!("a"), &json!(3)));
     assert!(told.iter().all(|document| document["registration"] == told[0]["registration"]));
     drop(own);
     eventually("it is gone", || !server.calls(&format!("DELETE {OWN}")).is_empty()).await;
+}
+
+#[tokio::test]
+async fn an_instance_that_is_not_well_is_silent_until_it_is() {
+    let server = Server::start().await;
+    let own = client(&[server.url()]).register(order()).unwrap();
+    let beats = || server.calls(&format!("POST {OWN}/heartbeat")).len();
+    eventually("it beats", || 1 <= beats()).await;
+    own.set_well(false);
+    // One may be on its way; they come once a second.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let before = beats();
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    assert_eq!(beats(), before);
+    server.sheet.lock().beat = Mood::Refuses(404, "instance-not-found");
+    own.set_well(true);
+    eventually("it is registered again", || 2 <= server.seen(&format!("PUT {OWN}")).len()).await;
+    own.deregister().await.unwrap();
 }
 
 #[tokio::test]

@@ -1,5 +1,5 @@
 //! `mainstay run`: starts a program, registers it once it is well, and deregisters it before it
-//! ends.
+//! ends. While it is not well the registry hears nothing of it, so nobody is sent to it.
 //!
 //! A sidecar takes the calls that the program makes by the names of services, and those that are made
 //! to it if it is asked to. It listens before the program starts, and ends after it.
@@ -37,12 +37,13 @@ use crate::sidecar::inbound::Inbound;
 use crate::sidecar::outbound::{Config, Outbound};
 use crate::sidecar::settings::RawSidecar;
 
-/// From one look whether the program is well to the next.
+/// From one look whether the program has become well to the next.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
-/// How often the control plane is looked for anew while it does not know the program: another one
-/// may have been started, with a token of its own.
-const FIND_EVERY: Duration = Duration::from_secs(5);
+/// From one look whether it still is to the next: several fit into the 15 s in which the registry
+/// waits to hear of it. So often the control plane is looked for anew, too, while it does not know
+/// the program: another one may have been started, with a token of its own.
+const CHECK_EVERY: Duration = Duration::from_secs(5);
 
 /// How long deregistering may take when the program has ended by itself.
 const LEAVING_MAX: Duration = Duration::from_secs(3);
@@ -79,10 +80,8 @@ enum Next {
     Leave,
     /// It is well.
     Well,
-    /// It did not become well in time.
-    Late,
-    /// Time to look for the control plane.
-    Find,
+    /// It is not well, or did not become so in time.
+    Unwell,
 }
 
 /// The proxies beside the program.
@@ -254,12 +253,12 @@ async fn accompany(
     match becomes_well(plan, group, signals).await? {
         Next::Over(code) => return Ok(code),
         Next::Leave => return end(group, signals).await,
-        Next::Late => {
+        Next::Unwell => {
             session.fail(&late(plan).into());
             end(group, signals).await?;
             return Ok(crate::exit::Exit::Unavailable.code());
         }
-        Next::Well | Next::Find => {}
+        Next::Well => {}
     }
     let port = sidecar.inbound.as_ref().map_or(plan.arguments.port, |own| own.address().port());
     let mut entry = match Entry::new(plan, port, found) {
@@ -270,7 +269,7 @@ async fn accompany(
         }
     };
     loop {
-        match serves(group, signals).await? {
+        let is_well = match serves(plan, group, signals).await? {
             Next::Over(code) => {
                 let left = tokio::time::timeout(LEAVING_MAX, entry.own.deregister()).await;
                 // Whom nobody could tell finds out by itself.
@@ -278,17 +277,18 @@ async fn accompany(
                 return Ok(code);
             }
             Next::Leave => return leave(entry, group, plan, signals).await,
-            Next::Find | Next::Well | Next::Late => {
-                if !entry.own.is_known()
-                    && let Ok(found) = plan.find(session)
-                    && found.0 != entry.control
-                {
-                    entry.client.shutdown(Duration::ZERO).await;
-                    sidecar.outbound.ask(&found.1);
-                    entry = Entry::new(plan, port, found)?;
-                }
-            }
+            Next::Well => true,
+            Next::Unwell => false,
+        };
+        if !entry.own.is_known()
+            && let Ok(found) = plan.find(session)
+            && found.0 != entry.control
+        {
+            entry.client.shutdown(Duration::ZERO).await;
+            sidecar.outbound.ask(&found.1);
+            entry = Entry::new(plan, port, found)?;
         }
+        entry.own.set_well(is_well);
     }
 }
 
@@ -299,35 +299,42 @@ async fn becomes_well(
     signals: &mut PassedOn,
 ) -> Result<Next, Errors> {
     let well = async {
-        let addresses = Addresses { loopback: true, allowed: Vec::new() };
-        while !send(&plan.probe, &addresses).await.health.is_healthy() {
+        while !is_well(plan).await {
             tokio::time::sleep(LOOK_EVERY).await;
         }
     };
-    let mut well = std::pin::pin!(tokio::time::timeout(plan.start, well));
-    loop {
-        tokio::select! {
-            code = group.wait() => {
-                return Ok(Next::Over(code.map_err(|error| unusual("the program", &error))?));
-            }
-            came = &mut well => return Ok(if came.is_ok() { Next::Well } else { Next::Late }),
-            signal = signals.next() => match signal {
-                Signal::TERM => return Ok(Next::Leave),
-                other => group.signal(other),
-            },
-        }
-    }
+    let in_time = async { tokio::time::timeout(plan.start, well).await.is_ok() };
+    meanwhile(group, signals, in_time).await
 }
 
-/// Waits for what happens to a program that is well.
-async fn serves(group: &mut Group, signals: &mut PassedOn) -> Result<Next, Errors> {
-    let mut find = std::pin::pin!(tokio::time::sleep(FIND_EVERY));
+/// Looks once more, in a while, whether a program that was well still is.
+async fn serves(plan: &Plan, group: &mut Group, signals: &mut PassedOn) -> Result<Next, Errors> {
+    let look = async {
+        tokio::time::sleep(CHECK_EVERY).await;
+        is_well(plan).await
+    };
+    meanwhile(group, signals, look).await
+}
+
+async fn is_well(plan: &Plan) -> bool {
+    let addresses = Addresses { loopback: true, allowed: Vec::new() };
+    // What sends a check is large, and this waits for many things at a time.
+    Box::pin(send(&plan.probe, &addresses)).await.health.is_healthy()
+}
+
+/// Waits until `look` says whether the program is well, or it comes to something else.
+async fn meanwhile(
+    group: &mut Group,
+    signals: &mut PassedOn,
+    look: impl Future<Output = bool>,
+) -> Result<Next, Errors> {
+    let mut look = std::pin::pin!(look);
     loop {
         tokio::select! {
             code = group.wait() => {
                 return Ok(Next::Over(code.map_err(|error| unusual("the program", &error))?));
             }
-            () = &mut find => return Ok(Next::Find),
+            is_well = &mut look => return Ok(if is_well { Next::Well } else { Next::Unwell }),
             signal = signals.next() => match signal {
                 Signal::TERM => return Ok(Next::Leave),
                 other => group.signal(other),

@@ -79,6 +79,8 @@ impl Elsewhere {
     /// Safe.
     pub async fn run(&self, stop: &CancellationToken) {
         let mut states = self.rules.watch();
+        // One may have come since the last look, while the process started.
+        states.mark_changed();
         while stop.run_until_cancelled(states.changed()).await.is_some_and(|told| told.is_ok()) {
             let known = Arc::clone(&states.borrow_and_update());
             self.take(&known);

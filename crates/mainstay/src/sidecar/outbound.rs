@@ -4,17 +4,18 @@
 //! the configuration, knows instances of it. From then on it is followed as in every gateway, and
 //! kept on disk, so that it is found while nobody can be asked.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use arc_swap::{ArcSwap, ArcSwapOption};
+use arc_swap::ArcSwap;
 use http::Request;
 use http::header::HOST;
-use mainstay_call::resolve::{Resolve, StaticList, Watch};
+use mainstay_call::resolve::{Resolve, Snapshot, StaticList, Watch};
 use mainstay_client::Client;
 use mainstay_client::registry::Discovery;
 use mainstay_core::name::ServiceName;
@@ -33,15 +34,16 @@ use super::serve;
 use super::target::{Target, hostname};
 use crate::settings::Errors;
 
-/// Hosts that have a route; more are answered as unknown ones are.
+/// Services that have a route, and as many hosts that are none; more are answered as unknown ones
+/// are.
 const HOSTS_MAX: usize = 1_024;
 
 /// How long the first call to a service waits until somebody says who its instances are.
 const LOOKUP_MAX: Duration = Duration::from_secs(1);
 
-/// The service behind the route for all hosts that have none of their own. It has no instances, and
-/// no service of the registry is called that.
-const UNKNOWN: &str = "unknown.host";
+/// The service behind the route for all hosts that have none of their own. It has no instances.
+/// Names of services are read in small letters here, so none is called that.
+const UNKNOWN: &str = "UNKNOWN-HOST";
 
 /// How the proxy is set.
 #[derive(Debug)]
@@ -75,13 +77,8 @@ impl Outbound {
     /// [`Errors`] when the tables are wrong or the address is taken.
     pub fn start(config: Config, client: &Client) -> Result<Self, Errors> {
         let Config { listen, namespace, any, cache, tables } = config;
-        let neighbours = Arc::new(Neighbours {
-            own: namespace.clone(),
-            cache,
-            discovery: ArcSwapOption::empty(),
-            nobody: StaticList::new(),
-        });
-        neighbours.ask(client);
+        let discovery = ArcSwap::from_pointee(client.discovery().cache(&cache).start());
+        let neighbours = Arc::new(Neighbours { cache, discovery, nobody: StaticList::new() });
         let tables = routed(tables, &namespace);
         let mut parts = Parts::new(Metrics::new());
         parts.resolve = Some(Arc::clone(&neighbours) as _);
@@ -108,8 +105,7 @@ impl Outbound {
 
     /// Asks another `client` from now on. Must be called within a tokio runtime.
     pub fn ask(&self, client: &Client) {
-        self.ways.neighbours.ask(client);
-        self.ways.rebuild(&self.ways.tables.lock());
+        self.ways.ask(client);
     }
 
     /// Lets calls under way end, up to the time the configuration gives them. Blocks the thread.
@@ -120,15 +116,17 @@ impl Outbound {
     }
 }
 
-/// `tables` with no route but the one for hosts that are not known.
-fn routed(mut tables: RawPlane, namespace: &str) -> RawPlane {
+/// `tables` with no route but the one for hosts that are not known. A service whose table names no
+/// namespace is the one that a host of that name means.
+fn routed(mut tables: RawPlane, own: &str) -> RawPlane {
     tables.route.clear();
-    for upstream in tables.upstream.values_mut() {
-        upstream.namespace.get_or_insert_with(|| namespace.to_owned());
+    for (name, upstream) in &mut tables.upstream {
+        let meant = || Target::of(name, own).map_or_else(|| own.to_owned(), |it| it.namespace);
+        upstream.namespace.get_or_insert_with(meant);
     }
     if let Ok(unknown) = ServiceName::new(UNKNOWN) {
         let route = RawRoute { to: Some(RawTo::One(unknown)), ..RawRoute::default() };
-        tables.route.insert("unknown".to_owned(), route);
+        tables.route.insert(UNKNOWN.to_owned(), route);
         tables.upstream.insert(UNKNOWN.to_owned(), RawUpstream::default());
     }
     tables
@@ -137,31 +135,21 @@ fn routed(mut tables: RawPlane, namespace: &str) -> RawPlane {
 /// Who knows the instances of services.
 #[derive(Debug)]
 struct Neighbours {
-    own: String,
     cache: PathBuf,
-    discovery: ArcSwapOption<Discovery>,
+    discovery: ArcSwap<Discovery>,
     nobody: StaticList,
-}
-
-impl Neighbours {
-    fn ask(&self, client: &Client) {
-        let discovery = client.discovery().cache(&self.cache).start();
-        self.discovery.store(Some(Arc::new(discovery)));
-    }
 }
 
 impl Resolve for Neighbours {
     /// The service that an upstream stands for.
     fn watch(&self, namespace: &str, upstream: &ServiceName) -> Watch {
-        let discovery = self.discovery.load();
-        let discovery = discovery.as_ref().filter(|_| upstream.as_str() != UNKNOWN);
-        let Some(discovery) = discovery else { return self.nobody.watch(namespace, upstream) };
-        let behind = upstream.as_str().strip_suffix(namespace);
-        let name = behind.filter(|_| namespace != self.own).and_then(|name| name.strip_suffix('.'));
-        match name.and_then(|name| ServiceName::new(name).ok()) {
-            Some(service) => discovery.watch(namespace, &service),
-            None => discovery.watch(namespace, upstream),
+        let name = upstream.as_str();
+        if name == UNKNOWN {
+            return self.nobody.watch(namespace, upstream);
         }
+        let name = name.strip_suffix(namespace).and_then(|name| name.strip_suffix('.'));
+        let service = name.and_then(|name| ServiceName::new(name).ok());
+        self.discovery.load().watch(namespace, service.as_ref().unwrap_or(upstream))
     }
 }
 
@@ -170,13 +158,16 @@ impl Resolve for Neighbours {
 struct Hosts {
     /// Names of services, without a port.
     services: BTreeSet<Box<str>>,
-    /// Others, as callers write them.
-    others: BTreeSet<Box<str>>,
+    /// Others, as callers write them, each with what tells if it comes to be a service.
+    others: BTreeMap<Box<str>, Option<Watch>>,
 }
 
 impl Hosts {
     fn has(&self, host: &str) -> bool {
-        self.services.contains(hostname(host)) || self.others.contains(host)
+        let is_none_yet = |listed: &Option<Watch>| {
+            listed.as_ref().is_none_or(|listed| listed.borrow().instances.is_empty())
+        };
+        self.services.contains(hostname(host)) || self.others.get(host).is_some_and(is_none_yet)
     }
 }
 
@@ -187,6 +178,7 @@ struct Ways {
     any: bool,
     gateway: Arc<Gateway>,
     neighbours: Arc<Neighbours>,
+    /// Replaced only by who holds the tables.
     hosts: ArcSwap<Hosts>,
     tables: Mutex<RawPlane>,
     /// Somebody was told that there is no room for more.
@@ -195,15 +187,13 @@ struct Ways {
 
 impl Ways {
     fn handler(self: Arc<Self>) -> impl Handler + use<> {
-        let inner = self.gateway.handler();
-        let inner = std::rc::Rc::new(inner);
-        move |request: Request<InBody>, from: std::rc::Rc<ConnInfo>| {
-            let (ways, inner) = (Arc::clone(&self), std::rc::Rc::clone(&inner));
+        let inner = Rc::new(self.gateway.handler());
+        move |request: Request<InBody>, from: Rc<ConnInfo>| {
+            let host = host(&request).filter(|host| !self.hosts.load().has(host));
+            let new = host.map(|host| (Arc::clone(&self), host.to_owned()));
+            let inner = Rc::clone(&inner);
             async move {
-                if let Some(host) = host(&request)
-                    && !ways.hosts.load().has(host)
-                {
-                    let host = host.to_owned();
+                if let Some((ways, host)) = new {
                     ways.find(&host).await;
                 }
                 inner.call(request, from).await
@@ -211,62 +201,86 @@ impl Ways {
         }
     }
 
+    fn ask(&self, client: &Client) {
+        let discovery = client.discovery().cache(&self.neighbours.cache).start();
+        self.neighbours.discovery.store(Arc::new(discovery));
+        let tables = self.tables.lock();
+        self.rebuild(&tables);
+        // What the one before says is not renewed any more.
+        let mut hosts = Hosts::clone(&self.hosts.load());
+        for (host, listed) in &mut hosts.others {
+            *listed = self.service(&tables, host).map(|service| self.watch(&service));
+        }
+        self.hosts.store(Arc::new(hosts));
+    }
+
     /// Makes a way to `host`, if there is somebody there.
     async fn find(&self, host: &str) {
-        let name = hostname(host);
-        let Some(target) = Target::of(name, &self.own) else {
-            if self.any {
-                self.add_host(host);
-            }
-            return;
-        };
-        let Some(upstream) = target.upstream(&self.own) else { return };
-        let listed = {
-            let tables = self.tables.lock();
-            let instances = tables.upstream.get(upstream.as_str());
-            instances.and_then(|known| known.instances.as_ref()).is_some_and(|all| !all.is_empty())
-        };
-        if listed {
-            return self.add_service(host, &target, &upstream);
+        let service = self.service(&self.tables.lock(), host);
+        let Some(service) = service else { return self.add_host(host) };
+        if service.1.instances.as_ref().is_some_and(|all| !all.is_empty()) {
+            return self.add_service(host, service);
         }
-        let mut watch = self.neighbours.watch(&target.namespace, &upstream);
-        let answered = watch.wait_for(|known| 0 < known.revision);
-        let Ok(Ok(known)) = tokio::time::timeout(LOOKUP_MAX, answered).await else { return };
-        let is_there = !known.instances.is_empty();
-        drop(known);
+        let mut listed = self.watch(&service);
+        // Whom an old list knows may be there; that there is nobody is only said by a new one.
+        let is_said = |known: &Arc<Snapshot>| {
+            !known.instances.is_empty() || (0 < known.revision && !known.stale)
+        };
+        let said = tokio::time::timeout(LOOKUP_MAX, listed.wait_for(is_said)).await;
+        let is_there = match said {
+            Ok(Ok(known)) => !known.instances.is_empty(),
+            Ok(Err(_)) | Err(_) => return,
+        };
         if is_there {
-            self.add_service(host, &target, &upstream);
-        } else if self.any {
+            self.add_service(host, service);
+        } else {
             self.add_host(host);
         }
     }
 
-    fn add_service(&self, host: &str, target: &Target, upstream: &ServiceName) {
+    /// The service that `host` may name, and how it is reached.
+    fn service(&self, tables: &RawPlane, host: &str) -> Option<(ServiceName, RawUpstream)> {
+        let target = Target::of(hostname(host), &self.own)?;
+        let upstream = target.upstream(&self.own)?;
+        let table = tables.upstream.get(upstream.as_str()).cloned();
+        let made = || RawUpstream { namespace: Some(target.namespace), ..RawUpstream::default() };
+        Some((upstream, table.unwrap_or_else(made)))
+    }
+
+    fn watch(&self, (upstream, table): &(ServiceName, RawUpstream)) -> Watch {
+        self.neighbours.watch(table.namespace.as_deref().unwrap_or(&self.own), upstream)
+    }
+
+    fn add_service(&self, host: &str, (upstream, table): (ServiceName, RawUpstream)) {
+        let name = hostname(host);
         let route = RawRoute {
-            host: Some(hostname(host).to_owned()),
+            host: Some(name.to_owned()),
             to: Some(RawTo::One(upstream.clone())),
             ..RawRoute::default()
         };
-        let made =
-            || RawUpstream { namespace: Some(target.namespace.clone()), ..RawUpstream::default() };
-        self.add(host, |tables, hosts| {
-            tables.upstream.entry(upstream.to_string()).or_insert_with(made);
-            tables.route.insert(hostname(host).to_ascii_lowercase(), route);
-            hosts.services.insert(hostname(host).into());
+        let there = |hosts: &Hosts| (hosts.services.contains(name), hosts.services.len());
+        self.add(host, there, |tables, hosts| {
+            tables.upstream.entry(upstream.to_string()).or_insert(table);
+            tables.route.insert(name.to_ascii_lowercase(), route);
+            hosts.services.insert(name.into());
         });
     }
 
-    /// A host that is no service is called at the port that the caller wrote.
+    /// A host that is no service is called at the port that the caller wrote, if such hosts are.
     fn add_host(&self, host: &str) {
+        if !self.any {
+            return;
+        }
         let name = hostname(host);
         let port = host.get(name.len()..).map(|rest| rest.trim_start_matches('.'));
         let address = match port {
-            Some(port) if !port.is_empty() => format!("{name}{port}"),
+            Some(port) if 1 < port.len() => format!("{name}{port}"),
             _ => format!("{name}:80"),
         };
-        self.add(host, |tables, hosts| {
-            // Names that a host cannot have: it cannot come to be called like a service.
-            let key = format!("host_{}", tables.route.len());
+        let there = |hosts: &Hosts| (hosts.others.contains_key(host), hosts.others.len());
+        self.add(host, there, |tables, hosts| {
+            // In capitals, as no service is called that.
+            let key = format!("HOST-{}", hosts.others.len());
             let Ok(upstream) = ServiceName::new(&key) else { return };
             let route = RawRoute {
                 headers: Some([("host".to_owned(), RawTest::Exact(host.to_owned()))].into()),
@@ -277,27 +291,35 @@ impl Ways {
                 instances: Some(vec![RawInstance::Address(address)]),
                 ..RawUpstream::default()
             };
+            let listed = self.service(tables, host).map(|service| self.watch(&service));
             tables.upstream.insert(key.clone(), only);
             tables.route.insert(key, route);
-            hosts.others.insert(host.into());
+            hosts.others.insert(host.into(), listed);
         });
     }
 
-    /// Changes tables and hosts by `change`, for `host`, and serves by them.
-    fn add(&self, host: &str, change: impl FnOnce(&mut RawPlane, &mut Hosts)) {
+    /// Changes tables and hosts by `change`, for `host`, and serves by them; `there` says whether it
+    /// is there and how many of its kind are.
+    fn add(
+        &self,
+        host: &str,
+        there: impl FnOnce(&Hosts) -> (bool, usize),
+        change: impl FnOnce(&mut RawPlane, &mut Hosts),
+    ) {
         let mut tables = self.tables.lock();
-        let mut hosts = Hosts::clone(&self.hosts.load());
+        let known = self.hosts.load_full();
+        let (is_there, count) = there(&known);
         // Somebody else may have been as fast.
-        if hosts.has(host) {
+        if is_there {
             return;
         }
-        if HOSTS_MAX <= hosts.services.len() + hosts.others.len() {
+        if HOSTS_MAX <= count {
             if !self.is_full.swap(true, Ordering::Relaxed) {
                 tracing::warn!(host, max = HOSTS_MAX, "no more hosts are called by this program");
             }
             return;
         }
-        let mut changed = tables.clone();
+        let (mut changed, mut hosts) = (tables.clone(), Hosts::clone(&known));
         change(&mut changed, &mut hosts);
         if self.rebuild(&changed) {
             *tables = changed;
@@ -324,5 +346,75 @@ fn host(request: &Request<InBody>) -> Option<&str> {
     match request.uri().authority() {
         Some(authority) => Some(authority.as_str()),
         None => request.headers().get(HOST)?.to_str().ok(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+
+    fn outbound(tables: RawPlane, cache: &tempfile::TempDir) -> Outbound {
+        let client = Client::builder(["http://127.0.0.1:1"]).build().unwrap();
+        let config = Config {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            namespace: "shop".to_owned(),
+            any: true,
+            cache: cache.path().to_owned(),
+            tables,
+        };
+        Outbound::start(config, &client).unwrap()
+    }
+
+    #[tokio::test]
+    async fn no_host_takes_the_way_of_another() {
+        let cache = tempfile::tempdir().unwrap();
+        let outbound = outbound(RawPlane::default(), &cache);
+        let ways = &outbound.ways;
+        for host in ["example.com:8080", "example.com"] {
+            ways.add_host(host);
+            ways.add_host(host);
+        }
+        for host in ["host-0", "host-0:80", "HOST-0", "unknown-host", "order", "order.shop"] {
+            let service = ways.service(&ways.tables.lock(), host).unwrap();
+            ways.add_service(host, service);
+            assert!(ways.hosts.load().has(host), "{host}");
+        }
+        let running = ways.gateway.running();
+        let upstreams: Vec<&str> = running.upstreams.keys().map(ServiceName::as_str).collect();
+        let want = ["HOST-0", "HOST-1", "UNKNOWN-HOST", "host-0", "order", "unknown-host"];
+        assert_eq!(upstreams, want);
+        // `order` has two.
+        assert_eq!(running.plane.routes.iter().count(), want.len() + 1);
+        outbound.stop();
+    }
+
+    #[tokio::test]
+    async fn a_table_says_which_service_it_is_of() {
+        let cache = tempfile::tempdir().unwrap();
+        let table = |namespace: Option<&str>| RawUpstream {
+            namespace: namespace.map(str::to_owned),
+            ..RawUpstream::default()
+        };
+        let upstream = [
+            ("pay".to_owned(), table(Some("bank"))),
+            ("order".to_owned(), table(None)),
+            ("order.stock".to_owned(), table(None)),
+        ];
+        let outbound =
+            outbound(RawPlane { upstream: upstream.into(), ..RawPlane::default() }, &cache);
+        let ways = &outbound.ways;
+        for (host, name, namespace) in [
+            ("pay", "pay", "bank"),
+            ("order", "order", "shop"),
+            ("order.stock", "order.stock", "stock"),
+            ("other.stock", "other.stock", "stock"),
+        ] {
+            let (upstream, table) = ways.service(&ways.tables.lock(), host).unwrap();
+            let found = (upstream.as_str(), table.namespace.as_deref());
+            assert_eq!(found, (name, Some(namespace)), "{host}");
+        }
+        outbound.stop();
     }
 }

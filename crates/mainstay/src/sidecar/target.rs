@@ -37,10 +37,11 @@ impl Target {
         Some(Self { namespace: namespace.to_owned(), service })
     }
 
-    /// What the service is called among the upstreams of one whose namespace is `own`: its name,
-    /// and behind a dot its namespace if that is another one.
+    /// What the service is called among the upstreams of one whose namespace is `own`: as its
+    /// shortest host. So what stands behind the last dot is always a namespace, and no two services
+    /// have the same name.
     pub fn upstream(&self, own: &str) -> Option<ServiceName> {
-        if self.namespace == own {
+        if self.namespace == own && !self.service.as_str().contains('.') {
             return Some(self.service.clone());
         }
         ServiceName::new(&format!("{}.{}", self.service, self.namespace)).ok()
@@ -81,9 +82,16 @@ mod tests {
     }
 
     #[test]
-    fn a_service_of_another_namespace_has_a_name_of_its_own_among_upstreams() {
-        let target = Target::of("order.stock", "shop").unwrap();
-        assert_eq!(target.upstream("shop").unwrap().as_str(), "order.stock");
-        assert_eq!(target.upstream("stock").unwrap().as_str(), "order");
+    fn no_two_services_have_the_same_name_among_upstreams() {
+        let upstream = |host| Target::of(host, "shop").unwrap().upstream("shop").unwrap();
+        for (host, name) in [
+            ("order", "order"),
+            ("order.shop", "order"),
+            ("order.stock.svc.mainstay", "order.stock"),
+            ("order.stock.shop", "order.stock.shop"),
+            ("order.stock.stock", "order.stock.stock"),
+        ] {
+            assert_eq!(upstream(host).as_str(), name, "{host}");
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! The real binary in the role `gateway` or `dev`, as a child process.
 
 use std::fs::{self, File};
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
@@ -122,6 +122,18 @@ impl Gateway {
         let addresses = ready["gateway_listeners"].as_array().unwrap();
         let addresses = addresses.iter().map(|a| a.as_str().unwrap().parse().unwrap()).collect();
         Self { child, log, home, role, addresses, control, token, started_in }
+    }
+
+    /// The status of an answer of the gateway at `path`, for the host `order`.
+    #[allow(dead_code, reason = "not every test binary calls through it so")]
+    #[track_caller]
+    pub(crate) fn status(&self, path: &str) -> u16 {
+        let mut stream = TcpStream::connect(self.address(0)).unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nhost: order\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).unwrap();
+        let mut line = String::new();
+        BufReader::new(stream).read_line(&mut line).unwrap();
+        line.split(' ').nth(1).unwrap().parse().unwrap()
     }
 
     /// Where it listens: plain listeners first, then those with TLS.

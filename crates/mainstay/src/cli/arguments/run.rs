@@ -18,7 +18,7 @@ pub(in crate::cli) struct RunProgram {
     /// Address at which others reach it.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1")]
     pub(in crate::cli) address: String,
-    /// Path that answers 2xx once it is well; without it, a connection is enough.
+    /// Path that answers 2xx while it is well; without it, a connection is enough.
     #[arg(long, value_name = "PATH")]
     pub(in crate::cli) health: Option<String>,
     /// Namespace, if `--service` names none.

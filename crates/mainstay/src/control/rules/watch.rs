@@ -20,6 +20,7 @@ use mainstay_coord::keys::{RuleKind, RuleRef};
 use mainstay_coord::name::Namespace;
 use mainstay_coord::revisions::{Edition, Snapshot};
 use mainstay_coord::switch::Switch;
+use mainstay_core::problem::Code;
 use mainstay_store::Revision;
 use serde::Deserialize;
 use serde_json::json;
@@ -58,13 +59,9 @@ pub(super) async fn watch(
     headers: HeaderMap,
 ) -> Result<Response, Refused> {
     let namespace = namespace.map(|name| named(Namespace::new(name))).transpose()?;
-    let mut sources = sources(cluster(&shared)?, kinds.as_deref())?;
+    let sources = sources(cluster(&shared)?, kinds.as_deref())?;
     let last = sse::last_event_id(&headers);
-    // Nothing is told before everything was read once.
-    let wanted = last.unwrap_or(Revision::FIRST);
-    let reached = join_all(sources.iter_mut().map(|source| source.reached(wanted))).await;
-    let lost = last.is_some() && !reached.into_iter().all(|reached| reached);
-    let reader = Reader { sources, namespace, seen: None, lost };
+    let reader = Reader::new(sources, namespace, last).await?;
     Ok(sse::answer(events(reader, last)))
 }
 
@@ -112,6 +109,14 @@ impl Source {
         tokio::time::timeout(REACHED_WITHIN, reached).await.unwrap_or(false)
     }
 
+    /// Whether what the store has now may be something else: it was not read yet, or is away.
+    fn is_behind(&self) -> bool {
+        match self {
+            Self::Rules(copy) => is_behind(&copy.borrow()),
+            Self::Switches(copy) => is_behind(&copy.borrow()),
+        }
+    }
+
     /// Waits for the next change; `false` when there will be none.
     async fn changed(&mut self) -> bool {
         match self {
@@ -141,6 +146,10 @@ impl Source {
     }
 }
 
+fn is_behind<T>(snapshot: &Snapshot<T>) -> bool {
+    !snapshot.is_loaded() || snapshot.stale_since.is_some()
+}
+
 /// Who follows, and what they know.
 struct Reader {
     sources: Vec<Source>,
@@ -151,9 +160,13 @@ struct Reader {
     lost: bool,
 }
 
-/// What there is, by its own revisions; and up to which revision of the store nothing is missing.
+/// What there is, by its own revisions. Each kind has a copy of its own, and they arrive one after
+/// the other.
 struct Seen {
+    /// Up to which revision of the store nothing is missing.
     revision: Revision,
+    /// Beyond which nothing is there.
+    newest: Revision,
     objects: BTreeMap<RuleRef, u64>,
 }
 
@@ -162,7 +175,7 @@ fn events(reader: Reader, last: Option<Revision>) -> impl Stream<Item = Event> +
         let told = match reader.seen.take() {
             None => {
                 let (now, update) = reader.look(None);
-                let is_known = last.is_some_and(|last| now.revision <= last) && !reader.lost;
+                let is_known = last.is_some_and(|last| now.newest <= last) && !reader.lost;
                 let mut told = Vec::new();
                 if reader.lost {
                     let reason = "store-regressed".to_owned();
@@ -195,6 +208,25 @@ fn events(reader: Reader, last: Option<Revision>) -> impl Stream<Item = Event> +
 }
 
 impl Reader {
+    /// Begins once the copies are where the reader was, who knows `last`.
+    async fn new(
+        mut sources: Vec<Source>,
+        namespace: Option<Namespace>,
+        last: Option<Revision>,
+    ) -> Result<Self, Refused> {
+        // Nothing is told before everything was read once.
+        let wanted = last.unwrap_or(Revision::FIRST);
+        let reached = join_all(sources.iter_mut().map(|source| source.reached(wanted))).await;
+        let lost = !reached.into_iter().all(|reached| reached);
+        // Only a copy that is up to date can say that the store went back.
+        if lost && sources.iter().any(Source::is_behind) {
+            let why = "this node does not know yet what the store has; another one may";
+            let refused = Refused::new(Code::StoreUnavailable, why);
+            return Err(refused.retry_after(Duration::from_secs(1)));
+        }
+        Ok(Self { sources, namespace, seen: None, lost })
+    }
+
     /// Waits until a copy has changed; `None` when none will.
     async fn changed(&mut self) -> Option<()> {
         let changes = self.sources.iter_mut().map(|source| Box::pin(source.changed()));
@@ -216,12 +248,14 @@ impl Reader {
             }
             objects.insert(rule.clone(), edition.revision);
         };
-        let revisions = self.sources.iter_mut().map(|source| source.look(&mut each));
-        let revision = revisions.min().unwrap_or(Revision::NEVER);
+        let looked = self.sources.iter_mut().map(|source| source.look(&mut each));
+        let revisions: Vec<Revision> = looked.collect();
+        let revision = revisions.iter().min().copied().unwrap_or(Revision::NEVER);
+        let newest = revisions.into_iter().max().unwrap_or(Revision::NEVER);
         let known = before.into_iter().flat_map(|before| before.objects.keys());
         let removed = known.filter(|rule| !objects.contains_key(*rule)).map(by_name).collect();
         let update = Update { revision: revision.get(), put, removed, more: false };
-        (Seen { revision, objects }, update)
+        (Seen { revision, newest, objects }, update)
     }
 }
 
@@ -271,4 +305,69 @@ fn parts(name: &str, update: Update) -> Vec<Event> {
         sse::event(name, id, &json!(Update { more: at < last, ..piece }))
     };
     pieces.into_iter().enumerate().map(event).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use mainstay_coord::Moment;
+    use mainstay_coord::name::RuleName;
+    use mainstay_coord::revisions::Kept;
+    use tokio::sync::watch::Sender;
+
+    use super::*;
+
+    /// A copy of routes with one that was written at `at`.
+    fn routes(revision: u64, at: u64) -> Snapshot<Arc<str>> {
+        let namespace = Namespace::new("shop").expect("a name");
+        let name = RuleName::new("sale").expect("a name");
+        let rule = RuleRef { kind: RuleKind::ROUTE, namespace, name };
+        let (who, content) = ("anna".to_owned(), json!("path = '/'"));
+        let edition = Edition::told(at, Moment::default(), who, None, content);
+        let kept = Kept { edition, content: Arc::from("path = '/'") };
+        Snapshot::of(Revision::new(revision), [(rule, Arc::new(kept))].into())
+    }
+
+    fn switches(revision: u64) -> Snapshot<Switch> {
+        Snapshot::of(Revision::new(revision), BTreeMap::new())
+    }
+
+    /// The first event for who knows `last`; `None` when they are sent away.
+    async fn first(
+        routes: Snapshot<Arc<str>>,
+        switches: Snapshot<Switch>,
+        last: Option<u64>,
+    ) -> Option<String> {
+        let (routes, switches) = (Sender::new(Arc::new(routes)), Sender::new(Arc::new(switches)));
+        let sources =
+            vec![Source::Rules(routes.subscribe()), Source::Switches(switches.subscribe())];
+        let last = last.map(Revision::new);
+        let reader = Reader::new(sources, None, last).await.ok()?;
+        let body: Body = sse::answer(events(reader, last)).into_body();
+        let chunk = body.into_data_stream().next().await.expect("an event").expect("no error");
+        let text = String::from_utf8_lossy(&chunk).into_owned();
+        text.lines().next()?.strip_prefix("event: ").map(str::to_owned)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_comes_back_is_told_what_any_copy_has_heard_meanwhile() {
+        let told = async |at: (u64, u64), last| first(routes(at.0, 5), switches(at.1), last).await;
+        assert_eq!(told((7, 7), None).await.as_deref(), Some("snapshot"));
+        assert_eq!(told((7, 7), Some(7)).await.as_deref(), Some("bookmark"));
+        // One copy is ahead of the other, which has heard of nothing since.
+        assert_eq!(told((9, 7), Some(7)).await.as_deref(), Some("snapshot"));
+        assert_eq!(told((7, 9), Some(7)).await.as_deref(), Some("snapshot"));
+        assert_eq!(told((7, 7), Some(9)).await.as_deref(), Some("resync"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_that_does_not_know_what_the_store_has_says_nothing_of_it() {
+        assert_eq!(first(routes(7, 5), Snapshot::default(), None).await, None);
+        assert_eq!(first(routes(7, 5), Snapshot::default(), Some(7)).await, None);
+        let mut stale = switches(7);
+        stale.stale_since = Some(Moment::default());
+        assert_eq!(first(routes(7, 5), stale.clone(), Some(9)).await, None);
+        // What it knows is as good as what the reader has.
+        assert_eq!(first(routes(7, 5), stale, Some(7)).await.as_deref(), Some("bookmark"));
+    }
 }
