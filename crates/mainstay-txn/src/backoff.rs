@@ -10,9 +10,6 @@ const INITIAL: Duration = Duration::from_millis(500);
 /// The longest, unless told.
 const MAX: Duration = Duration::from_mins(1);
 
-/// The longest wait of the DTM dialect.
-const DTM_MAX: Duration = Duration::from_mins(5);
-
 /// Waits between attempts at one operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Backoff {
@@ -30,9 +27,9 @@ impl Backoff {
         Self { dialect: Dialect::Native, initial, max, blurred: true }
     }
 
-    /// That of the DTM protocol: a failure doubles the interval and then waits it, at most 300 s.
-    pub const fn dtm(interval: Duration) -> Self {
-        Self { dialect: Dialect::Dtm, initial: interval, max: DTM_MAX, blurred: false }
+    /// That of the DTM protocol: a failure doubles the interval and then waits it, at most `max`.
+    pub const fn dtm(interval: Duration, max: Duration) -> Self {
+        Self { dialect: Dialect::Dtm, initial: interval, max, blurred: false }
     }
 
     /// The same without the blur.

@@ -32,6 +32,14 @@ impl Due {
         self.moments.first().map(|(at, _)| *at)
     }
 
+    /// Those that are due later than `at`, the last first, at most `max` of them; and whether there
+    /// are more.
+    pub fn later(&self, at: Moment, max: usize) -> (Vec<Gid>, bool) {
+        let mut later = self.moments.iter().rev().take_while(|(due, _)| at < *due).peekable();
+        let some = later.by_ref().take(max).map(|(_, gid)| gid.clone()).collect();
+        (some, later.peek().is_some())
+    }
+
     /// Takes all that are due at `now`.
     pub fn take(&mut self, now: Moment) -> Vec<Gid> {
         let mut due = Vec::new();
@@ -61,6 +69,11 @@ mod tests {
         due.set(&gid("c"), at(1));
         due.set(&gid("c"), None);
         assert_eq!(due.first(), at(2));
+        let later = |after, max| due.later(Moment::from_unix_millis(after), max);
+        assert_eq!(later(1, 9), (vec![gid("b"), gid("a")], false));
+        assert_eq!(later(1, 1), (vec![gid("b")], true));
+        assert_eq!(later(2, 9), (vec![gid("b")], false));
+        assert_eq!(later(3, 9), (Vec::new(), false));
         assert_eq!(due.take(Moment::from_unix_millis(3)), [gid("a"), gid("b")]);
         assert_eq!((due.first(), due.take(Moment::MAX)), (None, Vec::new()));
     }

@@ -49,7 +49,9 @@ pub mod transaction;
 pub mod word;
 
 pub use error::Refused;
-pub use machine::{By, Effect, Event, Finding, Outcome, Resolution, Step, Submit, VoteOf, Write};
+pub use machine::{
+    Amendment, By, Effect, Event, Finding, Outcome, Resolution, Step, Submit, VoteOf, Write,
+};
 pub use moment::Moment;
 pub use name::{BranchId, Gid, ResourceName, Shard, Shards};
 pub use policy::Policy;

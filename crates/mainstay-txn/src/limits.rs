@@ -39,6 +39,9 @@ pub const HEADERS_BYTES_MAX: usize = 8_192;
 /// Longest session id of a vote, in bytes; databases have numbers there.
 pub const SESSION_ID_BYTES_MAX: usize = 64;
 
+/// Most bytes that are kept of what an initiator said in the words of its dialect.
+pub const WORDS_BYTES_MAX: usize = 65_536;
+
 /// Most labels of a transaction, and most bytes of one with its value.
 pub const LABELS_MAX: usize = 16;
 

@@ -17,6 +17,7 @@
 //! Events of one transaction are taken one at a time, whatever they are: requests, answers,
 //! timers, what a sweep has seen.
 
+mod amend;
 mod answer;
 mod begin;
 mod drive;
@@ -28,6 +29,7 @@ mod tests;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+pub use amend::Amendment;
 pub use joining::{Submit, VoteOf};
 pub use operate::{By, Resolution};
 
@@ -43,6 +45,8 @@ use crate::word::{Decision, Mode, Op, State, Why};
 pub enum Event {
     /// A branch wants to join.
     Register(NewBranch),
+    /// The initiator says again how it is to be driven.
+    Amend(Box<Amendment>),
     /// The initiator wants it committed.
     Submit(Submit),
     /// Somebody wants it aborted.
@@ -175,6 +179,7 @@ impl Transaction {
         let mut step = Step::default();
         match event {
             Event::Register(branch) => self.register_branch(branch, now, policy, &mut step)?,
+            Event::Amend(amendment) => self.amend(*amendment, &mut step)?,
             Event::Submit(submit) => self.submit(submit, now, &mut step)?,
             Event::Abort(by) => self.abort(&by, now, &mut step)?,
             Event::Answered { branch, op, outcome, draw } => {

@@ -108,11 +108,25 @@ struct Slot {
     gid: Gid,
     owned: Owned,
     kept: Arc<tokio::sync::Mutex<Kept>>,
-    state: watch::Sender<State>,
+    standing: watch::Sender<Standing>,
     /// What lists go by; `None` until it was read.
     glance: Mutex<Option<Glance>>,
     /// The shard was given up, or the transaction forgotten: nothing in here is true any more.
     closed: AtomicBool,
+}
+
+/// Where a transaction stands, as far as others wait for it.
+#[derive(Clone, Copy, Debug)]
+struct Standing {
+    state: State,
+    /// Whether a branch is being called.
+    is_calling: bool,
+}
+
+impl Standing {
+    fn of(transaction: &Transaction) -> Self {
+        Self { state: transaction.state(), is_calling: transaction.is_calling() }
+    }
 }
 
 enum Kept {
@@ -133,7 +147,7 @@ impl Slot {
             gid: gid.clone(),
             owned,
             kept: Arc::new(tokio::sync::Mutex::new(kept)),
-            state: watch::Sender::new(State::Active),
+            standing: watch::Sender::new(Standing { state: State::Active, is_calling: false }),
             glance: Mutex::default(),
             closed: AtomicBool::new(false),
         })
@@ -151,7 +165,7 @@ impl Slot {
     /// What others see of it is `transaction` from now on.
     fn shows(&self, transaction: &Transaction) {
         *self.glance.lock() = Some(Glance::of(transaction));
-        self.state.send_replace(transaction.state());
+        self.standing.send_replace(Standing::of(transaction));
     }
 
     /// Waits for its lock; `None` if it was closed meanwhile.

@@ -44,6 +44,11 @@ pub struct Begin {
     pub retry_interval: Option<Duration>,
     /// How long a call of a branch may take.
     pub call_timeout: Option<Duration>,
+    /// Headers of every call, below those of the branch that is called.
+    pub headers: Vec<(String, String)>,
+    /// What its initiator said in the words of its dialect, kept to be said again. It decides
+    /// nothing.
+    pub words: Option<Bytes>,
     /// Steps of a saga or message.
     pub steps: Vec<NewBranch>,
     /// Decides to commit at once.
@@ -68,6 +73,8 @@ impl Begin {
             retry_limit: None,
             retry_interval: None,
             call_timeout: None,
+            headers: Vec::new(),
+            words: None,
             steps: Vec::new(),
             submit: false,
         }
@@ -249,6 +256,11 @@ impl OpRecord {
         }
     }
 
+    /// Whether its branch said last that it is still at it.
+    pub fn is_ongoing(&self) -> bool {
+        self.last_error.as_deref() == Some(STILL_AT_IT)
+    }
+
     /// Moves on to `state`, unless that lies behind.
     pub(crate) fn advance(&mut self, state: OpState) {
         if !self.state.is_settled() {
@@ -256,6 +268,9 @@ impl OpRecord {
         }
     }
 }
+
+/// What is noted of a branch that is still at it.
+pub(crate) const STILL_AT_IT: &str = "still at it";
 
 /// Why something was decided.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -380,6 +395,12 @@ impl Transaction {
     /// Where it stands.
     pub const fn state(&self) -> State {
         self.register.state
+    }
+
+    /// Whether a call is under way, or waits for its turn.
+    pub fn is_calling(&self) -> bool {
+        let mut ops = self.branches.iter().flat_map(|branch| &branch.ops).chain(&self.check);
+        ops.any(|record| record.in_flight)
     }
 
     /// The branch called `id`.

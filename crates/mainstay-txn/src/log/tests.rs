@@ -81,6 +81,8 @@ fn everything() -> Begin {
         deadline: Some(Duration::from_secs(30)),
         retry_limit: Some(3),
         call_timeout: Some(Duration::from_millis(1_500)),
+        headers: vec![("x-tenant".to_owned(), "blue".to_owned())],
+        words: Some("{}".into()),
         steps: vec![step.clone(), step],
         submit: true,
         ..Begin::new(Gid::new("转账-7").unwrap(), Mode::Saga)

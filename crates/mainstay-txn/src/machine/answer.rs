@@ -6,8 +6,8 @@ use crate::limits::cut;
 use crate::moment::Moment;
 use crate::name::BranchId;
 use crate::policy::Policy;
-use crate::transaction::{OpRecord, Transaction};
-use crate::word::{Decision, Mode, Op, OpState, State, Vote, Why};
+use crate::transaction::{Goal, OpRecord, STILL_AT_IT, Transaction};
+use crate::word::{Decision, Dialect, Mode, Op, OpState, State, Vote, Why};
 
 /// When an answer came, what blurs the next wait, and by what it is judged.
 type Circumstance<'a> = (Moment, u32, &'a Policy);
@@ -44,7 +44,7 @@ impl Transaction {
     /// An answer could not be written down, so it counts as never received: the call is made again
     /// after a wait. To be called once the transaction is as it was before the answer.
     pub fn ask_again(&mut self, branch: &BranchId, op: Op, now: Moment, policy: &Policy) {
-        let wait = policy.backoff_of(&self.begin).wait(0, 0);
+        let wait = policy.backoff_of(&self.begin, op).wait(0, 0);
         let record = match self.places(branch) {
             Some(Place::Check) => self.check.as_mut(),
             Some(Place::Branch(at)) => self.branches.get_mut(at).map(|branch| branch.op_mut(op)),
@@ -86,7 +86,8 @@ impl Transaction {
                 if op == Op::Prepare && wanted {
                     branch.vote = Some(Vote::No);
                 } else if wanted {
-                    self.decide_abort(Why::StepFailed, &format!("{id}: {why}"), now, step);
+                    let detail = self.step_failed(&id, &why);
+                    self.decide_abort(Why::StepFailed, &detail, now, step);
                 }
             }
             Outcome::Contradicted(evidence) => {
@@ -103,8 +104,13 @@ impl Transaction {
                 }));
             }
             outcome => {
-                let backoff = policy.backoff_of(&self.begin);
+                let backoff = policy.backoff_of(&self.begin, op);
+                // Few tries are few tries, whatever comes of them.
+                let counts = self.begin.dialect == Dialect::Dtm
+                    && self.begin.retry_limit.is_some()
+                    && outcome == Outcome::Ongoing;
                 let record = branch.op_mut(op);
+                record.attempts = record.attempts.saturating_add(u32::from(counts));
                 put_off(record, outcome, circumstance, &backoff);
                 if wanted {
                     self.judge((at, op), denied || refused, circumstance, step);
@@ -145,7 +151,7 @@ impl Transaction {
         step: &mut Step,
     ) {
         let (now, _, policy) = circumstance;
-        let backoff = policy.backoff_of(&self.begin);
+        let backoff = policy.backoff_of(&self.begin, Op::Check);
         let is_asked = self.state() == State::Querying;
         let Some(record) = self.check.as_mut().filter(|record| record.in_flight) else { return };
         record.in_flight = false;
@@ -156,6 +162,15 @@ impl Transaction {
             Outcome::Done => self.decide(Decision::Commit, None, now, step),
             Outcome::Refused(why) => self.decide_abort(Why::CheckRefused, &why, now, step),
             outcome => put_off(record, outcome, circumstance, &backoff),
+        }
+    }
+
+    /// Why a saga turned round, in the words of its dialect.
+    fn step_failed(&self, id: &BranchId, why: &str) -> String {
+        let url = self.branch(id).and_then(|branch| branch.goes_to(Op::Action));
+        match (self.begin.dialect, url) {
+            (Dialect::Dtm, Some(Goal::Endpoint(url))) => format!("url:{url} return failed: {why}"),
+            _ => format!("{id}: {why}"),
         }
     }
 
@@ -174,7 +189,7 @@ fn put_off(
     let (why, counts, wait) = match outcome {
         Outcome::Ongoing => {
             record.advance(OpState::Unknown);
-            ("still at it".to_owned(), false, None)
+            (STILL_AT_IT.to_owned(), false, None)
         }
         Outcome::Unsent { why, retry_after } => (why, retry_after.is_none(), retry_after),
         Outcome::Held(by) => {

@@ -7,7 +7,7 @@ use super::{Step, Submit};
 use crate::error::Refused;
 use crate::limits::{
     BRANCHES_MAX, HEADERS_BYTES_MAX, HEADERS_MAX, HEADS_BYTES_MAX, LABEL_BYTES_MAX, LABELS_MAX,
-    NAME_BYTES_MAX, PATIENCE_MAX, TRANSACTION_BYTES_MAX,
+    NAME_BYTES_MAX, PATIENCE_MAX, TRANSACTION_BYTES_MAX, WORDS_BYTES_MAX,
 };
 use crate::moment::Moment;
 use crate::name::{BranchId, ResourceName};
@@ -187,7 +187,7 @@ fn deadline(begin: &Begin, policy: &Policy) -> Result<Option<Duration>, Refused>
     Ok(asked.or(default))
 }
 
-fn check_words(begin: &Begin) -> Result<(), Refused> {
+pub(super) fn check_words(begin: &Begin) -> Result<(), Refused> {
     let long = |text: &str, max: usize| max < text.len() || text.chars().any(char::is_control);
     if begin.name.as_ref().is_some_and(|name| long(name, NAME_BYTES_MAX)) {
         return Err(invalid("name", "must be at most 128 bytes without control characters"));
@@ -197,6 +197,24 @@ fn check_words(begin: &Begin) -> Result<(), Refused> {
     };
     if LABELS_MAX < begin.labels.len() || begin.labels.iter().any(is_wrong) {
         return Err(invalid("labels", "must be at most 16, each at most 256 bytes with its value"));
+    }
+    if begin.words.as_ref().is_some_and(|words| WORDS_BYTES_MAX < words.len()) {
+        return Err(invalid("options", "must be at most 64 KiB"));
+    }
+    let size = begin.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+    check_headers(&begin.headers, size)
+}
+
+/// Checks headers whose names and values, with what counts as them, have `size` bytes.
+pub(super) fn check_headers(headers: &[(String, String)], size: usize) -> Result<(), Refused> {
+    if HEADERS_MAX < headers.len() || HEADERS_BYTES_MAX < size {
+        return Err(invalid("headers", "must be at most 32 with 8 KiB"));
+    }
+    let legal = |(name, value): &(String, String)| {
+        name.parse::<http::HeaderName>().is_ok() && value.parse::<http::HeaderValue>().is_ok()
+    };
+    if !headers.iter().all(legal) {
+        return Err(invalid("headers", "must be names and values of HTTP"));
     }
     Ok(())
 }
@@ -214,17 +232,7 @@ pub(super) fn check_branch(
         let max = policy.payload_bytes_max;
         return Err(Refused::PayloadTooLarge { branch, bytes: bytes.len(), max });
     }
-    let size = branch.payload.head_bytes();
-    if HEADERS_MAX < headers.len() || HEADERS_BYTES_MAX < size {
-        return Err(invalid("headers", "must be at most 32 with 8 KiB"));
-    }
-    for (name, value) in headers {
-        let legal =
-            name.parse::<http::HeaderName>().is_ok() && value.parse::<http::HeaderValue>().is_ok();
-        if !legal {
-            return Err(invalid("headers", "must be names and values of HTTP"));
-        }
-    }
+    check_headers(headers, branch.payload.head_bytes())?;
     if content_type.as_ref().is_some_and(|text| text.parse::<http::HeaderValue>().is_err()) {
         return Err(invalid("content_type", "must be a value of HTTP"));
     }

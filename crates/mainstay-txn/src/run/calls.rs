@@ -84,6 +84,7 @@ impl Coordinator {
             }
             None => (To::Endpoint(transaction.begin.check.clone()?), Payload::default()),
         };
+        let payload = under(&transaction.begin.headers, payload);
         let decided = !matches!(transaction.state(), State::Preparing | State::Querying);
         Some(Outgoing {
             gid: transaction.gid().clone(),
@@ -99,6 +100,14 @@ impl Coordinator {
             timeout: transaction.begin.call_timeout.unwrap_or(self.shared.settings.call_timeout),
         })
     }
+}
+
+/// `payload` with `headers` below its own.
+fn under(headers: &[(String, String)], mut payload: Payload) -> Payload {
+    let is_own = |name: &str| payload.headers.iter().any(|(own, _)| own.eq_ignore_ascii_case(name));
+    let mut all: Vec<_> = headers.iter().filter(|(name, _)| !is_own(name)).cloned().collect();
+    all.append(&mut payload.headers);
+    Payload { headers: all, ..payload }
 }
 
 /// Whom a job calls is known to the schedule alone.

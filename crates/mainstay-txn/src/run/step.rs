@@ -307,7 +307,7 @@ impl Coordinator {
                 if slot.is_closed() {
                     return; // Its next owner runs them.
                 }
-                let state = *slot.state.borrow();
+                let state = slot.standing.borrow().state;
                 match own.shared.ports.hooks.ended(&slot.gid, state).await {
                     Ok(()) => break,
                     Err(why) => HookFailed { gid: slot.gid.as_str(), why: &why }.emit(),

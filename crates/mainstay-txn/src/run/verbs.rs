@@ -5,11 +5,11 @@ use std::time::Duration;
 use mainstay_core::Effect;
 use tokio::sync::oneshot;
 
-use super::Coordinator;
+use super::{Coordinator, Standing};
 use crate::commit::LogError;
 use crate::error::Refused;
 use crate::log::Unreadable;
-use crate::machine::{By, Event, Resolution, Submit};
+use crate::machine::{Amendment, By, Event, Resolution, Submit};
 use crate::moment::Moment;
 use crate::name::{Gid, Shard};
 use crate::transaction::{Begin, NewBranch, Transaction};
@@ -97,6 +97,8 @@ pub enum Until {
     Decided,
     /// Every branch has heard, or an operator is needed.
     Done,
+    /// That, or everybody who could be called was called, and nobody is until some time goes by.
+    Tried,
 }
 
 impl Coordinator {
@@ -125,6 +127,26 @@ impl Coordinator {
     /// It goes on: ask again, or look.
     pub async fn register(&self, gid: &Gid, branch: NewBranch) -> Result<Seen, VerbError> {
         self.happens(gid, Event::Register(branch)).await
+    }
+
+    /// Puts options in the place of those a transaction was begun with.
+    ///
+    /// # Errors
+    ///
+    /// [`VerbError`]; [`Refused::GidTaken`] when it is of another mode or dialect,
+    /// [`Refused::NotAllowed`] once it is decided.
+    ///
+    /// # Cancel safety
+    ///
+    /// It goes on: ask again, or look.
+    pub async fn amend(&self, gid: &Gid, amendment: Amendment) -> Result<Seen, VerbError> {
+        self.happens(gid, Event::Amend(Box::new(amendment))).await
+    }
+
+    /// Live transactions for which time brings something about later than `at`, the last first, at
+    /// most `max` of them; and whether there are more. Only those of shards this node owns.
+    pub fn due_later(&self, at: Moment, max: usize) -> (Vec<Gid>, bool) {
+        self.shared.due.lock().later(at, max)
     }
 
     /// Decides to commit, if every branch voted so. `lost` is what is known of a two-phase commit
@@ -264,14 +286,16 @@ impl Coordinator {
         until: Until,
         patience: Duration,
     ) -> Result<Seen, VerbError> {
-        let is_there = |state: &State| match until {
-            Until::Decided => !state.is_undecided(),
-            Until::Done => state.is_final() || *state == State::Mixed,
+        let is_done = |state: State| state.is_final() || state == State::Mixed;
+        let is_there = |standing: &Standing| match until {
+            Until::Decided => !standing.state.is_undecided(),
+            Until::Done => is_done(standing.state),
+            Until::Tried => is_done(standing.state) || !standing.is_calling,
         };
         if let Some(slot) = self.slot(gid) {
-            let mut state = slot.state.subscribe();
+            let mut standing = slot.standing.subscribe();
             // What it is in the end is read below.
-            drop(tokio::time::timeout(patience, state.wait_for(is_there)).await);
+            drop(tokio::time::timeout(patience, standing.wait_for(is_there)).await);
         }
         self.get(gid).await
     }

@@ -114,6 +114,10 @@ pub(super) struct BodyMessage {
     pub(super) created_at: u64,
     #[prost(uint64, optional, tag = "18")]
     pub(super) deadline_at: Option<u64>,
+    #[prost(message, repeated, tag = "19")]
+    pub(super) headers: Vec<Pair>,
+    #[prost(bytes = "bytes", optional, tag = "20")]
+    pub(super) words: Option<Bytes>,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -44,6 +44,8 @@ pub(in crate::log) fn body(transaction: &Transaction) -> Bytes {
         steps: begin.steps.iter().enumerate().map(step).collect(),
         created_at: transaction.created_at.unix_millis(),
         deadline_at: transaction.deadline_at.map(Moment::unix_millis),
+        headers: begin.headers.iter().map(|(name, value)| pair((name, value))).collect(),
+        words: begin.words.clone(),
     })
 }
 
@@ -72,6 +74,8 @@ pub(in crate::log) fn read_body(
         retry_limit: body.retry_limit,
         retry_interval: body.retry_interval_millis.map(Duration::from_millis),
         call_timeout: body.call_timeout_millis.map(Duration::from_millis),
+        headers: body.headers.into_iter().map(|pair| (pair.name, pair.value)).collect(),
+        words: body.words,
         submit: body.submit,
         steps: steps.collect::<Result<_, Unreadable>>()?,
     };

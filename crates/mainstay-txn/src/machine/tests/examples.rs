@@ -130,3 +130,48 @@ fn a_saga_that_a_failover_interrupted_compensates_what_may_have_been_called() {
     stage.is(State::Aborting, true, &["03 compensate"]);
     assert!(matches!(stage.last.effects[..], [Effect::Call { .. }]));
 }
+
+/// A saga of the DTM dialect, of one step that is tried once and `limit` times again.
+fn limited(limit: u32) -> Stage {
+    Stage::new(Begin {
+        dialect: Dialect::Dtm,
+        retry_limit: Some(limit),
+        retry_interval: Some(Duration::from_secs(10)),
+        steps: vec![step()],
+        ..begin(Mode::Saga)
+    })
+}
+
+#[test]
+fn few_tries_are_close_together_whatever_comes_of_them() {
+    let mut stage = limited(2);
+    stage.answers(1, Op::Action, unknown()).waits(Duration::from_millis(100));
+    assert_eq!(stage.calls(), ["01 action"]);
+    stage.answers(1, Op::Action, Outcome::Ongoing).waits(Duration::from_millis(200));
+    assert_eq!(stage.calls(), ["01 action"]);
+    stage.answers(1, Op::Action, Outcome::Ongoing).is(State::Aborting, true, &["01 compensate"]);
+    // To undo has no limit, so its waits are those of everything else.
+    stage.answers(1, Op::Compensate, unknown()).waits(Duration::from_secs(19));
+    assert_eq!(stage.calls(), Vec::<String>::new());
+    stage.waits(Duration::from_secs(1));
+    assert_eq!(stage.calls(), ["01 compensate"]);
+}
+
+#[test]
+fn the_longest_wait_of_dtm_is_configured() {
+    let mut stage = limited(0);
+    stage.policy.dtm_interval_max = Duration::from_secs(15);
+    stage.answers(1, Op::Action, unknown()).answers(1, Op::Compensate, unknown());
+    stage.waits(Duration::from_secs(15));
+    assert_eq!(stage.calls(), ["01 compensate"]);
+}
+
+#[test]
+fn a_failure_is_told_in_the_words_of_its_dialect() {
+    let detail = |mut stage: Stage| {
+        stage.answers(1, Op::Action, refused());
+        stage.transaction.register.reason.unwrap().detail
+    };
+    assert_eq!(detail(Stage::saga(1)), "01: no");
+    assert_eq!(detail(limited(1)), "url:http://stock/action return failed: no");
+}

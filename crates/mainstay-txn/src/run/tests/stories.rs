@@ -11,6 +11,7 @@ use crate::commit::LogError;
 use crate::error::Refused;
 use crate::log::Unreadable;
 use crate::machine::{By, Resolution, Submit, VoteOf};
+use crate::moment::Moment;
 use crate::name::{BranchId, Gid, ResourceName};
 use crate::owner::{ClaimError, Replace};
 use crate::receipt::Verdict;
@@ -204,6 +205,25 @@ async fn a_participant_that_hangs_delays_nobody_else() {
     town.village.hanging.lock().clear();
     tokio::time::sleep(Duration::from_mins(3)).await;
     assert_eq!(node.coordinator.live(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_waits_for_one_pass_hears_when_everybody_was_tried() {
+    let town = Town::new(19);
+    town.village.hanging.lock().insert("slow:80".to_owned());
+    let node = town.node("n1", Replace::Everybody).await;
+    node.coordinator.begin(saga("order-1", "slow")).await.unwrap();
+    let name = gid("order-1");
+    let seen = node.coordinator.wait(&name, Until::Tried, LONG).await.unwrap();
+    assert_eq!(town.village.calls.load(Ordering::Relaxed), 1);
+    assert_eq!(seen.transaction.state(), State::Committing);
+    assert!(!seen.transaction.is_calling());
+    let (later, more) = node.coordinator.due_later(Moment::from_unix_millis(0), 9);
+    assert_eq!((later, more), (vec![name.clone()], false));
+    town.village.hanging.lock().clear();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let seen = node.coordinator.wait(&name, Until::Tried, LONG).await.unwrap();
+    assert_eq!(seen.transaction.state(), State::Committed);
 }
 
 #[tokio::test(start_paused = true)]
