@@ -33,7 +33,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mainstay_store::{Batch, Put, Revision, Store};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use tokio::sync::mpsc;
 
 use crate::clock::Timer;
@@ -59,7 +59,7 @@ struct Shared {
     store: Arc<dyn Store>,
     timer: Arc<dyn Timer>,
     limits: Limits,
-    mask: Mask,
+    mask: RwLock<Arc<Mask>>,
     tasks: Tasks,
     figures: Figures,
     tally: Mutex<Tally>,
@@ -84,7 +84,7 @@ impl Outbox {
     pub fn start(store: Arc<dyn Store>, timer: Arc<dyn Timer>, mask: Mask, limits: Limits) -> Self {
         let (tasks, figures) = (Tasks::default(), Figures::default());
         let (refusals, came) = mpsc::channel(refusals::WAITING_MAX);
-        let tally = Mutex::default();
+        let (tally, mask) = (Mutex::default(), RwLock::new(Arc::new(mask)));
         let shared = Shared { store, timer, limits, mask, tasks, figures, tally, refusals };
         let shared = Arc::new(shared);
         let (keeper, putter) = (Arc::clone(&shared), Arc::clone(&shared));
@@ -117,7 +117,7 @@ impl Outbox {
     /// The operation that puts `record`, for the batch that makes the change it tells of. `decided`
     /// is the revision of the store the change was decided at.
     pub fn put(&self, decided: Revision, record: &Record) -> Put {
-        Put::new(keys::audit(AuditId::draw(decided)), record.write())
+        put(decided, record)
     }
 
     /// Puts a record of something that changes nothing in the store: a refusal, a login. Sent
@@ -131,22 +131,7 @@ impl Outbox {
     ///
     /// Whether the record is put is open.
     pub async fn note(&self, record: &Record) -> Result<(), AuditError> {
-        let Shared { store, timer, .. } = &*self.shared;
-        let mut patience = Patience::new(timer.now(), Patience::FOR_CALLERS);
-        let mut put = None;
-        loop {
-            let done = async {
-                let put = match &put {
-                    Some(put) => put,
-                    None => &*put.insert(self.put(store.status().await?.revision, record)),
-                };
-                store.apply(Batch::new().then(put.clone())).await
-            };
-            match done.await {
-                Ok(_) => return Ok(()),
-                Err(error) => patience.bear(&**timer, error).await?,
-            }
-        }
+        note(&*self.shared.store, &*self.shared.timer, record).await
     }
 
     /// Keeps a record of something that was refused or did not work, within a second and as well
@@ -160,8 +145,13 @@ impl Outbox {
     }
 
     /// What is shown of secrets.
-    pub fn mask(&self) -> &Mask {
-        &self.shared.mask
+    pub fn mask(&self) -> Arc<Mask> {
+        Arc::clone(&self.shared.mask.read())
+    }
+
+    /// Goes on with another mask: that of a keyring that was rotated.
+    pub fn use_mask(&self, mask: Mask) {
+        *self.shared.mask.write() = Arc::new(mask);
     }
 
     /// What there is, as this node knows it.
@@ -181,6 +171,37 @@ impl Outbox {
     /// Safe: tasks stay told to stop, and calling again waits again.
     pub async fn shutdown(&self, grace: Duration) -> usize {
         self.shared.tasks.shutdown(grace).await
+    }
+}
+
+pub(crate) fn put(decided: Revision, record: &Record) -> Put {
+    Put::new(keys::audit(AuditId::draw(decided)), record.write())
+}
+
+/// As [`Outbox::note`], for whoever has a store and no node of it: what is done while it is stopped.
+///
+/// # Errors
+///
+/// What the store said.
+///
+/// # Cancel safety
+///
+/// Whether the record is put is open.
+pub async fn note(store: &dyn Store, timer: &dyn Timer, record: &Record) -> Result<(), AuditError> {
+    let mut patience = Patience::new(timer.now(), Patience::FOR_CALLERS);
+    let mut drawn = None;
+    loop {
+        let done = async {
+            let put = match &drawn {
+                Some(put) => put,
+                None => &*drawn.insert(put(store.status().await?.revision, record)),
+            };
+            store.apply(Batch::new().then(put.clone())).await
+        };
+        match done.await {
+            Ok(_) => return Ok(()),
+            Err(error) => patience.bear(timer, error).await?,
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 pub(crate) mod audit;
 pub(crate) mod centre;
 pub(crate) mod consul;
+pub(crate) mod keyring;
 pub(crate) mod registry;
 pub(crate) mod rules;
 

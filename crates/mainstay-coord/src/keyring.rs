@@ -12,11 +12,14 @@
 //! 8.3); releases of configuration take one each.
 //!
 //! Every node of a store needs the same keyring: [`export`](Keyring::export) and
-//! [`import`](Keyring::import) carry it, under a passphrase.
+//! [`import`](Keyring::import) carry it, under a passphrase. The store lists which keys there are
+//! ([`agree`]), and a [`Ring`] keeps a node in step with that list.
 
+mod agreed;
 mod error;
 mod export;
 mod file;
+mod ring;
 #[cfg(test)]
 mod tests;
 
@@ -33,6 +36,7 @@ use crate::random;
 
 pub use error::KeyringError;
 pub use file::KeyringFile;
+pub use ring::{Ring, RingError, Rotated, accept, agree};
 
 /// What a key is derived for. A new use gets a new label, never one that is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +49,8 @@ pub enum Label {
     Audit,
     /// The keyring itself, where another key wraps it.
     Keyring,
+    /// What shows that two nodes mean the same key.
+    Check,
 }
 
 impl Label {
@@ -54,6 +60,7 @@ impl Label {
             Self::ConfigName => "mainstay config name",
             Self::Audit => "mainstay audit",
             Self::Keyring => "mainstay keyring",
+            Self::Check => "mainstay keyring check",
         }
     }
 }
@@ -74,7 +81,7 @@ pub type Secret = Zeroizing<[u8; 32]>;
 /// Keys that wrap other keys, one of them current.
 #[derive(Clone)]
 pub struct Keyring {
-    /// Oldest first; the last is current.
+    /// The last is current.
     keys: Vec<Key>,
 }
 
@@ -105,13 +112,18 @@ impl Keyring {
         &self.newest().id
     }
 
-    /// The ids of its keys, and whether each seals; the oldest first.
+    /// The ids of its keys, and whether each seals; the current one last.
     pub fn keys(&self) -> impl Iterator<Item = (&str, KeyState)> {
         let current = self.current();
         self.keys.iter().map(move |key| {
             let is_current = key.id == current;
             (&*key.id, if is_current { KeyState::Current } else { KeyState::Retired })
         })
+    }
+
+    /// When the key `id` was made, in milliseconds since 1970.
+    pub fn created_unix_ms(&self, id: &str) -> Option<u64> {
+        self.keys.iter().find(|key| key.id == id).map(|key| key.created_unix_ms)
     }
 
     /// Makes a new current key. Write the file before sealing with it.
@@ -193,6 +205,13 @@ impl Key {
 
     fn derive(&self, label: Label) -> Secret {
         derive(&*self.secret, label)
+    }
+
+    /// Tells nothing of the key, and is the same wherever it is.
+    fn check(&self) -> String {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, &*self.derive(Label::Check));
+        let tag = hmac::sign(&key, self.id.as_bytes());
+        random::to_hex(tag.as_ref().get(..16).unwrap_or_default())
     }
 }
 

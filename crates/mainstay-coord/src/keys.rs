@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `meta/format` | the format of all records; written first, or last by a copy | – |
 //! | `meta/fence_base` | added to every fencing token | – |
+//! | `meta/keyring` | which keys the nodes of the store seal with | – |
 //! | `ses/<session>` | who the session belongs to | the session |
 //! | `lock/<ns>/<name>/q/<slot>` | place in the queue of a lock | the session, or a transaction |
 //! | `lock/<ns>/<name>/last` | how the lock was last held | sweeping |
@@ -86,6 +87,11 @@ pub fn format() -> Key {
 /// What is added to every create revision to make a fencing token. Missing is 0.
 pub fn fence_base() -> Key {
     made("meta/fence_base".to_owned())
+}
+
+/// Which keys the nodes of the store seal with.
+pub fn keyring() -> Key {
+    made("meta/keyring".to_owned())
 }
 
 /// The records of all sessions.

@@ -238,6 +238,8 @@ codes! {
     KeyringOpen = "keyring-open", 0, 9, "The keyring is open to others";
     /// The keyring cannot be read; at start only.
     KeyringUnreadable = "keyring-unreadable", 0, 15, "The keyring cannot be read";
+    /// Other nodes of the store seal with a key that this one lacks; at start only.
+    KeyringDiffers = "keyring-differs", 0, 9, "The keyring is not that of the other nodes";
 
     // Revisions, switches, plans, and their audit.
     /// Audit records pile up, so nothing is changed.

@@ -15,8 +15,10 @@ mod dns;
 mod explain;
 mod faults;
 mod help;
+mod keyring;
 mod kinds;
 mod lock;
+mod offline;
 mod plan;
 pub mod reference;
 mod role;
@@ -119,6 +121,7 @@ pub fn run(arguments: Vec<OsString>, session: &mut Session<'_>) -> u8 {
         Command::Leader { verb } => lock::leader(verb, session),
         Command::Store { verb } => store::run(verb, session),
         Command::Audit { verb } => audit::run(verb, session),
+        Command::Keyring { verb } => keyring::run(verb, session),
         Command::Backup { verb } => backup::run(verb, session),
         Command::Config { verb } => config::run(verb, session),
         Command::Switch { verb } => switch::run(verb, session),

@@ -10,10 +10,12 @@
 //! | `[store]`, `[registry]` | [`settings`] |
 //! | `[consul]` | [`consul`](mod@consul) |
 //! | opening the store; its format; which etcd was known last | [`opening`], [`formats`], [`known`] |
+//! | `[security.keyring]`; whether this node has the keys of the others | [`keys`] |
 //! | instances for the data plane of the same process | [`resolve`] |
 
 pub mod consul;
 pub mod formats;
+pub mod keys;
 pub mod known;
 pub mod opening;
 pub mod resolve;
@@ -26,7 +28,8 @@ use std::time::Duration;
 use mainstay_coord::audit::tally::Limits;
 use mainstay_coord::centre::{self, Centre};
 use mainstay_coord::consul::Consul;
-use mainstay_coord::keyring::Keyring;
+use mainstay_coord::health::targets::Addresses;
+use mainstay_coord::keyring::Ring;
 use mainstay_coord::name::{NodeName, OwnerName};
 use mainstay_coord::plan::PLANS;
 use mainstay_coord::registry::{Options, Registry};
@@ -43,6 +46,7 @@ use parking_lot::Mutex;
 use crate::dns::nodes::Nodes;
 use crate::rules::{self, Copies};
 use consul::{ConsulConfig, Known};
+use keys::Keys;
 use opening::Opened;
 use resolve::RegistryResolver;
 use settings::RegistryConfig;
@@ -79,6 +83,8 @@ pub struct Cluster {
     pub registry: Registry,
     /// Configuration of services.
     pub centre: Centre,
+    /// The keys that seal secrets, in step with those of other nodes.
+    pub ring: Ring,
     /// Where audit records wait for the log.
     pub outbox: Outbox,
     /// Objects with a history.
@@ -123,6 +129,23 @@ pub struct ConsulDoor {
     pub known: Mutex<Option<(Revision, Arc<Known>)>>,
 }
 
+impl ConsulDoor {
+    /// Answers as `config` says for `node`, which others reach at `reached`.
+    fn start(
+        store: Arc<dyn Store>,
+        (config, [is_open, is_open_alone]): (ConsulConfig, [bool; 2]),
+        (node, reached): (NodeName, &str),
+        check_targets: Addresses,
+    ) -> Self {
+        let address = config.address(reached);
+        let options =
+            mainstay_coord::consul::Options { node, address: address.clone(), check_targets };
+        let recipes = Consul::start(store, Arc::new(BootClock), options);
+        let (nodes, known) = (Nodes::default(), Mutex::default());
+        Self { recipes, config, is_open, is_open_alone, nodes, address, known }
+    }
+}
+
 impl Cluster {
     /// Takes part in what the store holds as `node`, which others reach at `address`. Must be called
     /// within a tokio runtime. `door` is how clients of Consul are answered, and whether those on
@@ -133,7 +156,7 @@ impl Cluster {
     /// Not safe: what was started goes on. It is awaited to its end when a process starts.
     pub async fn start(
         Opened { store, etcd }: Opened,
-        keyring: Keyring,
+        keys: Keys,
         (config, recipes_config): (RegistryConfig, RecipesConfig),
         door: Option<(ConsulConfig, [bool; 2])>,
         node: NodeName,
@@ -151,13 +174,16 @@ impl Cluster {
             ..Options::new(node.clone())
         };
         let timer = Arc::new(BootClock);
-        let outbox =
-            Outbox::start(Arc::clone(&store), timer.clone(), keyring.mask(), Limits::default());
+        let outbox = Outbox::start(
+            Arc::clone(&store),
+            timer.clone(),
+            keys.keyring.mask(),
+            Limits::default(),
+        );
         let registry = Registry::start(Arc::clone(&store), timer.clone(), outbox.clone(), options);
         let retention = recipes_config.releases;
         let options = centre::Options { retention, ..centre::Options::new(node.clone()) };
-        let centre =
-            Centre::start(Arc::clone(&store), timer.clone(), outbox.clone(), keyring, options);
+        let (centre, ring) = sealing(&store, &outbox, keys, options);
         let rules = Revisions::new(Arc::clone(&store), timer.clone(), outbox.clone());
         let copies = Copies::start(&rules);
         let switches = Switches::start(&rules);
@@ -174,20 +200,13 @@ impl Cluster {
         if tokio::time::timeout(LOADING_MAX, ready).await.is_err() {
             tracing::warn!("the store does not answer; what it holds is loaded when it does");
         }
-        let consul = door.map(|(config, [is_open, is_open_alone])| {
-            let options = mainstay_coord::consul::Options {
-                node: node.clone(),
-                address: config.address(&reached),
-                check_targets,
-            };
-            let (address, known) = (options.address.clone(), Mutex::default());
-            let recipes = Consul::start(Arc::clone(&store), Arc::new(BootClock), options);
-            let nodes = Nodes::default();
-            ConsulDoor { recipes, config, is_open, is_open_alone, nodes, address, known }
+        let consul = door.map(|door| {
+            ConsulDoor::start(Arc::clone(&store), door, (node.clone(), &reached), check_targets)
         });
         Self {
             consul,
             coordination,
+            ring,
             outbox,
             rules,
             copies,
@@ -249,11 +268,12 @@ impl Cluster {
             self.timers.shutdown(DUTIES_MAX),
             consul
         );
-        let (sessions, centre, registry, rules) = tokio::join!(
+        let (sessions, centre, registry, rules, ring) = tokio::join!(
             self.coordination.shutdown(RECIPES_MAX),
             self.centre.shutdown(RECIPES_MAX),
             self.registry.shutdown(RECIPES_MAX),
             self.rules.shutdown(RECIPES_MAX),
+            self.ring.shutdown(RECIPES_MAX),
         );
         let outbox = self.outbox.shutdown(OUTBOX_MAX).await;
         match tokio::time::timeout(CLOSING_MAX, self.store.close()).await {
@@ -261,8 +281,21 @@ impl Cluster {
             Ok(Err(error)) => tracing::error!(%error, "the store was not closed well"),
             Err(_elapsed) => tracing::error!("the store was not closed in time"),
         }
-        resolver + timers + consul + sessions + centre + registry + rules + outbox
+        resolver + timers + consul + sessions + centre + registry + rules + ring + outbox
     }
+}
+
+/// The config centre of `store`, and the keys it seals with.
+fn sealing(
+    store: &Arc<dyn Store>,
+    outbox: &Outbox,
+    Keys { keyring, file }: Keys,
+    options: centre::Options,
+) -> (Centre, Ring) {
+    let (of, timer) = (|| Arc::clone(store), Arc::new(BootClock));
+    let centre = Centre::start(of(), timer.clone(), outbox.clone(), keyring.clone(), options);
+    let ring = Ring::start(of(), timer, (keyring, file), centre.clone(), outbox.clone());
+    (centre, ring)
 }
 
 /// As whom a node stands for its duties.

@@ -31,6 +31,7 @@ mod explain;
 mod faults;
 mod guard;
 mod http_sd;
+mod keyring;
 mod limits;
 mod locks;
 mod moment;
@@ -190,6 +191,7 @@ fn agreed() -> Router<Arc<Cluster>> {
         .merge(store::calls())
         .merge(centre::calls())
         .merge(audit::calls())
+        .merge(keyring::calls())
         .merge(switches::calls())
         .merge(plans::calls())
 }

@@ -220,7 +220,7 @@ impl Control {
         }
     }
 
-    /// Asks for the bytes at `path`, with one header more, and hands them to `sink` as they come,
+    /// Asks for the bytes at `path`, with some headers more, and hands them to `sink` as they come,
     /// with the size of the whole where it is said.
     ///
     /// # Errors
@@ -229,13 +229,13 @@ impl Control {
     pub fn download(
         &self,
         path: &str,
-        header: Option<(&'static str, &str)>,
+        headers: &[(&'static str, &str)],
         sink: &mut dyn FnMut(&[u8], Option<u64>) -> io::Result<()>,
     ) -> Result<(), Errors> {
         let mut request = self
             .request("GET", path, None, None)
             .map_err(|error| self.unreachable(&error.to_string()))?;
-        if let Some((name, value)) = header {
+        for &(name, value) in headers {
             let value = http::HeaderValue::from_str(value);
             let value = value.map_err(|error| self.unreachable(&error.to_string()))?;
             request.headers_mut().insert(name, value);

@@ -65,8 +65,10 @@ impl Exit {
     /// How a command ends that stumbles over `code` itself, not in an answer.
     pub const fn of_code(code: Code) -> Self {
         match code {
-            Code::Usage | Code::DevNotLoopback | Code::ReasonRequired => Self::Usage,
-            Code::PortInUse | Code::DataDirInUse => Self::Conflict,
+            Code::Usage | Code::DevNotLoopback | Code::ReasonRequired | Code::KeyringOpen => {
+                Self::Usage
+            }
+            Code::PortInUse | Code::DataDirInUse | Code::KeyringDiffers => Self::Conflict,
             Code::ControlUnreachable | Code::AppNotHealthy => Self::Unavailable,
             Code::ConfigUnknownKey
             | Code::ConfigWrongType
@@ -119,6 +121,8 @@ mod tests {
             (Code::DevNotLoopback, 2),
             (Code::PortInUse, 4),
             (Code::DataDirInUse, 4),
+            (Code::KeyringOpen, 2),
+            (Code::KeyringDiffers, 4),
             (Code::CredentialMissing, 5),
             (Code::ControlUnreachable, 6),
             (Code::ConfigUnknownKey, 7),

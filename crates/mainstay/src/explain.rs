@@ -72,7 +72,7 @@ pages! { ENGLISH, "":
     "dev-not-loopback" "duplicate-key" "egress-refused" "expectation-failed" "fencing-token-stale"
     "format-invalid" "future-revision" "gateway-draining" "head-timeout" "headers-too-large"
     "host-not-allowed" "instance-not-found" "internal" "invalid-request" "invalid-rule"
-    "key-invalid" "keyring-open" "keyring-unreadable" "kind-conflict" "lease-exists" "lease-full"
+    "key-invalid" "keyring-differs" "keyring-open" "keyring-unreadable" "kind-conflict" "lease-exists" "lease-full"
     "lease-not-found" "limited" "lock-already-held" "lock-busy" "lock-lost" "lock-not-held"
     "lock-upgrade-refused" "lock-wait-timeout" "malformed-request" "managed-elsewhere"
     "method-not-allowed" "misdirected-host" "network-congestion" "no-instance" "not-found"

@@ -109,8 +109,9 @@ impl Seen {
 #[test]
 fn histories_over_two_nodes_and_three_members_are_right_whatever_goes() {
     let mut etcd = Etcd::start();
-    let mut nodes: Vec<Gateway> =
-        ["a", "b"].map(|name| Gateway::start_dev(&format!("nodes-{name}"), &etcd.config())).into();
+    let first = Gateway::start_dev("nodes-a", &etcd.config());
+    let second = first.beside("nodes-b", &etcd.config());
+    let mut nodes = [first, second];
     let seen = Seen::default();
     *seen.nodes.lock().unwrap() = nodes.iter().map(|node| node.control).collect();
     std::thread::scope(|scope| {

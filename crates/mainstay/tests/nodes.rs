@@ -56,7 +56,7 @@ fn a_node_that_stops_hands_over_what_it_has_within_ten_seconds() {
     let etcd = Etcd::start();
     let mut a = Gateway::start_server("nodes-a", &on(&etcd, "a"));
     register(&a, 1);
-    let b = Gateway::start_server("nodes-b", &on(&etcd, "b"));
+    let b = a.beside("nodes-b", &on(&etcd, "b"));
     let owner = |node: &Gateway| get(node, SERVICE)["instances"][0]["owner"].clone();
     until("b knows the instance", PATIENCE, || owner(&b) == "a");
     until("a has its duties", PATIENCE, || !keys(&b, "duty/").is_empty());
@@ -219,6 +219,105 @@ fn another_history_is_refused_over_a_restart_until_it_is_accepted() {
     let second = token(&node);
     assert!(first < second, "{first} {second}");
     assert!(Path::new(&data).exists());
+}
+
+const GROUP: &str = "/config/default/pay";
+
+fn publish_secret(node: &Gateway, content: &str) {
+    let item = json!({ "format": "text", "content": content, "secret": true });
+    let publication = json!({ "items": { "password": item }, "note": "n" });
+    let (status, answer) = document(node, "POST", &format!("{GROUP}/releases"), &publication);
+    assert_eq!(status, 201, "{answer}");
+}
+
+fn secret(node: &Gateway) -> Value {
+    get(node, &format!("{GROUP}?secrets=true"))["items"]["password"]["content"].clone()
+}
+
+/// The key that seals, as `node` knows it, and how much the keys before it still wrap.
+fn keyring(node: &Gateway) -> (String, u64) {
+    let keys = get(node, "/keyring");
+    let (current, before) = keys["items"].as_array().unwrap().split_last().unwrap();
+    assert_eq!(current["state"], "current");
+    let wraps = before.iter().map(|key| key["wraps"].as_u64().unwrap()).sum();
+    (current["id"].as_str().unwrap().to_owned(), wraps)
+}
+
+#[test]
+fn nodes_of_one_etcd_share_a_keyring_that_is_carried_over_and_rotated_while_they_run() {
+    let etcd = Etcd::start();
+    let a = Gateway::start_server("keyring-a", &on(&etcd, "a"));
+    publish_secret(&a, "first");
+    let home = tempfile::tempdir().unwrap();
+    let path = |name: &str| home.path().join(name).to_str().unwrap().to_owned();
+    let (config, data, pass, parcel) =
+        (path("mainstay.toml"), path("data"), path("pass"), path("keys.json"));
+    std::fs::write(&config, on(&etcd, "b")).unwrap();
+    std::fs::write(&pass, "correct horse battery\n").unwrap();
+    // Without the keys of the other it does not start, and makes none of its own.
+    let start = run(&["server", "--config", &config, "--data-dir", &data]);
+    refused(&start, "error[keyring-differs]");
+    refused(&start, "mainstay keyring import");
+    assert_eq!(start.status.code(), Some(4));
+    assert!(!Path::new(&data).join("keyring").exists());
+
+    a.cli_json(&["keyring", "export", &parcel, "--passphrase-file", &pass, "--reason", "for b"]);
+    let import = |pass: &str| {
+        let to = ["--data-dir", &data, "--config", &config, "-o", "json"];
+        run(&[&["keyring", "import", &parcel, "--passphrase-file", pass], &to[..]].concat())
+    };
+    let wrong = path("wrong");
+    std::fs::write(&wrong, "incorrect horse battery").unwrap();
+    refused(&import(&wrong), "passphrase");
+    assert_eq!(done(&import(&pass))["current"], keyring(&a).0);
+    let b = Gateway::start_server_in("keyring-b", home);
+    until("b reads what a sealed", PATIENCE, || secret(&b) == "first");
+
+    let rotated = a.cli_json(&["keyring", "rotate", "--reason", "once a year"]);
+    assert_eq!(rotated["current"], keyring(&a).0);
+    assert_ne!(rotated["current"], rotated["before"]);
+    until("b seals with it", PATIENCE, || rotated["current"] == keyring(&b).0);
+    until("all is wrapped anew", PATIENCE, || keyring(&b).1 == 0);
+    publish_secret(&b, "second");
+    until("a reads what b sealed", PATIENCE, || secret(&a) == "second");
+    // Both have it on disk, for themselves alone.
+    let (a, b) = (stop(a), stop(b));
+    for node in [&a, &b] {
+        let file = node.home().join("data/keyring");
+        let mode = std::os::unix::fs::MetadataExt::mode(&file.metadata().unwrap());
+        assert_eq!(mode & 0o777, 0o600);
+        let text = std::fs::read_to_string(file).unwrap();
+        assert!(text.contains(rotated["current"].as_str().unwrap()));
+    }
+    let b = b.again("keyring-b-again", &[]);
+    until("it still opens", PATIENCE, || secret(&b) == "second");
+    for action in ["keyring:export", "keyring:import", "keyring:rotate"] {
+        let found = get(&b, &format!("/audit?action={action}"));
+        assert_eq!(found["items"].as_array().unwrap().len(), 1, "{action}: {found}");
+    }
+}
+
+#[test]
+fn a_lost_keyring_is_given_up_on_purpose() {
+    let config = "[server]\nlisten = \"127.0.0.1:0\"\n";
+    let a = Gateway::start_server("keyring-lost", config);
+    publish_secret(&a, "gone");
+    let a = stop(a);
+    let home = a.home().to_owned();
+    std::fs::remove_file(home.join("data/keyring")).unwrap();
+    let (config, data) = (home.join("mainstay.toml"), home.join("data"));
+    let place = ["--config", config.to_str().unwrap(), "--data-dir", data.to_str().unwrap()];
+    refused(&run(&[&["server"], &place[..]].concat()), "error[keyring-differs]");
+    let accept = [&["keyring", "accept"], &place[..]].concat();
+    refused(&run(&[&accept[..], &["--yes"]].concat()), "reason-required");
+    done(&run(&[&accept[..], &["--yes", "--reason", "the disk is gone"]].concat()));
+    let a = a.again("keyring-accepted", &[]);
+    let (status, problem) = document(&a, "GET", &format!("{GROUP}?secrets=true"), &Value::Null);
+    assert_eq!((status, &problem["code"]), (500, &json!("secret-unreadable")), "{problem}");
+    publish_secret(&a, "anew");
+    assert_eq!(secret(&a), "anew");
+    let found = get(&a, "/audit?action=keyring:accept");
+    assert_eq!(found["items"][0]["reason"], "the disk is gone", "{found}");
 }
 
 #[test]

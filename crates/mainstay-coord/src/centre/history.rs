@@ -234,6 +234,33 @@ impl Centre {
         }
         Ok(written)
     }
+
+    /// How many data keys each key of the keyring wraps, by its id. Reads every release.
+    ///
+    /// # Errors
+    ///
+    /// What the store said.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: it only reads.
+    pub async fn wrapped(&self) -> Result<BTreeMap<String, u64>, CentreError> {
+        let mut wrapped = BTreeMap::new();
+        let mut count = |sealed: &Sealed| *wrapped.entry(sealed.key.clone()).or_default() += 1;
+        let take = |entry: Entry| match parse_centre(&entry.key) {
+            Some(CentreKey::Release(..)) => {
+                let record = record::read::<Release>(&entry.value);
+                record.iter().flat_map(|record| record.keys.values()).for_each(&mut count);
+            }
+            Some(CentreKey::Draft(..)) => {
+                let record = record::read::<Draft>(&entry.value);
+                record.iter().filter_map(|record| record.key.as_ref()).for_each(&mut count);
+            }
+            _ => {}
+        };
+        each(&*self.shared.store, keys::configuration(), false, None, take).await?;
+        Ok(wrapped)
+    }
 }
 
 impl Shared {

@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use mainstay_core::problem::Code;
+use mainstay_store::Error;
 
 /// Why a keyring cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +47,17 @@ pub enum KeyringError {
     /// The passphrase or wrapping key is not the one it was sealed with.
     #[error("passphrase or wrapping key is wrong")]
     WrongKey,
+    /// Other nodes of the store seal with a key that this keyring lacks.
+    #[error("keyring {why}: the nodes of this store seal with key {id}")]
+    Differs {
+        /// Which key.
+        id: String,
+        /// How it stands to that key.
+        why: &'static str,
+    },
+    /// The store could not be asked which keys its nodes have, or be told.
+    #[error("the keys of the store's nodes cannot be settled")]
+    Store(#[from] Error),
     /// A passphrase nobody should trust.
     #[error("passphrase must have at least 12 bytes")]
     PassphraseShort,
@@ -58,6 +70,8 @@ impl KeyringError {
             Self::Open { .. } => Code::KeyringOpen,
             Self::Io { .. } | Self::Damaged { .. } => Code::KeyringUnreadable,
             Self::KeyMissing { .. } | Self::Forged => Code::SecretUnreadable,
+            Self::Differs { .. } => Code::KeyringDiffers,
+            Self::Store(error) => error.code(),
             Self::WrongKey | Self::PassphraseShort => Code::InvalidRequest,
         }
     }

@@ -58,16 +58,7 @@ impl Keyring {
     ///
     /// [`KeyringError::WrongKey`], [`KeyringError::Damaged`].
     pub fn import(&mut self, text: &str, passphrase: &str) -> Result<usize, KeyringError> {
-        let damaged = || KeyringError::Damaged { why: "it is no exported keyring" };
-        let parcel: Parcel = serde_json::from_str(text).map_err(|_syntax| damaged())?;
-        if parcel.mainstay_keyring != 1 || ROUNDS_MAX < parcel.rounds {
-            return Err(damaged());
-        }
-        let salt = from_hex(&parcel.salt).ok_or_else(damaged)?;
-        let sealed = from_hex(&parcel.sealed).ok_or_else(damaged)?;
-        let key = stretched(passphrase, &salt, parcel.rounds)?;
-        let plain = open(&key, PLACE, sealed).ok_or(KeyringError::WrongKey)?;
-        let other = file::read_keys(&plain)?;
+        let other = Self::unpack(text, passphrase)?;
         let before = self.keys.len();
         let current = other.current().to_owned();
         for key in other.keys {
@@ -77,6 +68,24 @@ impl Keyring {
         }
         self.keys.sort_by_key(|key| key.id == current);
         Ok(self.keys.len() - before)
+    }
+
+    /// The keyring that was exported as `text`. Blocks for a fraction of a second.
+    ///
+    /// # Errors
+    ///
+    /// As [`import`](Keyring::import).
+    pub fn unpack(text: &str, passphrase: &str) -> Result<Self, KeyringError> {
+        let damaged = || KeyringError::Damaged { why: "it is no exported keyring" };
+        let parcel: Parcel = serde_json::from_str(text).map_err(|_syntax| damaged())?;
+        if parcel.mainstay_keyring != 1 || ROUNDS_MAX < parcel.rounds {
+            return Err(damaged());
+        }
+        let salt = from_hex(&parcel.salt).ok_or_else(damaged)?;
+        let sealed = from_hex(&parcel.sealed).ok_or_else(damaged)?;
+        let key = stretched(passphrase, &salt, parcel.rounds)?;
+        let plain = open(&key, PLACE, sealed).ok_or(KeyringError::WrongKey)?;
+        file::read_keys(&plain)
     }
 }
 

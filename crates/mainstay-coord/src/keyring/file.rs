@@ -94,6 +94,21 @@ impl KeyringFile {
         self.parse(&text).map(Some)
     }
 
+    /// Wraps a file that lies there unwrapped, where a wrapping key is given. Blocks.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](KeyringFile::open) and [`save`](KeyringFile::save).
+    pub fn wrap(&self) -> Result<(), KeyringError> {
+        let in_the_open = Self { path: self.path.clone(), wrapping: None };
+        if self.wrapping.is_some()
+            && let Ok(Some(keyring)) = in_the_open.open()
+        {
+            return self.save(&keyring);
+        }
+        Ok(())
+    }
+
     /// Writes `keyring` in place of the one that is there. Blocks.
     ///
     /// # Errors
@@ -131,7 +146,9 @@ impl KeyringFile {
                 let opened = open(&derive(wrapping, Label::Keyring), PLACE, sealed);
                 read_rows(&opened.ok_or(KeyringError::WrongKey)?)?
             }
-            (None, Some(_), None) => return Err(damaged("it is wrapped, and no key is given")),
+            (None, Some(_), None) => {
+                return Err(damaged("it is wrapped, and `security.keyring` names no key"));
+            }
             _ => return Err(damaged("it holds no keys")),
         };
         keyring(rows)

@@ -191,7 +191,7 @@ impl Revisions {
         }
         let edition = self.edition(rule, number).await?;
         let edition = edition.ok_or_else(|| RuleError::not_found(rule, What::Revision(number)))?;
-        Ok((kind.shown)(self.outbox().mask(), edition.content))
+        Ok((kind.shown)(&self.outbox().mask(), edition.content))
     }
 }
 

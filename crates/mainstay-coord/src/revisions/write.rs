@@ -237,14 +237,14 @@ impl Revisions {
     /// Both contents, secrets masked.
     fn shown(&self, kind: &Kind, before: Option<&Edition>, next: &Edition) -> (Value, Value) {
         let mask = self.outbox().mask();
-        let shown = |content: &Value| (kind.shown)(mask, content.clone());
+        let shown = |content: &Value| (kind.shown)(&mask, content.clone());
         (before.map_or(Value::Null, |before| shown(&before.content)), shown(&next.content))
     }
 
     /// What a refusal shows of an object.
     fn without_secrets(&self, kind: &Kind, mut error: RuleError) -> RuleError {
         if let RuleError::Moved { current: Some(object), .. } = &mut error {
-            object.content = (kind.shown)(self.outbox().mask(), object.content.take());
+            object.content = (kind.shown)(&self.outbox().mask(), object.content.take());
         }
         error
     }

@@ -48,6 +48,8 @@ impl std::fmt::Debug for Target<'_> {
 pub struct How<'a> {
     /// The data directory; nobody else has it.
     pub data: &'a Path,
+    /// Where its keyring lies, and what wraps it there.
+    pub keyring: &'a KeyringFile,
     /// Opens the keys.
     pub passphrase: Option<&'a str>,
     /// Leaves sealed keys out, rather than to refuse.
@@ -153,7 +155,7 @@ pub fn restore(path: &Path, target: &Target<'_>, how: How<'_>) -> Result<Done, R
     archive::read(open()?, |_manifest, part, bytes| {
         match (part.name.as_str(), how.passphrase) {
             (STORE, _) => store = Some(restore_store(bytes, target)?),
-            (KEYRING, Some(passphrase)) => restore_keyring(bytes, passphrase, how.data)?,
+            (KEYRING, Some(passphrase)) => restore_keyring(bytes, passphrase, how.keyring)?,
             (name, _) if name.starts_with(CONFIG) => {
                 config.push(restore_config(bytes, name, how.data)?);
             }
@@ -188,9 +190,8 @@ fn restore_store(bytes: &mut dyn Read, target: &Target<'_>) -> Result<Became, Re
 fn restore_keyring(
     bytes: &mut dyn Read,
     passphrase: &str,
-    data: &Path,
+    file: &KeyringFile,
 ) -> Result<(), RestoreError> {
-    let file = KeyringFile::new(data.join("keyring"));
     let own = file.open().map_err(RestoreError::Keys)?;
     let keyring = opened(bytes, passphrase, own)?.map_err(RestoreError::Keys)?;
     file.save(&keyring).map_err(RestoreError::Keys)

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mainstay_coord::duty::{self, Duty};
-use mainstay_coord::{BootClock, KeyringFile, Timer as _};
+use mainstay_coord::{BootClock, Timer as _};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
@@ -92,12 +92,10 @@ fn once(
     let data = &shared.ready.data_dir;
     let folder = config.folder(data);
     let sources = shared.live.lock().sources().clone();
-    write(cluster, config, &sources, data, &folder).map_err(|error| causes(&*error)).and_then(
-        |done| {
-            prune(&folder, config.keep).map_err(|error| error.to_string())?;
-            Ok(done)
-        },
-    )
+    write(cluster, config, &sources, &folder).map_err(|error| causes(&*error)).and_then(|done| {
+        prune(&folder, config.keep).map_err(|error| error.to_string())?;
+        Ok(done)
+    })
 }
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -106,15 +104,12 @@ fn write(
     cluster: &Cluster,
     config: &BackupConfig,
     sources: &Sources,
-    data: &Path,
     folder: &Path,
 ) -> Result<(PathBuf, u64), Failure> {
     DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     let passphrase = config.passphrase_file.as_deref().map(passphrase).transpose()?;
-    let keyring = match passphrase {
-        Some(_) => KeyringFile::new(data.join("keyring")).open()?,
-        None => None,
-    };
+    let opened = |_: &_| Handle::current().block_on(cluster.ring.keyring());
+    let keyring = passphrase.as_ref().map(opened);
     let keys = keyring.as_ref().zip(passphrase.as_ref().map(|text| text.as_str()));
     let beside = Beside { sources: Some(sources), keys };
     let taken = Handle::current().block_on(take(Arc::clone(&cluster.store), beside, folder))?;

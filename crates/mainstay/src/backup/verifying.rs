@@ -124,11 +124,7 @@ pub(super) fn opened(
             own.import(&text, passphrase)?;
             return Ok(own);
         }
-        let mut keyring = Keyring::fresh(0);
-        let fresh = keyring.current().to_owned();
-        keyring.import(&text, passphrase)?;
-        keyring.forget(&fresh)?;
-        Ok(keyring)
+        Keyring::unpack(&text, passphrase)
     };
     Ok(merged())
 }

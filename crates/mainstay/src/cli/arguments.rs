@@ -4,6 +4,7 @@ pub(super) mod agreed;
 pub(super) mod audit;
 pub(super) mod backup;
 pub(super) mod config;
+pub(super) mod keyring;
 pub(super) mod lock;
 pub(super) mod rules;
 pub(super) mod run;
@@ -177,6 +178,12 @@ pub(super) enum Command {
     Audit {
         #[command(subcommand)]
         verb: audit::Audit,
+    },
+    /// The keys that seal secrets: the same on every node of a store.
+    #[command(after_help = examples("keyring list", "keyring rotate --reason 'once a year'"))]
+    Keyring {
+        #[command(subcommand)]
+        verb: keyring::Keyring,
     },
     /// Everything that is kept, in one file; and back.
     #[command(after_help = examples("backup create monday.backup", "backup verify monday.backup"))]

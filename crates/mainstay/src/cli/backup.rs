@@ -7,7 +7,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mainstay_coord::KeyringFile;
 use mainstay_core::problem::Code;
 use mainstay_store::embedded::Existing;
 use mainstay_store::snapshot::file as snapshot;
@@ -27,6 +26,7 @@ use crate::backup::restoring::{Became, CONFIG_FOLDER, How, RestoreError, Target,
 use crate::backup::taking::{Beside, TakeError, take};
 use crate::backup::verifying::{Keys, verify};
 use crate::backup::{STORE, schedule, whole::Whole};
+use crate::cluster::keys::refused;
 use crate::cluster::opening;
 use crate::cluster::settings::Backend;
 use crate::exit::Exit;
@@ -154,10 +154,10 @@ fn online(
 ) -> Result<(), Errors> {
     let control = session.control()?;
     let encoded = passphrase.map(|text| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string());
-    let header = encoded.as_deref().map(|text| ("mainstay-passphrase", text));
+    let headers: Vec<_> = encoded.iter().map(|text| ("mainstay-passphrase", &**text)).collect();
     let mut progress = Progress::new(session);
     let mut out = io::BufWriter::new(file);
-    let done = control.download("/api/v1/backup", header, &mut |chunk, total| {
+    let done = control.download("/api/v1/backup", &headers, &mut |chunk, total| {
         out.write_all(chunk)?;
         progress.went_on(chunk.len() as u64, total);
         Ok(())
@@ -178,9 +178,7 @@ fn offline(
     let meant = sources.load::<Settings>()?.resolve(Meant::resolve)?.value;
     let _held = HeldFolder::existing(data)?;
     let keyring = match passphrase {
-        Some(_) => KeyringFile::new(data.join("keyring"))
-            .open()
-            .map_err(|error| Report::error(error.code(), causes(&error)))?,
+        Some(_) => meant.keyring.file(data)?.open().map_err(|error| refused(&error))?,
         None => None,
     };
     let runtime = runtime()?;
@@ -218,8 +216,10 @@ fn into_place(asked: &Restore, session: &mut Session<'_>) -> Ended {
         confirm(&name, "the store there is set aside, and this one takes its place", session)?;
     }
     let _held = HeldFolder::new(data)?;
+    let keyring = meant.keyring.file(data)?;
     let how = How {
         data,
+        keyring: &keyring,
         passphrase: passphrase.as_ref().map(|text| text.as_str()),
         without_keys: asked.without_keys,
     };

@@ -4,8 +4,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 use mainstay_call::clock::MonotonicClock;
-use mainstay_coord::keyring::{Keyring, KeyringFile};
-use mainstay_coord::{BootClock, Timer as _};
 use mainstay_core::problem::Code;
 use mainstay_store::embedded::{OpenError, Options, Ticks};
 use mainstay_store::{Embedded, Store};
@@ -89,19 +87,6 @@ pub fn etcd(config: &StoreConfig) -> Result<EtcdOptions, Errors> {
         Report::error(Code::ConfigOutOfRange, missing)
             .next("mainstay settings show --origin")
             .into()
-    })
-}
-
-/// Opens the keyring in the data directory `data`, or makes one: the keys that seal secrets.
-///
-/// # Errors
-///
-/// [`Errors`] when others may read it, or it cannot be read.
-pub fn keyring(data: &Path) -> Result<Keyring, Errors> {
-    let path = data.join("keyring");
-    let opened = KeyringFile::new(&path).open_or_create(BootClock.unix_millis());
-    opened.map_err(|error| {
-        Report::error(error.code(), format!("{}: {}", path.display(), causes(&error))).into()
     })
 }
 

@@ -10,7 +10,6 @@ use axum::extract::State;
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse as _, Response};
 use futures_util::StreamExt as _;
-use mainstay_coord::KeyringFile;
 use mainstay_coord::audit::Target;
 use mainstay_core::problem::Code;
 use percent_encoding::percent_decode_str;
@@ -91,13 +90,7 @@ pub(super) async fn verify(
 fn taken(shared: &Shared, cluster: &Cluster, passphrase: Option<&str>) -> Result<Taken, Refused> {
     let data = &shared.ready.data_dir;
     let sources = shared.live.lock().sources().clone();
-    let keyring = match passphrase {
-        // What lies on disk is what a restart would find.
-        Some(_) => KeyringFile::new(data.join("keyring"))
-            .open()
-            .map_err(|error| Refused::new(error.code(), causes(&error)))?,
-        None => None,
-    };
+    let keyring = passphrase.map(|_| Handle::current().block_on(cluster.ring.keyring()));
     let beside = Beside { sources: Some(&sources), keys: keyring.as_ref().zip(passphrase) };
     let taking = take(Arc::clone(&cluster.store), beside, data);
     Handle::current().block_on(taking).map_err(Refused::from)
@@ -135,7 +128,7 @@ fn turn(cluster: &Cluster) -> Result<tokio::sync::OwnedSemaphorePermit, Refused>
     })
 }
 
-fn passphrase(headers: &HeaderMap) -> Result<Option<String>, Refused> {
+pub(super) fn passphrase(headers: &HeaderMap) -> Result<Option<String>, Refused> {
     let Some(field) = headers.get("mainstay-passphrase") else { return Ok(None) };
     let text = field
         .to_str()

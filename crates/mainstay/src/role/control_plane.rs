@@ -18,7 +18,7 @@ use super::{Role, Start, failed};
 use crate::backup::schedule;
 use crate::cluster::formats::{self, Settled};
 use crate::cluster::settings::Backend;
-use crate::cluster::{Cluster, known, opening};
+use crate::cluster::{Cluster, keys, known, opening};
 use crate::control;
 use crate::control_client::refusal;
 use crate::dns::Dns;
@@ -62,7 +62,8 @@ pub(super) fn open(
     if settled == Settled::Away {
         tracing::warn!("the store does not answer; its format is looked at when it does");
     }
-    let keyring = opening::keyring(data)?;
+    let file = meant.keyring.file(data)?;
+    let keyring = runtime.block_on(keys::agree(&opened.store, file))?;
     let recipes = (meant.registry.clone(), meant.recipes);
     let consul = meant.consul.clone();
     // The control port listens on loopback, so whoever can ask is on this machine.
@@ -218,13 +219,22 @@ async fn look_after(shared: Arc<Shared>, stop: CancellationToken, tell: Unbounde
             let _told_if_still_there = tell.send(Told::Terminate);
         }
     };
+    let differs = async {
+        let why = tokio::select! {
+            why = cluster.ring.differs() => why,
+            () = stop.cancelled() => return,
+        };
+        tracing::error!(code = Code::KeyringDiffers.as_str(), why, "this node must not go on");
+        let _told_if_still_there = tell.send(Told::Terminate);
+    };
     let backups = schedule::run(&cluster, &shared, &meant.backup, stop.clone());
     let nodes = async {
         if let Some(door) = cluster.consul.as_ref().filter(|_| shared.dns.is_some()) {
             door.nodes.follow(&door.recipes, stop.clone()).await;
         }
     };
-    tokio::join!(formats, known::keep(&cluster, &data, stop.clone()), backups, nodes);
+    let kept = known::keep(&cluster, &data, stop.clone());
+    tokio::join!(formats, kept, differs, backups, nodes);
 }
 
 /// How long those who follow others may take to keep what they know last.

@@ -19,6 +19,7 @@ use serde::Deserialize;
 
 use crate::backup::settings::{BackupConfig, RawBackup};
 use crate::cluster::consul::{ConsulConfig, RawConsul};
+use crate::cluster::keys::{KeyringConfig, RawSecurity};
 use crate::cluster::settings::recipes::{RawCentre, RawLock, RecipesConfig};
 use crate::cluster::settings::{RawRegistry, RawStore, RegistryConfig, StoreConfig};
 use crate::dns::settings::{DnsConfig, RawDns};
@@ -37,6 +38,7 @@ pub const RESTART_ONLY: &[&str] = &[
     "gateway.workers",
     "lock",
     "registry",
+    "security",
     "server",
     "sidecar",
     "store",
@@ -66,6 +68,8 @@ pub struct Settings {
     pub backup: RawBackup,
     /// How a process without a registry finds the instances of services.
     pub client: RawClient,
+    /// Keys, and what protects them.
+    pub security: RawSecurity,
     /// The proxies beside a program that `mainstay run` starts.
     pub sidecar: RawSidecar,
     /// Protection of this process.
@@ -118,6 +122,8 @@ pub struct Meant {
     pub consul: ConsulConfig,
     /// Backups that are taken by themselves.
     pub backup: BackupConfig,
+    /// What wraps the keyring.
+    pub keyring: KeyringConfig,
     /// Who knows instances elsewhere.
     pub client: ClientConfig,
     /// The data plane.
@@ -133,7 +139,7 @@ impl Meant {
     pub fn resolve(mut raw: Settings) -> Result<Self, Vec<Invalid>> {
         let plane = raw.take_plane();
         let Settings { server, store, registry, dns, consul, client, backup, .. } = raw;
-        let Settings { config_centre, lock, .. } = raw;
+        let Settings { config_centre, lock, security, .. } = raw;
         let RawServer { listen, node, token_file } = server.unwrap_or_default();
         let control = listen.unwrap_or(RawServer::LISTEN);
         let mut faults = Vec::new();
@@ -144,6 +150,7 @@ impl Meant {
         let consul = ConsulConfig::resolve(consul, &mut faults);
         let dns = DnsConfig::resolve(dns, &consul.datacenter, &mut faults);
         let client = ClientConfig::resolve(client, &mut faults);
+        let keyring = KeyringConfig::resolve(security.keyring, &mut faults);
         if !control.ip().is_loopback() {
             let problem = "must be a loopback address while the control plane knows no users";
             faults.push(Invalid::range("server.listen", format!("{problem}, found {control}")));
@@ -167,6 +174,7 @@ impl Meant {
                     dns,
                     consul,
                     backup,
+                    keyring,
                     client,
                     plane,
                 })

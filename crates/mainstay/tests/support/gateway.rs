@@ -72,6 +72,26 @@ impl Gateway {
         Self::launch("server", name, home, &[])
     }
 
+    /// The same on a directory that has its `mainstay.toml`, and maybe data.
+    #[allow(dead_code, reason = "not every test binary prepares one")]
+    #[track_caller]
+    pub(crate) fn start_server_in(name: &str, home: TempDir) -> Self {
+        Self::launch("server", name, Arc::new(home), &[])
+    }
+
+    /// Starts another node with `config` on the store of this one, whose keyring it is given.
+    #[allow(dead_code, reason = "not every test binary has several nodes")]
+    #[track_caller]
+    pub(crate) fn beside(&self, name: &str, config: &str) -> Self {
+        let home = TempDir::new().unwrap();
+        fs::write(home.path().join("mainstay.toml"), config).unwrap();
+        fs::create_dir(home.path().join("data")).unwrap();
+        // A copy keeps its mode, without which it is refused.
+        let keyring = self.home.path().join("data/keyring");
+        fs::copy(keyring, home.path().join("data/keyring")).unwrap();
+        Self::launch(self.role, name, Arc::new(home), &[])
+    }
+
     /// Starts another one on the data directory of this one, with more arguments.
     #[track_caller]
     pub(crate) fn again(&self, name: &str, arguments: &[&str]) -> Self {

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::call::{Call, Schemas, call};
 use super::registry::ended;
+use crate::control::keyring::Shown;
 use crate::control::settings::Reload;
 use crate::control::store::{Compact, Followed, Hash, One, Which};
 
@@ -55,6 +56,7 @@ pub(super) fn calls() -> Vec<Call> {
         .by(),
     ];
     calls.extend(store());
+    calls.extend(keyring());
     calls.extend(backups());
     calls
 }
@@ -124,6 +126,46 @@ fn store() -> Vec<Call> {
             .refuses(&past)
             .audited(),
     ]
+}
+
+fn keyring() -> [Call; 3] {
+    let codes = [Code::KeyringUnreadable, Code::InvalidRequest];
+    [
+        call("get", STORE, "listKeyring", "/keyring", "Lists the keys that seal secrets.")
+            .lists::<Shown>("The keys, the current one last.")
+            .agreed(),
+        call(
+            "post",
+            STORE,
+            "rotateKeyring",
+            "/keyring/rotate",
+            "Makes a new key that every node seals with a second later; older ones go on opening.",
+        )
+        .gives_as(200, "The key that seals now, and the one that did.", rotated)
+        .audited(),
+        call(
+            "get",
+            STORE,
+            "exportKeyring",
+            "/keyring/export",
+            "Answers all keys, sealed with a passphrase, for another node of the store.",
+        )
+        .header(PASSPHRASE, true, "Percent-encoded; seals the keys.")
+        .gives_other("application/json", "One line, for `mainstay keyring import`.")
+        .refuses(&codes)
+        .audited(),
+    ]
+}
+
+fn rotated(_schemas: &mut Schemas) -> Value {
+    json!({
+        "type": "object",
+        "required": ["current", "before"],
+        "properties": {
+            "current": { "type": "string" },
+            "before": { "type": "string" },
+        },
+    })
 }
 
 fn backups() -> [Call; 2] {

@@ -171,9 +171,9 @@ pub(super) async fn show(State(shared): State<Arc<Shared>>, at: At) -> Result<Re
 
 /// By what secrets are marked. A process that keeps no rules has no key that others know, and marks
 /// of its own, which no server takes back.
-fn mask(shared: &Shared) -> Mask {
-    let own = shared.cluster.as_ref().map(|cluster| cluster.outbox.mask().clone());
-    own.unwrap_or_else(|| Mask::new(shared.token.as_bytes()))
+fn mask(shared: &Shared) -> Arc<Mask> {
+    let own = shared.cluster.as_ref().map(|cluster| cluster.outbox.mask());
+    own.unwrap_or_else(|| Arc::new(Mask::new(shared.token.as_bytes())))
 }
 
 fn shown_of_file(shared: &Shared, At { kind, namespace, name }: &At) -> Option<Value> {
@@ -265,7 +265,7 @@ pub(super) async fn would_be(
         Some(cluster) => {
             let kept = cluster.copies.get(rule);
             let before = kept.as_ref().map(|kept| &*kept.content);
-            match secrets::unmasked(cluster.outbox.mask(), text, before) {
+            match secrets::unmasked(&cluster.outbox.mask(), text, before) {
                 Ok(text) => text,
                 Err(faults) => return Ok(Err(faults)),
             }
