@@ -53,6 +53,11 @@ macro_rules! name {
             pub fn as_str(&self) -> &str {
                 &self.0
             }
+
+            /// The same, to be shared.
+            pub const fn shared(&self) -> &Arc<str> {
+                &self.0
+            }
         }
 
         impl TryFrom<String> for $name {

@@ -78,8 +78,8 @@ pub struct Parts {
     pub faults: Arc<FaultBook>,
     /// Decisions, kept to be explained.
     pub records: Arc<Records>,
-    /// What calls of the last minutes were, for rules to be tried with.
-    pub summaries: Arc<Summaries>,
+    /// What calls of the last minutes were, for rules to be tried with; `None` where nobody tries.
+    pub summaries: Option<Arc<Summaries>>,
     /// Good answers, kept for bad times.
     pub stale: Arc<StaleStore>,
     /// Copies of requests, under way to services that are only watched.
@@ -130,7 +130,7 @@ struct Way {
 }
 
 impl Parts {
-    /// Parts that log nothing, find instances only in lists, and count from zero.
+    /// Parts that log nothing, remember no calls, find instances only in lists, and count from zero.
     pub fn new(metrics: Arc<Metrics>) -> Self {
         let observer = Arc::new(Counting::new(Arc::clone(&metrics)));
         Self {
@@ -140,7 +140,6 @@ impl Parts {
                 move |kind| metrics.fault_injected(kind)
             }),
             records: Arc::default(),
-            summaries: Arc::default(),
             stale: Arc::new(StaleStore::new(mainstay_call::stale::STALE_BYTES_MAX)),
             mirrors: Mirrors::new({
                 let metrics = Arc::clone(&metrics);
@@ -148,6 +147,7 @@ impl Parts {
             }),
             protection: Arc::default(),
             log: None,
+            summaries: None,
             resolve: None,
             switches: None,
             metrics,

@@ -29,6 +29,7 @@ pub mod server;
 pub mod snapshot;
 pub mod split;
 pub mod summary;
+mod thread;
 pub mod time;
 pub mod tls;
 pub mod upstream;

@@ -2,10 +2,15 @@
 //!
 //! Every call has a summary, not one in so many: a limit that is asked about a sample of calls says
 //! nothing about all of them. So a busy process remembers a shorter time, and says how long.
+//!
+//! Each thread that serves keeps its own, under a lock that nobody else takes but who asks, and a
+//! call that is kept costs what it takes to copy it: names are those that routes, services and
+//! instances have already, and addresses are hashed when somebody asks.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::hash::{BuildHasher as _, RandomState};
 use std::net::IpAddr;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,15 +18,16 @@ use mainstay_core::Instant;
 use mainstay_resilience::Outcome;
 use parking_lot::Mutex;
 
+use crate::thread;
+
 /// Summaries of this age are forgotten.
 pub const AGE_MAX: Duration = Duration::from_mins(15);
 
-/// Most of them: with their names less than 16 MiB.
+/// Most of them, of all threads together: 80 bytes each, 16 MB.
 pub const SUMMARIES_MAX: usize = 200_000;
 
-/// Names of routes, services and instances that are held once each; more are forgotten together,
-/// and held again as they come.
-const NAMES_MAX: usize = 16_384;
+/// Most that are looked at before a thread that serves gets its lock back: some 20 µs.
+const SCAN: usize = 1_024;
 
 /// What one call was.
 #[derive(Clone, Debug)]
@@ -62,90 +68,108 @@ pub enum Fate {
     RejectedOpen,
 }
 
-/// A call that has just been answered.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Answered<'a> {
-    pub(crate) took: Duration,
+/// A call that has just been answered, as it is kept.
+#[derive(Clone, Debug)]
+pub(crate) struct Call {
+    pub(crate) at: Instant,
+    pub(crate) took_micros: u32,
     pub(crate) fate: Fate,
     pub(crate) outcome: Option<Outcome>,
-    pub(crate) route: Option<&'a str>,
-    pub(crate) service: Option<&'a str>,
-    pub(crate) instance: Option<&'a str>,
     pub(crate) client: IpAddr,
+    pub(crate) route: Option<Arc<str>>,
+    pub(crate) service: Option<Arc<str>>,
+    pub(crate) instance: Option<Arc<str>>,
 }
 
 /// The summaries of a process.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Summaries {
     secret: RandomState,
-    kept: Mutex<Kept>,
+    rings: Box<[Mutex<Ring>]>,
 }
 
+/// Calls of one thread, in the order in which they were answered.
 #[derive(Debug, Default)]
-struct Kept {
-    names: HashSet<Arc<str>>,
-    ring: VecDeque<Summary>,
+#[repr(align(128))]
+struct Ring {
+    calls: VecDeque<Call>,
+    /// Number of the first one, counted from the start.
+    first: usize,
+    /// From here on none had to go for want of room.
+    whole_from: Instant,
 }
 
 impl Summaries {
-    /// Keeps what an answer at `now` was.
-    pub(crate) fn keep(&self, now: Instant, answered: &Answered<'_>) {
-        let client = self.secret.hash_one(answered.client);
-        let Answered { took, fate, outcome, route, service, instance, .. } = *answered;
-        let mut kept = self.kept.lock();
-        let summary = Summary {
-            at: now.minus(took),
-            took_micros: u32::try_from(took.as_micros()).unwrap_or(u32::MAX),
-            fate,
-            outcome,
-            route: route.map(|name| kept.name(name)),
-            service: service.map(|name| kept.name(name)),
-            instance: instance.map(|name| kept.name(name)),
-            client,
-        };
-        let oldest = now.minus(AGE_MAX);
-        while kept
-            .ring
-            .front()
-            .is_some_and(|first| first.at < oldest || SUMMARIES_MAX <= kept.ring.len())
-        {
-            kept.ring.pop_front();
-        }
-        let len = kept.ring.len();
-        if len == kept.ring.capacity() {
-            // Twice as much would be more than the limit.
-            kept.ring.reserve_exact(len.clamp(1_024, (SUMMARIES_MAX - len).max(1)));
-        }
-        kept.ring.push_back(summary);
+    /// Summaries of calls that `threads` serve. More may, at the price of waiting for each other.
+    pub fn new(threads: NonZeroUsize) -> Self {
+        let rings = (0..threads.get()).map(|_| Mutex::default()).collect();
+        Self { secret: RandomState::new(), rings }
     }
 
-    /// Those from `since` on that `wanted` takes, in order of when they came.
+    /// Keeps what was answered at `now`.
+    pub(crate) fn keep(&self, now: Instant, call: Call) {
+        let ring = &self.rings[thread::number() % self.rings.len()];
+        ring.lock().push(now, SUMMARIES_MAX / self.rings.len(), call);
+    }
+
+    /// Those from `since` on that `wanted` takes, in order of when they came. They begin where all
+    /// threads have kept every call.
     pub fn since(&self, since: Instant, wanted: impl Fn(&Summary) -> bool) -> Vec<Summary> {
-        let kept = self.kept.lock();
-        let mut found: Vec<Summary> = kept
-            .ring
-            .iter()
-            .filter(|summary| since <= summary.at && wanted(summary))
-            .cloned()
-            .collect();
-        drop(kept);
-        // They lie in the order in which they were answered.
+        let mut found = Vec::new();
+        let mut from = since;
+        for ring in &self.rings {
+            let mut next = 0;
+            loop {
+                let part = ring.lock().part(&mut next);
+                let is_last = part.len() < SCAN;
+                let young = part.into_iter().filter(|call| since <= call.at);
+                found.extend(young.map(|call| self.summary(call)).filter(&wanted));
+                if is_last {
+                    break;
+                }
+            }
+            from = from.max(ring.lock().whole_from);
+        }
+        found.retain(|summary| from <= summary.at);
         found.sort_by_key(|summary| summary.at);
         found
     }
+
+    fn summary(&self, call: Call) -> Summary {
+        let Call { at, took_micros, fate, outcome, client, route, service, instance } = call;
+        let client = self.secret.hash_one(client);
+        Summary { at, took_micros, fate, outcome, route, service, instance, client }
+    }
 }
 
-impl Kept {
-    fn name(&mut self, name: &str) -> Arc<str> {
-        if let Some(known) = self.names.get(name) {
-            return Arc::clone(known);
+impl Ring {
+    /// Adds `call`, and lets go of what is old. Two at most: a thread that has served nothing for
+    /// long must not make its next caller wait.
+    fn push(&mut self, now: Instant, max: usize, call: Call) {
+        let oldest = now.minus(AGE_MAX);
+        for _ in 0..2 {
+            let is_full = max <= self.calls.len();
+            let goes = |first: &mut Call| is_full || first.at < oldest;
+            let Some(gone) = self.calls.pop_front_if(goes) else { break };
+            self.first += 1;
+            if is_full {
+                self.whole_from = self.whole_from.max(gone.at.plus(Duration::from_nanos(1)));
+            }
         }
-        if NAMES_MAX <= self.names.len() {
-            self.names.clear();
+        let len = self.calls.len();
+        if len == self.calls.capacity() {
+            // Twice as much would be more than the limit.
+            self.calls.reserve_exact(len.max(1_024).min(max - len));
         }
-        let new: Arc<str> = Arc::from(name);
-        self.names.insert(Arc::clone(&new));
-        new
+        self.calls.push_back(call);
+    }
+
+    /// The next few from number `next` on; none when there are no more.
+    fn part(&self, next: &mut usize) -> Vec<Call> {
+        let start = next.saturating_sub(self.first).min(self.calls.len());
+        let end = (start + SCAN).min(self.calls.len());
+        *next = self.first + end;
+        self.calls.range(start..end).cloned().collect()
     }
 }
 
@@ -153,15 +177,17 @@ impl Kept {
 mod tests {
     use super::*;
 
-    fn answered(took: u64, route: &str) -> Answered<'_> {
-        Answered {
-            took: Duration::from_millis(took),
+    /// A call by `route` that was answered at second `n`, `took` seconds after it came.
+    fn call(n: u64, took: u64, route: &str) -> Call {
+        Call {
+            at: second(n - took),
+            took_micros: u32::try_from(took * 1_000_000).unwrap(),
             fate: Fate::Permitted,
             outcome: Some(Outcome::Success),
-            route: Some(route),
+            client: IpAddr::from([127, 0, 0, 1]),
+            route: Some(route.into()),
             service: None,
             instance: None,
-            client: IpAddr::from([127, 0, 0, 1]),
         }
     }
 
@@ -169,11 +195,16 @@ mod tests {
         Instant::ZERO.plus(Duration::from_secs(n))
     }
 
+    /// What one thread keeps.
+    fn of_one() -> Summaries {
+        Summaries::new(NonZeroUsize::MIN)
+    }
+
     #[test]
     fn they_come_back_in_the_order_of_their_calls_and_grow_old() {
-        let summaries = Summaries::default();
-        summaries.keep(second(10), &answered(1_000, "b"));
-        summaries.keep(second(11), &answered(5_000, "a"));
+        let summaries = of_one();
+        summaries.keep(second(10), call(10, 1, "b"));
+        summaries.keep(second(11), call(11, 5, "a"));
         let all = summaries.since(Instant::ZERO, |_| true);
         let routes: Vec<&str> = all.iter().filter_map(|one| one.route.as_deref()).collect();
         assert_eq!(routes, ["a", "b"]);
@@ -184,23 +215,34 @@ mod tests {
             summaries.since(Instant::ZERO, |one| one.route.as_deref() == Some("a")).len(),
             1
         );
-        summaries.keep(second(10 + 15 * 60), &answered(0, "c"));
+        let later = 10 + 15 * 60;
+        summaries.keep(second(later), call(later, 0, "c"));
         assert_eq!(summaries.since(Instant::ZERO, |_| true).len(), 1, "the old ones are forgotten");
     }
 
     #[test]
     fn there_is_room_for_so_many_and_no_more() {
-        let summaries = Summaries::default();
+        let summaries = of_one();
         for _ in 0..SUMMARIES_MAX + 10 {
-            summaries.keep(second(1), &answered(0, "a"));
+            summaries.keep(second(1), call(1, 0, "a"));
         }
-        let kept = summaries.kept.lock();
-        assert_eq!(kept.ring.len(), SUMMARIES_MAX);
-        assert!(
-            kept.ring.capacity() * size_of::<Summary>() <= 16 << 20,
-            "{}",
-            kept.ring.capacity()
-        );
-        assert_eq!(kept.names.len(), 1);
+        let ring = summaries.rings[0].lock();
+        assert_eq!(ring.calls.len(), SUMMARIES_MAX);
+        assert_eq!(ring.calls.capacity() * size_of::<Call>(), 16_000_000);
+    }
+
+    #[test]
+    fn they_begin_where_no_thread_has_forgotten_any() {
+        let summaries = Summaries::new(NonZeroUsize::new(2).unwrap());
+        let [idle, busy] = &*summaries.rings else { panic!("two") };
+        for n in [1, 8, 9] {
+            idle.lock().push(second(n), 4, call(n, 0, "idle"));
+        }
+        for n in 2..=10 {
+            busy.lock().push(second(n), 4, call(n, 0, "busy"));
+        }
+        let at = |summary: &Summary| summary.at.since(Instant::ZERO).as_secs();
+        let all: Vec<u64> = summaries.since(Instant::ZERO, |_| true).iter().map(at).collect();
+        assert_eq!(all, [7, 8, 8, 9, 9, 10], "of second 6 the busy one knows no more");
     }
 }

@@ -11,9 +11,11 @@
 //! | `[consul]` | [`consul`](mod@consul) |
 //! | opening the store; its format; which etcd was known last | [`opening`], [`formats`], [`known`] |
 //! | `[security.keyring]`; whether this node has the keys of the others | [`keys`] |
+//! | what the store counts, in Prometheus' words | `figures` |
 //! | instances for the data plane of the same process | [`resolve`] |
 
 pub mod consul;
+mod figures;
 pub mod formats;
 pub mod keys;
 pub mod known;
@@ -39,8 +41,7 @@ use mainstay_coord::switch::SWITCHES;
 use mainstay_coord::{
     BootClock, Coordination, Outbox, Plans, Revisions, Switches, Timer as _, Timers,
 };
-use mainstay_store::{Revision, Store};
-use mainstay_store_etcd::Etcd;
+use mainstay_store::{Revision, State, Store};
 use parking_lot::Mutex;
 
 use crate::dns::nodes::Nodes;
@@ -75,8 +76,8 @@ const CLOSING_MAX: Duration = Duration::from_millis(1_500);
 pub struct Cluster {
     /// The store itself.
     pub store: Arc<dyn Store>,
-    /// The same, where it is etcd.
-    pub etcd: Option<Arc<Etcd>>,
+    /// The same, as what it is.
+    pub opened: Opened,
     /// Sessions, locks, semaphores, elections.
     pub coordination: Coordination,
     /// Who can answer for a service.
@@ -155,13 +156,14 @@ impl Cluster {
     ///
     /// Not safe: what was started goes on. It is awaited to its end when a process starts.
     pub async fn start(
-        Opened { store, etcd }: Opened,
+        opened: Opened,
         keys: Keys,
         (config, recipes_config): (RegistryConfig, RecipesConfig),
         door: Option<(ConsulConfig, [bool; 2])>,
         node: NodeName,
         address: String,
     ) -> Self {
+        let store = opened.store();
         let (reached, check_targets) = (address.clone(), config.addresses());
         let options = Options {
             address,
@@ -219,7 +221,7 @@ impl Cluster {
             registry_config: config,
             recipes_config,
             store,
-            etcd,
+            opened,
             node,
             backups: Arc::new(tokio::sync::Semaphore::new(1)),
         }
@@ -232,6 +234,7 @@ impl Cluster {
 
     /// Puts what the recipes count into `registry`.
     pub fn register(&self, registry: &mut prometheus_client::registry::Registry) {
+        figures::register(&self.opened, registry);
         self.registry.figures().register(registry);
         self.centre.figures().register(registry);
         self.coordination.figures().register(registry);
@@ -242,6 +245,17 @@ impl Cluster {
     /// Milliseconds since 1970, to be shown.
     pub fn unix_millis(&self) -> u64 {
         BootClock.unix_millis()
+    }
+
+    /// Whether the store of this process has failed and takes no more writes until it is opened
+    /// again. Nothing is said of one elsewhere, which is not asked.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe.
+    pub async fn has_failed(&self) -> bool {
+        let Opened::Embedded(store) = &self.opened else { return false };
+        store.status().await.is_ok_and(|status| status.state == State::Failed)
     }
 
     /// As whom this node stands for duties.

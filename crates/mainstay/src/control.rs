@@ -219,12 +219,23 @@ fn own() -> Router<Arc<Shared>> {
         .route("/settings/reload", post(settings::reload))
 }
 
-async fn ready(State(shared): State<Arc<Shared>>) -> Response {
-    if shared.draining.load(Ordering::Relaxed) {
-        Refused::new(Code::GatewayDraining, "the process is about to end").into_response()
-    } else {
-        StatusCode::OK.into_response()
+async fn ready(State(shared): State<Arc<Shared>>) -> Result<StatusCode, Refused> {
+    let has_failed = match &shared.cluster {
+        Some(cluster) => cluster.has_failed().await,
+        None => false,
+    };
+    is_ready(shared.draining.load(Ordering::Relaxed), has_failed)
+}
+
+fn is_ready(is_draining: bool, has_failed: bool) -> Result<StatusCode, Refused> {
+    if is_draining {
+        return Err(Refused::new(Code::GatewayDraining, "the process is about to end"));
     }
+    if has_failed {
+        let detail = "a write of the store to its disk failed; restart the process";
+        return Err(Refused::new(Code::StoreFailed, detail));
+    }
+    Ok(StatusCode::OK)
 }
 
 async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
@@ -249,6 +260,18 @@ mod tests {
     use tokio::sync::oneshot;
 
     use super::*;
+
+    #[test]
+    fn whoever_drains_or_cannot_write_is_not_ready() {
+        let status = |is_draining, has_failed| match is_ready(is_draining, has_failed) {
+            Ok(status) => status.as_u16(),
+            Err(refused) => refused.into_response().status().as_u16(),
+        };
+        assert_eq!(
+            [status(false, false), status(true, false), status(false, true)],
+            [200, 503, 503]
+        );
+    }
 
     #[tokio::test]
     async fn a_reader_that_takes_nothing_is_cut() {

@@ -120,6 +120,24 @@ fn a_stream_tells_of_changes_and_goes_on_where_it_was() {
 }
 
 #[test]
+fn whoever_knows_of_a_history_that_is_no_more_is_told_so_and_begins_anew() {
+    let node = Gateway::start_dev("registry-regressed", CONFIG);
+    let a = Backend::start();
+    register(&node, "a", &a);
+    for (mode, weight) in [("view", 7), ("events", 8)] {
+        let mut stream = follow(&node, mode, Some(1_000_000));
+        let Event { name, document, .. } = stream.next();
+        assert_eq!((&*name, document["reason"].as_str()), ("resync", Some("store-regressed")));
+        let Event { name, id, document } = stream.next();
+        let listed = document["instances"][0]["id"].as_str();
+        assert_eq!((&*name, listed, id < 1_000_000), ("snapshot", Some("a"), true), "{mode}");
+        call(&node, "POST", &format!("{}/weight", instance("a")), &json!({ "weight": weight }));
+        let Event { name, id: later, .. } = stream.next();
+        assert!(name == "change" && id < later, "{mode}: {name} {later}");
+    }
+}
+
+#[test]
 fn whoever_follows_several_services_gets_each_whole_when_it_comes_back() {
     let node = Gateway::start_dev("registry-several", CONFIG);
     let a = Backend::start();

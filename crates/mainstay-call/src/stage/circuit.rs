@@ -8,8 +8,8 @@ use std::time::Duration;
 use http::HeaderMap;
 use http_body::Body;
 use mainstay_core::{Clock, Instant};
-use mainstay_resilience::Failure;
 use mainstay_resilience::classify::{Classifier, Verdict};
+use mainstay_resilience::{Failure, Outcome};
 use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
@@ -143,6 +143,26 @@ where
                 })
             }
         }
+    }
+}
+
+/// What circuits hear of a call that ended so, as far as the head of its answer tells; `None` where
+/// that says nothing of the service.
+pub fn outcome<B>(
+    classifier: &Classifier,
+    result: &Result<http::Response<B>, CallError>,
+) -> Option<Outcome> {
+    let verdict = match result {
+        Ok(response) => match answer::head(response) {
+            Head::Known(answer) => classifier.judge(answer),
+            Head::InTrailers => Verdict::Record(Outcome::Success),
+        },
+        Err(CallError::Failed { failure, .. }) => classifier.judge_failure(*failure),
+        Err(CallError::Refused(_)) => Verdict::Ignore,
+    };
+    match verdict {
+        Verdict::Record(outcome) => Some(outcome),
+        Verdict::Ignore => None,
     }
 }
 

@@ -51,7 +51,8 @@ impl Fold {
             is_failure: record.outcome == Outcome::Failed,
             address: record.actor.address.clone(),
         };
-        if WINDOWS_MAX <= self.windows.len() && !self.windows.contains_key(&equal) {
+        let is_crowded = WINDOWS_MAX <= self.windows.len() && !self.windows.contains_key(&equal);
+        if is_crowded {
             // Actions are few, so these windows are too.
             equal = Equal { principal: String::new(), address: None, ..equal };
         }
@@ -63,7 +64,14 @@ impl Fold {
         }
         match &mut window.folded {
             Some(folded) => folded.and_again(record.time),
-            none => *none = Some(record.folded()),
+            none => {
+                let mut folded = record.folded();
+                if is_crowded {
+                    // It tells of others, too.
+                    (folded.actor.principal, folded.actor.address) = (String::new(), None);
+                }
+                *none = Some(folded);
+            }
         }
         None
     }
@@ -132,6 +140,17 @@ mod tests {
         assert_eq!(told["first"], "1970-01-01T00:00:00.100Z");
         assert_eq!(told["last"], "1970-01-01T00:00:00.249Z");
         assert!(fold.take(second(61), refused("a", "x", 0)).is_some(), "a new window");
+    }
+
+    #[test]
+    fn what_tells_of_many_callers_names_none() {
+        let mut fold = Fold::default();
+        for address in 0..WINDOWS_MAX + 102 {
+            drop(fold.take(second(0), refused("a", &address.to_string(), 1)));
+        }
+        let folded = fold.all();
+        let [one] = &folded[..] else { panic!("{folded:?}") };
+        assert_eq!((one.count(), &one.actor), (2, &Actor::default()));
     }
 
     proptest! {

@@ -81,6 +81,19 @@ impl Registry {
         if is_there { Ok(()) } else { Err(RegistryError::Loading) }
     }
 
+    /// Whether the store, as far as it can be asked within 5 s, has not come to `revision`: whoever
+    /// was told of it knows of a history that is no more.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe.
+    pub async fn is_ahead(&self, service: &ServiceRef, revision: Revision) -> bool {
+        if revision <= self.shared.local.lock().copy.newest() {
+            return false;
+        }
+        self.caught_up(service).await.is_ok_and(|at| at < revision)
+    }
+
     /// Waits until this node's copy of `service` holds all that the store holds; returns the
     /// revision the store was at. What callers observed of its instances is not waited for.
     ///

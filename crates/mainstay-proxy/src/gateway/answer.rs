@@ -9,11 +9,13 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use http_body::Body;
 use mainstay_call::CallError;
 use mainstay_call::clock::MonotonicClock;
-use mainstay_call::context::Context;
+use mainstay_call::context::{Context, Degraded};
+use mainstay_call::stage::circuit;
 use mainstay_call::stage::timeout::is_grpc;
 use mainstay_core::name::PolicyName;
 use mainstay_core::problem::Code;
 use mainstay_core::{Clock, Instant, Problem};
+use mainstay_resilience::Outcome;
 
 use super::arrival::Arrival;
 use super::document::{document, grpc};
@@ -58,6 +60,7 @@ impl Asked<'_> {
         result: Result<Response<PipelineBody>, CallError>,
     ) -> (Response<OutBody>, Option<Streaming>) {
         let Matched { route, captures, path } = *matched;
+        let judged = outcome(lane, context, &result);
         let error = result.as_ref().err().map(problem_of);
         let steps = self.steps(route, lane, context, now, &result);
         let rule = error.as_ref().and_then(|problem| problem.rejection.as_ref());
@@ -98,11 +101,11 @@ impl Asked<'_> {
             outcome,
             cause: context.degraded().map(|degraded| degraded.cause),
             failed: outcome != "ok" || response.status().is_server_error(),
-            route: Some(route.name.as_str()),
+            route: Some(route.name.shared()),
             service: Some(lane.upstream.instances.service()),
             context: Some(context),
         };
-        self.count(&told, &lane.metrics, now, steps);
+        self.count(&told, &lane.metrics, now, steps, judged);
         let streaming = matches!(response.body(), OutBody::Pipeline(_));
         if !streaming {
             self.line(&told, now, response.body().size_hint().exact());
@@ -130,8 +133,8 @@ impl Asked<'_> {
             outcome,
             cause: None,
             failed: true,
-            route: way.map(|way| way.route.name.as_str()),
-            service: lane.map(|lane| &**lane.upstream.instances.service()),
+            route: way.map(|way| way.route.name.shared()),
+            service: lane.map(|lane| lane.upstream.instances.service()),
             context: None,
         };
         self.tell(&told, self.metrics(way, lane), response.body().size_hint().exact());
@@ -180,7 +183,7 @@ impl Asked<'_> {
             outcome: Code::Cancelled.as_str(),
             cause: None,
             failed: true,
-            route: Some(route.name.as_str()),
+            route: Some(route.name.shared()),
             service: Some(lane.upstream.instances.service()),
             context: Some(context),
         };
@@ -193,7 +196,7 @@ impl Asked<'_> {
             outcome: "ok",
             cause: None,
             failed: false,
-            route: Some(way.route.name.as_str()),
+            route: Some(way.route.name.shared()),
             service: None,
             context: None,
         };
@@ -270,6 +273,25 @@ impl Asked<'_> {
         };
         let error = result.as_ref().err();
         steps(context, Ended { now, at: wall_clock(), status, error }, stages)
+    }
+}
+
+/// How the service did, as its caller saw it: after the last attempt. `None` where it was not asked,
+/// or that is not to be told.
+fn outcome<B>(
+    lane: &Lane,
+    context: &Context,
+    result: &Result<Response<B>, CallError>,
+) -> Option<Outcome> {
+    if context.attempts() == 0 {
+        return None;
+    }
+    match context.degraded() {
+        // What it answered is gone; all causes but these are failures.
+        Some(Degraded { cause: "timeout", .. }) => Some(Outcome::RequestTimeout),
+        Some(Degraded { cause: "connect", .. }) => Some(Outcome::ConnectTimeout),
+        Some(_) => Some(Outcome::Failure),
+        None => circuit::outcome(&lane.upstream.config.classifier, result),
     }
 }
 

@@ -95,7 +95,7 @@ fn lane(
         pipeline: pipeline(stages),
         metrics: parts.metrics.route(route.name.as_str(), service.as_str()),
         upstream: Arc::clone(upstream),
-        route: Arc::from(route.name.as_str()),
+        route: Arc::clone(route.name.shared()),
         circuits: group(route, service, upstream, plane, parts),
         patience,
         keyed,

@@ -7,7 +7,7 @@
 //! carries when a shortage begins. Only while one lasts does a call take the lock.
 
 use std::borrow::Cow;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use mainstay_core::problem::Code;
@@ -16,6 +16,7 @@ use mainstay_resilience::system::{Priority, Reading, Shed, Short, System, System
 use parking_lot::Mutex;
 
 use crate::events::ShortageChanged;
+use crate::thread;
 
 /// Lets calls in by their priority while the machine is short of something.
 #[derive(Debug)]
@@ -84,7 +85,7 @@ impl Protection {
         if self.over.load(Ordering::Relaxed) {
             self.weigh(now, priority)?;
         }
-        let cell = &self.cells[own_cell()];
+        let cell = &self.cells[thread::number() % CELLS];
         cell.in_flight[priority as usize].fetch_add(1, Ordering::Relaxed);
         Ok(Admitted { cell, priority })
     }
@@ -127,16 +128,6 @@ impl Drop for Admitted<'_> {
     fn drop(&mut self) {
         self.cell.in_flight[self.priority as usize].fetch_sub(1, Ordering::Relaxed);
     }
-}
-
-/// The cell of this thread.
-#[inline]
-fn own_cell() -> usize {
-    static NEXT: AtomicUsize = AtomicUsize::new(0);
-    thread_local! {
-        static OWN: usize = NEXT.fetch_add(1, Ordering::Relaxed) % CELLS;
-    }
-    OWN.with(|own| *own)
 }
 
 /// What a caller is told whose call was shed.

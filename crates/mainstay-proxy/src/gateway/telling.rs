@@ -19,7 +19,7 @@ use crate::access_log::Entry;
 use crate::body::End;
 use crate::metrics::RouteMetrics;
 use crate::record::{Record, Step};
-use crate::summary::{Answered, Fate};
+use crate::summary::{Call, Fate};
 use crate::time::wall_clock;
 
 /// How an answer came to be, as far as its head tells.
@@ -31,8 +31,8 @@ pub(super) struct Told<'a> {
     pub(super) cause: Option<&'static str>,
     /// Not a plain success.
     pub(super) failed: bool,
-    pub(super) route: Option<&'a str>,
-    pub(super) service: Option<&'a str>,
+    pub(super) route: Option<&'a Arc<str>>,
+    pub(super) service: Option<&'a Arc<str>>,
     pub(super) context: Option<&'a Context>,
 }
 
@@ -55,17 +55,21 @@ pub(super) struct Streaming {
 }
 
 impl Asked<'_> {
-    /// Counts an answer and keeps what was decided about it, when that is wanted.
+    /// Counts an answer to a call that ended in `outcome`, and keeps what was decided about it, when
+    /// that is wanted.
     pub(super) fn count(
         &self,
         told: &Told<'_>,
         metrics: &RouteMetrics,
         now: Instant,
         steps: Vec<Step>,
+        outcome: Option<Outcome>,
     ) {
         let took = now.since(self.started);
         metrics.answered(told.status, told.outcome, took);
-        self.summarize(told, now, took);
+        if let Some(summaries) = &self.parts.summaries {
+            summaries.keep(now, self.call(told, took, outcome));
+        }
         if steps.is_empty() && (!told.failed || told.context.is_some()) {
             return;
         }
@@ -85,26 +89,25 @@ impl Asked<'_> {
         self.parts.metrics.records_dropped(dropped);
     }
 
-    /// Keeps what it was in a few words.
-    fn summarize(&self, told: &Told<'_>, now: Instant, took: Duration) {
+    /// What it was in a few words.
+    fn call(&self, told: &Told<'_>, took: Duration, outcome: Option<Outcome>) -> Call {
         let instance = told.context.and_then(Context::instance);
-        let asked = told.context.is_some_and(|context| 0 < context.attempts());
-        let answered = Answered {
-            took,
+        Call {
+            at: self.started,
+            took_micros: u32::try_from(took.as_micros()).unwrap_or(u32::MAX),
             fate: fate(told),
-            outcome: asked.then(|| outcome(told)),
-            route: told.route,
-            service: told.service,
-            instance: instance.as_ref().map(|instance| &**instance.name()),
+            outcome,
             client: self.arrival.client,
-        };
-        self.parts.summaries.keep(now, &answered);
+            route: told.route.cloned(),
+            service: told.service.cloned(),
+            instance: instance.map(|instance| Arc::clone(instance.name())),
+        }
     }
 
     /// Counts and logs what was answered without asking anybody.
     pub(super) fn tell(&self, told: &Told<'_>, metrics: &RouteMetrics, sent: Option<u64>) {
         let now = MonotonicClock.now();
-        self.count(told, metrics, now, Vec::new());
+        self.count(told, metrics, now, Vec::new(), None);
         self.line(told, now, sent);
     }
 
@@ -143,9 +146,9 @@ impl Streaming {
             End::GivenUp if arrival.method != Method::HEAD => Some(Code::Cancelled),
             End::Whole | End::GivenUp => None,
         };
-        let route = self.context.facts.route.as_deref();
+        let route = self.context.facts.route.as_ref();
         if let Some(code) = broken {
-            let route = route.unwrap_or_default();
+            let route = route.map_or("", |route| route);
             parts.metrics.answer_broken(route, &self.service, code.as_str());
         }
         let told = Told {
@@ -165,26 +168,13 @@ impl Streaming {
 fn fate(told: &Told<'_>) -> Fate {
     let is = |word: &str, code: Code| word == code.as_str();
     match (told.outcome, told.cause) {
+        _ if !told.failed => Fate::Permitted,
         (_, Some("limited" | "shed")) => Fate::Denied,
         (_, Some("circuit")) => Fate::RejectedOpen,
         (word, _) if is(word, Code::Limited) || is(word, Code::Shed) => Fate::Denied,
         (word, _) if is(word, Code::CostExceedsQuota) => Fate::Denied,
         (word, _) if is(word, Code::CircuitOpen) => Fate::RejectedOpen,
         _ => Fate::Permitted,
-    }
-}
-
-/// How the service did, as its caller saw it: after the last attempt.
-fn outcome(told: &Told<'_>) -> Outcome {
-    match (told.outcome, told.cause) {
-        (_, Some("timeout")) => Outcome::RequestTimeout,
-        (_, Some("connect")) => Outcome::ConnectTimeout,
-        (_, Some("congestion")) => Outcome::Refused,
-        (_, Some(_)) => Outcome::Failure,
-        (word, None) if word.ends_with("timeout") => Outcome::RequestTimeout,
-        (word, None) if word.starts_with("connect") => Outcome::ConnectTimeout,
-        _ if told.failed => Outcome::Failure,
-        _ => Outcome::Success,
     }
 }
 
@@ -207,8 +197,8 @@ fn line(parts: &Parts, arrival: &Arrival, told: &Told<'_>, took: Duration, bytes
         host: Some(arrival.host()),
         user_agent: arrival.user_agent.as_ref().and_then(|agent| agent.to_str().ok()),
         referer: arrival.referer.as_ref().and_then(|referer| referer.to_str().ok()),
-        route: told.route,
-        service: told.service,
+        route: told.route.map(|route| &**route),
+        service: told.service.map(|service| &**service),
         instance: instance.as_ref().map(|instance| &**instance.name()),
         attempts: told.context.map_or(0, Context::attempts),
         outcome: told.outcome,

@@ -2,12 +2,15 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
+use std::num::NonZeroUsize;
 use std::pin::Pin;
 use std::sync::mpsc;
 use std::time::Duration;
 
 use http::Version;
 use http_body::Body;
+use mainstay_core::Instant;
+use mainstay_resilience::Outcome;
 use tokio::runtime::{Builder, LocalOptions};
 
 mod same_decisions;
@@ -17,6 +20,7 @@ use crate::access_log::{AccessLog, Format};
 use crate::body::OutBody;
 use crate::config::RawPlane;
 use crate::server::TlsInfo;
+use crate::summary::{Fate, Summary};
 use crate::tls::{ClientCertificates, Pair, ServerTls};
 
 /// Where a test reads the log.
@@ -55,6 +59,7 @@ fn logging(plane: Plane) -> (Arc<Gateway>, mpsc::Receiver<String>) {
     let (access, _writer) =
         AccessLog::start(Format::Json, 100.0, Lines(lines), metrics).expect("a thread");
     parts.log = Some(access);
+    parts.summaries = Some(Arc::new(Summaries::new(NonZeroUsize::MIN)));
     (Gateway::new(Arc::new(plane), parts).expect("no files"), log)
 }
 
@@ -130,6 +135,56 @@ fn a_caller_that_goes_away_is_counted_and_logged() {
     {
         assert!(line.contains(part), "{line}");
     }
+}
+
+/// What is kept of the one call there was.
+fn kept(gateway: &Gateway) -> Summary {
+    let mut all = gateway.parts.summaries.as_ref().unwrap().since(Instant::ZERO, |_| true);
+    assert_eq!(all.len(), 1, "{all:?}");
+    all.remove(0)
+}
+
+#[test]
+fn what_is_kept_of_a_call_is_how_circuits_judge_it() {
+    for (status, rules, outcome) in [
+        (200, "", Some(Outcome::Success)),
+        (404, "", Some(Outcome::Success)),
+        (429, "", Some(Outcome::Refused)),
+        (500, "", Some(Outcome::Failure)),
+        (500, "ignore = ['500']\n", None),
+        (404, "failure = ['404']\n", Some(Outcome::Failure)),
+    ] {
+        let upstream = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = upstream.local_addr().unwrap();
+        let raw = format!(
+            "[route.all]\nto = 'shop'\n[upstream.shop]\ninstances = ['{address}']\n\
+             retry.attempts = 1\n{rules}"
+        );
+        let (gateway, _log) = logging(Plane::resolve(toml::from_str(&raw).unwrap()).unwrap());
+        std::thread::spawn(move || {
+            let (mut peer, _) = upstream.accept().unwrap();
+            let mut head = [0; 4_096];
+            assert!(0 < peer.read(&mut head).unwrap());
+            write!(peer, "HTTP/1.1 {status} X\r\ncontent-length: 0\r\n\r\n").unwrap();
+        });
+        let (running, from) = (gateway.running(), caller());
+        let request = http2(&[]);
+        let answer = local(serve::serve(&running, Arc::clone(&gateway), request, &from));
+        assert_eq!(answer.status(), status);
+        let kept = kept(&gateway);
+        assert_eq!((kept.outcome, kept.fate), (outcome, Fate::Permitted), "{status} {rules}");
+        let [route, service, instance] =
+            [kept.route, kept.service, kept.instance].map(|name| name.unwrap().to_string());
+        assert_eq!([&*route, &*service, &*instance], ["all", "shop", &*address.to_string()]);
+    }
+}
+
+#[test]
+fn a_caller_that_goes_away_says_nothing_of_the_service() {
+    let upstream = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (gateway, _log) = gateway(upstream.local_addr().unwrap());
+    serve_until_sent(&gateway, upstream, http2(&[]));
+    assert_eq!(kept(&gateway).outcome, None);
 }
 
 /// Asks a service that answers with `sent` of four bytes it announces and hangs up, takes what

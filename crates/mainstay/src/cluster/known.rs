@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use tokio_util::sync::CancellationToken;
 
 use super::Cluster;
+use super::opening::Opened;
 use crate::backup::whole::Whole;
 use crate::report::Report;
 use crate::settings::Errors;
@@ -97,7 +98,7 @@ fn path(data: &Path) -> PathBuf {
 ///
 /// Safe: what is on disk is whole.
 pub async fn keep(cluster: &Cluster, data: &Path, stop: CancellationToken) {
-    let Some(etcd) = &cluster.etcd else { return };
+    let Opened::Etcd(etcd) = &cluster.opened else { return };
     let (mut written, mut wait) = (None, FIRST_AFTER);
     loop {
         let is_over = tokio::select! {

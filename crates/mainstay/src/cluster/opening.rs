@@ -15,12 +15,22 @@ use crate::report::{Report, causes};
 use crate::settings::Errors;
 
 /// A store that was opened.
-#[derive(Clone)]
-pub struct Opened {
+#[derive(Clone, Debug)]
+pub enum Opened {
+    /// In this process.
+    Embedded(Arc<Embedded>),
+    /// In etcd.
+    Etcd(Arc<Etcd>),
+}
+
+impl Opened {
     /// The port.
-    pub store: Arc<dyn Store>,
-    /// The same, where it is etcd.
-    pub etcd: Option<Arc<Etcd>>,
+    pub fn store(&self) -> Arc<dyn Store> {
+        match self {
+            Self::Embedded(store) => Arc::clone(store) as _,
+            Self::Etcd(etcd) => Arc::clone(etcd) as _,
+        }
+    }
 }
 
 /// Opens the store that `config` describes; `data` is the data directory. Must be called within a
@@ -37,15 +47,14 @@ pub fn open(config: &StoreConfig, data: &Path) -> Result<Opened, Errors> {
             let path = options.path.clone();
             let store = Embedded::open(options, MonotonicClock);
             let store = store.map_err(|error| unopened(&path, &error))?;
-            Ok(Opened { store: Arc::new(store), etcd: None })
+            Ok(Opened::Embedded(Arc::new(store)))
         }
         Backend::Etcd => {
             let mut options = etcd(config)?;
             if let Some(known) = Known::read(data)? {
                 options = options.known(known.cluster(), known.revision());
             }
-            let etcd = Arc::new(Etcd::open(options, MonotonicClock));
-            Ok(Opened { store: Arc::clone(&etcd) as Arc<dyn Store>, etcd: Some(etcd) })
+            Ok(Opened::Etcd(Arc::new(Etcd::open(options, MonotonicClock))))
         }
     }
 }
@@ -88,12 +97,6 @@ pub fn etcd(config: &StoreConfig) -> Result<EtcdOptions, Errors> {
             .next("mainstay settings show --origin")
             .into()
     })
-}
-
-impl std::fmt::Debug for Opened {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Opened").field("etcd", &self.etcd).finish_non_exhaustive()
-    }
 }
 
 pub(crate) fn unopened(path: &Path, error: &OpenError) -> Report {

@@ -58,12 +58,12 @@ pub(super) fn open(
     let inside = runtime.enter();
     let opened = opening::open(&meant.store, data)?;
     let backend = meant.store.backend;
-    let settled = runtime.block_on(formats::settle(&opened.store, backend, data))?;
+    let settled = runtime.block_on(formats::settle(&opened.store(), backend, data))?;
     if settled == Settled::Away {
         tracing::warn!("the store does not answer; its format is looked at when it does");
     }
     let file = meant.keyring.file(data)?;
-    let keyring = runtime.block_on(keys::agree(&opened.store, file))?;
+    let keyring = runtime.block_on(keys::agree(&opened.store(), file))?;
     let recipes = (meant.registry.clone(), meant.recipes);
     let consul = meant.consul.clone();
     // The control port listens on loopback, so whoever can ask is on this machine.

@@ -19,6 +19,7 @@ use mainstay_proxy::listener::Listener;
 use mainstay_proxy::metrics::Metrics;
 use mainstay_proxy::server::Server;
 use mainstay_proxy::snapshot::{Keeper, SnapshotFile};
+use mainstay_proxy::summary::Summaries;
 use parking_lot::Mutex;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc::UnboundedSender;
@@ -361,6 +362,7 @@ fn parts(config: &GatewayConfig) -> Result<(Parts, std::thread::JoinHandle<()>),
     let (log, writer) = AccessLog::start(format, sample, io::stdout(), metrics)
         .map_err(|error| failed("access log", &error))?;
     parts.log = Some(log);
+    parts.summaries = Some(Arc::new(Summaries::new(workers(config))));
     Ok((parts, writer))
 }
 

@@ -26,7 +26,7 @@ pub(super) fn calls() -> Vec<Call> {
         call("get", TAG, "ready", "/ready", "Says whether to send requests here.")
             .open()
             .done(200, "Do.")
-            .refuses(&[Code::GatewayDraining]),
+            .refuses(&[Code::GatewayDraining, Code::StoreFailed]),
         call("get", TAG, "showContract", "/openapi.json", "Shows this document.").gives_as(
             200,
             "It.",

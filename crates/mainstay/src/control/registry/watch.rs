@@ -74,6 +74,8 @@ struct Wanted {
     has: Option<Revision>,
     /// The client has all of it up to this revision.
     last: Option<Revision>,
+    /// The client knows of revisions that are no more.
+    is_lost: bool,
 }
 
 /// Longest wait for the store to say which history it is of; without it, all lists come whole.
@@ -95,8 +97,11 @@ pub(super) async fn watch(
     // The services of a stream come in any order, so one id says how far a single one is.
     let last = sse::last_event_id(&headers).filter(|_| wanted.len() == 1);
     for wanted in &mut wanted {
-        wanted.has = wanted.has.filter(|_| is_same);
-        wanted.last = last;
+        if let Some(last) = last {
+            wanted.is_lost = cluster.registry.is_ahead(&wanted.service, last).await;
+        }
+        wanted.has = wanted.has.filter(|_| is_same && !wanted.is_lost);
+        wanted.last = last.filter(|_| !wanted.is_lost);
     }
     let mut answer = match followed.mode {
         Mode::View => {
@@ -111,7 +116,7 @@ pub(super) async fn watch(
         Mode::Events => {
             let mut streams = Vec::new();
             for wanted in wanted {
-                streams.push(events(&cluster, &wanted.service, wanted.last)?.boxed());
+                streams.push(events(&cluster, wanted)?.boxed());
             }
             sse::answer(stream::select_all(streams))
         }
@@ -137,7 +142,7 @@ fn services(text: &str) -> Result<Vec<Wanted>, Refused> {
             Some((namespace, name)) => service((namespace.to_owned(), name.to_owned())),
             None => service(("default".to_owned(), name.to_owned())),
         };
-        Ok(Wanted { service: service?, has: has.transpose()?, last: None })
+        Ok(Wanted { service: service?, has: has.transpose()?, last: None, is_lost: false })
     });
     let services: Vec<Wanted> = read.collect::<Result<_, Refused>>()?;
     if services.is_empty() || SERVICES_MAX < services.len() {
@@ -182,7 +187,9 @@ fn states(
                 }
                 let view = Arc::clone(&views.borrow_and_update());
                 let is_first = first.is_some();
+                let mut lost = view.resync.then(|| resync("compacted"));
                 if let Some(wanted) = first.take() {
+                    lost = wanted.is_lost.then(|| resync("store-regressed"));
                     if wanted.has == Some(view.revision) && view.protected.is_none() {
                         return Some((stream::iter(vec![still(&view)]), (views, None)));
                     }
@@ -194,7 +201,6 @@ fn states(
                 let is_whole = is_first || view.resync;
                 let name = if is_whole { names::SNAPSHOT } else { names::CHANGE };
                 let state = sse::event(name, Some(view.revision), &document);
-                let lost = view.resync.then(resync);
                 let told: Vec<Event> = lost.into_iter().chain([state]).collect();
                 return Some((stream::iter(told), (views, None)));
             }
@@ -217,21 +223,21 @@ fn still(view: &View) -> Event {
 /// then every change.
 fn events(
     cluster: &Arc<Cluster>,
-    service: &ServiceRef,
-    last: Option<Revision>,
+    wanted: Wanted,
 ) -> Result<impl Stream<Item = Event> + Send + use<>, Refused> {
-    let (first, after) = match last {
-        Some(last) => (None, last),
+    let Wanted { service: of, last, is_lost, .. } = wanted;
+    let mut first: Vec<Event> = is_lost.then(|| resync("store-regressed")).into_iter().collect();
+    let after = match last {
+        Some(last) => last,
         None => {
             let revision = cluster.registry.revision();
-            let view = cluster.registry.view(service)?;
+            let view = cluster.registry.view(&of)?;
             let document = document::view(&view, &Filter::default(), cluster.unix_millis());
-            let document = json!(document);
-            (Some(sse::event(names::SNAPSHOT, Some(revision), &document)), revision)
+            first.push(sse::event(names::SNAPSHOT, Some(revision), &json!(document)));
+            revision
         }
     };
-    let changes = cluster.registry.changes(service, after)?;
-    let of = service.clone();
+    let changes = cluster.registry.changes(&of, after)?;
     let later = stream::unfold(Some(changes), move |changes| {
         let of = of.clone();
         async move {
@@ -252,9 +258,9 @@ fn events(
     Ok(stream::iter(first).chain(later.flatten()))
 }
 
-/// History was lost; a snapshot follows.
-fn resync() -> Event {
-    sse::event(names::RESYNC, None, &json!(names::Resync { reason: "compacted".to_owned() }))
+/// History was lost, for this reason; a snapshot follows.
+fn resync(reason: &str) -> Event {
+    sse::event(names::RESYNC, None, &json!(names::Resync { reason: reason.to_owned() }))
 }
 
 fn changed(of: &ServiceRef, revision: Revision, change: &Change) -> Vec<Event> {
@@ -274,7 +280,7 @@ fn changed(of: &ServiceRef, revision: Revision, change: &Change) -> Vec<Event> {
         Change::Removed(id) => vec![told(names::CHANGE, named("removed", id.as_str().into()))],
         Change::Resync(all) => {
             let all: Vec<Instance> = all.iter().map(document::listed).collect();
-            vec![resync(), told(names::SNAPSHOT, named("instances", json!(all)))]
+            vec![resync("compacted"), told(names::SNAPSHOT, named("instances", json!(all)))]
         }
     }
 }
