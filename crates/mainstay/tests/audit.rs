@@ -140,7 +140,10 @@ fn a_record_says_who_from_where_and_why_and_is_found() {
     assert_eq!(node.cli(&["audit", "search", "--since", "soon"]).0, 2);
     let (status, refused) = call(&node, "GET", "/audit?cursor=x", "", &json!({}));
     assert_eq!((status, refused["code"].as_str()), (422, Some("invalid-request")));
-    assert!(node.control("/metrics").1.contains("mainstay_audit_outbox_records 2"));
+    // They are counted as they are watched, a moment after the change was answered.
+    until("both are counted", Duration::from_secs(5), || {
+        node.control("/metrics").1.contains("mainstay_audit_outbox_records 2")
+    });
 }
 
 /// What is answered to a request as it stands here.
