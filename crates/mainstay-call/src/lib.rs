@@ -9,6 +9,7 @@ pub mod context;
 pub mod draw;
 pub mod endpoint;
 pub mod error;
+pub mod failing;
 pub mod guard;
 pub mod instances;
 pub mod limit;

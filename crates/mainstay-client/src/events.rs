@@ -186,3 +186,20 @@ impl CacheUnusable<'_> {
         tracing::warn!(what, why, "last known state on disk cannot be used");
     }
 }
+
+/// An instance failed calls, and the registry was not told.
+#[derive(Debug)]
+pub(crate) struct NotReported<'a> {
+    /// Which instance.
+    pub(crate) instance: &'a str,
+    /// Why.
+    pub(crate) why: &'a str,
+}
+
+impl NotReported<'_> {
+    /// Reports it: one log line at `debug`, since it is told again when the instance fails again.
+    pub(crate) fn emit(self) {
+        let Self { instance, why } = self;
+        tracing::debug!(instance, why, "a failing instance was not reported");
+    }
+}

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | an instance that is registered for as long as the program runs | [`registration`], [`registered`] |
 //! | instances of other services, now and from now on | [`discovery`] |
+//! | instances that fail calls, told to the registry | `failing` |
 //! | what is gone on with while nobody answers | `last_good`, `cache` |
 //!
 //! ```
@@ -30,6 +31,7 @@
 
 mod cache;
 pub mod discovery;
+mod failing;
 mod following;
 mod last_good;
 pub mod registered;

@@ -28,6 +28,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use http::Request;
 use mainstay_call::clock::MonotonicClock;
+use mainstay_call::failing::Failing;
 use mainstay_call::machines::{Machines, Saved};
 use mainstay_call::resolve::Resolve;
 use mainstay_call::stage::fallback::Switches;
@@ -80,6 +81,8 @@ pub struct Parts {
     pub records: Arc<Records>,
     /// What calls of the last minutes were, for rules to be tried with; `None` where nobody tries.
     pub summaries: Option<Arc<Summaries>>,
+    /// Instances that failed calls, until somebody tells the registry.
+    pub failing: Arc<Failing>,
     /// Good answers, kept for bad times.
     pub stale: Arc<StaleStore>,
     /// Copies of requests, under way to services that are only watched.
@@ -132,8 +135,10 @@ struct Way {
 impl Parts {
     /// Parts that log nothing, remember no calls, find instances only in lists, and count from zero.
     pub fn new(metrics: Arc<Metrics>) -> Self {
-        let observer = Arc::new(Counting::new(Arc::clone(&metrics)));
+        let failing = Arc::new(Failing::default());
+        let observer = Arc::new(Counting::new(Arc::clone(&metrics), Arc::clone(&failing)));
         Self {
+            failing,
             machines: Arc::new(Machines::new(observer)),
             faults: FaultBook::new({
                 let metrics = Arc::clone(&metrics);

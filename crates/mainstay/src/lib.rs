@@ -28,6 +28,7 @@ pub mod control_client;
 pub mod dns;
 pub mod exit;
 pub mod explain;
+pub mod observing;
 pub mod output;
 pub mod report;
 pub mod resolve;

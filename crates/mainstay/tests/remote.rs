@@ -90,6 +90,53 @@ fn goes_on(node: &Gateway, status: u16) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_instance_that_times_out_for_two_gateways_is_shown_to_all_and_called_by_neither() {
+    let home = TempDir::new().unwrap();
+    let (server, _) = server("observed-server", home.path());
+    // Only the verdict that an instance times out and does nothing else.
+    let policy = "[upstream.order.retry]\ntry_seconds = 0.2\n\
+                  [upstream.order.balance]\nkind = 'round_robin'\n\
+                  [circuit.default]\nconsecutive_failures = 0\nfailure_rate_percent = 0\n\
+                  window_seconds = 20\n";
+    let start = |name| gateway(name, &format!("{}{policy}", asking(&server, home.path())));
+    let (one, two) = (start("observed-one"), start("observed-two"));
+    let (good, slow) = (Backend::start(), Backend::start());
+    slow.behave(201, Duration::from_millis(1));
+    let clients = client(&server);
+    let _good = register(&clients, "good", &good).await;
+    let _slow = register(&clients, "slow", &slow).await;
+    for gateway in [&one, &two] {
+        until("both are called", SOON, || gateway.status("/") == 200);
+        until("both are called", SOON, || gateway.status("/") == 201);
+    }
+    slow.behave(201, Duration::from_secs(30));
+    let health = || {
+        let (_, text) = server.control("/api/v1/registry/default/services/order");
+        let service: Value = serde_json::from_str(&text).unwrap();
+        let all = service["instances"].as_array().unwrap();
+        let slow = all.iter().find(|instance| instance["id"] == "slow").unwrap();
+        slow["health"].as_str().unwrap().to_owned()
+    };
+    let told = |gateway: &Gateway| gateway.counted("mainstay_observations_total", "taken");
+    until("one has told", SOON, || {
+        // Another instance answers in the end.
+        assert_eq!(one.status("/"), 200);
+        0 < told(&one)
+    });
+    assert_eq!(health(), "passing", "two follow the service, and one alone has met it");
+    goes_on(&one, 200);
+    until("the other has told", SOON, || {
+        assert_eq!(two.status("/"), 200);
+        0 < told(&two)
+    });
+    until("all are told", SOON, || health() == "warning");
+    let began = now();
+    goes_on(&one, 200);
+    goes_on(&two, 200);
+    assert!(began.elapsed() < Duration::from_secs(8), "neither waits for the slow one any more");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_gateway_follows_the_registry_of_a_server_and_goes_on_without_it() {
     let home = TempDir::new().unwrap();
     let (mut server, _) = server("remote-server", home.path());

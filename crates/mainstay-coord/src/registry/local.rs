@@ -192,6 +192,11 @@ impl Local {
         }
     }
 
+    /// How many follow `service` at this node: the gateways and clients that call it.
+    pub(super) fn followers(&self, service: &ServiceRef) -> usize {
+        self.subscribers.get(service).map_or(0, watch::Sender::receiver_count)
+    }
+
     /// Whether `service` may look otherwise than it did at its revision: its protection ended, or
     /// the store is away.
     pub(super) fn is_unlike_its_revision(&self, service: &ServiceRef) -> bool {

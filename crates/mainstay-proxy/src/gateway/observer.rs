@@ -7,6 +7,7 @@ use std::time::Duration;
 use mainstay_call::circuit::SharedCircuit;
 use mainstay_call::context::Degraded;
 use mainstay_call::endpoint::Endpoint;
+use mainstay_call::failing::Failing;
 use mainstay_call::observe::Observer;
 use mainstay_resilience::circuit::Transition;
 use mainstay_resilience::outlier::Change;
@@ -23,14 +24,15 @@ use crate::metrics::{
 #[derive(Debug)]
 pub(super) struct Counting {
     metrics: Arc<Metrics>,
+    failing: Arc<Failing>,
     /// Counters of decisions by limit, found once: limits decide about every request. There are a
     /// handful, which a walk finds faster than a hash does.
     decisions: RwLock<Vec<(Box<str>, &'static str, Counter)>>,
 }
 
 impl Counting {
-    pub(super) fn new(metrics: Arc<Metrics>) -> Self {
-        Self { metrics, decisions: RwLock::default() }
+    pub(super) fn new(metrics: Arc<Metrics>, failing: Arc<Failing>) -> Self {
+        Self { metrics, failing, decisions: RwLock::default() }
     }
 
     #[cold]
@@ -61,6 +63,7 @@ impl Observer for Counting {
         };
         self.metrics.circuit_transitions.get_or_create(&labels).inc();
         events::CircuitChanged { circuit: &key.policy, subject: &key.subject, transition }.emit();
+        self.failing.circuit_changed(circuit, transition);
     }
 
     fn retried(&self, service: &str, reason: &'static str) {
@@ -100,6 +103,7 @@ impl Observer for Counting {
 
     fn ejection(&self, service: &str, endpoint: Option<&Endpoint>, change: &Change) {
         let instance = endpoint.map_or("", |endpoint| endpoint.name());
+        self.failing.ejection(service, endpoint, change);
         match change {
             Change::Ejected { ejection, .. } => {
                 let reason = ejection.evidence.rule.as_str().to_owned();

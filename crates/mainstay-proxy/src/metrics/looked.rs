@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use mainstay_call::circuit::SharedCircuit;
 use mainstay_call::clock::MonotonicClock;
+use mainstay_call::failing::Failing;
 use mainstay_call::limit::{LimitUsage, SharedLimit};
 use mainstay_call::machines::Machines;
 use mainstay_core::{Clock, Instant};
@@ -19,7 +20,10 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 
-use super::{CircuitLabel, CircuitState, FileLabel, LimitLabel, Metrics, ServiceLabel, StateLabel};
+use super::{
+    CircuitLabel, CircuitState, FileLabel, LimitLabel, Metrics, ResultLabel, ServiceLabel,
+    StateLabel,
+};
 use crate::listener::Caps;
 use crate::upstream::Census;
 
@@ -36,6 +40,7 @@ pub(super) struct Looked {
     concurrency_limit: Gauges<LimitLabel>,
     concurrency_in_flight: Gauges<LimitLabel>,
     budget_credits: Gauges<ServiceLabel>,
+    observations: Family<ResultLabel, Counter>,
     connections: Gauges<StateLabel>,
     connections_refused: Counter,
     upstream_connections: Gauges<StateLabel>,
@@ -84,6 +89,11 @@ impl Looked {
             "Connections to services by state, and calls that await one, as of the last second",
             self.upstream_connections.clone(),
         );
+        r.register(
+            "observations",
+            "Instances that failed calls, taken to the registry, or dropped for want of room",
+            self.observations.clone(),
+        );
         r.register_with_unit(
             "calls_snapshot_age",
             "Time since what calls taught was written down; NaN before the first time",
@@ -123,6 +133,15 @@ impl Metrics {
     /// Takes in how old the snapshot is; `None` before it was written.
     pub fn snapshot_age(&self, age: Option<Duration>) {
         self.looked.snapshot_age.set(age.map_or(f64::NAN, |age| age.as_secs_f64()));
+    }
+
+    /// Takes in how many instances failed calls.
+    pub fn failing(&self, failing: &Failing) {
+        for (result, count) in [("taken", failing.taken()), ("dropped", failing.dropped())] {
+            let label = ResultLabel { result: result.to_owned() };
+            let counter = self.looked.observations.get_or_create(&label);
+            counter.inner().store(count, Ordering::Relaxed);
+        }
     }
 
     /// Takes in which files kept the last reload from succeeding.

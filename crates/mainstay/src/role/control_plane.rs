@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mainstay_coord::name::NodeName;
+use mainstay_coord::name::{NodeName, Reporter};
 use mainstay_core::problem::Code;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::mpsc::UnboundedSender;
@@ -23,6 +23,7 @@ use crate::control;
 use crate::control_client::refusal;
 use crate::dns::Dns;
 use crate::dns::door::Door;
+use crate::observing;
 use crate::report::Report;
 use crate::resolve::{self, Remote};
 use crate::rules::{self, Elsewhere};
@@ -150,13 +151,15 @@ pub(super) fn serve(
             let turned = switching::follow(Arc::clone(&shared), stop.clone());
             let looks_after = look_after(Arc::clone(&shared), stop.clone(), tell.clone());
             let taken = take_over(Arc::clone(&shared), stop.clone());
+            let observed = observe(Arc::clone(&shared), stop.clone());
             let clients = control::serve_consul(consul, Arc::clone(&shared), stop.clone());
             let answered = control::serve(control, shared, stop);
             let served = async {
-                tokio::join!(answered, clients, answers_names, taken, followed, turned, looks_after)
+                let told = async { tokio::join!(followed, turned, observed) };
+                tokio::join!(answered, clients, answers_names, taken, told, looks_after);
             };
             tokio::select! {
-                ((), (), (), (), (), (), ()) = served => (),
+                () = served => (),
                 () = listen_to_signals => (),
             }
             leave(&here).await;
@@ -194,6 +197,21 @@ async fn leave(shared: &Shared) {
 async fn take_over(shared: Arc<Shared>, stop: CancellationToken) {
     if let Some(elsewhere) = &shared.elsewhere {
         elsewhere.run(&stop).await;
+    }
+}
+
+/// Tells the registry, here or elsewhere, which instances fail the calls of this process, until told
+/// to stop.
+async fn observe(shared: Arc<Shared>, stop: CancellationToken) {
+    let gateway = &shared.gateway;
+    if let Some(cluster) = &shared.cluster {
+        if let Ok(reporter) = Reporter::new(format!("node {}", cluster.node.as_str())) {
+            observing::here(gateway, &cluster.registry, &reporter, &stop).await;
+        }
+    } else if let (Some(Remote::Registry(_)), Some(elsewhere)) =
+        (shared.remote.as_deref(), &shared.elsewhere)
+    {
+        observing::elsewhere(gateway, elsewhere.client());
     }
 }
 

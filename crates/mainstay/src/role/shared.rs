@@ -164,6 +164,7 @@ impl Shared {
         let parts = self.gateway.parts();
         parts.metrics.look(&parts.machines, &self.transport.caps);
         parts.metrics.snapshot_age(self.state_age().0);
+        parts.metrics.failing(&parts.failing);
         let live = self.live.lock();
         let (last, meant) = (live.last().clone(), live.current());
         drop(live);

@@ -50,6 +50,11 @@ impl Elsewhere {
         Ok(elsewhere)
     }
 
+    /// Whoever asks those servers.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
     /// Waits until something is known; not longer than `patience`, since whoever knows may be away.
     ///
     /// # Cancel safety

@@ -32,6 +32,7 @@ use parking_lot::Mutex;
 
 use super::serve;
 use super::target::{Target, hostname};
+use crate::observing;
 use crate::settings::Errors;
 
 /// Services that have a route, and as many hosts that are none; more are answered as unknown ones
@@ -204,6 +205,7 @@ impl Ways {
     fn ask(&self, client: &Client) {
         let discovery = client.discovery().cache(&self.neighbours.cache).start();
         self.neighbours.discovery.store(Arc::new(discovery));
+        observing::elsewhere(&self.gateway, client);
         let tables = self.tables.lock();
         self.rebuild(&tables);
         // What the one before says is not renewed any more.

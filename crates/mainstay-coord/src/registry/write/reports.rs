@@ -67,8 +67,9 @@ impl Registry {
         shared.set_check(at, (check, health, output), true).await
     }
 
-    /// Takes a caller's report that `at` fails its calls. `callers` is how many callers there are.
-    /// It counts for 30 s; sent again within them it only lives longer.
+    /// Takes a caller's report that `at` fails its calls. `callers` is how many callers there are as
+    /// far as it knows; those who follow the service at this node count as well. It counts for 30 s;
+    /// sent again within them it only lives longer.
     ///
     /// # Errors
     ///
@@ -85,7 +86,7 @@ impl Registry {
         why: &str,
     ) -> Result<(), RegistryError> {
         let shared = &*self.shared;
-        let lease = {
+        let (lease, callers) = {
             let local = shared.loaded()?;
             if !shared.known(&local, at)? {
                 return Err(RegistryError::InstanceNotFound { instance: at.clone() });
@@ -95,7 +96,8 @@ impl Registry {
             if lease.is_none() && REPORTERS_MAX <= local.copy.reporters(at) {
                 return Ok(());
             }
-            lease
+            let followers = local.followers(&at.service);
+            (lease, callers.max(u32::try_from(followers).unwrap_or(u32::MAX)))
         };
         if let Some(lease) = lease {
             match shared.store.keep_alive(lease).await {
