@@ -19,6 +19,7 @@ mod tests;
 use mainstay_core::Effect;
 
 pub use lane::{Lane, Pending};
+pub(crate) use queue::RECORDS_MAX;
 pub use queue::{LaneQueue, Next, Place};
 
 /// Why a record was not written.

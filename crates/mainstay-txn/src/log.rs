@@ -200,6 +200,13 @@ impl Change {
         self.puts.insert(key, Some(value));
     }
 
+    /// A record of somebody else's, written together with it.
+    pub(crate) fn accompany(&mut self, record: Option<Put>) {
+        if let Some(Put { key, value, .. }) = record {
+            self.put(key, value);
+        }
+    }
+
     /// Joins `later` to it. Nothing is put into a range that goes, before or after: no batch may do
     /// both, and after its end nothing of a transaction is live.
     pub fn merge(&mut self, later: Self) {

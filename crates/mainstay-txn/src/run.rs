@@ -38,12 +38,12 @@ use tokio_util::sync::CancellationToken;
 
 pub use list::{Ended, Glance, Glances};
 pub use settings::{Ports, Settings};
-pub use verbs::{Seen, Until, VerbError};
+pub use verbs::{Seen, Until, Verb, VerbError};
 
 use crate::commit::{Lane, LogError, Place};
 use crate::due::Due;
 use crate::figures::Figures;
-use crate::log::{self, Keys};
+use crate::log::{self, Keys, Owner};
 use crate::meta::{self, LogIdentity};
 use crate::moment::Moment;
 use crate::name::{Gid, Shard};
@@ -93,7 +93,6 @@ struct Shared {
     due: Mutex<Due>,
     due_changed: Notify,
     schedule: Mutex<Schedule<Job>>,
-    figures: Figures,
     stopping: AtomicBool,
     /// Everything but the lanes.
     work: Tasks,
@@ -218,7 +217,6 @@ impl Coordinator {
                 due: Mutex::default(),
                 due_changed: Notify::new(),
                 schedule,
-                figures: Figures::default(),
                 stopping: AtomicBool::new(false),
                 work: Tasks::default(),
                 lanes_work: Tasks::default(),
@@ -256,7 +254,7 @@ impl Coordinator {
 
     /// What it counts.
     pub fn figures(&self) -> &Figures {
-        &self.shared.figures
+        &self.shared.settings.figures
     }
 
     /// Stops: refuses beginnings, lets calls under way end, writes what waits, gives shards up.
@@ -277,6 +275,26 @@ impl Coordinator {
         let left = shared.work.shutdown(grace).await + shared.lanes_work.shutdown(grace).await;
         self.leave().await;
         left
+    }
+
+    /// Whether this node owns where `gid` lies.
+    pub fn owns(&self, gid: &Gid) -> bool {
+        self.owned(gid).is_ok()
+    }
+
+    /// Who owns where `gid` lies, this node or another; `None` while nobody does.
+    ///
+    /// # Errors
+    ///
+    /// [`VerbError`] when the log cannot be read.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: it only reads.
+    pub async fn owner(&self, gid: &Gid) -> Result<Option<Owner>, VerbError> {
+        let key = log::shard(gid.shard(self.shared.settings.shards));
+        let owner = self.shared.ports.store.get(Get::new(key)).await?.entry;
+        Ok(owner.map(|owner| Owner::read(&owner.value)).transpose()?)
     }
 
     /// Where `gid` lies, if this node owns that.
@@ -305,7 +323,8 @@ impl Coordinator {
 
     fn seen(&self, slot: &Slot, transaction: &Transaction) -> Seen {
         let (shard, _) = slot.owned;
-        Seen { transaction: transaction.clone(), shard, epoch: self.epoch(slot.owned) }
+        let (transaction, epoch) = (transaction.clone(), self.epoch(slot.owned));
+        Seen { transaction, shard, epoch, begun: false }
     }
 
     /// How a transaction ended that is not live.
@@ -317,7 +336,7 @@ impl Coordinator {
         let body = store.get(Get::new(keys.body())).await?.entry;
         let Some(body) = body else { return Err(VerbError::Unknown { gid: gid.clone() }) };
         let transaction = log::read_history(&body.value, &history.value)?;
-        Ok(Seen { transaction, shard: owned.0, epoch: self.epoch(owned) })
+        Ok(Seen { transaction, shard: owned.0, epoch: self.epoch(owned), begun: false })
     }
 
     /// The same for whoever asks. That it is not known means that it was aborted, and only its

@@ -67,7 +67,7 @@ impl Coordinator {
             Transaction::orphan(Begin::new(gid.clone(), Mode::Xa), found, now);
         // A submit may come as long as a transaction may live, and must find that it was aborted.
         transaction.deadline_at = Some(now.plus(self.shared.settings.policy.lifetime_max));
-        self.create(absent, Ok((transaction, step))).await?;
+        self.create(absent, Ok((transaction, step)), None).await?;
         Ok(Verdict::Orphan)
     }
 

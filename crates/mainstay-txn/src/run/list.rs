@@ -112,7 +112,7 @@ impl Coordinator {
         let lanes = self.shared.lanes.read();
         live.queued = lanes.iter().map(crate::commit::Lane::records).sum();
         live.shards = self.shared.owned.lock().len();
-        self.shared.figures.look(&live);
+        self.shared.settings.figures.look(&live);
     }
 
     /// Shows what is seen of each live transaction, in no order; nothing of those not read yet.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use mainstay_store::Store;
 
+use crate::figures::Figures;
 use crate::name::Shards;
 use crate::owner::Replace;
 use crate::policy::Policy;
@@ -29,6 +30,8 @@ pub struct Settings {
     pub session_ttl: Duration,
     /// From whom it may take shards.
     pub replace: Replace,
+    /// Records that may wait for each lane.
+    pub queue_records_max: usize,
     /// How long what nobody waits for waits to be written.
     pub lazy_flush: Duration,
     /// Live transactions.
@@ -41,6 +44,8 @@ pub struct Settings {
     pub policy: Policy,
     /// How much history is kept.
     pub retention: Retention,
+    /// What is counted.
+    pub figures: Figures,
 }
 
 impl Settings {
@@ -54,12 +59,14 @@ impl Settings {
             fence_base: 0,
             session_ttl: Duration::from_secs(4),
             replace: Replace::Everybody,
+            queue_records_max: crate::commit::RECORDS_MAX,
             lazy_flush: Duration::from_millis(100),
             live_max: 200_000,
             call_timeout: Duration::from_secs(5),
             limits: Limits::default(),
             policy: Policy::default(),
             retention: Retention::default(),
+            figures: Figures::default(),
         }
     }
 }

@@ -55,9 +55,10 @@ impl Coordinator {
             return Err(Error::OutcomeUnknown.into());
         }
         let lanes = keys.into_iter().map(|key| {
-            let queue = LaneQueue::new(key, lease, started.revision);
+            let queue = LaneQueue::new(key, lease, started.revision)
+                .records_max(settings.queue_records_max);
             let surroundings = Arc::clone(&shared.ports.surroundings);
-            let told = (shared.figures.clone(), surroundings);
+            let told = (settings.figures.clone(), surroundings);
             Lane::start(Arc::clone(store), queue, settings.lazy_flush, told, &shared.lanes_work)
         });
         *shared.lanes.write() = lanes.collect();
@@ -259,7 +260,7 @@ impl Coordinator {
             indexing.index(shard, &stop).await;
             indexing.shared.indexing.fetch_sub(1, Ordering::AcqRel);
         });
-        self.shared.figures.took_over();
+        self.shared.settings.figures.took_over();
         Opened { shard, epoch: self.epoch((shard, created)), live }.emit();
         for slot in slots {
             let (own, readers) = (self.clone(), Arc::clone(&self.shared.readers));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use mainstay_store::{Get, RangeRequest, Select};
+use mainstay_store::{Get, Put, RangeRequest, Select};
 use tokio::sync::OwnedMutexGuard;
 
 use super::calls::Job;
@@ -36,7 +36,11 @@ pub(super) enum Found {
 }
 
 impl Coordinator {
-    pub(super) async fn do_begin(&self, begin: Begin) -> Result<Seen, VerbError> {
+    pub(super) async fn do_begin(
+        &self,
+        begin: Begin,
+        record: Option<Put>,
+    ) -> Result<Seen, VerbError> {
         let policy = self.shared.settings.policy;
         match self.find(&begin.gid).await? {
             Found::Known(seen) => {
@@ -45,7 +49,7 @@ impl Coordinator {
             }
             Found::Absent(absent) => {
                 let now = self.shared.ports.surroundings.now();
-                self.create(absent, Transaction::begin(begin, now, &policy)).await
+                self.create(absent, Transaction::begin(begin, now, &policy), record).await
             }
         }
     }
@@ -59,11 +63,13 @@ impl Coordinator {
         let policy = self.shared.settings.policy;
         match self.find(&begin.gid).await? {
             // Somebody was faster: a sweep, or the same submit.
-            Found::Known(seen) => self.deliver(seen.transaction.gid(), Event::Submit(submit)).await,
+            Found::Known(seen) => {
+                self.deliver(seen.transaction.gid(), Event::Submit(submit), None).await
+            }
             Found::Absent(absent) => {
                 let now = self.shared.ports.surroundings.now();
                 let made = Transaction::submit_lost(begin, span, submit, now, &policy);
-                self.create(absent, made).await
+                self.create(absent, made, None).await
             }
         }
     }
@@ -94,19 +100,20 @@ impl Coordinator {
         &self,
         absent: Absent,
         made: Result<(Transaction, Step), Refused>,
+        record: Option<Put>,
     ) -> Result<Seen, VerbError> {
         let Absent { slot, mut kept } = absent;
         let made = made.map_err(VerbError::from).map(|(made, step)| (Box::new(made), step));
         let created = match made {
             Ok((mut made, step)) => {
-                self.carry_out(&slot, &mut made, None, step).await.map(|()| made)
+                self.carry_out(&slot, &mut made, None, (step, record)).await.map(|()| made)
             }
             Err(refused) => Err(refused),
         };
         // Whoever waits for the lock finds it, or a slot that is closed.
         match created {
             Ok(made) => {
-                let seen = self.seen(&slot, &made);
+                let seen = Seen { begun: true, ..self.seen(&slot, &made) };
                 *kept = Kept::Live(made);
                 Ok(seen)
             }
@@ -160,13 +167,18 @@ impl Coordinator {
     /// An event of a transaction that should be live.
     pub(super) async fn happens(&self, gid: &Gid, event: Event) -> Result<Seen, VerbError> {
         let (own, gid) = (self.clone(), gid.clone());
-        self.run(async move { own.deliver(&gid, event).await }).await
+        self.run(async move { own.deliver(&gid, event, None).await }).await
     }
 
-    async fn deliver(&self, gid: &Gid, event: Event) -> Result<Seen, VerbError> {
+    pub(super) async fn deliver(
+        &self,
+        gid: &Gid,
+        event: Event,
+        record: Option<Put>,
+    ) -> Result<Seen, VerbError> {
         let owned = self.owned(gid)?;
         if let Some((slot, mut transaction)) = self.locked(gid).await? {
-            self.take_in(&slot, &mut transaction, event).await?;
+            self.take_in_with(&slot, &mut transaction, event, record).await?;
             return Ok(self.seen(&slot, &transaction));
         }
         // What has ended says so, and changes no more.
@@ -197,6 +209,17 @@ impl Coordinator {
         transaction: &mut Transaction,
         event: Event,
     ) -> Result<(), VerbError> {
+        self.take_in_with(slot, transaction, event, None).await
+    }
+
+    /// The same, with a record beside what it writes.
+    async fn take_in_with(
+        &self,
+        slot: &Arc<Slot>,
+        transaction: &mut Transaction,
+        event: Event,
+        record: Option<Put>,
+    ) -> Result<(), VerbError> {
         let before = Box::new(transaction.clone());
         let answered = match &event {
             Event::Answered { branch, op, .. } => Some((branch.clone(), *op)),
@@ -205,7 +228,8 @@ impl Coordinator {
         let now = self.shared.ports.surroundings.now();
         match transaction.step(event, now, &self.shared.settings.policy) {
             Ok(step) => {
-                self.carry_out(slot, transaction, Some(Undo { before, answered }), step).await
+                let undo = Some(Undo { before, answered });
+                self.carry_out(slot, transaction, undo, (step, record)).await
             }
             Err(refused) => {
                 *transaction = *before;
@@ -221,13 +245,16 @@ impl Coordinator {
         slot: &Arc<Slot>,
         transaction: &mut Transaction,
         undo: Option<Undo>,
-        step: Step,
+        (step, record): (Step, Option<Put>),
     ) -> Result<(), VerbError> {
         let (settings, now) = (&self.shared.settings, self.shared.ports.surroundings.now());
-        let change = Change::of(transaction, &step.write, settings.shards, self.epoch(slot.owned));
+        let epoch = self.epoch(slot.owned);
+        let mut change = Change::of(transaction, &step.write, settings.shards, epoch);
+        let durable = step.write.durable || record.is_some();
+        change.accompany(record);
         let (before, answered) = undo.map(|Undo { before, answered }| (before, answered)).unzip();
         if !change.is_empty() {
-            let written = self.write(slot, change, step.write.durable).await;
+            let written = self.write(slot, change, durable).await;
             if let Err(error) = written {
                 // Nothing has happened. What the log says, if it is not known, its next owner reads.
                 if let Some(before) = before {
@@ -240,7 +267,7 @@ impl Coordinator {
                 return Err(error.into());
             }
         }
-        self.shared.figures.went_on(before.as_deref(), transaction);
+        self.shared.settings.figures.went_on(before.as_deref(), transaction);
         let mut has_ended = false;
         for effect in step.effects {
             match effect {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use mainstay_core::Effect;
+use mainstay_store::Put;
 use tokio::sync::oneshot;
 
 use super::{Coordinator, Standing};
@@ -88,6 +89,8 @@ pub struct Seen {
     pub shard: Shard,
     /// Epoch of the owner.
     pub epoch: u64,
+    /// Whether this call has made it.
+    pub begun: bool,
 }
 
 /// How far an answer waits.
@@ -99,6 +102,33 @@ pub enum Until {
     Done,
     /// That, or everybody who could be called was called, and nobody is until some time goes by.
     Tried,
+}
+
+/// What an operator says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verb {
+    /// Decide to abort.
+    Abort(By),
+    /// Try everything now.
+    Retry(By),
+    /// Call nobody.
+    Pause(By),
+    /// Call again.
+    Resume(By),
+    /// It ended so: what cannot be ended otherwise.
+    Resolve(Resolution),
+}
+
+impl From<Verb> for Event {
+    fn from(verb: Verb) -> Self {
+        match verb {
+            Verb::Abort(by) => Self::Abort(by),
+            Verb::Retry(by) => Self::Retry(by),
+            Verb::Pause(by) => Self::Pause(by),
+            Verb::Resume(by) => Self::Resume(by),
+            Verb::Resolve(resolution) => Self::Resolve(resolution),
+        }
+    }
 }
 
 impl Coordinator {
@@ -113,7 +143,7 @@ impl Coordinator {
     /// It goes on: ask again, or look.
     pub async fn begin(&self, begin: Begin) -> Result<Seen, VerbError> {
         let own = self.clone();
-        self.run(async move { own.do_begin(begin).await }).await
+        self.run(async move { own.do_begin(begin, None).await }).await
     }
 
     /// Takes a branch in.
@@ -178,7 +208,7 @@ impl Coordinator {
             .await
     }
 
-    /// Decides to abort.
+    /// Decides to abort, as its initiator wishes.
     ///
     /// # Errors
     ///
@@ -191,7 +221,8 @@ impl Coordinator {
         self.happens(gid, Event::Abort(by)).await
     }
 
-    /// Tries everything now.
+    /// Does as an operator says. `record` says who did it and why, for those who ask later: it is
+    /// put by the batch that writes what changed, so there is neither without the other.
     ///
     /// # Errors
     ///
@@ -200,11 +231,17 @@ impl Coordinator {
     /// # Cancel safety
     ///
     /// It goes on: ask again, or look.
-    pub async fn retry(&self, gid: &Gid, by: By) -> Result<Seen, VerbError> {
-        self.happens(gid, Event::Retry(by)).await
+    pub async fn operate(
+        &self,
+        gid: &Gid,
+        verb: Verb,
+        record: Option<Put>,
+    ) -> Result<Seen, VerbError> {
+        let (own, gid) = (self.clone(), gid.clone());
+        self.run(async move { own.deliver(&gid, verb.into(), record).await }).await
     }
 
-    /// Calls nobody, or calls again.
+    /// Delivers once more a message that was given up; `record` as of [`Coordinator::operate`].
     ///
     /// # Errors
     ///
@@ -213,40 +250,22 @@ impl Coordinator {
     /// # Cancel safety
     ///
     /// It goes on: ask again, or look.
-    pub async fn pause(&self, gid: &Gid, paused: bool, by: By) -> Result<Seen, VerbError> {
-        self.happens(gid, if paused { Event::Pause(by) } else { Event::Resume(by) }).await
-    }
-
-    /// Ends by a person's word what cannot be ended otherwise.
-    ///
-    /// # Errors
-    ///
-    /// [`VerbError`].
-    ///
-    /// # Cancel safety
-    ///
-    /// It goes on: ask again, or look.
-    pub async fn resolve(&self, gid: &Gid, resolution: Resolution) -> Result<Seen, VerbError> {
-        self.happens(gid, Event::Resolve(resolution)).await
-    }
-
-    /// Delivers once more a message that was given up.
-    ///
-    /// # Errors
-    ///
-    /// [`VerbError`].
-    ///
-    /// # Cancel safety
-    ///
-    /// It goes on: ask again, or look.
-    pub async fn redeliver(&self, gid: &Gid, by: &By) -> Result<Seen, VerbError> {
+    pub async fn redeliver(
+        &self,
+        gid: &Gid,
+        by: &By,
+        record: Option<Put>,
+    ) -> Result<Seen, VerbError> {
         by.check()?;
         let given_up = self.get(gid).await?.transaction;
         let mut number = 1;
         loop {
             let again = given_up.redelivery(number)?;
             match self.get(&again.gid).await {
-                Err(VerbError::Unknown { .. }) => return self.begin(again).await,
+                Err(VerbError::Unknown { .. }) => {
+                    let own = self.clone();
+                    return self.run(async move { own.do_begin(again, record).await }).await;
+                }
                 Err(error) => return Err(error),
                 Ok(_) => number += 1,
             }

@@ -10,6 +10,7 @@ use crate::machine::{Submit, VoteOf};
 use crate::moment::Moment;
 use crate::name::{BranchId, Gid, ResourceName};
 use crate::owner::Replace;
+use crate::run::Verb;
 use crate::transaction::Begin;
 use crate::word::{Mode, Op, State, Vote};
 
@@ -133,7 +134,11 @@ async fn heal(town: &Town, nodes: &[Node]) -> Vec<String> {
         }
         for n in 0..TRANSACTIONS {
             for node in nodes {
-                drop(node.coordinator.retry(&gid(&format!("g{n}")), operator()).await);
+                drop(
+                    node.coordinator
+                        .operate(&gid(&format!("g{n}")), Verb::Retry(operator()), None)
+                        .await,
+                );
             }
         }
     }

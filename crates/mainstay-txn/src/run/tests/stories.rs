@@ -15,7 +15,7 @@ use crate::moment::Moment;
 use crate::name::{BranchId, Gid, ResourceName};
 use crate::owner::{ClaimError, Replace};
 use crate::receipt::Verdict;
-use crate::run::{Until, VerbError};
+use crate::run::{Until, Verb, VerbError};
 use crate::target::Target;
 use crate::transaction::{Begin, NewBranch, Part, Payload};
 use crate::word::{Decision, Mode, Op, Prepare, State, Vote};
@@ -251,7 +251,7 @@ async fn people_pause_resolve_and_deliver_again() {
         ..Begin::new(name.clone(), Mode::Message)
     };
     node.coordinator.begin(once).await.unwrap();
-    node.coordinator.pause(&name, true, operator()).await.unwrap();
+    node.coordinator.operate(&name, Verb::Pause(operator()), None).await.unwrap();
     tokio::time::sleep(Duration::from_secs(10)).await;
     let calls = town.village.calls.load(Ordering::Relaxed);
     assert_eq!(calls, 1, "nobody is called while it is paused");
@@ -259,7 +259,7 @@ async fn people_pause_resolve_and_deliver_again() {
     assert_eq!(done(&node, "paid").await, State::Aborted);
     settle().await;
     town.village.hanging.lock().clear();
-    let again = node.coordinator.redeliver(&name, &operator()).await.unwrap();
+    let again = node.coordinator.redeliver(&name, &operator(), None).await.unwrap();
     assert_eq!(again.transaction.gid(), &gid("paid.r1"));
     assert_eq!(done(&node, "paid.r1").await, State::Committed);
 
@@ -267,11 +267,19 @@ async fn people_pause_resolve_and_deliver_again() {
     node.coordinator.begin(saga("order-1", "stock")).await.unwrap();
     let branch = Some(first);
     let resolution = Resolution { by: operator(), decision: Decision::Commit, branch };
-    node.coordinator.resolve(&gid("order-1"), resolution).await.unwrap();
+    node.coordinator.operate(&gid("order-1"), Verb::Resolve(resolution), None).await.unwrap();
     let resolution = Resolution { by: operator(), decision: Decision::Commit, branch: None };
-    let seen = node.coordinator.resolve(&gid("order-1"), resolution.clone()).await.unwrap();
+    let seen = node
+        .coordinator
+        .operate(&gid("order-1"), Verb::Resolve(resolution.clone()), None)
+        .await
+        .unwrap();
     assert_eq!(seen.transaction.state(), State::Committed);
-    let refused = node.coordinator.resolve(&gid("paid.r1"), resolution).await.unwrap_err();
+    let refused = node
+        .coordinator
+        .operate(&gid("paid.r1"), Verb::Resolve(resolution), None)
+        .await
+        .unwrap_err();
     assert!(matches!(refused, VerbError::Refused(Refused::NotAllowed { .. })), "{refused}");
 }
 
