@@ -18,6 +18,7 @@
 //! | the data plane: circuits, limits, instances, faults, routes | [`gateway`] |
 //! | a process and its store | [`node`] |
 //! | rules and switches | [`rules`] |
+//! | global transactions | [`transaction`] |
 //! | why something did not work | [`problem`] |
 //! | events of streams | [`stream`] |
 
@@ -29,3 +30,4 @@ pub mod problem;
 pub mod registry;
 pub mod rules;
 pub mod stream;
+pub mod transaction;

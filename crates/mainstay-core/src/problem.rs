@@ -263,6 +263,54 @@ codes! {
     /// The plan is not active.
     PlanInactive = "plan-inactive", 409, 9, "The plan is not active";
 
+    // Global transactions.
+    /// No such transaction: it was aborted, or ended longer ago than is kept.
+    TransactionUnknown = "transaction-unknown", 404, 5, "The transaction is not known";
+    /// A field of a transaction says what it may not.
+    TransactionInvalid = "transaction-invalid", 400, 3, "The transaction is not valid";
+    /// A text that cannot be the name of a transaction.
+    TransactionGidInvalid = "transaction-gid-invalid", 400, 3, "The gid is not valid";
+    /// A text that cannot be the name of a branch.
+    BranchIdInvalid = "branch-id-invalid", 400, 3, "The branch id is not valid";
+    /// A transaction of this name with other content exists.
+    TransactionGidTaken = "transaction-gid-taken", 409, 6, "The gid is taken";
+    /// A branch of this name with other content exists.
+    TransactionBranchTaken = "transaction-branch-taken", 409, 6, "The branch is registered with other content";
+    /// The branch was never registered.
+    TransactionBranchUnknown = "transaction-branch-unknown", 409, 9, "The branch is not registered";
+    /// More branches or bytes than a transaction may have.
+    TransactionTooLarge = "transaction-too-large", 409, 8, "The transaction is too large";
+    /// A payload above the limit.
+    PayloadTooLarge = "payload-too-large", 413, 8, "The payload is too large";
+    /// A branch may not be called there.
+    BranchTargetDenied = "branch-target-denied", 403, 7, "The branch may not be called there";
+    /// No database is configured under this name.
+    ResourceUnknown = "resource-unknown", 409, 9, "The database is not configured";
+    /// Branches join only while nothing is decided.
+    TransactionNotActive = "transaction-not-active", 409, 9, "The transaction is not active";
+    /// It was too late to go on.
+    TransactionDeadlinePassed = "transaction-deadline-passed", 409, 4, "The deadline of the transaction has passed";
+    /// Nobody remembers any more whether it ended.
+    TransactionTooOld = "transaction-too-old", 409, 9, "The transaction is too old";
+    /// It was decided to abort.
+    TransactionAborted = "transaction-aborted", 409, 10, "The transaction was aborted";
+    /// It was decided to commit.
+    TransactionCommitted = "transaction-committed", 409, 9, "The transaction was committed";
+    /// Some of it committed, some rolled back.
+    TransactionMixed = "transaction-mixed", 500, 15, "The transaction ended mixed";
+    /// The verb does nothing where the transaction stands.
+    TransactionVerbNotAllowed = "transaction-verb-not-allowed", 409, 9, "The verb is not possible";
+    /// As many live transactions as a node takes, or one that is ending.
+    TransactionOverloaded = "transaction-overloaded", 503, 14, "Too many live transactions";
+    /// Too many records wait for the log.
+    TransactionLogOverloaded = "transaction-log-overloaded", 503, 14, "The transaction log is overloaded";
+    /// The log could not be written or read.
+    TransactionLogUnavailable = "transaction-log-unavailable", 503, 14, "The transaction log is not available";
+    /// Another node, or none, owns the transaction's part of the log.
+    TransactionOwnerUnknown = "transaction-owner-unknown", 503, 14, "Another node owns the transaction";
+    /// The log was written by a newer version.
+    LogFormatNewer = "log-format-newer", 503, 9, "The transaction log is of a newer version";
+
     /// A fault in Mainstay itself.
     Internal = "internal", 500, 13, "Internal error";
 

@@ -24,6 +24,7 @@ pub mod resolve;
 pub mod settings;
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,12 +47,14 @@ use parking_lot::Mutex;
 
 use crate::dns::nodes::Nodes;
 use crate::rules::{self, Copies};
+use crate::transaction::settings::TransactionConfig;
+use crate::transaction::{Around, Transactions};
 use consul::{ConsulConfig, Known};
 use keys::Keys;
 use opening::Opened;
 use resolve::RegistryResolver;
-use settings::RegistryConfig;
 use settings::recipes::RecipesConfig;
+use settings::{Backend, RegistryConfig};
 
 use crate::switching::Book;
 
@@ -105,6 +108,8 @@ pub struct Cluster {
     pub consul: Option<ConsulDoor>,
     /// Instances for the data plane.
     pub resolver: Arc<RegistryResolver>,
+    /// Global transactions; `None` where this node coordinates none.
+    pub transactions: Option<Transactions>,
     /// This process, as others see it.
     pub node: NodeName,
     /// One backup at a time is taken or checked for callers.
@@ -222,9 +227,40 @@ impl Cluster {
             recipes_config,
             store,
             opened,
+            transactions: None,
             node,
             backups: Arc::new(tokio::sync::Semaphore::new(1)),
         }
+    }
+
+    /// The same, which coordinates global transactions as `config` says, if it says so; its control
+    /// port is `control`. Must be called within a tokio runtime.
+    ///
+    /// # Cancel safety
+    ///
+    /// Not safe: what was started goes on.
+    #[must_use]
+    pub async fn coordinating(self, config: TransactionConfig, control: SocketAddr) -> Self {
+        if !config.enabled {
+            return self;
+        }
+        let transactions = Transactions::start(
+            config,
+            Around {
+                store: Arc::clone(&self.store),
+                backend: match &self.opened {
+                    Opened::Embedded(_) => Backend::Embedded,
+                    Opened::Etcd(_) => Backend::Etcd,
+                },
+                coordination: self.coordination.clone(),
+                resolver: Arc::clone(&self.resolver),
+                addresses: self.registry_config.addresses(),
+                node: self.node.to_string(),
+                control,
+            },
+        );
+        drop(tokio::time::timeout(LOADING_MAX, transactions.ready()).await);
+        Self { transactions: Some(transactions), ..self }
     }
 
     /// The switches, for the data plane of this process.
@@ -240,6 +276,9 @@ impl Cluster {
         self.coordination.figures().register(registry);
         self.outbox.figures().register(registry);
         self.switches.figures().register(registry);
+        if let Some(transactions) = &self.transactions {
+            transactions.register(registry);
+        }
     }
 
     /// Milliseconds since 1970, to be shown.
@@ -276,7 +315,12 @@ impl Cluster {
                 None => 0,
             }
         };
-        // Duties first: they are given back by sessions.
+        // First those who call others and release locks.
+        let transactions = match &self.transactions {
+            Some(transactions) => transactions.shutdown().await,
+            None => 0,
+        };
+        // Duties next: they are given back by sessions.
         let (resolver, timers, consul) = tokio::join!(
             self.resolver.shutdown(DUTIES_MAX),
             self.timers.shutdown(DUTIES_MAX),
@@ -295,7 +339,8 @@ impl Cluster {
             Ok(Err(error)) => tracing::error!(%error, "the store was not closed well"),
             Err(_elapsed) => tracing::error!("the store was not closed in time"),
         }
-        resolver + timers + consul + sessions + centre + registry + rules + ring + outbox
+        let rest = transactions + resolver + timers + consul;
+        rest + sessions + centre + registry + rules + ring + outbox
     }
 }
 

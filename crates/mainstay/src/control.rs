@@ -48,6 +48,7 @@ mod sse;
 mod store;
 mod streams;
 mod switches;
+mod transactions;
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -175,9 +176,10 @@ fn router(shared: Arc<Shared>, stop: CancellationToken) -> Router {
 fn calls(cluster: Option<Arc<Cluster>>) -> Router<Arc<Shared>> {
     let agreed = match cluster {
         Some(cluster) => agreed()
-            .with_state(cluster)
+            .with_state(Arc::clone(&cluster))
             .merge(switches::removal())
             .layer(axum::middleware::from_fn(conditions::known))
+            .layer(axum::middleware::from_fn_with_state(cluster, transactions::forward::passed_on))
             .layer(DefaultBodyLimit::max(AGREED_BYTES_MAX)),
         None => Router::new(),
     };
@@ -194,6 +196,7 @@ fn agreed() -> Router<Arc<Cluster>> {
         .merge(keyring::calls())
         .merge(switches::calls())
         .merge(plans::calls())
+        .merge(transactions::calls())
 }
 
 /// The calls every process has.

@@ -38,4 +38,5 @@ pub mod secret;
 pub mod settings;
 pub mod sidecar;
 pub mod switching;
+pub mod transaction;
 pub mod width;

@@ -293,10 +293,11 @@ impl RegistryConfig {
 }
 
 /// Reads values and notes those out of range.
-struct Reading<'a>(&'a mut Vec<Invalid>);
+pub(crate) struct Reading<'a>(pub(crate) &'a mut Vec<Invalid>);
 
 impl Reading<'_> {
-    fn within<T: PartialOrd + Copy + std::fmt::Display>(
+    /// `value` if it lies within its range, else the least that does.
+    pub(crate) fn within<T: PartialOrd + Copy + std::fmt::Display>(
         &mut self,
         path: &str,
         value: T,

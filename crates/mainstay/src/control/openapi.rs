@@ -12,6 +12,7 @@ mod locks;
 mod node;
 mod objects;
 mod registry;
+mod transactions;
 
 #[cfg(test)]
 mod tests;
@@ -75,6 +76,7 @@ fn calls() -> Vec<Call> {
     let parts = [
         registry::calls(),
         locks::calls(),
+        transactions::calls(),
         config::calls(),
         objects::calls(),
         gateway::calls(),
@@ -131,9 +133,10 @@ stream of a process that stops ends with `retry`. Times are RFC 3339; fields tha
 or `_percent` are numbers. Within v1 fields of answers are only added, and documents of requests \
 refuse keys nobody knows.";
 
-const TAGS: [(&str, &str); 10] = [
+const TAGS: [(&str, &str); 11] = [
     ("registry", "Services, their instances, and what happens to them. Where state is kept."),
     ("locks", "Sessions, locks, semaphores, elections. Where state is kept."),
+    ("transactions", "Global transactions, and messages. Where state is kept."),
     ("config", "The config centre: groups, drafts, releases, canaries. Where state is kept."),
     ("switches", "Switches of functions. Where state is kept."),
     ("plans", "Plans: many switches at once, there and back. Where state is kept."),

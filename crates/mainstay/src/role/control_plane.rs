@@ -73,7 +73,8 @@ pub(super) fn open(
     let is_open = is_open(control.ip());
     let door = consul.enabled.then_some((consul, [is_open, alone]));
     let started = Cluster::start(opened, keyring, recipes, door, node, control.to_string());
-    let cluster = Arc::new(runtime.block_on(started));
+    let cluster = async { started.await.coordinating(meant.transaction.clone(), control).await };
+    let cluster = Arc::new(runtime.block_on(cluster));
     drop(inside);
     Ok((runtime, Some(cluster)))
 }

@@ -165,6 +165,10 @@ impl Shared {
         parts.metrics.look(&parts.machines, &self.transport.caps);
         parts.metrics.snapshot_age(self.state_age().0);
         parts.metrics.failing(&parts.failing);
+        if let Some(transactions) = self.cluster.as_ref().and_then(|own| own.transactions.as_ref())
+        {
+            transactions.look();
+        }
         let live = self.live.lock();
         let (last, meant) = (live.last().clone(), live.current());
         drop(live);

@@ -25,6 +25,7 @@ use crate::cluster::settings::{RawRegistry, RawStore, RegistryConfig, StoreConfi
 use crate::dns::settings::{DnsConfig, RawDns};
 use crate::resolve::settings::{ClientConfig, RawClient};
 use crate::sidecar::settings::RawSidecar;
+use crate::transaction::settings::{RawTransaction, TransactionConfig};
 
 /// Keys that take effect at the next start only: listeners and threads are made once.
 pub const RESTART_ONLY: &[&str] = &[
@@ -42,6 +43,7 @@ pub const RESTART_ONLY: &[&str] = &[
     "server",
     "sidecar",
     "store",
+    "transaction",
 ];
 
 /// The whole configuration as written.
@@ -60,6 +62,8 @@ pub struct Settings {
     pub config_centre: RawCentre,
     /// What holds for locks.
     pub lock: RawLock,
+    /// Global transactions.
+    pub transaction: RawTransaction,
     /// Names of services, for every resolver.
     pub dns: RawDns,
     /// The door for clients of Consul.
@@ -116,6 +120,8 @@ pub struct Meant {
     pub registry: RegistryConfig,
     /// What holds for releases and locks.
     pub recipes: RecipesConfig,
+    /// Global transactions.
+    pub transaction: TransactionConfig,
     /// Names of services.
     pub dns: DnsConfig,
     /// The door for clients of Consul.
@@ -139,7 +145,7 @@ impl Meant {
     pub fn resolve(mut raw: Settings) -> Result<Self, Vec<Invalid>> {
         let plane = raw.take_plane();
         let Settings { server, store, registry, dns, consul, client, backup, .. } = raw;
-        let Settings { config_centre, lock, security, .. } = raw;
+        let Settings { config_centre, lock, security, transaction, .. } = raw;
         let RawServer { listen, node, token_file } = server.unwrap_or_default();
         let control = listen.unwrap_or(RawServer::LISTEN);
         let mut faults = Vec::new();
@@ -147,6 +153,7 @@ impl Meant {
         let backup = BackupConfig::resolve(backup, &mut faults);
         let registry = RegistryConfig::resolve(registry, &mut faults);
         let recipes = RecipesConfig::resolve(&config_centre, &lock, &mut faults);
+        let transaction = TransactionConfig::resolve(transaction, store.backend, &mut faults);
         let consul = ConsulConfig::resolve(consul, &mut faults);
         let dns = DnsConfig::resolve(dns, &consul.datacenter, &mut faults);
         let client = ClientConfig::resolve(client, &mut faults);
@@ -171,6 +178,7 @@ impl Meant {
                     store,
                     registry,
                     recipes,
+                    transaction,
                     dns,
                     consul,
                     backup,

@@ -5,4 +5,5 @@ pub(crate) mod etcd;
 pub(crate) mod events;
 pub(crate) mod gateway;
 pub(crate) mod members;
+pub(crate) mod participant;
 pub(crate) mod wait;

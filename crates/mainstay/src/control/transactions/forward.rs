@@ -1,0 +1,173 @@
+//! Requests that reach a node which does not own their transaction: passed on to the one that does,
+//! once.
+//!
+//! Nodes that are to pass requests on share `server.token_file`: what is passed on bears the
+//! caller's own credential, so that nobody gets further than by asking the owner itself.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Body, Bytes, to_bytes};
+use axum::extract::{Request, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper_util::rt::TokioIo;
+use mainstay_core::Effect;
+use mainstay_core::problem::Code;
+use mainstay_txn::Gid;
+use percent_encoding::percent_decode_str;
+use serde::Deserialize;
+use tokio::net::TcpStream;
+
+use super::super::AGREED_BYTES_MAX;
+use super::super::answer::{ProblemCode, Refused};
+use crate::cluster::Cluster;
+use crate::cluster::opening::Opened;
+
+/// Marks what was passed on, so that two nodes that are wrong about each other do not do it for
+/// ever.
+const FORWARDED: &str = "mainstay-forwarded";
+
+/// How long the owner may take: an answer may be waited for for a minute.
+const PATIENCE: Duration = Duration::from_secs(65);
+
+/// Largest answer: a page of 500 summaries, or a transaction of a thousand branches.
+const ANSWER_BYTES_MAX: usize = 8 << 20;
+
+/// Passes a request on if this node does not own its transaction and another does.
+pub(in crate::control) async fn passed_on(
+    State(cluster): State<Arc<Cluster>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let path = request.uri().path();
+    let is_ours = path.contains("/transactions") || path.ends_with("/messages");
+    // A store of its own has one node.
+    let is_alone = matches!(cluster.opened, Opened::Embedded(_));
+    if is_alone || !is_ours || request.headers().contains_key(FORWARDED) {
+        return next.run(request).await;
+    }
+    let (parts, body) = request.into_parts();
+    let Ok(body) = to_bytes(body, AGREED_BYTES_MAX).await else {
+        return Refused::of_status(StatusCode::PAYLOAD_TOO_LARGE).into_response();
+    };
+    let again = parts.clone();
+    let response = next.run(Request::from_parts(parts, Body::from(body.clone()))).await;
+    let is_refused = response
+        .extensions()
+        .get::<ProblemCode>()
+        .is_some_and(|code| code.0 == Code::TransactionOwnerUnknown.as_str());
+    let gid = if is_refused { gid_of(again.uri.path(), &body) } else { None };
+    let Some(gid) = gid else { return response };
+    let Some(address) = owner(&cluster, &gid).await else { return response };
+    match tokio::time::timeout(PATIENCE, pass_on(&address, again, body)).await {
+        Ok(Ok(answer)) if answer.status() == StatusCode::UNAUTHORIZED => {
+            let detail = "the owner does not know this node's callers; let nodes share \
+                          `server.token_file`, or ask the owner itself";
+            refused(detail, Effect::None, &address)
+        }
+        Ok(Ok(answer)) => answer,
+        Ok(Err(Failed { sent: false, why })) => refused(&why, Effect::None, &address),
+        Ok(Err(Failed { sent: true, why })) => refused(&why, Effect::Unknown, &address),
+        Err(_elapsed) => refused("the owner does not answer", Effect::Unknown, &address),
+    }
+}
+
+fn refused(detail: &str, effect: Effect, owner: &str) -> Response {
+    Refused::new(Code::TransactionOwnerUnknown, detail)
+        .with_effect(effect)
+        .with("owner", owner.into())
+        .retry_after(Duration::from_secs(1))
+        .into_response()
+}
+
+/// Which transaction a request is about.
+fn gid_of(path: &str, body: &[u8]) -> Option<Gid> {
+    #[derive(Deserialize)]
+    struct Named {
+        gid: String,
+    }
+    if let Some((_, rest)) = path.split_once("/transactions/") {
+        let segment = rest.split('/').next()?;
+        let text = percent_decode_str(segment).decode_utf8().ok()?;
+        return Gid::new(&text).ok();
+    }
+    let named: Named = serde_json::from_slice(body).ok()?;
+    Gid::new(&named.gid).ok()
+}
+
+/// Where the owner's control port is, if it is another node.
+async fn owner(cluster: &Cluster, gid: &Gid) -> Option<String> {
+    let coordinator = cluster.transactions.as_ref()?.coordinator()?;
+    let owner = coordinator.owner(gid).await.ok()??;
+    (owner.node != cluster.node.as_str()).then_some(owner.address)
+}
+
+/// The owner gave no answer.
+struct Failed {
+    sent: bool,
+    why: String,
+}
+
+async fn pass_on(address: &str, parts: Parts, body: Bytes) -> Result<Response, Failed> {
+    let unsent = |error: &dyn std::fmt::Display| Failed {
+        sent: false,
+        why: format!("the owner is not reached: {error}"),
+    };
+    let lost = |error: &dyn std::fmt::Display| Failed {
+        sent: true,
+        why: format!("the owner gave no answer: {error}"),
+    };
+    let stream = TcpStream::connect(address).await.map_err(|error| unsent(&error))?;
+    let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
+    let (mut sender, connection) = handshake.map_err(|error| unsent(&error))?;
+    let own = parts.uri.path_and_query().map_or("/", |own| own.as_str());
+    let own = own.strip_prefix("/api/v1").unwrap_or(own);
+    let mut request = hyper::Request::new(Full::new(body));
+    *request.method_mut() = parts.method;
+    *request.uri_mut() = format!("/api/v1{own}").parse().map_err(|error| unsent(&error))?;
+    *request.headers_mut() = parts.headers;
+    let headers = request.headers_mut();
+    for name in [header::CONNECTION, header::CONTENT_LENGTH, header::TRANSFER_ENCODING] {
+        headers.remove(name);
+    }
+    headers.insert(FORWARDED, HeaderValue::from_static("1"));
+    let host = HeaderValue::from_str(address).map_err(|error| unsent(&error))?;
+    headers.insert(header::HOST, host);
+    let exchange = async {
+        let answer = sender.send_request(request).await.map_err(|error| lost(&error))?;
+        let (mut head, body) = answer.into_parts();
+        let body = Limited::new(body, ANSWER_BYTES_MAX).collect().await;
+        let body = body.map_err(|error| lost(&error))?.to_bytes();
+        for name in [header::CONNECTION, header::CONTENT_LENGTH, header::TRANSFER_ENCODING] {
+            head.headers.remove(name);
+        }
+        Ok(Response::from_parts(head, Body::from(body)))
+    };
+    // Driven by whoever waits for the answer; it may end first, with the answer on its way.
+    let (mut exchange, mut connection) = (std::pin::pin!(exchange), std::pin::pin!(connection));
+    tokio::select! {
+        biased;
+        answer = &mut exchange => return answer,
+        _ended = &mut connection => {}
+    }
+    exchange.await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_says_which_transaction_it_is_about() {
+        let of = |path: &str, body: &str| gid_of(path, body.as_bytes()).map(|gid| gid.to_string());
+        assert_eq!(of("/transactions/a%3Ab/submit", "").as_deref(), Some("a:b"));
+        assert_eq!(of("/api/v1/transactions/g", "").as_deref(), Some("g"));
+        assert_eq!(of("/transactions", r#"{"gid":"g","mode":"tcc"}"#).as_deref(), Some("g"));
+        assert_eq!(of("/messages", r#"{"target":{}}"#), None);
+        assert_eq!(of("/transactions", "no document"), None);
+    }
+}
