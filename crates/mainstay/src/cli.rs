@@ -29,6 +29,7 @@ mod store;
 mod switch;
 #[cfg(test)]
 mod tests;
+mod transaction;
 pub mod words;
 
 use std::ffi::OsString;
@@ -119,6 +120,7 @@ pub fn run(arguments: Vec<OsString>, session: &mut Session<'_>) -> u8 {
         Command::Instance { verb } => agreed::instance(verb, session),
         Command::Lock { verb } => lock::lock(verb, session),
         Command::Leader { verb } => lock::leader(verb, session),
+        Command::Transaction { verb } => transaction::run(verb, session),
         Command::Store { verb } => store::run(verb, session),
         Command::Audit { verb } => audit::run(verb, session),
         Command::Keyring { verb } => keyring::run(verb, session),

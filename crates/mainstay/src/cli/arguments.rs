@@ -10,6 +10,7 @@ pub(super) mod rules;
 pub(super) mod run;
 pub(super) mod store;
 pub(super) mod switch;
+pub(super) mod transaction;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -148,6 +149,12 @@ pub(super) enum Command {
     Leader {
         #[command(subcommand)]
         verb: lock::Leader,
+    },
+    /// Global transactions: how they stand, and verbs for those that do not get on.
+    #[command(visible_alias = "tx", after_help = examples("transaction list --state committing", "tx retry order-1 --reason 'the bank is back'"))]
+    Transaction {
+        #[command(subcommand)]
+        verb: transaction::Transaction,
     },
     /// The store of agreed state.
     #[command(after_help = examples("store status", "store range --prefix ins/"))]

@@ -68,7 +68,7 @@ fn find(search: Search, session: &mut Session<'_>) -> Ended {
 }
 
 /// A time of day: RFC 3339, or so long ago.
-fn moment(text: &str) -> Result<String, Errors> {
+pub(super) fn moment(text: &str) -> Result<String, Errors> {
     time(text, u64::saturating_sub)
 }
 
