@@ -19,6 +19,7 @@
 //! | a process and its store | [`node`] |
 //! | rules and switches | [`rules`] |
 //! | global transactions | [`transaction`] |
+//! | receipts of branches in databases | [`receipt`] |
 //! | why something did not work | [`problem`] |
 //! | events of streams | [`stream`] |
 
@@ -27,6 +28,7 @@ pub mod gateway;
 pub mod lock;
 pub mod node;
 pub mod problem;
+pub mod receipt;
 pub mod registry;
 pub mod rules;
 pub mod stream;

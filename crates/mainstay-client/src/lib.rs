@@ -11,11 +11,13 @@
 //! | requests refused that come from a holder who has lost its lock | [`fencing`] |
 //! | writes to a database refused that come from such a holder | [`fence`] |
 //! | updates that are done only if nobody else was there first | [`optimistic`] |
+//! | branches of two-phase commits in an application's own database | [`branch`] |
 //! | why the control plane did not do as asked | [`error`] |
 //!
 //! What speaks to a database takes the caller's open connection and is compiled in by the features
 //! `postgres` and `mysql`.
 
+pub mod branch;
 pub mod client;
 mod clock;
 pub mod config;

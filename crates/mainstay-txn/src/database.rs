@@ -2,6 +2,9 @@
 //!
 //! There is no attempt in the name: a second delivery must meet the first.
 
+use mainstay_api::receipt;
+pub use mainstay_api::receipt::FORMAT_ID;
+
 use crate::name::{BranchId, Gid, NameInvalid};
 
 /// A kind of database.
@@ -14,9 +17,6 @@ pub enum Database {
     /// No prepared branches; barriers alone.
     Sqlite,
 }
-
-/// The format of our names in XA.
-pub const FORMAT_ID: u32 = 19_795;
 
 /// Eight of `a-z` and `0-9`: whose branches they are, when several coordinators share a database.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -68,22 +68,17 @@ impl Xid {
 
     /// As `PostgreSQL` has it: below its 200 bytes.
     pub fn postgres(&self) -> String {
-        format!("ms:{}:{}:{}", self.cluster.as_str(), self.gid, self.branch)
+        receipt::postgres_name(self.cluster.as_str(), self.gid.as_str(), self.branch.as_str())
     }
 
     /// As XA has it: `gtrid`, at most 57 bytes of 64, and `bqual`.
     pub fn xa(&self) -> (String, String) {
-        (format!("{}|{}", self.cluster.as_str(), self.gid), self.branch.as_str().to_owned())
+        receipt::xa_name(self.cluster.as_str(), self.gid.as_str(), self.branch.as_str())
     }
 
     /// As a literal of XA statements: hexadecimal, so that no quoting matters.
     pub fn xa_literal(&self) -> String {
-        let digit = |half: u8| char::from_digit(u32::from(half), 16).unwrap_or('0');
-        let hex = |text: &str| -> String {
-            text.bytes().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
-        };
-        let (gtrid, bqual) = self.xa();
-        format!("X'{}',X'{}',{FORMAT_ID}", hex(&gtrid), hex(&bqual))
+        receipt::xa_literal(self.cluster.as_str(), self.gid.as_str(), self.branch.as_str())
     }
 
     /// Reads a name of `PostgreSQL`'s list.

@@ -14,6 +14,7 @@
 //! | how long is remembered how they ended | [`retention`] |
 //! | what is called next, what is due next | [`schedule`], [`due`] |
 //! | databases and what they call a branch; how an unknown outcome is resolved; barriers | [`database`], [`receipt`], [`barrier`] |
+//! | the databases themselves: sessions, what is asked on them | [`resource`] |
 //! | what an answer over HTTP means | [`classify`](mod@classify) |
 //! | what always holds | [`invariants`] |
 //! | why a verb was refused | [`error`] |
@@ -40,6 +41,7 @@ pub mod owner;
 pub mod policy;
 pub mod port;
 pub mod receipt;
+pub mod resource;
 pub mod retention;
 pub mod run;
 pub mod schedule;

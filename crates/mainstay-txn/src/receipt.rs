@@ -7,19 +7,10 @@
 //! what stands there afterwards is evidence.
 //!
 //! [`Resolve`] is the procedure as a machine: it says what to ask the database next and, from the
-//! answers, what became of the branch. It never takes "unknown" for "done".
-
-mod sql;
+//! answers, what became of the branch. It never takes "unknown" for "done". The statements are in
+//! [`mainstay_api::receipt`], since applications use them too.
 
 use std::time::Duration;
-
-pub use sql::{
-    COORDINATOR_MARIADB, COORDINATOR_POSTGRES, INDEX_POSTGRES, INSERT_DONE, INSERT_TOMB_MARIADB,
-    INSERT_TOMB_POSTGRES, LOCK_WAIT_MARIADB, LOCK_WAIT_POSTGRES, PREPARED_MARIADB,
-    PREPARED_POSTGRES, RAISE_SEQUENCE_MARIADB, RAISE_SEQUENCE_POSTGRES, READ_RECEIPT,
-    READ_SEQUENCE, RECEIPT_MARIADB, RECEIPT_POSTGRES, SWEEP_MARIADB, SWEEP_POSTGRES,
-    commit_prepared, numbered, prepare, rollback_prepared,
-};
 
 use crate::machine::Outcome;
 use crate::word::Decision;

@@ -1,6 +1,7 @@
 //! Real databases in a folder of their own. They end with the test, and also when the test does
 //! not get to end them; their logs are kept when it fails.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
@@ -13,22 +14,54 @@ use rustix::process::{Pid, Signal, geteuid, kill_process};
 use tempfile::TempDir;
 use tokio_postgres::{Client, NoTls};
 
+/// The port of `PostgreSQL` unless it is told.
+const PORT: u16 = 5432;
+
 /// How long a busy machine may take to start a database.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// A running server. Nothing here is about what a crash leaves, so they do not wait for the disk.
+/// A running server. Unless a test is about what a crash leaves, it does not wait for the disk.
 #[derive(Debug)]
 struct Server {
     child: Child,
+    user: &'static str,
+    command: Vec<OsString>,
     log: PathBuf,
     /// The folder of its socket.
     home: TempDir,
 }
 
+impl Server {
+    /// Starts `command` as `user`.
+    fn start(user: &'static str, command: Vec<OsString>, log: PathBuf, home: TempDir) -> Self {
+        let child = spawn(&mut Self::command(user, &command, &home), &log);
+        Self { child, user, command, log, home }
+    }
+
+    fn command(user: &str, command: &[OsString], home: &TempDir) -> Command {
+        let (program, arguments) = command.split_first().unwrap();
+        let mut command = as_user(user, Path::new(program));
+        // A server that starts removes what it takes for leftovers from the folder of temporary
+        // files: it must not be another one's.
+        command.args(arguments).env("TMPDIR", home.path());
+        command
+    }
+
+    /// Ends it as a crash does.
+    fn kill(&mut self) {
+        kill_process(Pid::from_child(&self.child), Signal::KILL).unwrap();
+        drop(self.child.wait());
+    }
+
+    fn start_again(&mut self) {
+        self.child = spawn(&mut Self::command(self.user, &self.command, &self.home), &self.log);
+    }
+}
+
 impl Drop for Server {
     fn drop(&mut self) {
         let pid = Pid::from_child(&self.child);
-        kill_process(pid, Signal::QUIT).unwrap();
+        kill_process(pid, Signal::QUIT).ok(); // One that was killed is gone.
         drop(self.child.wait());
         if !std::thread::panicking() {
             drop(fs::remove_file(&self.log));
@@ -38,28 +71,71 @@ impl Drop for Server {
 
 /// `PostgreSQL`.
 #[derive(Debug)]
-pub(crate) struct Postgres(Server);
+pub(crate) struct Postgres {
+    server: Server,
+    /// Names the socket, also where nothing else listens.
+    port: u16,
+}
 
 impl Postgres {
     pub(crate) async fn start() -> Self {
-        let programs = postgres_programs();
-        let home = home("postgres");
-        let folder = home.path().join("data");
-        let log = log_of("postgres");
-        let mut made = as_user("postgres", &programs.join("initdb"));
-        made.arg("--pgdata").arg(&folder);
+        Self::start_with(&["-c", "listen_addresses="]).await
+    }
+
+    /// The same with more `arguments`, of which the last of a kind counts.
+    pub(crate) async fn start_with(arguments: &[&str]) -> Self {
+        Self::start_on(PORT, arguments).await
+    }
+
+    /// The same when `arguments` name a port.
+    pub(crate) async fn start_on(port: u16, arguments: &[&str]) -> Self {
+        let (home, log) = (home("postgres"), log_of("postgres"));
+        let mut made = as_user("postgres", &postgres_programs().join("initdb"));
+        made.arg("--pgdata").arg(home.path().join("data"));
         made.args(["--username=mainstay", "--auth=trust", "--no-sync", "--locale=C"]);
         run(&mut made, &log);
-        let mut server = as_user("postgres", &programs.join("postgres"));
-        server.arg("-D").arg(&folder).args(["-c", "listen_addresses=", "-c", "fsync=off"]);
-        server.arg("-c").arg(format!("unix_socket_directories={}", home.path().display()));
-        let server = Self(Server { child: spawn(&mut server, &log), log, home });
+        Self::serve(home, log, port, arguments).await
+    }
+
+    /// A standby of this one.
+    pub(crate) async fn standby(&self, arguments: &[&str]) -> Self {
+        let (home, log) = (home("postgres"), log_of("postgres"));
+        let mut made = as_user("postgres", &postgres_programs().join("pg_basebackup"));
+        made.arg("--pgdata").arg(home.path().join("data")).arg("--host").arg(self.home());
+        made.args(["--username=mainstay", "--write-recovery-conf", "--checkpoint=fast"]);
+        run(&mut made, &log);
+        Self::serve(home, log, PORT, arguments).await
+    }
+
+    async fn serve(home: TempDir, log: PathBuf, port: u16, arguments: &[&str]) -> Self {
+        let mut command = vec![postgres_programs().join("postgres").into_os_string(), "-D".into()];
+        command.push(home.path().join("data").into_os_string());
+        let sockets = format!("unix_socket_directories={}", home.path().display());
+        command.extend(["-c", "fsync=off", "-c", &sockets].map(OsString::from));
+        command.extend(arguments.iter().map(OsString::from));
+        let server = Self { server: Server::start("postgres", command, log, home), port };
+        server.ready().await;
+        server
+    }
+
+    /// The folder of its socket.
+    pub(crate) fn home(&self) -> &Path {
+        self.server.home.path()
+    }
+
+    /// Ends it as a crash does, and starts it again.
+    pub(crate) async fn crash(&mut self) {
+        self.server.kill();
+        self.server.start_again();
+        self.ready().await;
+    }
+
+    async fn ready(&self) {
         let began = Instant::now();
-        while let Err(error) = server.try_connect().await {
-            assert!(began.elapsed() < PATIENCE, "{error}; see {}", server.0.log.display());
+        while let Err(error) = self.try_connect().await {
+            assert!(began.elapsed() < PATIENCE, "{error}; see {}", self.server.log.display());
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        server
     }
 
     pub(crate) async fn connect(&self) -> Client {
@@ -67,8 +143,17 @@ impl Postgres {
     }
 
     async fn try_connect(&self) -> Result<Client, tokio_postgres::Error> {
+        self.connect_as("mainstay", "postgres").await
+    }
+
+    /// Connects as `user` to `database`.
+    pub(crate) async fn connect_as(
+        &self,
+        user: &str,
+        database: &str,
+    ) -> Result<Client, tokio_postgres::Error> {
         let mut config = tokio_postgres::Config::new();
-        config.host_path(self.0.home.path()).user("mainstay").dbname("postgres");
+        config.host_path(self.home()).port(self.port).user(user).dbname(database);
         let (client, connection) = config.connect(NoTls).await?;
         // Ends with the client.
         tokio::spawn(connection);
@@ -82,58 +167,85 @@ pub(crate) struct MariaDb(Server);
 
 impl MariaDb {
     pub(crate) async fn start() -> Self {
-        let home = home("mysql");
-        let folder = home.path().join("data");
-        let log = log_of("mariadb");
+        Self::start_with(&["--skip-networking", "--innodb-flush-log-at-trx-commit=0"]).await
+    }
+
+    /// The same with more `arguments`, of which the last of a kind counts.
+    pub(crate) async fn start_with(arguments: &[&str]) -> Self {
+        let (home, log) = (home("mysql"), log_of("mariadb"));
+        let folder = format!("--datadir={}", home.path().join("data").display());
         let mut made = as_user("mysql", Path::new("mariadb-install-db"));
-        // A server that starts removes what it takes for leftovers from the folder of temporary
-        // files: it must not be another one's.
         made.env("TMPDIR", home.path());
         made.args(["--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db"]);
-        made.arg(format!("--datadir={}", folder.display()));
+        made.arg(&folder);
         run(&mut made, &log);
-        let socket = home.path().join("socket");
-        let mut server = as_user("mysql", Path::new("mariadbd"));
-        server.env("TMPDIR", home.path());
-        server.args(["--no-defaults", "--skip-networking", "--innodb-flush-log-at-trx-commit=0"]);
-        server.arg(format!("--datadir={}", folder.display()));
-        server.arg(format!("--socket={}", socket.display()));
-        let server = Self(Server { child: spawn(&mut server, &log), log, home });
-        let began = Instant::now();
-        let mut first = loop {
-            match server.try_connect("mysql").await {
-                Ok(connection) => break connection,
-                Err(error) => {
-                    assert!(began.elapsed() < PATIENCE, "{error}; see {}", server.0.log.display());
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                }
-            }
-        };
+        let socket = format!("--socket={}", home.path().join("socket").display());
+        let mut command =
+            ["mariadbd", "--no-defaults", &folder, &socket].map(OsString::from).to_vec();
+        command.extend(arguments.iter().map(OsString::from));
+        let server = Self(Server::start("mysql", command, log, home));
+        let mut first = server.ready().await;
         let made = "CREATE DATABASE shop";
         mysql_async::prelude::Queryable::query_drop(&mut first, made).await.unwrap();
         server
     }
 
-    pub(crate) async fn connect(&self) -> Conn {
-        self.try_connect("shop").await.unwrap()
+    /// Its socket.
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.0.home.path().join("socket")
     }
 
-    async fn try_connect(&self, database: &str) -> Result<Conn, mysql_async::Error> {
-        let socket = self.0.home.path().join("socket").display().to_string();
-        let options = OptsBuilder::default().socket(Some(socket)).user(Some("root"));
+    /// Ends it as a crash does, and starts it again.
+    pub(crate) async fn crash(&mut self) {
+        self.0.kill();
+        self.0.start_again();
+        drop(self.ready().await);
+    }
+
+    async fn ready(&self) -> Conn {
+        let began = Instant::now();
+        loop {
+            match self.connect_as("root", "mysql").await {
+                Ok(connection) => break connection,
+                Err(error) => {
+                    assert!(began.elapsed() < PATIENCE, "{error}; see {}", self.0.log.display());
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+            }
+        }
+    }
+
+    pub(crate) async fn connect(&self) -> Conn {
+        self.connect_as("root", "shop").await.unwrap()
+    }
+
+    /// Connects as `user` to `database`.
+    pub(crate) async fn connect_as(
+        &self,
+        user: &str,
+        database: &str,
+    ) -> Result<Conn, mysql_async::Error> {
+        let socket = self.socket().display().to_string();
+        let options = OptsBuilder::default().socket(Some(socket)).user(Some(user));
         Conn::new(options.db_name(Some(database))).await
     }
 }
 
 /// A folder that `user` owns, which databases insist on; anybody may come through to the socket.
-fn home(user: &str) -> TempDir {
+pub(crate) fn home(user: &str) -> TempDir {
     let home = TempDir::new().unwrap();
+    hand_over(home.path(), user);
     fs::set_permissions(home.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    home
+}
+
+/// Gives a path to `user`, who alone may read it.
+pub(crate) fn hand_over(path: &Path, user: &str) {
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
     if geteuid().is_root() {
         let mut chown = Command::new("chown");
-        assert!(chown.arg(user).arg(home.path()).status().unwrap().success());
+        assert!(chown.arg(user).arg(path).status().unwrap().success());
     }
-    home
 }
 
 /// `program` as `user` if this is root, as whom databases refuse to run. The signal at the death

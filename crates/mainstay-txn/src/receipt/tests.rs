@@ -132,31 +132,6 @@ proptest! {
 }
 
 #[test]
-fn statements_are_those_of_the_specification() {
-    use crate::database::Database::{MariaDb, Postgres, Sqlite};
-
-    let cluster = crate::database::Cluster::new("k3v9q2mt").unwrap();
-    let gid = Gid::new("order-1").unwrap();
-    let xid = crate::database::Xid::new(cluster, gid, BranchId::number(1)).unwrap();
-    let name = "ms:k3v9q2mt:order-1:01";
-    assert_eq!(
-        prepare(Postgres, &xid),
-        [format!(
-            "PREPARE TRANSACTION '{name}'; SELECT 1 FROM pg_prepared_xacts WHERE gid = '{name}'"
-        )]
-    );
-    let ended = commit_prepared(Postgres, &xid);
-    assert_eq!(ended.as_deref(), Some("COMMIT PREPARED 'ms:k3v9q2mt:order-1:01'"));
-    let literal = xid.xa_literal();
-    let prepared = [format!("XA END {literal}"), format!("XA PREPARE {literal}")];
-    assert_eq!(prepare(MariaDb, &xid), prepared);
-    assert_eq!(rollback_prepared(MariaDb, &xid), Some(format!("XA ROLLBACK {literal}")));
-    assert_eq!(commit_prepared(Sqlite, &xid), None);
-    let read = "SELECT kind FROM mainstay_receipt WHERE gid = $1 AND branch = $2";
-    assert_eq!(numbered(READ_RECEIPT), read);
-}
-
-#[test]
 fn a_sweep_does_what_the_record_says() {
     let policy = Policy::default();
     let begin = Begin::new(Gid::new("order-1").unwrap(), Mode::Xa);

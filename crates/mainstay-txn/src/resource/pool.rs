@@ -1,0 +1,198 @@
+//! Sessions of one database: a few, kept open, and made anew when they break.
+//!
+//! A database that cannot be reached is not asked for a while: whoever wants a session meanwhile is
+//! told at once, with what was wrong and how long that lasts.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use zeroize::Zeroizing;
+
+use super::failure::Failure;
+use super::settings::ResourceSettings;
+use super::tls::{self, TlsInvalid};
+use super::{Kind, Session, Within, mariadb, postgresql};
+use crate::moment::Moment;
+use crate::port::Surroundings;
+use crate::tasks::Tasks;
+
+/// A session that was not used for this long is asked whether it is still there.
+const ASK_AFTER: Duration = Duration::from_secs(30);
+
+/// How long a database that cannot be reached is left alone at first, and at most: it is back for
+/// everybody within this time.
+const DOWN: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
+
+/// Sessions of one database.
+pub(super) struct Pool {
+    settings: ResourceSettings,
+    tls: TlsOf,
+    surroundings: Arc<dyn Surroundings>,
+    tasks: Tasks,
+    places: Arc<Semaphore>,
+    idle: Mutex<Vec<(Session, Moment)>>,
+    down: Mutex<Option<Down>>,
+}
+
+/// What each driver goes by.
+enum TlsOf {
+    Postgres(Option<tls::Connector>),
+    MariaDb(Option<mysql_async::SslOpts>),
+}
+
+/// A database that cannot be reached.
+#[derive(Clone, Debug)]
+pub(super) struct Down {
+    pub(super) since: Moment,
+    pub(super) why: Failure,
+    wait: Duration,
+    until: Moment,
+}
+
+/// Why there is no session.
+#[derive(Debug)]
+pub(super) struct NoSession {
+    pub(super) why: Failure,
+    /// When it makes sense to ask again.
+    pub(super) retry_after: Duration,
+}
+
+/// A session lent out. Unless it is given back it is closed, however its use ended.
+pub(super) struct Lent {
+    pub(super) session: Session,
+    pool: Arc<Pool>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Pool {
+    pub(super) fn new(
+        settings: ResourceSettings,
+        surroundings: Arc<dyn Surroundings>,
+        tasks: Tasks,
+    ) -> Result<Self, TlsInvalid> {
+        let tls = match settings.address.kind {
+            Kind::Postgres => TlsOf::Postgres(tls::postgres(&settings.tls)?),
+            Kind::MariaDb => TlsOf::MariaDb(tls::mariadb(&settings.tls)?),
+        };
+        let places = Arc::new(Semaphore::new(settings.connections));
+        let (idle, down) = (Mutex::default(), Mutex::default());
+        Ok(Self { settings, tls, surroundings, tasks, places, idle, down })
+    }
+
+    pub(super) const fn settings(&self) -> &ResourceSettings {
+        &self.settings
+    }
+
+    /// Since when it cannot be reached, and why.
+    pub(super) fn down(&self) -> Option<Down> {
+        self.down.lock().clone()
+    }
+
+    /// Sessions lent out.
+    pub(super) fn in_use(&self) -> usize {
+        self.settings.connections.saturating_sub(self.places.available_permits())
+    }
+
+    /// A session for whoever asks, kept or new.
+    pub(super) async fn lend(self: &Arc<Self>) -> Result<Lent, NoSession> {
+        let within = Within::new(self.settings.statement_timeout);
+        let waiting = Arc::clone(&self.places).acquire_owned();
+        let Ok(Ok(place)) = tokio::time::timeout(within.statement(), waiting).await else {
+            let why = Failure::Busy("all connections of the resource are in use".to_owned());
+            return Err(NoSession { why, retry_after: DOWN.0 });
+        };
+        if let Some(session) = self.take_idle().await {
+            return Ok(Lent { session, pool: Arc::clone(self), _place: place });
+        }
+        if let Some(refused) = self.still_down() {
+            return Err(refused);
+        }
+        match self.connect(within).await {
+            Ok(session) => {
+                *self.down.lock() = None;
+                Ok(Lent { session, pool: Arc::clone(self), _place: place })
+            }
+            Err(why) => Err(self.went_down(why)),
+        }
+    }
+
+    /// A session that was kept and still is there.
+    async fn take_idle(&self) -> Option<Session> {
+        loop {
+            let (mut session, since) = self.idle.lock().pop()?;
+            let unused = self.surroundings.now().since(since);
+            if session.is_open() && (unused < ASK_AFTER || session.ping().await.is_ok()) {
+                return Some(session);
+            }
+        }
+    }
+
+    fn still_down(&self) -> Option<NoSession> {
+        let now = self.surroundings.now();
+        let down = self.down.lock();
+        let down = down.as_ref().filter(|down| now < down.until)?;
+        Some(NoSession { why: down.why.clone(), retry_after: down.until.since(now) })
+    }
+
+    fn went_down(&self, why: Failure) -> NoSession {
+        let now = self.surroundings.now();
+        let mut down = self.down.lock();
+        let (since, wait) = match &*down {
+            Some(down) => (down.since, down.wait.saturating_mul(2).min(DOWN.1)),
+            None => (now, DOWN.0),
+        };
+        *down = Some(Down { since, why: why.clone(), wait, until: now.plus(wait) });
+        NoSession { why, retry_after: wait }
+    }
+
+    async fn connect(&self, within: Within) -> Result<Session, Failure> {
+        let password = self.password()?;
+        let (address, password) = (&self.settings.address, password.as_deref().map(|text| &**text));
+        match &self.tls {
+            TlsOf::Postgres(tls) => {
+                let tls = tls.clone();
+                postgresql::Session::connect(address, password, tls, within, &self.tasks)
+                    .await
+                    .map(Session::Postgres)
+            }
+            TlsOf::MariaDb(tls) => {
+                mariadb::Session::connect(address, password, tls.clone(), within)
+                    .await
+                    .map(|session| Session::MariaDb(Box::new(session)))
+            }
+        }
+    }
+
+    /// Read anew for each connection, so that one that was changed is used at once.
+    fn password(&self) -> Result<Option<Zeroizing<String>>, Failure> {
+        let Some(file) = &self.settings.password_file else { return Ok(None) };
+        let text = std::fs::read_to_string(file).map(Zeroizing::new).map_err(|error| {
+            Failure::Denied(format!("password file `{}` cannot be read: {error}", file.display()))
+        })?;
+        Ok(text.lines().next().map(|line| Zeroizing::new(line.to_owned())))
+    }
+}
+
+impl std::fmt::Debug for Pool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pool")
+            .field("resource", &self.settings.name)
+            .field("down", &*self.down.lock())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Lent {
+    /// Ends the loan after `answered`: keeps the session for whoever is next, or, if it broke,
+    /// closes it and all that were kept, which most likely are broken too.
+    pub(super) fn end<T>(self, answered: &Result<T, Failure>) {
+        if matches!(answered, Err(failure) if failure.is_lost()) {
+            self.pool.idle.lock().clear();
+            return;
+        }
+        let now = self.pool.surroundings.now();
+        self.pool.idle.lock().push((self.session, now));
+    }
+}

@@ -1,0 +1,250 @@
+//! A session of `PostgreSQL`.
+
+use std::time::Duration;
+
+use mainstay_api::receipt as sql;
+use tokio_postgres::config::SslMode;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{Client, Config, Error, NoTls, Row};
+
+use super::address::{Address, Host};
+use super::failure::Failure;
+use super::tls::Connector;
+use super::{Prepared, Within};
+use crate::database::{Cluster, Xid};
+use crate::receipt::{Ask, Receipt, Told};
+use crate::tasks::Tasks;
+use crate::word::Decision;
+
+/// A session, of which one statement at a time is asked.
+#[derive(Debug)]
+pub(super) struct Session {
+    client: Client,
+    within: Within,
+}
+
+type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
+
+impl Session {
+    /// Connects.
+    pub(super) async fn connect(
+        address: &Address,
+        password: Option<&str>,
+        tls: Option<Connector>,
+        within: Within,
+        tasks: &Tasks,
+    ) -> Result<Self, Failure> {
+        let mut config = Config::new();
+        config.user(&address.user).dbname(&address.database).application_name("mainstay");
+        config.connect_timeout(within.connecting()).keepalives_idle(KEEPALIVE);
+        match &address.host {
+            Host::Tcp { host, port } => config.host(host).port(*port),
+            Host::Socket(path) => config.host_path(path),
+        };
+        if let Some(password) = password {
+            config.password(password);
+        }
+        let client = match tls.filter(|_| matches!(address.host, Host::Tcp { .. })) {
+            Some(connector) => {
+                config.ssl_mode(SslMode::Require);
+                let (client, connection) =
+                    within.connect(Box::pin(config.connect(connector))).await?.map_err(judge)?;
+                serve(tasks, connection);
+                client
+            }
+            None => {
+                config.ssl_mode(SslMode::Disable);
+                let (client, connection) =
+                    within.connect(Box::pin(config.connect(NoTls))).await?.map_err(judge)?;
+                serve(tasks, connection);
+                client
+            }
+        };
+        let session = Self { client, within };
+        // A lock is waited for as long as the database is asked to wait, and then it is asked again.
+        let settings = format!(
+            "SET statement_timeout = {}; SET lock_timeout = 2000; \
+             SET default_transaction_isolation = 'read committed'; \
+             SET idle_in_transaction_session_timeout = 60000",
+            within.statement().as_millis()
+        );
+        session.run(&settings).await?;
+        Ok(session)
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        !self.client.is_closed()
+    }
+
+    /// Asks about one branch.
+    pub(super) async fn ask(&self, xid: &Xid, ask: Ask, writer: &str) -> Result<Told, Failure> {
+        match ask {
+            Ask::Finish(decision) => self.finish(xid, decision).await.map(|()| Told::Ended),
+            Ask::List => self.lists(xid).await.map(Told::Listed),
+            Ask::Read | Ask::Look(_) => self.read(xid).await.map(Told::Receipt),
+            Ask::Bury => self.bury(xid, writer).await.map(Told::Receipt),
+        }
+    }
+
+    async fn finish(&self, xid: &Xid, decision: Decision) -> Result<(), Failure> {
+        let name = xid.postgres();
+        let verb = match decision {
+            Decision::Commit => "COMMIT",
+            Decision::Abort => "ROLLBACK",
+        };
+        let statement = format!("{verb} PREPARED '{name}'");
+        match self.run(&statement).await {
+            Err(Failure::Denied(_)) => self.finish_as_owner(&name, &statement).await,
+            finished => finished,
+        }
+    }
+
+    /// Only who prepared it may end it, so for the while this is them.
+    async fn finish_as_owner(&self, name: &str, statement: &str) -> Result<(), Failure> {
+        let owner = "SELECT owner::text FROM pg_prepared_xacts \
+             WHERE gid = $1 AND database = current_database()";
+        let rows = self.query(owner, &[(&name, Type::TEXT)]).await?;
+        let Some(row) = rows.first() else {
+            return Err(Failure::NoSuchBranch(format!("`{name}` is not listed")));
+        };
+        let owner: String = get(row, 0)?;
+        let quoted = format!("\"{}\"", owner.replace('"', "\"\""));
+        if let Err(error) = self.run(&format!("SET ROLE {quoted}")).await {
+            return Err(match error {
+                lost @ Failure::Lost(_) => lost,
+                other => Failure::Denied(format!("{other}: it takes `GRANT {quoted}` to our role")),
+            });
+        }
+        let finished = self.run(statement).await;
+        // What cannot be put back is not used again.
+        self.run("RESET ROLE").await.map_err(|error| Failure::Lost(error.to_string()))?;
+        finished
+    }
+
+    async fn lists(&self, xid: &Xid) -> Result<bool, Failure> {
+        self.must_be_primary().await?;
+        let listed =
+            "SELECT 1 FROM pg_prepared_xacts WHERE gid = $1 AND database = current_database()";
+        let rows = self.query(listed, &[(&xid.postgres(), Type::TEXT)]).await?;
+        Ok(!rows.is_empty())
+    }
+
+    async fn read(&self, xid: &Xid) -> Result<Option<Receipt>, Failure> {
+        self.must_be_primary().await?;
+        self.receipt(xid).await
+    }
+
+    async fn receipt(&self, xid: &Xid) -> Result<Option<Receipt>, Failure> {
+        let (gid, branch) = (xid.gid.as_str(), xid.branch.as_str());
+        let key: [Parameter<'_>; 2] = [(&gid, Type::VARCHAR), (&branch, Type::VARCHAR)];
+        let rows = self.query(&sql::numbered(sql::READ_RECEIPT), &key).await?;
+        let Some(row) = rows.first() else { return Ok(None) };
+        super::receipt(&get::<String>(row, 0)?).map(Some)
+    }
+
+    async fn bury(&self, xid: &Xid, writer: &str) -> Result<Option<Receipt>, Failure> {
+        let (gid, branch) = (xid.gid.as_str(), xid.branch.as_str());
+        let insert = sql::numbered(sql::INSERT_TOMB_POSTGRES);
+        let row: [Parameter<'_>; 3] =
+            [(&gid, Type::VARCHAR), (&branch, Type::VARCHAR), (&writer, Type::VARCHAR)];
+        self.query(&insert, &row).await?;
+        self.receipt(xid).await
+    }
+
+    /// A server that only reads may be behind, so what it lacks says nothing.
+    async fn must_be_primary(&self) -> Result<(), Failure> {
+        let reads = "SELECT pg_is_in_recovery() OR current_setting('transaction_read_only')::bool";
+        let rows = self.query(reads, &[]).await?;
+        match rows.first().map(|row| get(row, 0)).transpose()? {
+            Some(false) => Ok(()),
+            _ => Err(Failure::Busy("server only reads: a standby, or switched over".to_owned())),
+        }
+    }
+
+    /// What is prepared in this database, the oldest first, 10,000 at most.
+    pub(super) async fn prepared(&self, cluster: &Cluster) -> Result<Vec<Prepared>, Failure> {
+        let rows = self.query(sql::PREPARED_POSTGRES, &[]).await?;
+        let read = |row: &Row| {
+            let (name, age): (String, f64) = (get(row, 0)?, get(row, 1)?);
+            Ok(Prepared {
+                listed: Xid::of_postgres(cluster, &name),
+                name,
+                age: Duration::try_from_secs_f64(age).ok(),
+                owner: Some(get(row, 2)?),
+            })
+        };
+        rows.iter().map(read).collect()
+    }
+
+    /// Runs statements that return nothing.
+    pub(super) async fn run(&self, statements: &str) -> Result<(), Failure> {
+        self.within.answer(self.client.batch_execute(statements)).await?.map_err(judge)
+    }
+
+    pub(super) async fn query(
+        &self,
+        statement: &str,
+        parameters: &[Parameter<'_>],
+    ) -> Result<Vec<Row>, Failure> {
+        self.within.answer(self.client.query_typed(statement, parameters)).await?.map_err(judge)
+    }
+}
+
+/// Unused connections to a server that is gone are noticed after this.
+const KEEPALIVE: Duration = Duration::from_secs(30);
+
+/// Moves bytes for a session until it is dropped.
+fn serve<S, T>(tasks: &Tasks, connection: tokio_postgres::Connection<S, T>)
+where
+    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+    T: tokio_postgres::tls::TlsStream + Unpin + Send + 'static,
+{
+    tasks.spawn("database session", |stop| async move {
+        tokio::select! {
+            // How it ended, whoever asked the session is told.
+            ended = connection => drop(ended),
+            () = stop.cancelled() => {}
+        }
+    });
+}
+
+pub(super) fn get<'a, T: tokio_postgres::types::FromSql<'a>>(
+    row: &'a Row,
+    column: usize,
+) -> Result<T, Failure> {
+    row.try_get(column).map_err(judge)
+}
+
+/// What an error means. The state says it, never the text.
+pub(super) fn judge(error: Error) -> Failure {
+    let Some(said) = error.as_db_error() else {
+        return Failure::Lost(chain(&error));
+    };
+    let why = format!("{} ({})", said.message(), said.code().code());
+    match said.code() {
+        code if *code == SqlState::UNDEFINED_OBJECT => Failure::NoSuchBranch(why),
+        code if *code == SqlState::UNDEFINED_TABLE => Failure::NoTable(why),
+        code if *code == SqlState::INSUFFICIENT_PRIVILEGE => Failure::Denied(why),
+        code if code.code().starts_with("28") => Failure::Denied(why),
+        code if *code == SqlState::READ_ONLY_SQL_TRANSACTION
+            || *code == SqlState::LOCK_NOT_AVAILABLE
+            || *code == SqlState::QUERY_CANCELED
+            // Another session is ending the same branch.
+            || *code == SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE =>
+        {
+            Failure::Busy(why)
+        }
+        // The server is going away, or the connection is (class 57 and 08).
+        code if code.code().starts_with("57P") || code.code().starts_with("08") => {
+            Failure::Lost(why)
+        }
+        _ => Failure::Said(why),
+    }
+}
+
+/// The error and its causes.
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}

@@ -1,0 +1,17 @@
+//! What is promised about branches in databases, held against real ones: `PostgreSQL` 15 and
+//! `MariaDB` 10.11 as Debian packs them, started by the tests on sockets of their own.
+
+#![expect(
+    clippy::disallowed_methods,
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "tests run by the clock of this machine, and fail by panicking"
+)]
+
+mod crashes;
+mod rows;
+#[path = "../../../mainstay-client/tests/databases/servers.rs"]
+#[allow(dead_code, reason = "tests of the client start them too")]
+mod servers;
+mod shop;
+mod standing;
