@@ -472,3 +472,34 @@ fn lists_are_filtered_and_go_on_where_a_page_ended() {
     let answer = call(&node, "GET", "/transactions?colour=blue", &Value::Null);
     assert_eq!(code(&answer), (422, "invalid-request"));
 }
+
+#[test]
+fn the_command_line_looks_after_them() {
+    let (node, shop) = (Gateway::start_dev("tx-cli", CONFIG), Participant::start());
+    shop.answers("/pay", 500, "broken");
+    let begin = json!({ "gid": "order-1", "mode": "saga", "steps": [step(&shop, "pay")] });
+    assert_eq!(post(&node, "/transactions", begin).0, 201);
+    until("it is stuck", PATIENCE, || show(&node, "order-1")["stuck"] == true);
+    let (_, stuck, _) = node.cli(&["tx", "stuck"]);
+    assert!(stuck.contains("order-1") && stuck.contains("committing"), "{stuck}");
+    let found = node.cli_json(&["transaction", "list", "--state", "committing", "--since", "1h"]);
+    assert_eq!(found["items"][0]["gid"], "order-1");
+    let (code, shown, _) = node.cli(&["transaction", "show", "order-1"]);
+    assert!(code == 0 && shown.contains("500 broken"), "{shown}");
+    let (code, _, said) = node.cli(&["transaction", "retry", "order-1"]);
+    assert_eq!(code, 2, "a reason is missing: {said}");
+    let (code, _, said) = node.cli(&["transaction", "show", "nobody"]);
+    assert!(code == 3 && said.contains("transaction-unknown"), "{said}");
+    let (code, _, said) = node.cli(&["tx", "wait", "order-1", "--for", "1s"]);
+    assert!(code != 0 && said.contains("still committing"), "{code} {said}");
+    let abort = ["tx", "abort", "order-1", "--reason", "sent by mistake"];
+    let (code, _, said) = node.cli(&abort);
+    assert!(code == 2 && said.contains("--yes"), "{said}");
+    let (code, _, said) = node.cli(&[&abort[..], &["--yes"]].concat());
+    assert!(code == 0 && said.contains("order-1 is abort"), "{said}");
+    let (code, _, said) = node.cli(&["tx", "wait", "order-1"]);
+    assert_eq!(code, 1, "it ended otherwise than committed: {said}");
+    assert_eq!(node.cli(&["tx", "wait", "order-1", "--until", "aborted"]).0, 0);
+    let watched = node.cli(&["tx", "watch", "order-1"]);
+    assert_eq!((watched.0, watched.1.trim()), (0, "order-1 saga aborted (operator)"));
+}
