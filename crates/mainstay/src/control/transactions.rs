@@ -4,14 +4,15 @@
 //! |---|---|
 //! | what initiators ask for | this one; documents are read in [`ask`] |
 //! | what operators ask for, each with its record | [`operate`] |
-//! | how things stand | [`show`], [`list`] |
+//! | how things stand | [`show`], [`list`], [`walk`](mod@walk) |
 //! | what another node owns | [`forward`] |
 
 mod ask;
 pub(super) mod forward;
 pub(super) mod list;
-mod operate;
+pub(super) mod operate;
 mod show;
+pub(super) mod walk;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,28 +1,24 @@
 //! Lists of transactions.
 //!
-//! What is live comes first, the newest first; then what has ended, the last to end first. Of both
-//! it is known without reading what they are in order; what a filter asks beyond that is read, at
-//! most so much for one answer, and the next page goes on from there.
+//! In which order, and how many are read for one page, is said in [`walk`](mod@super::walk).
 
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Query, State};
 use mainstay_api::transaction::Transactions as Page;
-use mainstay_txn::run::{Glance, VerbError};
-use mainstay_txn::{Coordinator, Gid, Mode, Moment, Part, Transaction};
+use mainstay_txn::run::Glance;
+use mainstay_txn::{Mode, Moment, Part, Transaction};
 use percent_encoding::percent_decode_str;
 
 use super::show::summary;
+use super::walk::{Picks, Place, Walked, walk};
 use super::{moment, of};
 use crate::cluster::Cluster;
 use crate::control::answer::Refused;
 
 /// Most of a page.
-const LIMIT_MAX: usize = 500;
-
-/// Transactions that one answer reads: of ended ones each is two reads of the store.
-const READ_MAX: usize = 2_000;
+pub(in crate::control) const LIMIT_MAX: usize = 500;
 
 /// Which transactions are listed. Labels are asked for by their names, `label.NAME=VALUE`.
 #[derive(Debug, Default, utoipa::IntoParams)]
@@ -56,104 +52,15 @@ pub(super) async fn list(
     Query(pairs): Query<Vec<(String, String)>>,
 ) -> Result<Json<Page>, Refused> {
     let (_, coordinator) = of(&cluster)?;
-    let (filter, mut place, limit) = read(pairs)?;
-    let mut page = Page { items: Vec::new(), next: None, partial: false };
-    let mut left = READ_MAX;
-    loop {
-        let (marks, more) = match &place {
-            Place::Live(mark) => {
-                let most = left.min(LIMIT_MAX);
-                let found = coordinator.glances(mark.as_ref(), |glance| filter.might(glance), most);
-                page.partial |= found.partial;
-                (found.items.iter().map(Glance::mark).collect::<Vec<_>>(), found.more)
-            }
-            Place::Ended(mark) => {
-                let most = left.min(LIMIT_MAX);
-                let found = coordinator.ended_before(mark.as_ref(), most);
-                page.partial |= found.partial;
-                let more = found.items.len() == most;
-                (found.items, more)
-            }
-        };
-        for mark in marks {
-            left = left.saturating_sub(1);
-            if let Some(transaction) = read_one(&coordinator, &mark.1).await?
-                && place.is_of(&transaction)
-                && filter.takes(&transaction)
-            {
-                page.items.push(summary(&transaction));
-            }
-            place = place.behind(mark);
-            if page.items.len() == limit || left == 0 {
-                page.next = Some(place.text());
-                return Ok(Json(page));
-            }
-        }
-        if !more {
-            match place {
-                Place::Live(_) if !filter.only_live() => place = Place::Ended(None),
-                Place::Live(_) | Place::Ended(_) => return Ok(Json(page)),
-            }
-        }
-    }
-}
-
-async fn read_one(coordinator: &Coordinator, gid: &Gid) -> Result<Option<Transaction>, Refused> {
-    match coordinator.get(gid).await {
-        Ok(seen) => Ok(Some(seen.transaction)),
-        // Forgotten, or gone to another node, since it was listed; or damaged.
-        Err(VerbError::Unknown { .. } | VerbError::Log(_) | VerbError::Unreadable(_)) => Ok(None),
-        Err(error) => Err(error.into()),
-    }
-}
-
-/// Where a list goes on: behind a transaction that is live, or has ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Place {
-    Live(Option<(Moment, Gid)>),
-    Ended(Option<(Moment, Gid)>),
-}
-
-impl Place {
-    fn behind(&self, mark: (Moment, Gid)) -> Self {
-        match self {
-            Self::Live(_) => Self::Live(Some(mark)),
-            Self::Ended(_) => Self::Ended(Some(mark)),
-        }
-    }
-
-    /// Whether `transaction` is listed here: one that ends while the list is made is listed among
-    /// those that have ended.
-    fn is_of(&self, transaction: &Transaction) -> bool {
-        transaction.state().is_final() == matches!(self, Self::Ended(_))
-    }
-
-    fn text(&self) -> String {
-        let (kind, mark) = match self {
-            Self::Live(mark) => ("live", mark),
-            Self::Ended(mark) => ("ended", mark),
-        };
-        match mark {
-            Some((at, gid)) => format!("{kind}:{}:{gid}", at.unix_millis()),
-            None => kind.to_owned(),
-        }
-    }
-
-    fn read(text: &str) -> Option<Self> {
-        let (kind, mark) = match text.split_once(':') {
-            None => (text, None),
-            Some((kind, rest)) => {
-                let (millis, gid) = rest.split_once(':')?;
-                let at = Moment::from_unix_millis(millis.parse().ok()?);
-                (kind, Some((at, Gid::new(gid).ok()?)))
-            }
-        };
-        match kind {
-            "live" => Some(Self::Live(mark)),
-            "ended" => Some(Self::Ended(mark)),
-            _ => None,
-        }
-    }
+    let (filter, place, limit) = read(pairs)?;
+    let wanted = Picks {
+        might: |glance: &Glance| filter.might(glance),
+        takes: |transaction: &Transaction| filter.takes(transaction),
+        also_ended: !filter.only_live(),
+    };
+    let Walked { items, next, partial } = walk(&coordinator, place, limit, wanted).await?;
+    let items = items.iter().map(summary).collect();
+    Ok(Json(Page { items, next: next.map(|place| place.text()), partial }))
 }
 
 /// Which transactions are wanted.
@@ -267,18 +174,6 @@ fn read(pairs: Vec<(String, String)>) -> Result<(Filter, Place, usize), Refused>
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_place_is_read_as_it_was_written() {
-        let mark = (Moment::from_unix_millis(7), Gid::new("a:b 转").unwrap());
-        for place in [Place::Live(None), Place::Live(Some(mark.clone())), Place::Ended(Some(mark))]
-        {
-            assert_eq!(Place::read(&place.text()), Some(place));
-        }
-        for bad in ["", "live:", "live:x:g", "later:1:g", "ended:1:"] {
-            assert_eq!(Place::read(bad), None, "{bad:?}");
-        }
-    }
 
     #[test]
     fn a_question_nobody_understands_is_refused() {

@@ -109,7 +109,8 @@ pub(super) async fn redeliver(
     Ok(Json(document(&seen)))
 }
 
-async fn operate(
+/// Does as an operator says, with a record of it.
+pub(in crate::control) async fn operate(
     cluster: &Cluster,
     gid: &Gid,
     author: Author,
