@@ -110,6 +110,8 @@ pub struct Cluster {
     pub resolver: Arc<RegistryResolver>,
     /// Global transactions; `None` where this node coordinates none.
     pub transactions: Option<Transactions>,
+    /// Whether clients of DTM on this machine need no token.
+    pub dtm_is_open: bool,
     /// This process, as others see it.
     pub node: NodeName,
     /// One backup at a time is taken or checked for callers.
@@ -228,6 +230,7 @@ impl Cluster {
             store,
             opened,
             transactions: None,
+            dtm_is_open: false,
             node,
             backups: Arc::new(tokio::sync::Semaphore::new(1)),
         }
@@ -261,6 +264,12 @@ impl Cluster {
         );
         drop(tokio::time::timeout(LOADING_MAX, transactions.ready()).await);
         Self { transactions: Some(transactions), ..self }
+    }
+
+    /// The same, where clients of DTM on this machine need no token if it `is_open` to them.
+    #[must_use]
+    pub fn open_to_dtm(self, is_open: bool) -> Self {
+        Self { dtm_is_open: is_open, ..self }
     }
 
     /// The switches, for the data plane of this process.

@@ -26,6 +26,7 @@ mod circuits;
 mod conditions;
 mod consul;
 mod dns;
+mod dtm;
 mod events;
 mod explain;
 mod faults;
@@ -153,6 +154,28 @@ pub async fn serve_consul(
     answer(listener, router, stop).await;
 }
 
+/// Answers clients of DTM alone on `listener`, if there is one, until told to stop.
+///
+/// # Cancel safety
+///
+/// As [`serve`].
+pub async fn serve_dtm(
+    listener: Option<TcpListener>,
+    shared: Arc<Shared>,
+    stop: CancellationToken,
+) {
+    let Some(listener) = listener else { return };
+    let guard = axum::middleware::from_fn_with_state(Arc::clone(&shared), guard::dtm_alone);
+    let refused = axum::middleware::from_fn_with_state(Arc::clone(&shared), refusals::recorded);
+    let router = Router::new()
+        .merge(dtm::calls(shared.cluster.clone()))
+        .fallback(dtm::nothing)
+        .layer(guard)
+        .layer(refused)
+        .with_state(shared);
+    answer(listener, router, stop).await;
+}
+
 fn router(shared: Arc<Shared>, stop: CancellationToken) -> Router {
     let guard = axum::middleware::from_fn_with_state(Arc::clone(&shared), guard::guard);
     let refused = axum::middleware::from_fn_with_state(Arc::clone(&shared), refusals::recorded);
@@ -165,6 +188,7 @@ fn router(shared: Arc<Shared>, stop: CancellationToken) -> Router {
         .route("/metrics", get(metrics))
         .nest("/api/v1", calls(shared.cluster.clone()))
         .nest("/v1", consul::calls(shared.cluster.clone()))
+        .merge(dtm::calls(shared.cluster.clone()))
         .fallback(|| async { Refused::new(Code::NotFound, "the API has no such path") })
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(axum::middleware::from_fn_with_state(stop, streams::end_well))

@@ -144,7 +144,7 @@ impl Transactions {
             resolver,
             addresses,
             Arc::clone(&targets),
-            config.body_markers,
+            config.dtm.body_markers,
             calls.clone(),
         );
         let ports = Ports {

@@ -68,6 +68,12 @@ impl Refused {
         self
     }
 
+    /// Its status, what is wrong in words, and when it is over.
+    pub(super) fn said(&self) -> (StatusCode, &str, Option<Duration>) {
+        let detail = self.document.get("detail").and_then(Value::as_str).unwrap_or_default();
+        (self.status, detail, self.retry_after)
+    }
+
     /// The request document is wrong.
     pub(super) fn invalid(detail: impl Into<String>) -> Self {
         Self::new(Code::InvalidRequest, detail)

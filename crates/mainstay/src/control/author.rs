@@ -9,8 +9,8 @@ use mainstay_coord::audit::{Actor, Author};
 use mainstay_core::problem::Code;
 
 use super::answer::Refused;
-use super::consul;
 use super::events::reason;
+use super::{consul, dtm};
 
 /// Who acts, as far as the control plane knows: it knows one token.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -68,6 +68,14 @@ pub(super) fn needed(author: Author) -> Result<Author, Refused> {
     Err(Refused::new(Code::ReasonRequired, detail))
 }
 
+impl By {
+    /// The author, whose reason is `reason` unless the request gives one.
+    pub(super) fn or_because(self, reason: &str) -> Author {
+        let Self(author) = self;
+        if author.reason.is_some() { author } else { author.because(reason.to_owned()) }
+    }
+}
+
 impl<S: Send + Sync> FromRequestParts<S> for By {
     type Rejection = Refused;
 
@@ -101,6 +109,8 @@ fn via(parts: &Parts) -> &'static str {
     let path = parts.extensions.get::<MatchedPath>().map_or("", MatchedPath::as_str);
     if consul::is_its(path) {
         "consul"
+    } else if dtm::is_its(path) {
+        "dtm"
     } else if agent.is_some_and(|agent| agent.starts_with("mainstay/")) {
         "cli"
     } else {

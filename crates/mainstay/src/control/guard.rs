@@ -19,7 +19,7 @@ use mainstay_core::problem::Code;
 
 use super::answer::{PROBLEM, Refused};
 use super::author::Principal;
-use super::consul;
+use super::{consul, dtm};
 use crate::role::Shared;
 
 /// Lets a request pass or refuses it, and completes the answer's header.
@@ -30,9 +30,12 @@ pub(super) async fn guard(
 ) -> Response {
     // Nobody learns anything from these two, and probes have neither token nor our name.
     let open = matches!(request.uri().path(), "/api/v1/live" | "/api/v1/ready");
-    let is_consul = consul::is_its(request.uri().path());
+    let path = request.uri().path();
+    let (is_consul, is_dtm) = (consul::is_its(path), dtm::is_its(path));
     let who = if is_consul {
         consul::principal(&request, &shared.token)
+    } else if is_dtm {
+        dtm::principal(&request, &shared.token)
     } else {
         principal(request.headers(), &shared.token)
     };
@@ -41,6 +44,13 @@ pub(super) async fn guard(
         let door = shared.cluster.as_deref().and_then(|cluster| cluster.consul.as_ref());
         let is_open = door.is_some_and(|door| door.is_open);
         match is_foreign(&request).or_else(|| consul::refusal(&request, who, is_open)) {
+            Some(refused) => refused.into_response(),
+            None => next.run(request).await,
+        }
+    } else if is_dtm {
+        let is_open = shared.cluster.as_deref().is_some_and(|cluster| cluster.dtm_is_open);
+        let foreign = (!is_for_us(&request)).then(|| dtm::Said::Forbidden(NOT_FOR_US.to_owned()));
+        match foreign.or_else(|| dtm::refusal(&request, who, is_open)) {
             Some(refused) => refused.into_response(),
             None => next.run(request).await,
         }
@@ -69,6 +79,30 @@ pub(super) async fn clients_alone(
     let is_local = door.and_then(|door| door.config.listen).is_some_and(|at| at.ip().is_loopback());
     let foreign = if is_local { is_foreign(&request) } else { None };
     let mut response = match foreign.or_else(|| consul::refusal(&request, who, is_open)) {
+        Some(refused) => refused.into_response(),
+        None => next.run(request).await,
+    };
+    response.extensions_mut().insert(who);
+    complete(&mut response);
+    response
+}
+
+/// The same where clients of DTM are answered alone.
+pub(super) async fn dtm_alone(
+    State(shared): State<Arc<Shared>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let who = dtm::principal(&request, &shared.token);
+    request.extensions_mut().insert(who);
+    let cluster = shared.cluster.as_deref();
+    let listen =
+        cluster.and_then(|cluster| cluster.transactions.as_ref()?.config().dtm.http_listen);
+    let is_local = listen.is_some_and(|at| at.ip().is_loopback());
+    let is_open = is_local && cluster.is_some_and(|cluster| cluster.dtm_is_open);
+    let foreign = || dtm::Said::Forbidden(NOT_FOR_US.to_owned());
+    let foreign = (is_local && !is_for_us(&request)).then(foreign);
+    let mut response = match foreign.or_else(|| dtm::refusal(&request, who, is_open)) {
         Some(refused) => refused.into_response(),
         None => next.run(request).await,
     };

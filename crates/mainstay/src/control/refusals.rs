@@ -15,8 +15,8 @@ use mainstay_coord::audit::{Author, Outcome, Target};
 
 use super::answer::ProblemCode;
 use super::author::{Principal, author};
-use super::consul;
 use super::events::reason;
+use super::{consul, dtm};
 use crate::cluster;
 use crate::role::Shared;
 
@@ -155,7 +155,11 @@ impl What {
             let is_told = self.is_dry || (action == COMPACT && status.is_server_error());
             return (is_out || !is_told).then(|| (action.clone(), target.clone()));
         }
-        let door = if consul::is_its(&self.path) { "consul" } else { "api" };
+        let door = match &*self.path {
+            path if consul::is_its(path) => "consul",
+            path if dtm::is_its(path) => "dtm",
+            _ => "api",
+        };
         let verb = if self.method.is_safe() { "read" } else { "write" };
         let target = Target { kind: "path".to_owned(), id: self.path.clone(), ..Target::default() };
         is_out.then(|| (format!("{door}:{verb}"), target))

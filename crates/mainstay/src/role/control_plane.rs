@@ -73,7 +73,11 @@ pub(super) fn open(
     let is_open = is_open(control.ip());
     let door = consul.enabled.then_some((consul, [is_open, alone]));
     let started = Cluster::start(opened, keyring, recipes, door, node, control.to_string());
-    let cluster = async { started.await.coordinating(meant.transaction.clone(), control).await };
+    let dtm_is_open = start.role == Role::Dev && control.ip().is_loopback();
+    let cluster = async {
+        let cluster = started.await.coordinating(meant.transaction.clone(), control).await;
+        cluster.open_to_dtm(dtm_is_open)
+    };
     let cluster = Arc::new(runtime.block_on(cluster));
     drop(inside);
     Ok((runtime, Some(cluster)))
@@ -126,7 +130,7 @@ fn node_name(backend: Backend, control: SocketAddr) -> Result<NodeName, Errors> 
 /// The control plane, on a thread of its own; signals arrive there too.
 pub(super) fn serve(
     runtime: Runtime,
-    ControlDoors { control, consul, names }: ControlDoors,
+    ControlDoors { control, consul, dtm, names }: ControlDoors,
     shared: &Arc<Shared>,
     stop: &CancellationToken,
     tell: UnboundedSender<Told>,
@@ -153,7 +157,11 @@ pub(super) fn serve(
             let looks_after = look_after(Arc::clone(&shared), stop.clone(), tell.clone());
             let taken = take_over(Arc::clone(&shared), stop.clone());
             let observed = observe(Arc::clone(&shared), stop.clone());
-            let clients = control::serve_consul(consul, Arc::clone(&shared), stop.clone());
+            let consul = control::serve_consul(consul, Arc::clone(&shared), stop.clone());
+            let dtm = control::serve_dtm(dtm, Arc::clone(&shared), stop.clone());
+            let clients = async {
+                tokio::join!(consul, dtm);
+            };
             let answered = control::serve(control, shared, stop);
             let served = async {
                 let told = async { tokio::join!(followed, turned, observed) };

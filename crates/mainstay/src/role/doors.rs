@@ -31,6 +31,7 @@ use crate::settings::root::Meant;
 pub(super) struct Doors {
     pub(super) control: TcpListener,
     pub(super) consul: Option<TcpListener>,
+    pub(super) dtm: Option<TcpListener>,
     pub(super) plain: Vec<Listener>,
     pub(super) tls: Vec<Listener>,
     pub(super) dns: Option<Door>,
@@ -59,9 +60,12 @@ pub(super) fn open_all(
     let random = start.random_ports;
     let one = NonZeroUsize::MIN;
     let control = alone(&listeners::open("control", meant.control, random, one, inherited)?)?;
-    let consul = meant.consul.listen.filter(|_| start.role.keeps_state());
-    let consul = consul.map(|at| alone(&listeners::open("consul", at, random, one, inherited)?));
-    let consul = consul.transpose()?;
+    let mut clients = |kind: &str, listen: Option<SocketAddr>| -> Result<_, Errors> {
+        let listen = listen.filter(|_| start.role.keeps_state());
+        listen.map(|at| alone(&listeners::open(kind, at, random, one, inherited)?)).transpose()
+    };
+    let consul = clients("consul", meant.consul.listen)?;
+    let dtm = clients("dtm", meant.transaction.dtm.http_listen)?;
     let mut open = |kind: &str, addresses: &[SocketAddr]| -> Result<Vec<Listener>, Errors> {
         let each = addresses.iter().enumerate().map(|(n, address)| {
             listeners::open(&format!("{kind}-{n}"), *address, random, workers, inherited)
@@ -75,7 +79,7 @@ pub(super) fn open_all(
     let dns = (start.role.keeps_state() && meant.dns.enabled)
         .then(|| listeners::open_dns(meant.dns.listen, random))
         .transpose()?;
-    Ok(Doors { control, consul, plain, tls, dns })
+    Ok(Doors { control, consul, dtm, plain, tls, dns })
 }
 
 /// The one socket of a listener.
@@ -92,6 +96,8 @@ pub(super) struct ControlDoors {
     pub(super) control: TcpListener,
     /// Where clients of Consul are answered alone.
     pub(super) consul: Option<TcpListener>,
+    /// Where clients of DTM are answered alone.
+    pub(super) dtm: Option<TcpListener>,
     /// Where names are answered.
     pub(super) names: Option<Door>,
 }
@@ -105,8 +111,10 @@ pub(super) fn duplicates(doors: &Doors) -> Result<Sockets, Errors> {
     let failed = |error: io::Error| failed("listening sockets", &error);
     let control = doors.control.try_clone().map_err(failed)?;
     kept.insert("control".to_owned(), vec![control.into()]);
-    if let Some(consul) = &doors.consul {
-        kept.insert("consul".to_owned(), vec![consul.try_clone().map_err(failed)?.into()]);
+    for (kind, clients) in [("consul", &doors.consul), ("dtm", &doors.dtm)] {
+        if let Some(clients) = clients {
+            kept.insert(kind.to_owned(), vec![clients.try_clone().map_err(failed)?.into()]);
+        }
     }
     for (kind, listeners) in [("gateway", &doors.plain), ("gateway-tls", &doors.tls)] {
         for (n, listener) in listeners.iter().enumerate() {

@@ -382,8 +382,8 @@ fn control_doors(
     if let Some(dns) = &dns {
         metrics.register(|registry| dns.figures().register(registry));
     }
-    let (consul, names) = (doors.consul.take(), doors.dns.take());
-    Ok((dns, ControlDoors { control, consul, names }))
+    let (consul, dtm, names) = (doors.consul.take(), doors.dtm.take(), doors.dns.take());
+    Ok((dns, ControlDoors { control, consul, dtm, names }))
 }
 
 /// What is told of backups, where this node takes some.

@@ -27,6 +27,8 @@ pub(super) fn check(start: &Start, meant: &Meant) -> Result<(), Errors> {
     all.extend(listed("gateway.tls_listen", &gateway.tls_listen));
     all.extend(meant.dns.enabled.then(|| ("dns.listen".to_owned(), meant.dns.listen)));
     all.extend(meant.consul.listen.map(|at| ("consul.listen".to_owned(), at)));
+    let dtm = meant.transaction.dtm.http_listen;
+    all.extend(dtm.map(|at| ("transaction.dtm.http_listen".to_owned(), at)));
     let far = all.into_iter().filter(|(_, at)| !at.ip().is_loopback());
     let reports: Vec<Report> = far.map(|(path, at)| report(path, at)).collect();
     if reports.is_empty() { Ok(()) } else { Err(Errors { reports }) }

@@ -1,5 +1,7 @@
 //! `[transaction]`: what the coordinator of global transactions goes by.
 
+mod dtm;
+
 use std::time::Duration;
 
 use mainstay_resilience::Invalid;
@@ -15,6 +17,7 @@ use serde::Deserialize;
 
 use super::targets::{Rule, Rules};
 use crate::cluster::settings::{Backend, Reading};
+pub use dtm::{BodyMarkers, DtmConfig, RawDtm};
 
 /// The `[transaction]` table as written.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
@@ -85,32 +88,6 @@ pub struct RawTransaction {
     pub dtm: RawDtm,
 }
 
-/// The `[transaction.dtm]` table as written.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub struct RawDtm {
-    /// Where `FAILURE` and `ONGOING` are looked for in a branch's answer: anywhere in its `text`, in
-    /// the `field` `dtm_result` of a JSON document, or nowhere (`off`: its status alone counts).
-    /// Restart only. Default `text`.
-    pub body_markers: Option<BodyMarkers>,
-    /// Longest wait before a branch is called again, in seconds, 1 to 3,600. Restart only. Default
-    /// 300.
-    pub retry_interval_max_seconds: Option<u32>,
-}
-
-/// Where the words of a branch's answer are looked for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum BodyMarkers {
-    /// Anywhere in it.
-    #[default]
-    Text,
-    /// In `dtm_result`.
-    Field,
-    /// Nowhere.
-    Off,
-}
-
 /// `[transaction]`, resolved.
 #[derive(Clone, Debug)]
 pub struct TransactionConfig {
@@ -122,15 +99,15 @@ pub struct TransactionConfig {
     pub drain: Duration,
     /// Which branches may be called.
     pub targets: Rules,
-    /// How answers of branches of the DTM dialect are read.
-    pub body_markers: BodyMarkers,
+    /// The door for clients of DTM.
+    pub dtm: DtmConfig,
 }
 
 impl TransactionConfig {
     /// Resolves what was written, for a store of kind `backend`; adds what is wrong to `faults`.
     pub fn resolve(raw: RawTransaction, backend: Backend, faults: &mut Vec<Invalid>) -> Self {
         let mut numbers = Numbers(Reading(faults));
-        let settings = settings(&raw, backend, &mut numbers);
+        let mut settings = settings(&raw, backend, &mut numbers);
         let drain = numbers.seconds("drain_seconds", raw.drain_seconds, 5, (0, 30));
         let twice = 2 * settings.policy.lifetime_max;
         if settings.retention.span < twice {
@@ -141,6 +118,8 @@ impl TransactionConfig {
                 format!("must be at least twice `lifetime_max_seconds`, {least}, found {found}"),
             ));
         }
+        let dtm = DtmConfig::resolve(&raw.dtm, settings.policy.lifetime_max, faults);
+        settings.policy.dtm_interval_max = dtm.retry_interval_max;
         let mut rules = Vec::new();
         for text in raw.targets_allow.unwrap_or_else(|| vec!["service:*".to_owned()]) {
             match text.parse::<Rule>() {
@@ -155,7 +134,7 @@ impl TransactionConfig {
             settings,
             drain,
             targets: Rules::new(rules),
-            body_markers: raw.dtm.body_markers.unwrap_or_default(),
+            dtm,
         }
     }
 }
@@ -230,12 +209,7 @@ fn policy(raw: &RawTransaction, is_etcd: bool, numbers: &mut Numbers<'_>) -> Pol
             (1, 1_000),
         ),
         stuck_after: numbers.seconds("stuck_after_seconds", stuck, 600, (1, 86_400)),
-        dtm_interval_max: numbers.seconds(
-            "dtm.retry_interval_max_seconds",
-            raw.dtm.retry_interval_max_seconds,
-            300,
-            (1, 3_600),
-        ),
+        ..Policy::default()
     }
 }
 

@@ -258,6 +258,14 @@ impl Gateway {
         (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
     }
 
+    /// The header of a client that has the token as the password of its URL.
+    #[allow(dead_code, reason = "not every test binary has such clients")]
+    pub(crate) fn basic(&self) -> String {
+        use base64::Engine as _;
+        let pair = base64::engine::general_purpose::STANDARD.encode(format!("any:{}", self.token));
+        format!("authorization: Basic {pair}\r\n")
+    }
+
     /// A connection to the control port with a request sent; each of `headers` is a whole line.
     #[track_caller]
     pub(crate) fn open(&self, method: &str, path: &str, headers: &str, body: &str) -> TcpStream {
