@@ -12,11 +12,10 @@ mod python;
 #[path = "support/support.rs"]
 mod support;
 
-use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use child::{beside_no_proxy, ends_well, fetched};
+use child::{beside_no_proxy, copied, ends_well, fetched};
 use support::gateway::Gateway;
 
 const CONFIG: &str = r#"
@@ -35,25 +34,6 @@ fn check(name: &str, mut client: Command) {
 
 fn folder(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/consul-clients").join(name)
-}
-
-/// A folder below the target directory with copies of `files` from `of`, and whether they were not
-/// there like this before. Held by the caller as long as the lock lives.
-#[track_caller]
-fn copied(of: &Path, name: &str, files: &[&str]) -> (PathBuf, bool, File) {
-    let home = Path::new(env!("CARGO_TARGET_TMPDIR")).with_file_name(name);
-    fs::create_dir_all(&home).unwrap();
-    let lock = File::create(home.join("lock")).unwrap();
-    lock.lock().unwrap();
-    let mut is_new = false;
-    for file in files {
-        let (wanted, at) = (fs::read(of.join(file)).unwrap(), home.join(file));
-        if fs::read(&at).ok().as_ref() != Some(&wanted) {
-            is_new = true;
-            fs::write(at, wanted).unwrap();
-        }
-    }
-    (home, is_new, lock)
 }
 
 #[test]
@@ -82,19 +62,6 @@ fn consul_of_npm_works() {
 
 #[test]
 fn the_go_client_of_consuls_makers_works() {
-    let files = ["go.mod", "go.sum", "main.go"];
-    let (home, is_new, lock) = copied(&folder("go"), "test-go-consul", &files);
-    let program = home.join("client");
-    if is_new || !program.exists() {
-        // The one before must not stand in for one that cannot be built.
-        drop(fs::remove_file(&program));
-        let mut build = Command::new("go");
-        build.args(["build", "-mod=readonly", "-buildvcs=false", "-o"]).arg(&program);
-        let build = build.current_dir(&home).env("CGO_ENABLED", "0");
-        build.env("GOMODCACHE", home.join("modules")).env("GOCACHE", home.join("cache"));
-        // What is read-only would stand in the way of `cargo clean`.
-        fetched("modules of Go", build.env("GOFLAGS", "-modcacherw"));
-    }
-    drop(lock);
+    let program = child::go_program(&folder("go"), "test-go-consul");
     check("go", Command::new(program));
 }

@@ -1,7 +1,7 @@
 //! Clients of DTM, taken from their registries and unmodified, against the door for them.
 //!
 //! Each is pinned with checksums (`requirements.txt`, `go.sum`) and used as its documents say, as
-//! manager and as participants whose barrier lies in a MariaDB of their own.
+//! manager and as participants; the barrier of the one in Python lies in a `MariaDB` of its own.
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
 
 #[path = "support/child.rs"]
@@ -43,4 +43,9 @@ fn dtmcli_of_the_python_package_index_works() {
     let mut client = Command::new(python::python_of(&folder, "test-python-dtm"));
     client.arg(folder.join("client.py"));
     check("python", client);
+}
+
+#[test]
+fn the_go_client_of_dtms_makers_works() {
+    check("go", Command::new(child::go_program(&folder("go"), "test-go-dtm")));
 }
