@@ -10,7 +10,7 @@ use crate::commit::LogError;
 use crate::log;
 
 impl<T> LaneQueue<T> {
-    /// Takes the answer to [`Next::Send`]; returns who is told what.
+    /// Takes the answer to [`Next::Send`](super::Next::Send); returns who is told what.
     pub fn answered(&mut self, answer: Result<Applied, Error>) -> Told<T> {
         match answer {
             Ok(applied) if applied.succeeded => {
