@@ -134,10 +134,11 @@ impl Outbox {
         note(&*self.shared.store, &*self.shared.timer, record).await
     }
 
-    /// Keeps a record of something that was refused or did not work, within a second and as well
-    /// as can be: nobody waits for it. More than 100 equal ones within a minute become one record.
-    /// What finds no room is counted.
-    pub fn refused(&self, record: Record) {
+    /// Keeps a record of something that no batch of the store is part of (what was refused or did
+    /// not work, what was read, what one process does to itself), within a second and as well as can
+    /// be: nobody waits for it. More than 100 equal ones within a minute become one record. What
+    /// finds no room is counted.
+    pub fn tell(&self, record: Record) {
         let Shared { limits, refusals, figures, .. } = &*self.shared;
         if self.tally().is_overrun(*limits) || refusals.try_send(record).is_err() {
             figures.lost(1);

@@ -145,6 +145,8 @@ codes! {
     LeaseExists = "lease-exists", 409, 6, "Lease exists already";
     /// A lease with as many keys as one may have.
     LeaseFull = "lease-full", 409, 8, "The lease has too many keys";
+    /// As many sessions of locks as there may be.
+    SessionsFull = "sessions-full", 503, 8, "Too many sessions";
     /// A ttl that is not granted.
     TtlInvalid = "ttl-invalid", 400, 3, "Invalid ttl";
     /// No key can be written like this.

@@ -83,7 +83,7 @@ pages! { ENGLISH, "":
     "registry-loading" "release-not-found" "resource-unknown" "response-truncated" "revision-moved"
     "route-ambiguous" "route-not-found" "rule-in-use" "rules-full" "schema-violation"
     "secret-unreadable" "semaphore-limit-differs" "service-in-use" "service-not-found"
-    "session-not-found" "shed" "store-busy" "store-closed" "store-corrupt" "store-failed"
+    "session-not-found" "sessions-full" "shed" "store-busy" "store-closed" "store-corrupt" "store-failed"
     "store-format-newer" "store-full" "store-incomplete" "store-locked" "store-regressed"
     "store-unavailable" "switch-in-use" "switch-type" "switched-off" "transaction-aborted"
     "transaction-branch-taken" "transaction-branch-unknown" "transaction-committed"

@@ -95,6 +95,48 @@ fn every_change_has_its_record_and_programs_have_none() {
 }
 
 #[test]
+fn secrets_that_are_shown_and_changes_of_the_process_are_recorded() {
+    let node = Gateway::start_dev("audit-shown", CONFIG);
+    let payment = "/config/default/payment";
+    let secret = json!({ "content": "hunter2", "secret": true });
+    let items = json!({ "items": { "password": secret } });
+    done(&node, "POST", &format!("{payment}/releases"), &items);
+    // What is masked is no secret that was shown.
+    done(&node, "GET", payment, &json!({}));
+    done(&node, "GET", &format!("{payment}?secrets=true"), &json!({}));
+    done(&node, "GET", &format!("{payment}/releases/1?secrets=true"), &json!({}));
+    let fault = json!({
+        "fault": "reset", "match": { "service": "order" }, "percent": 10.0,
+        "reason": "a drill", "ttl_seconds": 60,
+    });
+    let (_, fault) = call(&node, "POST", "/faults", "", &fault);
+    let fault = fault["id"].as_str().unwrap_or_else(|| panic!("{fault}")).to_owned();
+    done(&node, "DELETE", &format!("/faults/{fault}"), &json!({}));
+    done(&node, "POST", "/settings/reload", &json!({ "reason": "a new route" }));
+    let forced = json!({ "mode": "forced-open" });
+    let (status, _) = call(&node, "PUT", "/circuit-states/nobody/mode", "", &forced);
+    assert_eq!(status, 422, "a reason is needed");
+    let want = [
+        "circuit:mode nobody",
+        "config:publish default/payment",
+        "config:reveal default/payment",
+        "config:reveal default/payment",
+        "fault:clear ",
+        "fault:set ",
+        "settings:reload settings",
+    ];
+    until("all are recorded", Duration::from_secs(10), || {
+        let mut found = records(&node);
+        found.sort();
+        let is_it = |(found, want): (&String, &&str)| found.starts_with(*want);
+        found.len() == want.len() && found.iter().zip(&want).all(is_it)
+    });
+    let (_, page) = call(&node, "GET", "/audit?action=settings:reload", "", &json!({}));
+    assert_eq!(page["items"][0]["reason"], "a new route", "{page}");
+    assert!(!page.to_string().contains("hunter2"));
+}
+
+#[test]
 fn a_record_says_who_from_where_and_why_and_is_found() {
     let node = Gateway::start_dev("audit-search", CONFIG);
     let settings = "/registry/shop/services/order";

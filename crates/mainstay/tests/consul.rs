@@ -280,6 +280,15 @@ fn the_door_knows_who_may_enter() {
     assert_eq!(get(&dev, "agent/self").json()["Config"]["Datacenter"], "dc1");
     check(&dev, "GET catalog/datacenters", "", 200, r#"["dc1"]"#);
     check(&dev, "GET status/leader", "", 200, r#""127.0.0.1:8300""#);
+    for about_tokens in ["acl/tokens", "acl/token/self", "agent/token/default"] {
+        let answer = get(&dev, about_tokens);
+        assert_eq!(
+            (answer.status, answer.body.trim()),
+            (401, "ACL support disabled"),
+            "{about_tokens}"
+        );
+    }
+    assert_eq!(get(&dev, "connect/ca/roots").status, 501);
     let mut stream = TcpStream::connect(dev.control).unwrap();
     stream
         .write_all(b"GET /v1/kv/a HTTP/1.1\r\nhost: evil.example\r\nconnection: close\r\n\r\n")

@@ -97,6 +97,11 @@ fn one_holds_others_wait_in_order_and_tokens_rise() {
             let (_, status) = call(&node, None, "GET", LOCK, &json!({}));
             status["queue"][0]["waits_for"] == first["token"]
         });
+        let listed = node.cli_json(&["lock", "list", "--waiters"]);
+        let line = &listed["items"][0];
+        assert_eq!((&line["waiters"], &line["holders"][0]["token"]), (&json!(1), &first["token"]));
+        let (_, table, _) = node.cli(&["lock", "list", "--waiters"]);
+        assert!(table.contains("jobs/nightly") && table.contains("WAITERS"), "{table}");
         for left in [1, 0] {
             let ask = json!({ "session": a.id, "token": first["token"], "request_id": format!("r{left}") });
             let (status, answer) = call(&node, Some(&a), "POST", &format!("{LOCK}/release"), &ask);
@@ -108,6 +113,31 @@ fn one_holds_others_wait_in_order_and_tokens_rise() {
     assert!(granted.1["token"].as_u64() > first["token"].as_u64());
     let (_, list) = call(&node, None, "GET", "/locks/default", &json!({}));
     assert_eq!(list["items"][0]["name"], "jobs/nightly");
+}
+
+#[test]
+fn sessions_are_refused_beyond_as_many_as_there_may_be() {
+    let node =
+        Gateway::start_dev("locks-sessions", &format!("{CONFIG}[lock]\nsessions_max = 12\n"));
+    let ask = json!({ "ttl_seconds": 60, "owner": { "host": "h", "pid": 1, "name": "n" } });
+    let open = || call(&node, None, "POST", "/sessions", &ask);
+    let mut opened = Vec::new();
+    let refused = loop {
+        match open() {
+            (201, session) => opened.push(session),
+            refused => break refused,
+        }
+        // The duties of the node itself are sessions, too.
+        assert!(opened.len() <= 12, "no limit");
+    };
+    assert_eq!(code(&refused), (503, "sessions-full"), "{}", refused.1);
+    assert!(refused.1["detail"].as_str().unwrap().contains("lock.sessions_max"), "{}", refused.1);
+    let last = opened.pop().unwrap();
+    let text = |name: &str| last[name].as_str().unwrap().to_owned();
+    let session = Session { id: text("session"), secret: text("secret") };
+    let ended = call(&node, Some(&session), "DELETE", &format!("/sessions/{}", session.id), &ask);
+    assert_eq!(ended.0, 204);
+    assert_eq!(open().0, 201, "there is room again");
 }
 
 #[test]

@@ -82,6 +82,25 @@ fn who_registers_is_called_and_who_drains_dies_or_leaves_is_not() {
     let (_, explained) =
         call(&node, "GET", "/api/v1/registry/default/services/order/explain", &json!({}));
     assert_eq!(explained["instances"][0]["answered"], true);
+
+    let listed = node.cli_json(&["instance", "list", "order"]);
+    assert_eq!(listed["instances"][0]["id"], "a", "{listed}");
+    assert_eq!(node.cli_json(&["instance", "show", "order", "a"])["state"], "up");
+    let (code, _, said) = node.cli(&["instance", "show", "order", "b"]);
+    assert!(code == 3 && said.contains("instance-not-found"), "{code} {said}");
+    let mut watch = std::process::Command::new(env!("CARGO_BIN_EXE_mainstay"))
+        .args(["service", "watch", "order"])
+        .env("XDG_RUNTIME_DIR", node.home().join("run"))
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut first = String::new();
+    let mut lines = std::io::BufReader::new(watch.stdout.take().unwrap());
+    std::io::BufRead::read_line(&mut lines, &mut first).unwrap();
+    watch.kill().unwrap();
+    watch.wait().unwrap();
+    let first: Value = serde_json::from_str(&first).unwrap();
+    assert_eq!(first["event"], "snapshot", "{first}");
 }
 
 #[test]

@@ -218,7 +218,7 @@ async fn what_is_refused_is_recorded_soon_and_a_flood_as_one() {
     let stage = Stage::embedded();
     let outbox = outbox(&stage, Arc::clone(&stage.store), limits(1_000));
     for _ in 0..130 {
-        outbox.refused(
+        outbox.tell(
             record("anonymous", "api:write", "/x")
                 .instead(Outcome::Refused, Code::CredentialMissing),
         );
@@ -238,7 +238,7 @@ async fn what_is_refused_is_recorded_soon_and_a_flood_as_one() {
     assert!(kept.iter().all(|listed| listed.record.outcome == Outcome::Refused));
 
     // What is on its way is put before the end.
-    outbox.refused(record("a", "b", "c").instead(Outcome::Failed, Code::StoreFull));
+    outbox.tell(record("a", "b", "c").instead(Outcome::Failed, Code::StoreFull));
     assert_eq!(outbox.shutdown(Duration::from_secs(5)).await, 0);
     assert_eq!(all().await.len(), 102);
 }

@@ -1,5 +1,6 @@
 //! `mainstay service`, `instance`, `store`: agreed state, looked at and changed.
 
+use mainstay_core::problem::Code;
 use serde_json::{Value as Json, json};
 
 use super::arguments::agreed::{Instance, Register, Service, Which};
@@ -8,6 +9,7 @@ use super::settings::reason;
 use super::{Ended, Session, usage};
 use crate::exit::Exit;
 use crate::output::{Column, Format, Table, blocks, items};
+use crate::report::Report;
 use crate::settings::Errors;
 
 const SERVICES: Table<'static> = Table(&[
@@ -56,6 +58,13 @@ pub(super) fn service(verb: Service, session: &mut Session<'_>) -> Ended {
             }
             list(&document, &INSTANCES, session)
         }
+        Service::Watch { service, events } => {
+            let (namespace, name) = parts(&service)?;
+            let mode = if events { "events" } else { "view" };
+            let of = encoded(&format!("{namespace}/{name}"));
+            let path = format!("/api/v1/registry/watch?services={of}&mode={mode}");
+            session.follow("GET", &path, None)
+        }
         Service::Explain { service } => {
             let document = session.control()?.get(&format!("{}/explain", path(&service)?))?;
             list(&document, &ANSWERED, session)
@@ -81,6 +90,11 @@ pub(super) fn service(verb: Service, session: &mut Session<'_>) -> Ended {
 
 pub(super) fn instance(verb: Instance, session: &mut Session<'_>) -> Ended {
     match verb {
+        Instance::List { service } => {
+            let document = session.control()?.get(&path(&service)?)?;
+            list(&document, &INSTANCES, session)
+        }
+        Instance::Show(which) => show(&which, session),
         Instance::Register(register) => add(register, session),
         Instance::Deregister(which) => {
             let at = format!("{}/instances/{}", path(&which.service)?, encoded(&which.id));
@@ -105,6 +119,22 @@ pub(super) fn instance(verb: Instance, session: &mut Session<'_>) -> Ended {
             Ok(Exit::Done.code())
         }
     }
+}
+
+/// One instance of those that a service shows.
+fn show(Which { service, id }: &Which, session: &mut Session<'_>) -> Ended {
+    let document = session.control()?.get(&path(service)?)?;
+    let all = document.get("instances").cloned().unwrap_or_default();
+    let is_it = |instance: &&Json| instance.get("id").and_then(Json::as_str) == Some(id);
+    let Some(instance) = items(&all).into_iter().find(is_it) else {
+        let message = format!("`{service}` has no instance `{id}`");
+        let missing = Report::error(Code::InstanceNotFound, message);
+        return Err(missing.next(format!("mainstay instance list {service}")).into());
+    };
+    if matches!(session.global.output, None | Some(Format::Table | Format::Wide)) {
+        return session.print(&blocks(&[instance]));
+    }
+    session.show(instance, &INSTANCES)
 }
 
 fn add(register: Register, session: &mut Session<'_>) -> Ended {
@@ -169,10 +199,16 @@ fn list(document: &Json, table: &Table<'_>, session: &mut Session<'_>) -> Ended 
 }
 
 fn path(service: &str) -> Result<String, Errors> {
+    let (namespace, name) = parts(service)?;
+    Ok(format!("/api/v1/registry/{}/services/{}", encoded(namespace), encoded(name)))
+}
+
+/// Namespace and name.
+fn parts(service: &str) -> Result<(&str, &str), Errors> {
     let (namespace, name) = service.split_once('/').unwrap_or(("default", service));
     if name.is_empty() || namespace.is_empty() || name.contains('/') {
         let wrong = usage(format!("`{service}` is no service"));
         return Err(wrong.help("write `service` or `namespace/service`").into());
     }
-    Ok(format!("/api/v1/registry/{}/services/{}", encoded(namespace), encoded(name)))
+    Ok((namespace, name))
 }

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use mainstay_coord::audit;
 use mainstay_core::problem::Code;
 use mainstay_store::embedded::Existing;
 use mainstay_store::snapshot::file as snapshot;
@@ -18,7 +19,8 @@ use zeroize::Zeroizing;
 use super::arguments::ConfigFile;
 use super::arguments::backup::{Backup, Create, PassphraseFile, Restore};
 use super::calls::{confirm, span};
-use super::settings::sources;
+use super::offline::noted;
+use super::settings::{reason, sources};
 use super::{Ended, Session, usage};
 use crate::backup::archive::{self, Invalid};
 use crate::backup::manifest::Manifest;
@@ -207,6 +209,7 @@ fn checked(file: &File) -> Result<Manifest, Invalid> {
 
 fn into_place(asked: &Restore, session: &mut Session<'_>) -> Ended {
     let meant = sources(&asked.config).load::<Settings>()?.resolve(Meant::resolve)?.value;
+    let why = reason(asked.reason.as_deref(), false)?;
     let passphrase = read_passphrase(&asked.passphrase, session)?;
     // Before anything is asked, set aside or made.
     File::open(&asked.file).map_err(|error| unusable(&asked.file, &error))?;
@@ -238,6 +241,17 @@ fn into_place(asked: &Restore, session: &mut Session<'_>) -> Ended {
         }
     };
     let done = restored.map_err(|error| unrestored(&asked.file, &error))?;
+    let target = audit::Target {
+        kind: "store".to_owned(),
+        id: "backup".to_owned(),
+        revision_before: None,
+        revision_after: match &done.store {
+            Became::Restored(restored) => Some(restored.revision.get()),
+            Became::Filled(_) => None,
+        },
+    };
+    let file = json!({ "file": asked.file.display().to_string(), "forced": asked.force });
+    noted(&meant.store, data, ("backup:restore", target, why, (Json::Null, file)), session);
     if !done.config.is_empty() {
         let folder = data.join(CONFIG_FOLDER);
         session.note(&format!(

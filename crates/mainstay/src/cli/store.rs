@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use mainstay_call::clock::MonotonicClock;
+use mainstay_coord::audit::{self, Target};
 use mainstay_coord::transfer::{Filling, LEAP, content, outlives};
 use mainstay_coord::{BootClock, Coordination, format};
 use mainstay_core::problem::Code;
@@ -17,6 +18,7 @@ use serde_json::{Value as Json, json};
 use super::arguments::store::{BackendName, Offline, Store as Verb};
 use super::backup::runtime;
 use super::calls::{confirm, encoded};
+use super::offline::record;
 use super::settings::{reason, sources};
 use super::{Ended, Session, usage};
 use crate::backup::whole::nameless;
@@ -264,12 +266,21 @@ fn accept(offline: &Offline, why: Option<&str>, session: &mut Session<'_>) -> En
         session,
     )?;
     let options = opening::etcd(&config)?.never_compact();
+    let target = Target {
+        kind: "store".to_owned(),
+        id: "history".to_owned(),
+        revision_before: known.map(|known| known.revision().get()),
+        revision_after: None,
+    };
+    // Before anything is raised: should that fail, it was tried.
+    let record = record("store:accept", target, why.clone(), (Json::Null, Json::Null));
     let (accepted, found) = runtime()?.block_on(async {
         let failed = uncopied;
         let etcd = Arc::new(Etcd::open(options, MonotonicClock));
         let ground = Coordination::new(Arc::clone(&etcd) as Arc<dyn Store>, Arc::new(BootClock));
         // A history that was begun anew gets its format first: else it would be the half of a copy.
         format::look(&*etcd).await.map_err(|error| failed(&error))?;
+        audit::note(&*etcd, &BootClock, &record).await.map_err(|error| failed(&error))?;
         let there = ground.fence_base().await.map_err(|error| failed(&error))?;
         let (seen, base) = known.map_or((0, 0), |known| (known.revision().get(), known.fence_base));
         let raised = base.saturating_add(seen).saturating_add(LEAP).max(there);

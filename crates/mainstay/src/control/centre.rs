@@ -16,7 +16,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
-use mainstay_coord::audit::Author;
+use mainstay_coord::audit::{Author, Target};
 use mainstay_coord::centre::{CentreError, Client, Editor, Publication, RawCanary, RawItem};
 use mainstay_coord::keys::GroupRef;
 use mainstay_coord::name::{ClientId, GroupName, Namespace};
@@ -109,16 +109,29 @@ impl For {
 async fn fetch(
     State(cluster): State<Arc<Cluster>>,
     Of(group): Of,
+    By(author): By,
     Asked(whom): Asked<For>,
 ) -> Result<Response, Refused> {
     let client = whom.client()?;
     let fetched = cluster.centre.fetch(&group, client.as_ref(), whom.secrets).await?;
+    let (release, items) = (fetched.release, &fetched.items);
+    if whom.secrets && items.values().any(|item| item.secret) {
+        revealed(&cluster, &group, Some(release), &author);
+    }
     let tag = HeaderValue::from_str(&format!("\"{}\"", fetched.release));
     let mut response = Json(json!(fetched)).into_response();
     if let Ok(tag) = tag {
         response.headers_mut().insert(header::ETAG, tag);
     }
     Ok(response)
+}
+
+/// Records that contents of secrets of `group` are shown, of `release` or of those to come. Programs
+/// read theirs again and again: more than a hundred equal ones within a minute become one record.
+fn revealed(cluster: &Cluster, group: &GroupRef, release: Option<u64>, author: &Author) {
+    let (kind, id) = ("config".to_owned(), group.to_string());
+    let target = Target { kind, id, revision_before: release, revision_after: release };
+    cluster.outbox.tell(cluster.outbox.record("config:reveal", target, author));
 }
 
 /// `GET …/drafts`
@@ -204,9 +217,13 @@ async fn release(
     State(cluster): State<Arc<Cluster>>,
     Of(group): Of,
     Path((_, _, release)): Path<(String, String, u64)>,
+    By(author): By,
     Asked(whom): Asked<For>,
 ) -> Answer {
     let (shown, contents) = cluster.centre.release(&group, release, whom.secrets).await?;
+    if whom.secrets && contents.values().any(|item| item.secret) {
+        revealed(&cluster, &group, Some(release), &author);
+    }
     Ok(Json(json!({ "release": shown, "contents": contents })))
 }
 

@@ -7,12 +7,14 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::HeaderMap;
 use mainstay_call::circuit::SharedCircuit;
+use mainstay_coord::audit::Author;
 use mainstay_core::Instant;
 use mainstay_resilience::circuit::{Mode, Scope, State as Stands, Transition, View};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::answer::{Answer, Asked, Document, Refused, items};
+use super::author::By;
 use super::events::{Changed, needed_reason, reason};
 use super::moment::Moment;
 use crate::role::Shared;
@@ -65,6 +67,7 @@ pub(super) struct Force {
 pub(super) async fn set_mode(
     State(shared): State<Arc<Shared>>,
     Path(id): Path<String>,
+    By(author): By,
     headers: HeaderMap,
     Document(force): Document<Force>,
 ) -> Answer {
@@ -84,7 +87,7 @@ pub(super) async fn set_mode(
     };
     let circuit = find(&shared, &id)?;
     let force = |now| circuit.set_mode(now, mode, until);
-    Ok(change(&circuit, "circuit.mode", Some(&why), force))
+    Ok(change((&shared, &author), &circuit, ("circuit.mode", Some(&why)), force))
 }
 
 /// A month: whoever wants a circuit forced for longer wants another policy.
@@ -104,21 +107,23 @@ pub(super) struct Reset {
 pub(super) async fn reset(
     State(shared): State<Arc<Shared>>,
     Path(id): Path<String>,
+    By(author): By,
     headers: HeaderMap,
     Document(asked): Document<Reset>,
 ) -> Answer {
     let why = reason(asked.reason, &headers)?;
     let circuit = find(&shared, &id)?;
-    Ok(change(&circuit, "circuit.reset", why.as_deref(), |now| {
+    let what = ("circuit.reset", why.as_deref());
+    Ok(change((&shared, &author), &circuit, what, |now| {
         let _released = circuit.set_mode(now, Mode::Auto, Instant::MAX);
         circuit.reset(now)
     }))
 }
 
 fn change(
+    (shared, author): (&Shared, &Author),
     circuit: &SharedCircuit,
-    what: &'static str,
-    reason: Option<&str>,
+    (what, reason): (&'static str, Option<&str>),
     work: impl FnOnce(Instant) -> Option<Transition>,
 ) -> Json<Value> {
     let moment = Moment::now();
@@ -127,7 +132,8 @@ fn change(
     // What is reported is where it stands, also when nothing changed.
     let _transition = work(moment.now);
     let after = brief(circuit.view(moment.now));
-    Changed { what, subject: &id(circuit), before: &before, after: &after, reason }.emit();
+    Changed { what, subject: &id(circuit), before: &before, after: &after, reason }
+        .emit_audited(shared, "circuit", author);
     Json(document(circuit, moment))
 }
 

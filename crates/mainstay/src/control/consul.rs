@@ -42,8 +42,8 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, FromRequest, Request};
-use axum::http::{StatusCode, header};
+use axum::extract::{DefaultBodyLimit, FromRequest, Request, State};
+use axum::http::{StatusCode, Uri, header};
 use axum::routing::{get, put};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -76,16 +76,26 @@ pub(super) fn calls(cluster: Option<Arc<Cluster>>) -> Router<Arc<Shared>> {
         .route("/agent/monitor", get(agent::monitor))
         .route("/status/leader", get(agent::leader))
         .route("/status/peers", get(agent::peers))
-        .fallback(|| async {
-            let line = "this call of Consul is not part of Mainstay's door; see docs/consul.md";
-            Text(StatusCode::NOT_IMPLEMENTED, line.to_owned())
-        })
+        .fallback(unknown)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(cluster);
     Router::new()
         .route("/agent/metrics", get(agent::metrics))
         .route("/agent/reload", put(agent::reload).post(agent::reload))
         .merge(door)
+}
+
+/// What the door does not do. Where it asks nobody for a token it answers calls about tokens as a
+/// Consul without access control does, which clients look for.
+async fn unknown(State(cluster): State<Arc<Cluster>>, asked: Uri) -> Text {
+    // The router has taken `/v1` off.
+    let path = asked.path();
+    let is_about_tokens = path.starts_with("/acl/") || path.starts_with("/agent/token/");
+    if is_about_tokens && cluster.consul.as_ref().is_some_and(|door| door.is_open) {
+        return Text(StatusCode::UNAUTHORIZED, "ACL support disabled".to_owned());
+    }
+    let line = "this call of Consul is not part of Mainstay's door; see docs/consul.md";
+    Text(StatusCode::NOT_IMPLEMENTED, line.to_owned())
 }
 
 /// Calls about pairs and sessions.

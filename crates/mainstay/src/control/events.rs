@@ -1,11 +1,13 @@
 //! What is noted of a change, and why it was made.
 
 use axum::http::HeaderMap;
+use mainstay_coord::audit::{Author, Target};
 use mainstay_core::problem::Code;
 use percent_encoding::percent_decode_str;
 use serde_json::Value;
 
 use super::answer::Refused;
+use crate::role::Shared;
 
 /// Somebody changed something by hand.
 #[derive(Debug)]
@@ -23,6 +25,21 @@ pub(super) struct Changed<'a> {
 }
 
 impl Changed<'_> {
+    /// Reports a change of this process alone: a log line, and an audit record where there is an
+    /// outbox, as `kind`. A circuit is forced open just when the store is away, so nobody waits for
+    /// the record.
+    pub(super) fn emit_audited(self, shared: &Shared, kind: &str, author: &Author) {
+        if let Some(cluster) = &shared.cluster {
+            let (kind, id) = (kind.to_owned(), self.subject.to_owned());
+            let target = Target { kind, id, ..Target::default() };
+            let author = Author { reason: self.reason.map(str::to_owned), ..author.clone() };
+            let action = self.what.replacen('.', ":", 1);
+            let record = cluster.outbox.record(&action, target, &author);
+            cluster.outbox.tell(record.changed(self.before.clone(), self.after.clone()));
+        }
+        self.emit();
+    }
+
     /// Reports it: one log line at `info`. Whoever bears the token did it; nobody else is known.
     pub(super) fn emit(self) {
         let Self { what, subject, before, after, reason } = self;

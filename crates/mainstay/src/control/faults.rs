@@ -12,6 +12,7 @@ use mainstay_resilience::fault::{Fault, FaultId, FaultKind, FaultPolicy, RawFaul
 use serde_json::{Value, json};
 
 use super::answer::{Answer, Document, Refused, items};
+use super::author::By;
 use super::events::{Changed, needed_reason, reason};
 use super::moment::Moment;
 use crate::role::Shared;
@@ -26,6 +27,7 @@ pub(super) async fn list(State(shared): State<Arc<Shared>>) -> Answer {
 /// `POST /faults`
 pub(super) async fn set(
     State(shared): State<Arc<Shared>>,
+    By(author): By,
     headers: HeaderMap,
     Document(mut raw): Document<RawFault>,
 ) -> Result<(StatusCode, Json<Value>), Refused> {
@@ -42,7 +44,7 @@ pub(super) async fn set(
     let subject = name(id);
     let reason = Some(why.as_str());
     Changed { what: "fault.set", subject: &subject, before: &Value::Null, after: &after, reason }
-        .emit();
+        .emit_audited(&shared, "fault", &author);
     Ok((StatusCode::CREATED, Json(after)))
 }
 
@@ -50,6 +52,7 @@ pub(super) async fn set(
 pub(super) async fn clear(
     State(shared): State<Arc<Shared>>,
     Path(subject): Path<String>,
+    By(author): By,
     headers: HeaderMap,
 ) -> Result<StatusCode, Refused> {
     let why = reason(None, &headers)?;
@@ -62,7 +65,7 @@ pub(super) async fn clear(
     let (before, after) = (document(&fault, left), Value::Null);
     let reason = why.as_deref();
     Changed { what: "fault.clear", subject: &subject, before: &before, after: &after, reason }
-        .emit();
+        .emit_audited(&shared, "fault", &author);
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -24,7 +24,7 @@ use crate::role::Shared;
 struct Change(Method, &'static str, &'static str, &'static str);
 
 /// Those that are no changes of objects with a history.
-const CHANGES: [Change; 23] = [
+const CHANGES: [Change; 30] = [
     Change(Method::PUT, "/registry/{namespace}/services/{service}", "service:settings", "service"),
     Change(Method::DELETE, "/registry/{namespace}/services/{service}", "service:remove", "service"),
     Change(Method::DELETE, INSTANCE, "instance:deregister", "instance"),
@@ -83,6 +83,13 @@ const CHANGES: [Change; 23] = [
     ),
     Change(Method::POST, "/store/compact", COMPACT, "store"),
     Change(Method::GET, "/backup", "backup:create", "store"),
+    Change(Method::POST, "/keyring/rotate", "keyring:rotate", "keyring"),
+    Change(Method::GET, "/keyring/export", "keyring:export", "keyring"),
+    Change(Method::PUT, "/circuit-states/{id}/mode", "circuit:mode", "circuit"),
+    Change(Method::POST, "/circuit-states/{id}/reset", "circuit:reset", "circuit"),
+    Change(Method::POST, "/faults", "fault:set", "fault"),
+    Change(Method::DELETE, "/faults/{id}", "fault:clear", "fault"),
+    Change(Method::POST, "/settings/reload", "settings:reload", "settings"),
 ];
 
 const INSTANCE: &str = "/registry/{namespace}/services/{service}/instances/{id}";
@@ -112,7 +119,7 @@ pub(super) async fn recorded(
             let outcome = if status.is_server_error() { Outcome::Failed } else { Outcome::Refused };
             let author = Author { actor: who.acting(what.author.actor), ..what.author };
             let record = cluster.outbox.record(&action, target, &author);
-            cluster.outbox.refused(record.instead_of(outcome, code.unwrap_or(status.as_str())));
+            cluster.outbox.tell(record.instead_of(outcome, code.unwrap_or(status.as_str())));
         }
     }
     response

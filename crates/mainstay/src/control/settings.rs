@@ -10,6 +10,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::answer::{Answer, Document, Refused, first_of};
+use super::author::By;
 use super::events::{Changed, reason};
 use crate::role::Shared;
 use crate::settings::origin;
@@ -36,12 +37,14 @@ pub(super) struct Reload {
 /// `POST /settings/reload`
 pub(super) async fn reload(
     State(shared): State<Arc<Shared>>,
+    By(author): By,
     headers: HeaderMap,
     Document(asked): Document<Reload>,
 ) -> Answer {
     let why = reason(asked.reason, &headers)?;
     // Files may lie on a disk that hangs; the control plane answers others meanwhile.
-    let done = tokio::task::spawn_blocking(move || shared.reload())
+    let reloading = Arc::clone(&shared);
+    let done = tokio::task::spawn_blocking(move || reloading.reload())
         .await
         .map_err(|_panicked| Refused::new(Code::Internal, "the reload ended in the middle"))?;
     let (after, answer) = match done {
@@ -51,6 +54,12 @@ pub(super) async fn reload(
         }
     };
     let (subject, before, reason) = ("settings", Value::Null, why.as_deref());
-    Changed { what: "settings.reload", subject, before: &before, after: &after, reason }.emit();
+    let changed =
+        Changed { what: "settings.reload", subject, before: &before, after: &after, reason };
+    match answer {
+        // What is refused has its record as every refusal has.
+        Err(_) => changed.emit(),
+        Ok(_) => changed.emit_audited(&shared, "settings", &author),
+    }
     answer
 }

@@ -22,6 +22,15 @@ pub(in crate::cli) enum Service {
         #[arg(long)]
         healthy: bool,
     },
+    /// Prints who can answer for a service, and then every change, one JSON document a line.
+    #[command(after_help = examples("service watch order", "service watch shop/order --events"))]
+    Watch {
+        /// `service` or `namespace/service`.
+        service: String,
+        /// Every change by itself; unless told whole lists, in which changes of a moment are merged.
+        #[arg(long)]
+        events: bool,
+    },
     /// Says of each instance why it is answered to callers, or is not.
     #[command(after_help = examples("service explain order", "service explain shop/order -o json"))]
     Explain {
@@ -56,6 +65,15 @@ pub(in crate::cli) enum Service {
 
 #[derive(Clone, Debug, Subcommand)]
 pub(in crate::cli) enum Instance {
+    /// Lists the instances of a service.
+    #[command(after_help = examples("instance list order", "instance list shop/order -o wide"))]
+    List {
+        /// `service` or `namespace/service`.
+        service: String,
+    },
+    /// Shows one instance, with all that is known of it.
+    #[command(after_help = examples("instance show order 10.0.0.7:8080", "instance show shop/order pay-1 -o json"))]
+    Show(Which),
     /// Registers an instance; one that does not beat is removed after twice its ttl.
     #[command(after_help = examples("instance register order 10.0.0.7:8080", "instance register shop/order 10.0.0.7:8080 --persistent --tag v2"))]
     Register(Register),

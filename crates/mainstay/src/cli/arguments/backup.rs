@@ -65,6 +65,9 @@ pub(in crate::cli) struct Restore {
     /// Restores without the keys: secrets stay sealed until the keyring is there.
     #[arg(long, conflicts_with = "passphrase_file")]
     pub(in crate::cli) without_keys: bool,
+    /// Why, 3 to 500 characters; goes into the audit record.
+    #[arg(long, value_name = "TEXT")]
+    pub(in crate::cli) reason: Option<String>,
 }
 
 /// What seals or opens the keys of a backup.

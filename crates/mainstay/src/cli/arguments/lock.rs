@@ -9,8 +9,14 @@ use super::examples;
 #[derive(Clone, Debug, Subcommand)]
 pub(in crate::cli) enum Lock {
     /// Lists what is held or waited for.
-    #[command(after_help = examples("lock list", "lock list --namespace shop -o name"))]
-    List(Page),
+    #[command(after_help = examples("lock list", "lock list --namespace shop --waiters"))]
+    List {
+        #[command(flatten)]
+        page: Page,
+        /// Also who holds each, and how many wait; asks for each of them.
+        #[arg(long)]
+        waiters: bool,
+    },
     /// Shows who holds a lock, and who waits for it.
     #[command(after_help = examples("lock show jobs/nightly", "lock show jobs/nightly -o json"))]
     Show(One),

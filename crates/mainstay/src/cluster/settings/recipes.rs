@@ -29,6 +29,9 @@ pub struct RawLock {
     /// How long a lock stays free after its holder has vanished, where the request names no time,
     /// in seconds, 0 to 60. Restart only. Default 0.
     pub lock_delay_seconds: Option<u32>,
+    /// Most sessions that programs have open at once, all nodes of the store together, 1 to
+    /// 1,000,000. Restart only. Default 100000.
+    pub sessions_max: Option<u32>,
 }
 
 /// Both, resolved.
@@ -40,6 +43,8 @@ pub struct RecipesConfig {
     pub lock_wait_max: Duration,
     /// Lock delay of requests that name none.
     pub lock_delay: Duration,
+    /// Most sessions of programs.
+    pub sessions_max: u64,
 }
 
 impl RecipesConfig {
@@ -53,13 +58,15 @@ impl RecipesConfig {
         };
         let lock_wait_max = seconds("lock.wait_seconds_max", lock.wait_seconds_max, 600, 600);
         let lock_delay = seconds("lock.lock_delay_seconds", lock.lock_delay_seconds, 0, 60);
+        let sessions_max = lock.sessions_max.unwrap_or(100_000);
+        let sessions_max = reading.within("lock.sessions_max", sessions_max, (1, 1_000_000)).into();
         let days = centre.history_days.unwrap_or(defaults.days);
         let releases_min = centre.history_min.unwrap_or(defaults.releases_min);
         let releases = Retention {
             days: reading.within("config_centre.history_days", days, (1, 36_500)),
             releases_min: reading.within("config_centre.history_min", releases_min, (1, 10_000)),
         };
-        Self { releases, lock_wait_max, lock_delay }
+        Self { releases, lock_wait_max, lock_delay, sessions_max }
     }
 }
 

@@ -14,15 +14,17 @@ use mainstay_coord::name::ClientId;
 use mainstay_store::Revision;
 use serde_json::{Value, json};
 
-use super::{Of, group};
+use super::{Of, group, revealed};
 use crate::cluster::Cluster;
 use crate::control::answer::{Answer, Document, Refused, items};
+use crate::control::author::By;
 use crate::control::registry::named;
 use crate::control::sse;
 
 /// `POST /config/watch`
 pub(super) async fn watch(
     State(cluster): State<Arc<Cluster>>,
+    By(author): By,
     Document(watch): Document<Watch>,
 ) -> Result<Response, Refused> {
     let Watch { client, labels, groups, secrets } = watch;
@@ -31,6 +33,9 @@ pub(super) async fn watch(
         .map(|held| Ok((group(held.namespace, held.group)?, held.release)))
         .collect::<Result<Vec<_>, Refused>>()?;
     let client = Client { id: named(ClientId::new(client))?, labels };
+    if secrets {
+        groups.iter().for_each(|(group, _)| revealed(&cluster, group, None, &author));
+    }
     let subscription = cluster.centre.subscribe(Interest { client, groups, secrets })?;
     Ok(sse::answer(updates(subscription)))
 }

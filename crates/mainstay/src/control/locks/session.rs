@@ -17,7 +17,9 @@ use mainstay_api::stream as names;
 use mainstay_coord::lock::{Following, News, Token};
 use mainstay_coord::name::OwnerName;
 use mainstay_coord::session::Owner;
-use mainstay_coord::{Area, Loss, Place};
+use mainstay_coord::{Area, Loss, Place, keys};
+use mainstay_core::problem::Code;
+use mainstay_store::{RangeRequest, Select};
 use serde_json::json;
 
 use super::credential;
@@ -35,6 +37,7 @@ pub(super) async fn open(
         (named(OwnerName::new(ask.owner.host))?, named(OwnerName::new(ask.owner.name))?);
     let ttl = super::seconds("ttl_seconds", ask.ttl_seconds)?;
     let owner = Owner::new(host, ask.owner.pid, name);
+    has_room(&cluster).await?;
     let opened = cluster.coordination.sessions().open(owner, ttl).await?;
     let document = SessionOpened {
         session: opened.credential.session.to_string(),
@@ -42,6 +45,22 @@ pub(super) async fn open(
         ttl_seconds: opened.ttl.as_secs_f64(),
     };
     Ok((StatusCode::CREATED, Json(document)).into_response())
+}
+
+/// Refuses where there are as many sessions as there may be. They are counted as they are now, and
+/// several that are opened at once may go beyond by as many.
+async fn has_room(cluster: &Cluster) -> Result<(), Refused> {
+    let count = RangeRequest::new(Select::new(keys::sessions()).count_only());
+    let found = cluster.store.range(count).await?.count;
+    let most = cluster.recipes_config.sessions_max;
+    if found < most {
+        return Ok(());
+    }
+    let detail = format!(
+        "there are {found} sessions, and may be {most} (`lock.sessions_max`): end some, or wait \
+         until those of programs that are gone have ended"
+    );
+    Err(Refused::new(Code::SessionsFull, detail).retry_after(Duration::from_secs(5)))
 }
 
 /// `PUT /sessions/{id}/renew`

@@ -19,7 +19,7 @@ pub(super) fn calls() -> Vec<Call> {
         call("post", TAG, "openSession", "/sessions", "Opens a session.")
             .takes::<OpenSession>()
             .gives::<SessionOpened>(201, "It is open. The secret is told once.")
-            .refuses(&[Code::TtlInvalid])
+            .refuses(&[Code::TtlInvalid, Code::SessionsFull])
             .agreed(),
         with_secret(call("put", TAG, "renewSession", "/sessions/{id}/renew", "Renews a session."))
             .gives::<SessionRenewed>(200, "It lives for its whole ttl again."),
