@@ -5,6 +5,7 @@
 //! | `meta/format` | the format of all records; written first, or last by a copy | – |
 //! | `meta/fence_base` | added to every fencing token | – |
 //! | `meta/keyring` | which keys the nodes of the store seal with | – |
+//! | `meta/probe` | which node wrote last to find out whether that works | – |
 //! | `ses/<session>` | who the session belongs to | the session |
 //! | `lock/<ns>/<name>/q/<slot>` | place in the queue of a lock | the session, or a transaction |
 //! | `lock/<ns>/<name>/last` | how the lock was last held | sweeping |
@@ -87,6 +88,11 @@ pub fn format() -> Key {
 /// What is added to every create revision to make a fencing token. Missing is 0.
 pub fn fence_base() -> Key {
     made("meta/fence_base".to_owned())
+}
+
+/// Written to find out whether the store can be written, and never read.
+pub fn probe() -> Key {
+    made("meta/probe".to_owned())
 }
 
 /// Which keys the nodes of the store seal with.

@@ -107,7 +107,7 @@ pub const PRE: [Check; 7] = [
 ];
 
 /// The checks that only a running process can answer.
-pub const LIVE: [&str; 7] = [
+pub const LIVE: [&str; 12] = [
     "settings-loaded",
     "circuits-open",
     "panic-active",
@@ -115,6 +115,11 @@ pub const LIVE: [&str; 7] = [
     "limits-saturated",
     "gateway-state-age",
     "instances",
+    "store-reachable",
+    "store-size",
+    "store-writable",
+    "protection-active",
+    "services-without-health",
 ];
 
 /// Runs `checks` on `subject`, all at once; answers in order of the list.

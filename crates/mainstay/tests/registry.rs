@@ -83,6 +83,15 @@ fn who_registers_is_called_and_who_drains_dies_or_leaves_is_not() {
         call(&node, "GET", "/api/v1/registry/default/services/order/explain", &json!({}));
     assert_eq!(explained["instances"][0]["answered"], true);
 
+    let (_, checks) = call(&node, "GET", "/api/v1/checks", &json!({}));
+    let state = |id: &str| {
+        let all = checks["items"].as_array().unwrap();
+        all.iter().find(|check| check["id"] == id).unwrap()["state"].clone()
+    };
+    for id in ["store-reachable", "store-size", "protection-active", "services-without-health"] {
+        assert_eq!(state(id), "pass", "{id}: {checks}");
+    }
+    assert!(state("store-writable") != "unknown", "{checks}");
     let listed = node.cli_json(&["instance", "list", "order"]);
     assert_eq!(listed["instances"][0]["id"], "a", "{listed}");
     assert_eq!(node.cli_json(&["instance", "show", "order", "a"])["state"], "up");

@@ -1,5 +1,7 @@
 //! `GET /checks`: is the running gateway well?
 
+mod agreed;
+
 use std::sync::Arc;
 
 use axum::Json;
@@ -14,6 +16,7 @@ use super::answer::first_of;
 use super::moment::Moment;
 use super::{balance, circuits, limits};
 use crate::check::{Checked, State as Verdict};
+use crate::cluster::settings::Backend;
 use crate::role::Shared;
 
 /// Names listed as evidence; whoever wants all of them asks for the list.
@@ -22,7 +25,7 @@ const NAMED_MAX: usize = 5;
 /// `GET /checks`
 pub(super) async fn list(State(shared): State<Arc<Shared>>) -> Json<Value> {
     let moment = Moment::now();
-    let checked = [
+    let mut checked = vec![
         settings_loaded(&shared),
         circuits_open(&shared, moment),
         panic_active(&shared),
@@ -31,6 +34,12 @@ pub(super) async fn list(State(shared): State<Arc<Shared>>) -> Json<Value> {
         gateway_state_age(&shared),
         instances(&shared, moment),
     ];
+    if let Some(cluster) = &shared.cluster {
+        let meant = shared.live.lock().current();
+        let is_here = meant.store.backend == Backend::Embedded;
+        let bytes_max = is_here.then(|| meant.store.embedded(&shared.ready.data_dir).bytes_max);
+        checked.extend(agreed::all(cluster, bytes_max).await);
+    }
     Json(json!({ "items": checked }))
 }
 

@@ -34,7 +34,9 @@ pub(super) async fn watch(
         .collect::<Result<Vec<_>, Refused>>()?;
     let client = Client { id: named(ClientId::new(client))?, labels };
     if secrets {
-        groups.iter().for_each(|(group, _)| revealed(&cluster, group, None, &author));
+        for (group, _) in &groups {
+            revealed(&cluster, group, None, &author);
+        }
     }
     let subscription = cluster.centre.subscribe(Interest { client, groups, secrets })?;
     Ok(sse::answer(updates(subscription)))
