@@ -19,6 +19,7 @@ pub mod metrics;
 pub mod mirror;
 pub mod path;
 pub mod pipeline;
+pub mod proxy_protocol;
 pub mod reading;
 pub mod record;
 pub mod redirect;

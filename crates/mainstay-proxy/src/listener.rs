@@ -166,8 +166,9 @@ impl Caps {
         self.refused.load(Ordering::Relaxed)
     }
 
-    /// Counts a connection from `address`, or refuses it.
-    pub fn admit(self: &Arc<Self>, address: IpAddr) -> Option<Counted> {
+    /// Counts a connection from `address`, or refuses it. `None`: that comes
+    /// [later](Counted::count).
+    pub fn admit(self: &Arc<Self>, address: Option<IpAddr>) -> Option<Counted> {
         let connections_max = self.connections_max.load(Ordering::Relaxed);
         let below = |open: usize| (open < connections_max).then(|| open + 1);
         if self.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, below).is_err() {
@@ -175,19 +176,26 @@ impl Caps {
             return None;
         }
         let mut counted = Counted { caps: Arc::clone(self), address: None };
-        let per_address_max = self.per_address_max.load(Ordering::Relaxed);
-        if per_address_max != 0 {
-            let mut all = self.per_address.lock();
-            let own = all.entry(address).or_default();
-            if per_address_max <= *own {
-                drop(all);
-                self.refused.fetch_add(1, Ordering::Relaxed);
-                return None;
-            }
-            *own += 1;
-            counted.address = Some(address);
+        address.is_none_or(|address| counted.count(address)).then_some(counted)
+    }
+}
+
+impl Counted {
+    /// Counts it as one from `address`, once; `false` when there are too many of those.
+    pub fn count(&mut self, address: IpAddr) -> bool {
+        let per_address_max = self.caps.per_address_max.load(Ordering::Relaxed);
+        if per_address_max == 0 {
+            return true;
         }
-        Some(counted)
+        let mut all = self.caps.per_address.lock();
+        let own = all.entry(address).or_default();
+        if per_address_max <= *own {
+            self.caps.refused.fetch_add(1, Ordering::Relaxed);
+            return false;
+        }
+        *own += 1;
+        self.address = Some(address);
+        true
     }
 }
 
@@ -213,18 +221,22 @@ mod tests {
     fn caps_count_what_lives_and_forget_what_is_gone() {
         let caps = Caps::new(3, 2);
         let [a, b] = [IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2])];
-        let first = caps.admit(a);
-        let second = caps.admit(a);
+        let first = caps.admit(Some(a));
+        let second = caps.admit(Some(a));
         assert!(first.is_some() && second.is_some());
-        assert!(caps.admit(a).is_none(), "two of one address");
-        let third = caps.admit(b);
-        assert!(third.is_some() && caps.admit(b).is_none(), "three in all");
+        assert!(caps.admit(Some(a)).is_none(), "two of one address");
+        let third = caps.admit(Some(b));
+        assert!(third.is_some() && caps.admit(Some(b)).is_none(), "three in all");
         drop((first, second, third));
         assert_eq!((caps.open(), caps.refused()), (0, 2));
+        let mut later = caps.admit(None).unwrap();
+        let first = caps.admit(Some(a));
+        assert!(later.count(a) && !caps.admit(None).unwrap().count(a), "whenever it is told");
+        drop((first, later));
         assert!(caps.per_address.lock().is_empty());
         caps.set(1, 0);
-        let only = caps.admit(a);
-        assert!(only.is_some() && caps.admit(b).is_none(), "one in all");
+        let only = caps.admit(Some(a));
+        assert!(only.is_some() && caps.admit(Some(b)).is_none(), "one in all");
     }
 
     #[test]

@@ -43,6 +43,7 @@ use rustls_pki_types::CertificateDer;
 use tokio_util::sync::CancellationToken;
 
 use crate::body::{InBody, OutBody};
+use crate::forwarded::TrustedProxies;
 use crate::framing;
 use crate::listener::{Caps, Listener};
 use crate::tls::{ServerTls, Shown};
@@ -73,9 +74,9 @@ where
 /// Where a request came from.
 #[derive(Clone, Debug)]
 pub struct ConnInfo {
-    /// The other end of the socket.
+    /// The other end of the socket, or the client whose connection the one there passes on.
     pub peer: SocketAddr,
-    /// Our end.
+    /// Our end, or what that client connected to.
     pub local: SocketAddr,
     /// What TLS found out; `None` on a plain connection.
     pub tls: Option<TlsInfo>,
@@ -150,6 +151,9 @@ pub struct Limits {
     pub h2_pending_reset_max: usize,
     /// Streams we had to reset for the peer's errors.
     pub h2_local_reset_max: usize,
+    /// Who says by the [PROXY protocol](crate::proxy_protocol) whose connections they pass on, and
+    /// has to.
+    pub announcing: TrustedProxies,
     /// How long [`Server::stop`] waits for what is under way.
     pub drain: Duration,
 }
@@ -172,6 +176,7 @@ impl Default for Limits {
             h2_header_list_bytes_max: 32_768,
             h2_pending_reset_max: 20,
             h2_local_reset_max: 20,
+            announcing: TrustedProxies::default(),
             drain: seconds(30),
         }
     }

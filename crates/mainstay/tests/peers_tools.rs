@@ -7,11 +7,12 @@ mod echo;
 mod support;
 
 use std::io::Write as _;
-use std::process::{Command, Stdio};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use echo::{curl, has};
-use support::gateway::Gateway;
+use support::gateway::{Gateway, free_port};
 use support::wait::until;
 
 /// How long an attack on a debug build on a busy machine may last.
@@ -157,4 +158,73 @@ fn slow_bodies_are_let_go() {
 #[test]
 fn slow_readers_are_let_go() {
     slow("slow-read", "/big", &["-X", "-w", "8", "-y", "16", "-n", "5", "-z", "2"]);
+}
+
+/// `HAProxy`, which passes bytes on and says whose.
+struct Passing(Child);
+
+impl Passing {
+    fn start(next: SocketAddr) -> (Self, SocketAddr) {
+        let own = SocketAddr::from(([127, 0, 0, 1], free_port()));
+        let config = format!(
+            "defaults\n  mode tcp\n  timeout connect 2s\n  timeout client 10s\n  timeout server 10s\n\
+             listen all\n  bind {own}\n  server next {next} send-proxy-v2\n"
+        );
+        // Debian puts servers where users need not look.
+        let path = std::env::var("PATH").unwrap_or_default() + ":/usr/sbin";
+        let mut child = Command::new("haproxy")
+            .args(["-db", "-f", "/dev/stdin"])
+            .env("PATH", path)
+            .stdin(Stdio::piped())
+            .spawn()
+            .expect("scripts/test installs the peers");
+        child.stdin.take().unwrap().write_all(config.as_bytes()).unwrap();
+        let passing = Self(child);
+        until("HAProxy", Duration::from_secs(20), || TcpStream::connect(own).is_ok());
+        (passing, own)
+    }
+}
+
+impl Drop for Passing {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+#[test]
+fn haproxy_says_whose_connections_it_passes_on() {
+    let config = format!(
+        r#"
+server = {{ listen = "127.0.0.1:0" }}
+[route.all]
+to = "all"
+[upstream.all]
+instances = ["{}"]
+[gateway]
+listen = ["127.0.0.1:0"]
+trusted_proxies = ["127.0.0.1/32"]
+proxy_protocol = "v2"
+"#,
+        echo::serve("e")
+    );
+    let gateway = Gateway::start("announced", &config);
+    let (_passing, front) = Passing::start(gateway.address(0));
+    for version in ["--http1.1", "--http2-prior-knowledge"] {
+        let asked = curl(&[
+            version,
+            "--interface",
+            "127.0.0.9",
+            "-H",
+            "x-forwarded-for: 192.0.2.1",
+            &format!("http://{front}/x"),
+        ]);
+        has(&asked, &[" 200 ", "x-forwarded-for: 127.0.0.9\n"]);
+        assert!(!asked.contains("192.0.2.1"), "what a client says of itself is dropped: {asked}");
+    }
+    // Whoever comes by itself from another address says nothing, and is served.
+    let asked = curl(&["--interface", "127.0.0.8", &url(&gateway, "/x")]);
+    has(&asked, &[" 200 ", "x-forwarded-for: 127.0.0.8\n"]);
+    gateway.configure(&config.replace("\"v2\"", "\"off\""));
+    until("it is off", PATIENCE, || gateway.status("/x") == 200);
 }

@@ -38,6 +38,9 @@ pub struct RawGateway {
     /// is believed. Default none.
     #[schemars(with = "Option<Vec<String>>")]
     pub trusted_proxies: Option<Vec<IpNet>>,
+    /// Whether `trusted_proxies` say whose connections they pass on by the PROXY protocol: `off`, or
+    /// `v2`, and then each of their connections must begin with its header. Default `off`.
+    pub proxy_protocol: Option<ProxyProtocol>,
     /// How services are told of the client: `x` (`X-Forwarded-…`), `rfc7239` (`Forwarded`),
     /// `both`, `off`. Default `x`.
     pub forwarded: Option<Mode>,
@@ -105,6 +108,8 @@ pub struct GatewayConfig {
     pub workers: Option<u16>,
     /// Networks of the proxies in front of us.
     pub trusted_proxies: Box<[IpNet]>,
+    /// Whether they say by the PROXY protocol whose connections they pass on.
+    pub proxy_protocol: ProxyProtocol,
     /// How services are told of the client.
     pub forwarded: Mode,
     /// How much a refusal says.
@@ -156,6 +161,16 @@ macro_rules! choice {
     };
 }
 
+choice! {
+    /// Whether proxies in front say by the PROXY protocol whose connections they pass on.
+    ProxyProtocol {
+        /// They do not.
+        #[default]
+        Off,
+        /// They do, by version 2, on each connection.
+        V2,
+    }
+}
 choice! {
     /// How much a refusal says.
     Explain {
@@ -225,6 +240,12 @@ impl TryFrom<RawGateway> for GatewayConfig {
             CertificateConfig::try_from(raw)
                 .map_err(|error| error.within(&format!("certificates[{at}]")))
         };
+        let trusted_proxies = raw.trusted_proxies.unwrap_or_default();
+        let proxy_protocol = raw.proxy_protocol.unwrap_or_default();
+        if proxy_protocol == ProxyProtocol::V2 && trusted_proxies.is_empty() {
+            let problem = "needs `trusted_proxies`: nobody else is listened to";
+            return Err(Invalid::contradiction("proxy_protocol", problem));
+        }
         let drain = (0.0, 3_600.0);
         let tunnel = raw.tunnel_idle_seconds;
         let workers = number("workers", raw.workers, 0, (0, 1_024))?;
@@ -241,7 +262,8 @@ impl TryFrom<RawGateway> for GatewayConfig {
                 .collect::<Result<_, _>>()?,
             strict_sni: raw.strict_sni.unwrap_or(false),
             workers: (workers != 0).then_some(workers),
-            trusted_proxies: raw.trusted_proxies.unwrap_or_default().into(),
+            trusted_proxies: trusted_proxies.into(),
+            proxy_protocol,
             forwarded: raw.forwarded.unwrap_or_default(),
             explain: raw.explain.unwrap_or_default(),
             encoded_slash: raw.encoded_slash.unwrap_or_default(),

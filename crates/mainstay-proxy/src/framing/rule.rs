@@ -117,6 +117,10 @@ rules! {
     /// A value that begins or ends with white space.
     ValueSpace = "value-space", MalformedRequest, "the value of a header field begins or ends with white space";
 
+    // Proxies in front.
+    /// No header of the PROXY protocol from a proxy that has to send one.
+    ProxyHeader = "proxy-header", MalformedRequest, "no header of the PROXY protocol, version 2, comes first";
+
     // Ends.
     /// Bytes after the last message of a connection.
     BytesAfterClose = "bytes-after-close", MalformedRequest, "bytes follow the last request of a closing connection";

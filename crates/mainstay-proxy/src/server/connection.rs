@@ -23,6 +23,9 @@ use super::http1::{self, End, Outer};
 use super::pace::{Order, Pace};
 use super::socket::{Link, Socket};
 use super::{Abuse, ConnInfo, Handler, Incident, Limits, LiveLimits, OnIncident, TlsInfo};
+use crate::framing::Rule;
+use crate::listener::Counted;
+use crate::proxy_protocol::{self, Announced};
 use crate::tls::ServerTls;
 
 /// What connections of a worker have in common, made anew when the limits are replaced.
@@ -65,28 +68,38 @@ pub(super) struct Setting<H> {
 }
 
 impl<H: Handler> Setting<H> {
-    /// Serves one connection to its end, however it ends.
+    /// Serves one connection to its end, however it ends. Where `passed_on`, `peer` says first
+    /// whose it is, and as whose it is counted.
     pub(super) async fn serve(
         &self,
         tcp: TcpStream,
         peer: SocketAddr,
+        passed_on: Option<&mut Counted>,
         tls: Option<ServerTls>,
         pace: Rc<Pace>,
     ) {
         // What goes wrong on a client's connection is the client's affair: there is nobody left
         // to tell, and what matters of it the pace has counted.
-        drop(self.run(tcp, peer, tls, pace).await);
+        drop(self.run(tcp, peer, passed_on, tls, pace).await);
     }
 
     async fn run(
         &self,
-        tcp: TcpStream,
+        mut tcp: TcpStream,
         peer: SocketAddr,
+        passed_on: Option<&mut Counted>,
         tls: Option<ServerTls>,
         pace: Rc<Pace>,
     ) -> io::Result<()> {
-        let local = tcp.local_addr()?;
-        let mut info = ConnInfo { peer, local, tls: None };
+        let mut info = ConnInfo { peer, local: tcp.local_addr()?, tls: None };
+        if let Some(counted) = passed_on {
+            match self.announced(&mut tcp, &pace).await? {
+                None => return Ok(()),
+                Some(Announced::Own) => {}
+                Some(Announced::Client { from, .. }) if !counted.count(from.ip()) => return Ok(()),
+                Some(Announced::Client { from, to }) => (info.peer, info.local) = (from, to),
+            }
+        }
         let (link, agreed) = match tls {
             None => (Link::Plain(tcp), None),
             Some(tls) => {
@@ -109,6 +122,7 @@ impl<H: Handler> Setting<H> {
         let (handler, info) = (Rc::clone(&self.handler), Rc::new(info));
         if http2 {
             let entry = Entry { handler, info, pace: Rc::clone(&pace) };
+            let peer = entry.info.peer;
             self.http2(TokioIo::new(socket), entry, &pace, peer).await;
             return Ok(());
         }
@@ -120,6 +134,18 @@ impl<H: Handler> Setting<H> {
             requests_max: self.limits.requests_per_connection_max,
         };
         self.http1(socket, outer, &pace).await
+    }
+
+    /// Whose connection it is, as the proxy at its other end says; `None` when that says nothing, or
+    /// all is over.
+    async fn announced(&self, tcp: &mut TcpStream, pace: &Pace) -> io::Result<Option<Announced>> {
+        let reading = tokio::time::timeout(self.limits.head, proxy_protocol::read(tcp));
+        let Some(announced) = obey(pace, reading).await else { return Ok(None) };
+        let announced = announced??;
+        if announced.is_none() {
+            self.on_incident.tell(Incident::Malformed(Rule::ProxyHeader));
+        }
+        Ok(announced)
     }
 
     async fn http1(&self, socket: Socket, outer: Outer<H>, pace: &Rc<Pace>) -> io::Result<()> {

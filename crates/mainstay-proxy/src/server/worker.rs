@@ -78,7 +78,7 @@ impl Floor {
         let pace = Rc::new(Pace::default());
         pace.closing.set(self.draining.get());
         self.watches.borrow_mut().push(Watch::new(Rc::clone(&pace), self.now.get()));
-        Present { floor: Rc::clone(self), pace, _counted: counted }
+        Present { floor: Rc::clone(self), pace, counted }
     }
 
     /// Tells everybody to finish, waits up to `grace`, cuts the rest and counts it.
@@ -108,7 +108,7 @@ impl Floor {
 struct Present {
     floor: Rc<Floor>,
     pace: Rc<Pace>,
-    _counted: Counted,
+    counted: Counted,
 }
 
 impl Drop for Present {
@@ -153,12 +153,16 @@ async fn accept<H: Handler>(
     let open = Open(Rc::clone(&floor));
     let Ok(listener) = tokio::net::TcpListener::from_std(door.socket) else { return };
     let take_in = |tcp: tokio::net::TcpStream, peer: SocketAddr| {
-        let Some(counted) = caps.admit(peer.ip()) else { return };
-        let present = floor.enter(counted);
-        let tls = door.tls.clone();
         let setting = settings.current();
+        // One that is passed on counts as its client's.
+        let passed_on = setting.limits.announcing.contains(peer.ip());
+        let Some(counted) = caps.admit((!passed_on).then(|| peer.ip())) else { return };
+        let mut present = floor.enter(counted);
+        let tls = door.tls.clone();
         tasks::spawn(async move {
-            setting.serve(tcp, peer, tls, Rc::clone(&present.pace)).await;
+            let pace = Rc::clone(&present.pace);
+            let passed_on = passed_on.then_some(&mut present.counted);
+            setting.serve(tcp, peer, passed_on, tls, pace).await;
         });
     };
     loop {

@@ -108,6 +108,7 @@ pub struct Setup {
     pub settings: UpstreamSettings,
     pub listener: Option<Listener>,
     pub on_incident: OnIncident,
+    pub caps: Arc<Caps>,
 }
 
 impl Default for Setup {
@@ -120,6 +121,7 @@ impl Default for Setup {
             settings: UpstreamSettings::default(),
             listener: None,
             on_incident: OnIncident::default(),
+            caps: Caps::new(1_000, 0),
         }
     }
 }
@@ -143,6 +145,16 @@ impl Setup {
         })
     }
 
+    /// Answers every request with the two ends of its connection.
+    pub fn telling(self) -> Gateway {
+        self.serving(|| {
+            |_request: Request<InBody>, from: Rc<ConnInfo>| {
+                let ends = format!("{} {}", from.peer, from.local);
+                std::future::ready(Response::new(OutBody::from(Bytes::from(ends))))
+            }
+        })
+    }
+
     fn serving<H: Handler>(self, handler: impl Fn() -> H + Send + Sync + 'static) -> Gateway {
         let workers = NonZeroUsize::new(self.workers).unwrap();
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
@@ -153,7 +165,7 @@ impl Setup {
             workers,
             endpoints: vec![Endpoint { listener, tls: self.tls }],
             limits: limits.clone(),
-            caps: Caps::new(1_000, 0),
+            caps: self.caps,
             on_incident: self.on_incident,
         };
         let server = server::serve(plan, move |_worker| handler()).unwrap();

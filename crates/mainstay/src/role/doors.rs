@@ -9,6 +9,8 @@ use std::sync::Arc;
 
 use mainstay_core::problem::Code;
 use mainstay_proxy::config::GatewayConfig;
+use mainstay_proxy::config::gateway::ProxyProtocol;
+use mainstay_proxy::forwarded::TrustedProxies;
 use mainstay_proxy::gateway::{Gateway, Running};
 use mainstay_proxy::listener::{Caps, Listener};
 use mainstay_proxy::server::{self, Endpoint, Limits, Plan, Server};
@@ -193,7 +195,16 @@ pub(crate) fn limits(running: &Running) -> Limits {
         h2_header_list_bytes_max: limits.h2.header_list_bytes_max,
         h2_pending_reset_max: limits.h2.pending_reset_max as usize,
         h2_local_reset_max: limits.h2.local_reset_max as usize,
+        announcing: announcing(config),
         drain: config.drain,
         ..Limits::default()
+    }
+}
+
+/// Who says by the PROXY protocol whose connections they pass on.
+fn announcing(config: &GatewayConfig) -> TrustedProxies {
+    match config.proxy_protocol {
+        ProxyProtocol::Off => TrustedProxies::default(),
+        ProxyProtocol::V2 => TrustedProxies::new(config.trusted_proxies.to_vec()),
     }
 }
