@@ -10,17 +10,22 @@
 //! | where a database is, by what settings it is spoken to | `address`, `settings`, `tls` |
 //! | sessions, kept and made anew | `pool` |
 //! | what is said on a session | `postgresql`, `mariadb` |
+//! | whether it is set up to take part; its tables | `check` |
+//! | what is prepared held against the log; old receipts | `sweep` |
 //! | why a database did not do as asked | `failure` |
 //!
 //! Everything that is asked about one branch is asked on one session: a second one might reach
 //! another server behind the same name, and what one server lacks says nothing about another.
 
 mod address;
+mod check;
+mod events;
 mod failure;
 mod mariadb;
 mod pool;
 mod postgresql;
 mod settings;
+mod sweep;
 mod tls;
 
 use std::collections::BTreeMap;
@@ -28,8 +33,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use address::{Address, AddressInvalid, Host};
+pub use check::{Fault, grants, tables};
 pub use failure::Failure;
 pub use settings::ResourceSettings;
+pub use sweep::{Judged, Sighting, SweepSettings, Sweeper};
 pub use tls::{Tls, TlsInvalid};
 
 use crate::database::{Cluster, Listed, Xid};
@@ -40,7 +47,7 @@ use crate::port::{Outgoing, Surroundings, To};
 use crate::receipt::{Ask, Receipt, Resolve, Then, Told};
 use crate::tasks::Tasks;
 use crate::word::{Decision, Op};
-use pool::{NoSession, Pool};
+use pool::{Lent, NoSession, Pool};
 
 /// Whose protocol a resource speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -239,6 +246,49 @@ impl Resources {
         outcome
     }
 
+    /// Ends a branch that a sweep has found.
+    async fn end(&self, resource: &ResourceName, xid: &Xid, decision: Decision) -> Outcome {
+        match self.pools.get(resource) {
+            Some(pool) => self.finish(pool, xid, decision, None).await,
+            None => Outcome::Denied(format!("this node has no resource `{resource}`")),
+        }
+    }
+
+    /// Gid and branch of receipts older than `age`, a thousand at most, passing over the `after`
+    /// oldest.
+    async fn old_receipts(
+        &self,
+        resource: &ResourceName,
+        age: Duration,
+        after: usize,
+    ) -> Result<Vec<(String, String)>, Failure> {
+        let mut lent = self.lend(resource).await?;
+        let old = match &mut lent.session {
+            Session::Postgres(session) => session.old_receipts(age, after).await,
+            Session::MariaDb(session) => session.old_receipts(age, after).await,
+        };
+        lent.end(&old);
+        old
+    }
+
+    /// Deletes receipts that are listed; returns how many.
+    async fn delete_receipts(
+        &self,
+        resource: &ResourceName,
+        keys: &[(String, String)],
+    ) -> Result<u64, Failure> {
+        if keys.is_empty() {
+            return Ok(0);
+        }
+        let mut lent = self.lend(resource).await?;
+        let deleted = match &mut lent.session {
+            Session::Postgres(session) => session.delete_receipts(keys).await,
+            Session::MariaDb(session) => session.delete_receipts(keys).await,
+        };
+        lent.end(&deleted);
+        deleted
+    }
+
     /// What `resource` lists as prepared, ours and others'.
     ///
     /// # Errors
@@ -249,15 +299,58 @@ impl Resources {
     ///
     /// Safe: it only reads.
     pub async fn prepared(&self, resource: &ResourceName) -> Result<Vec<Prepared>, Failure> {
-        let pool = self.pools.get(resource);
-        let pool = pool.ok_or_else(|| Failure::Denied(format!("no resource `{resource}`")))?;
-        let mut lent = pool.lend().await.map_err(|none| none.why)?;
+        let mut lent = self.lend(resource).await?;
         let listed = match &mut lent.session {
             Session::Postgres(session) => session.prepared(&self.cluster).await,
             Session::MariaDb(session) => session.prepared(&self.cluster).await,
         };
         lent.end(&listed);
         listed
+    }
+
+    /// What keeps `resource` from taking part: none if it can.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure`], when it cannot be asked.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: it changes nothing.
+    pub async fn check(&self, resource: &ResourceName) -> Result<Vec<Fault>, Failure> {
+        let mut lent = self.lend(resource).await?;
+        let settings = lent.settings().clone();
+        let ends_sessions = settings.kill_held_sessions;
+        let facts = check::facts(&mut lent.session, &self.cluster, ends_sessions).await;
+        lent.end(&facts);
+        let (kind, user) = (settings.address.kind, &settings.address.user);
+        Ok(check::faults(kind, &facts?, user, resource.as_str()))
+    }
+
+    /// Makes the tables of `resource` that are not there, with the coordinator's own credentials;
+    /// [`tables`] and [`grants`] are for an administrator to do it.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Which tables are made is open; calling again does no harm.
+    pub async fn init(&self, resource: &ResourceName) -> Result<(), Failure> {
+        let mut lent = self.lend(resource).await?;
+        let mut made = Ok(());
+        for statement in tables(lent.settings().address.kind) {
+            made = made.and(lent.session.run(statement).await);
+        }
+        lent.end(&made);
+        made
+    }
+
+    async fn lend(&self, resource: &ResourceName) -> Result<Lent, Failure> {
+        let pool = self.pools.get(resource);
+        let pool = pool.ok_or_else(|| Failure::Denied(format!("no resource `{resource}`")))?;
+        pool.lend().await.map_err(|none| none.why)
     }
 }
 
@@ -277,6 +370,14 @@ impl Session {
             // Any session can end what another one has prepared.
             Self::Postgres(_) => Ok(()),
             Self::MariaDb(session) => session.end_session(id, HELD_FOR).await,
+        }
+    }
+
+    /// Runs a statement that returns nothing.
+    async fn run(&mut self, statement: &str) -> Result<(), Failure> {
+        match self {
+            Self::Postgres(session) => session.run(statement).await,
+            Self::MariaDb(session) => session.run(statement).await,
         }
     }
 

@@ -7,6 +7,7 @@ use mysql_async::prelude::{FromRow, Queryable as _};
 use mysql_async::{Conn, Error, OptsBuilder, Params, SslOpts};
 
 use super::address::{Address, Host};
+use super::check::Facts;
 use super::failure::Failure;
 use super::{Prepared, Within};
 use crate::database::{Cluster, Listed, Xid};
@@ -130,6 +131,52 @@ impl Session {
         self.run(&format!("KILL CONNECTION {id}")).await
     }
 
+    /// Receipts older than `age`, passing over the `after` oldest.
+    pub(super) async fn old_receipts(
+        &mut self,
+        age: Duration,
+        after: usize,
+    ) -> Result<Vec<(String, String)>, Failure> {
+        self.query(sql::OLD_MARIADB, (age.as_secs(), after)).await
+    }
+
+    pub(super) async fn delete_receipts(
+        &mut self,
+        keys: &[(String, String)],
+    ) -> Result<u64, Failure> {
+        // Each by its whole key: a statement about many reads others on its way, and waits for those
+        // that are being prepared.
+        self.run("START TRANSACTION").await?;
+        let delete = "DELETE FROM mainstay_receipt WHERE gid = ? AND branch = ?";
+        let deleted = self.connection.exec_batch(delete, keys.iter().cloned());
+        let deleted = self.within.answer(deleted).await?.map_err(judge);
+        // What cannot be put back is not used again.
+        let ends = if deleted.is_ok() { "COMMIT" } else { "ROLLBACK" };
+        self.run(ends).await.map_err(|error| Failure::Lost(error.to_string()))?;
+        deleted.map(|()| u64::try_from(keys.len()).unwrap_or(u64::MAX))
+    }
+
+    /// What this database says about itself, and, if held sessions are to be ended, whether that
+    /// can be.
+    pub(super) async fn facts(&mut self, ends_sessions: bool) -> Result<Facts, Failure> {
+        let only_reads: Vec<bool> = self.query("SELECT @@global.read_only", ()).await?;
+        let columns: Vec<(String, String, String, String)> = self.query(COLUMNS, ()).await?;
+        let keys: Vec<(String, String)> = self.query(KEYS, ()).await?;
+        let engines: Vec<(String, String)> = self.query(ENGINES, ()).await?;
+        let granted: Vec<String> = self.query("SHOW GRANTS", ()).await?;
+        let has = |right: &str| granted.iter().any(|grant| grant.contains(right));
+        let may_end = has("ALL PRIVILEGES ON *.*")
+            || has("PROCESS") && (has("CONNECTION ADMIN") || has("SUPER"));
+        Ok(Facts {
+            only_reads: only_reads == [true],
+            columns: columns.into_iter().map(<[String; 4]>::from).collect(),
+            keys: keys.into_iter().map(<[String; 2]>::from).collect(),
+            engines: engines.into_iter().map(<[String; 2]>::from).collect(),
+            cannot_end_sessions: ends_sessions && !may_end,
+            ..Facts::default()
+        })
+    }
+
     /// Whether it answers.
     pub(super) async fn ping(&mut self) -> Result<(), Failure> {
         self.within.answer(self.connection.ping()).await?.map_err(judge)
@@ -152,6 +199,18 @@ impl Session {
         self.within.answer(self.connection.exec(statement, values)).await?.map_err(judge)
     }
 }
+
+const COLUMNS: &str = "SELECT table_name, column_name, column_type, \
+    coalesce(collation_name, '') FROM information_schema.columns \
+    WHERE table_schema = database() AND table_name IN ('mainstay_receipt', 'mainstay_coordinator')";
+
+const KEYS: &str = "SELECT table_name, column_name FROM information_schema.statistics \
+    WHERE table_schema = database() AND index_name = 'PRIMARY' \
+    AND table_name IN ('mainstay_receipt', 'mainstay_coordinator')";
+
+const ENGINES: &str = "SELECT table_name, engine FROM information_schema.tables \
+    WHERE table_schema = database() AND engine <> 'InnoDB' \
+    AND table_name IN ('mainstay_receipt', 'mainstay_coordinator')";
 
 /// Unused connections to a server that is gone are noticed after this.
 const KEEPALIVE: Duration = Duration::from_secs(30);

@@ -185,6 +185,10 @@ impl std::fmt::Debug for Pool {
 }
 
 impl Lent {
+    pub(super) fn settings(&self) -> &ResourceSettings {
+        &self.pool.settings
+    }
+
     /// Ends the loan after `answered`: keeps the session for whoever is next, or, if it broke,
     /// closes it and all that were kept, which most likely are broken too.
     pub(super) fn end<T>(self, answered: &Result<T, Failure>) {

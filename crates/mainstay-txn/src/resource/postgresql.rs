@@ -9,6 +9,7 @@ use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Config, Error, NoTls, Row};
 
 use super::address::{Address, Host};
+use super::check::Facts;
 use super::failure::Failure;
 use super::tls::Connector;
 use super::{Prepared, Within};
@@ -177,6 +178,53 @@ impl Session {
         rows.iter().map(read).collect()
     }
 
+    /// Receipts older than `age`, passing over the `after` oldest.
+    pub(super) async fn old_receipts(
+        &self,
+        age: Duration,
+        after: usize,
+    ) -> Result<Vec<(String, String)>, Failure> {
+        let (age, after) = (age.as_secs_f64(), i64::try_from(after).unwrap_or(i64::MAX));
+        let parameters: [Parameter<'_>; 2] = [(&age, Type::FLOAT8), (&after, Type::INT8)];
+        let rows = self.query(&sql::numbered(sql::OLD_POSTGRES), &parameters).await?;
+        rows.iter().map(|row| Ok((get(row, 0)?, get(row, 1)?))).collect()
+    }
+
+    pub(super) async fn delete_receipts(&self, keys: &[(String, String)]) -> Result<u64, Failure> {
+        let (gids, branches): (Vec<&str>, Vec<&str>) =
+            keys.iter().map(|(gid, branch)| (gid.as_str(), branch.as_str())).unzip();
+        let delete = "DELETE FROM mainstay_receipt \
+             WHERE (gid, branch) IN (SELECT * FROM unnest($1, $2))";
+        let parameters: [Parameter<'_>; 2] =
+            [(&gids, Type::VARCHAR_ARRAY), (&branches, Type::VARCHAR_ARRAY)];
+        let deleted = self.client.execute_typed(delete, &parameters);
+        self.within.answer(deleted).await?.map_err(judge)
+    }
+
+    /// What this database says about itself.
+    pub(super) async fn facts(&self, cluster: &Cluster) -> Result<Facts, Failure> {
+        let rows = self.query(SERVER, &[]).await?;
+        let row = rows.first().ok_or_else(|| Failure::Said("no row".to_owned()))?;
+        let mut facts = Facts {
+            prepared_max: Some(get(row, 0)?),
+            only_reads: get(row, 1)?,
+            ..Facts::default()
+        };
+        for row in self.query(COLUMNS, &[]).await? {
+            facts.columns.insert([get(&row, 0)?, get(&row, 1)?, get(&row, 2)?, get(&row, 3)?]);
+        }
+        for row in self.query(KEYS, &[]).await? {
+            facts.keys.insert([get(&row, 0)?, get(&row, 1)?]);
+        }
+        let texts = |rows: Vec<Row>| -> Result<Vec<String>, Failure> {
+            rows.iter().map(|row| get(row, 0)).collect()
+        };
+        facts.schemas = texts(self.query(SCHEMAS, &[]).await?)?;
+        let ours = format!("ms:{}:", cluster.as_str());
+        facts.strangers = texts(self.query(STRANGERS, &[(&ours, Type::TEXT)]).await?)?;
+        Ok(facts)
+    }
+
     /// Runs statements that return nothing.
     pub(super) async fn run(&self, statements: &str) -> Result<(), Failure> {
         self.within.answer(self.client.batch_execute(statements)).await?.map_err(judge)
@@ -190,6 +238,30 @@ impl Session {
         self.within.answer(self.client.query_typed(statement, parameters)).await?.map_err(judge)
     }
 }
+
+const SERVER: &str =
+    "SELECT current_setting('max_prepared_transactions')::int, pg_is_in_recovery()";
+
+const COLUMNS: &str = "SELECT c.relname::text, a.attname::text, \
+    format_type(a.atttypid, a.atttypmod), coalesce(o.collname::text, '') \
+    FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid \
+    LEFT JOIN pg_collation o ON o.oid = a.attcollation \
+    WHERE c.oid IN (to_regclass('mainstay_receipt'), to_regclass('mainstay_coordinator')) \
+    AND a.attnum > 0 AND NOT a.attisdropped";
+
+const KEYS: &str = "SELECT c.relname::text, a.attname::text FROM pg_index i \
+    JOIN pg_class c ON c.oid = i.indrelid \
+    JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum = ANY (i.indkey) \
+    WHERE i.indisprimary \
+    AND c.oid IN (to_regclass('mainstay_receipt'), to_regclass('mainstay_coordinator'))";
+
+const SCHEMAS: &str = "SELECT n.nspname::text FROM pg_class c \
+    JOIN pg_namespace n ON n.oid = c.relnamespace \
+    WHERE c.relname = 'mainstay_receipt' AND c.relkind IN ('r', 'p') ORDER BY 1";
+
+const STRANGERS: &str = "SELECT DISTINCT owner::text FROM pg_prepared_xacts \
+    WHERE database = current_database() AND starts_with(gid, $1) \
+    AND NOT pg_has_role(owner, 'MEMBER') ORDER BY 1";
 
 /// Unused connections to a server that is gone are noticed after this.
 const KEEPALIVE: Duration = Duration::from_secs(30);

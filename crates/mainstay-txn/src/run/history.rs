@@ -54,6 +54,12 @@ impl Coordinator {
         Ok(verdict)
     }
 
+    /// Whether this node owns `gid` and has no live transaction of that name: what databases keep of
+    /// it may go.
+    pub fn is_over(&self, gid: &Gid) -> bool {
+        self.owned(gid).is_ok() && self.slot(gid).is_none()
+    }
+
     async fn take_orphan(
         &self,
         gid: &Gid,

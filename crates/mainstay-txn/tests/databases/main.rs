@@ -4,7 +4,6 @@
 #![expect(
     clippy::disallowed_methods,
     clippy::unwrap_used,
-    clippy::panic,
     reason = "tests run by the clock of this machine, and fail by panicking"
 )]
 
@@ -15,3 +14,4 @@ mod rows;
 mod servers;
 mod shop;
 mod standing;
+mod sweeps;

@@ -44,7 +44,13 @@ pub(crate) enum Begins {
 
 /// The time of this machine.
 #[derive(Debug)]
-struct Here(std::time::Instant);
+pub(crate) struct Here(std::time::Instant);
+
+impl Here {
+    pub(crate) fn new() -> Self {
+        Self(std::time::Instant::now())
+    }
+}
 
 impl Surroundings for Here {
     fn now(&self) -> Moment {
@@ -154,9 +160,13 @@ impl Shop {
         resources.call(&outgoing).await
     }
 
-    /// Begins a branch of `gid` and takes its money.
+    /// Begins branch `01` of `gid` and takes its money.
     pub(crate) async fn begin(&self, gid: &str) -> Result<Begins, String> {
-        let name = BranchName::new(CLUSTER, gid, "01").unwrap();
+        self.begin_branch(gid, "01").await
+    }
+
+    async fn begin_branch(&self, gid: &str, branch: &str) -> Result<Begins, String> {
+        let name = BranchName::new(CLUSTER, gid, branch).unwrap();
         let shown = |error: &dyn std::fmt::Display| error.to_string();
         match &self.server {
             Server::Postgres(server) => {
@@ -185,6 +195,32 @@ impl Shop {
     /// Prepares a branch of `gid`, as an application does that votes yes.
     pub(crate) async fn prepare(&self, gid: &str) {
         self.begin(gid).await.unwrap().prepare().await;
+    }
+
+    pub(crate) async fn prepare_branch(&self, gid: &str, branch: &str) {
+        self.begin_branch(gid, branch).await.unwrap().prepare().await;
+    }
+
+    /// Prepares something that is not ours, called `somebody`.
+    pub(crate) async fn prepare_foreign(&self) {
+        match &self.server {
+            Server::Postgres(_) => {
+                let foreign = "BEGIN; SELECT 1; PREPARE TRANSACTION 'somebody else'";
+                self.administrate(foreign).await;
+            }
+            Server::MariaDb(server) => {
+                let mut root = server.connect().await;
+                for statement in [
+                    "XA START 'somebody','else'",
+                    "INSERT INTO shop.taken VALUES (0)",
+                    "XA END 'somebody','else'",
+                    "XA PREPARE 'somebody','else'",
+                ] {
+                    root.query_drop(statement).await.unwrap();
+                }
+                root.disconnect().await.unwrap();
+            }
+        }
     }
 
     /// What is on the account.
@@ -229,15 +265,6 @@ impl Shop {
                 client.batch_execute(statement).await.unwrap();
             }
             Server::MariaDb(server) => server.connect().await.query_drop(statement).await.unwrap(),
-        }
-    }
-
-    /// Statements of `MariaDB`, in turn.
-    pub(crate) async fn administrate_on_one_session(&self, statements: &str) {
-        let Server::MariaDb(server) = &self.server else { panic!("not one of MariaDB") };
-        let mut root = server.connect().await;
-        for statement in statements.split(';') {
-            root.query_drop(statement.trim()).await.unwrap();
         }
     }
 
@@ -309,6 +336,6 @@ pub(crate) fn settings(kind: Kind, url: &str) -> ResourceSettings {
 }
 
 pub(crate) fn resources(settings: ResourceSettings) -> Resources {
-    let here: Arc<dyn Surroundings> = Arc::new(Here(std::time::Instant::now()));
+    let here: Arc<dyn Surroundings> = Arc::new(Here::new());
     Resources::new(Cluster::new(CLUSTER).unwrap(), "n1", vec![settings], &here).unwrap()
 }

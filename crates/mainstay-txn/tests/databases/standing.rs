@@ -136,16 +136,7 @@ async fn what_is_prepared_is_listed_with_whose_it_is() {
     for kind in [Kind::Postgres, Kind::MariaDb] {
         let shop = Shop::open(kind).await;
         shop.prepare("mine").await;
-        match kind {
-            Kind::Postgres => {
-                shop.administrate("BEGIN; SELECT 1; PREPARE TRANSACTION 'somebody else'").await;
-            }
-            Kind::MariaDb => {
-                let foreign = "XA START 'somebody','else'; INSERT INTO taken VALUES (0);
-                    XA END 'somebody','else'; XA PREPARE 'somebody','else'";
-                shop.administrate_on_one_session(foreign).await;
-            }
-        }
+        shop.prepare_foreign().await;
         let listed = shop.resources().prepared(&shop.settings.name).await.unwrap();
         let ours = |one: &&mainstay_txn::resource::Prepared| matches!(&one.listed, Listed::Ours(xid) if xid.gid.as_str() == "mine");
         assert_eq!((listed.len(), listed.iter().filter(ours).count()), (2, 1), "{listed:?}");
@@ -153,4 +144,39 @@ async fn what_is_prepared_is_listed_with_whose_it_is() {
         let foreign = listed.iter().find(|one| one.listed == Listed::Foreign).unwrap();
         assert!(foreign.name.contains("somebody"), "{foreign:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_says_what_keeps_it_from_taking_part() {
+    for kind in [Kind::Postgres, Kind::MariaDb] {
+        let shop = Shop::open(kind).await;
+        let resources = shop.resources();
+        let name = &shop.settings.name;
+        assert_eq!(resources.check(name).await.unwrap(), [], "{kind:?}");
+        shop.administrate("ALTER TABLE mainstay_receipt DROP COLUMN written_by").await;
+        let inserts = "REVOKE UPDATE ON mainstay_coordinator FROM coordinator";
+        shop.administrate(inserts).await;
+        let faults = resources.check(name).await.unwrap();
+        let shown = format!("{faults:?}");
+        assert!(shown.contains("written_by is missing"), "{shown}");
+        assert!(shown.contains("GRANT UPDATE ON mainstay_coordinator"), "{shown}");
+        assert_eq!(faults.len(), 2, "{shown}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn postgresql_as_it_is_installed_cannot_prepare_and_says_which_line_to_change() {
+    let mut shop = Shop::of_postgres(Postgres::start().await).await;
+    let faults = shop.resources().check(&shop.settings.name).await.unwrap();
+    assert!(faults.len() == 1 && faults[0].cannot_prepare, "{faults:?}");
+    assert!(faults[0].fix.contains("max_prepared_transactions = 200"), "{faults:?}");
+    // The tables are made by whoever may, where they are not there.
+    shop.administrate("DROP TABLE mainstay_receipt, mainstay_coordinator").await;
+    let faults = shop.resources().check(&shop.settings.name).await.unwrap();
+    assert_eq!(faults.len(), 3, "{faults:?}");
+    "mainstay".clone_into(&mut shop.settings.address.user);
+    for _ in 0..2 {
+        shop.resources().init(&shop.settings.name).await.unwrap();
+    }
+    assert_eq!(shop.resources().check(&shop.settings.name).await.unwrap().len(), 1);
 }
