@@ -22,9 +22,12 @@
 //! | receipts of branches in databases | [`receipt`] |
 //! | why something did not work | [`problem`] |
 //! | events of streams | [`stream`] |
+//! | the same streams over gRPC, with the feature `grpc` | `grpc` |
 
 pub mod config;
 pub mod gateway;
+#[cfg(feature = "grpc")]
+pub mod grpc;
 pub mod lock;
 pub mod node;
 pub mod problem;

@@ -12,6 +12,8 @@
 //! | who asks, and why | [`author`] |
 //! | what is noted of a change; of what was refused | [`events`]; [`refusals`] |
 //! | objects with a history | [`revisions`] |
+//! | what streams tell; how it is sent | [`items`]; [`sse`], [`grpc`] |
+//! | connections, HTTP/1.1 and HTTP/2 | [`connection`] |
 //! | the contract of all that | [`openapi`] |
 //! | the calls | the rest, one module a noun |
 
@@ -24,14 +26,17 @@ mod centre;
 mod checks;
 mod circuits;
 mod conditions;
+mod connection;
 mod consul;
 mod dns;
 mod dtm;
 mod events;
 mod explain;
 mod faults;
+mod grpc;
 mod guard;
 mod http_sd;
+mod items;
 mod keyring;
 mod limits;
 mod locks;
@@ -51,7 +56,7 @@ mod streams;
 mod switches;
 mod transactions;
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -61,14 +66,13 @@ use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post, put};
-use axum::serve::ListenerExt as _;
 use mainstay_core::problem::Code;
-use rustix::net::sockopt::set_tcp_user_timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::cluster::Cluster;
 use crate::role::Shared;
 use answer::Refused;
+pub use connection::Figures;
 
 /// Largest document taken: the longest there is, a route test with its headers, is a tenth of it.
 const BODY_BYTES_MAX: usize = 64 << 10;
@@ -80,54 +84,22 @@ const AGREED_BYTES_MAX: usize = 4 << 20;
 /// cut, and comes back if it lives. Idle streams send a line every 15 s, so all are found.
 const BLOCKED_MAX: Duration = Duration::from_mins(1);
 
-/// How long requests under way, streams among them, may go on once told to stop.
-const LAST: Duration = Duration::from_secs(2);
-
 /// Answers on `listener` until told to stop, and a moment longer whoever is being answered.
 ///
 /// # Cancel safety
 ///
 /// Safe: connections are dropped with it.
 pub async fn serve(listener: TcpListener, shared: Arc<Shared>, stop: CancellationToken) {
-    answer(listener, router(shared, stop.clone()), stop).await;
+    let figures = shared.streams.clone();
+    answer(listener, router(shared, stop.clone()), figures, stop).await;
 }
 
-async fn answer(listener: TcpListener, router: Router, stop: CancellationToken) {
-    answer_patiently(listener, router, BLOCKED_MAX, stop).await;
-}
-
-/// The same, where `blocked` is how long a peer may take nothing of what is sent to it.
-async fn answer_patiently(
-    listener: TcpListener,
-    router: Router,
-    blocked: Duration,
-    stop: CancellationToken,
-) {
-    let served = async {
-        listener.set_nonblocking(true)?;
-        let listener = tokio::net::TcpListener::from_std(listener)?;
-        let millis = u32::try_from(blocked.as_millis()).unwrap_or(u32::MAX);
-        // Only the kernel sees whether anything is taken; a stream that waits for its reader is
-        // not asked again, and could not end itself.
-        let listener = listener.tap_io(move |connection| {
-            if let Err(error) = set_tcp_user_timeout(&*connection, millis) {
-                tracing::debug!(%error, "a connection is not cut when its peer takes nothing");
-            }
-        });
-        let router = router.into_make_service_with_connect_info::<SocketAddr>();
-        let served = axum::serve(listener, router);
-        served.with_graceful_shutdown(stop.clone().cancelled_owned()).await
-    };
-    let over = async {
-        stop.cancelled().await;
-        tokio::time::sleep(LAST).await;
-    };
-    tokio::select! {
-        ended = served => if let Err(error) = ended {
-            tracing::error!(%error, "the control plane has ended");
-        },
-        // A stream ends with its reader, and a lock may be waited for for minutes.
-        () = over => tracing::info!("streams and waits on the control port are cut"),
+async fn answer(listener: TcpListener, router: Router, figures: Figures, stop: CancellationToken) {
+    let listener =
+        listener.set_nonblocking(true).and_then(|()| tokio::net::TcpListener::from_std(listener));
+    match listener {
+        Ok(listener) => connection::serve(listener, router, BLOCKED_MAX, figures, stop).await,
+        Err(error) => tracing::error!(%error, "the control plane has ended"),
     }
 }
 
@@ -150,8 +122,8 @@ pub async fn serve_consul(
         .layer(axum::middleware::from_fn_with_state(stop.clone(), streams::end_well))
         .layer(guard)
         .layer(refused)
-        .with_state(shared);
-    answer(listener, router, stop).await;
+        .with_state(Arc::clone(&shared));
+    answer(listener, router, shared.streams.clone(), stop).await;
 }
 
 /// Answers clients of DTM alone on `listener`, if there is one, until told to stop.
@@ -172,8 +144,8 @@ pub async fn serve_dtm(
         .fallback(dtm::nothing)
         .layer(guard)
         .layer(refused)
-        .with_state(shared);
-    answer(listener, router, stop).await;
+        .with_state(Arc::clone(&shared));
+    answer(listener, router, shared.streams.clone(), stop).await;
 }
 
 fn router(shared: Arc<Shared>, stop: CancellationToken) -> Router {
@@ -189,11 +161,13 @@ fn router(shared: Arc<Shared>, stop: CancellationToken) -> Router {
         .nest("/api/v1", calls(shared.cluster.clone()))
         .nest("/v1", consul::calls(shared.cluster.clone()))
         .merge(dtm::calls(shared.cluster.clone()))
+        .merge(grpc::calls(&shared, &stop))
         .fallback(|| async { Refused::new(Code::NotFound, "the API has no such path") })
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(axum::middleware::from_fn_with_state(stop, streams::end_well))
         .layer(guard)
         .layer(refused)
+        .layer(axum::middleware::from_fn(grpc::in_its_words))
         .with_state(shared)
 }
 
@@ -283,6 +257,7 @@ mod tests {
     use std::net::TcpStream;
 
     use axum::body::{Body, Bytes};
+    use axum::http::Request;
     use futures_util::stream;
     use tokio::sync::oneshot;
 
@@ -317,13 +292,62 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let at = listener.local_addr().unwrap();
         let (stop, blocked) = (CancellationToken::new(), Duration::from_secs(1));
-        let served = answer_patiently(listener, router, blocked, stop.clone());
+        listener.set_nonblocking(true).unwrap();
+        let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+        let served = connection::serve(listener, router, blocked, Figures::default(), stop.clone());
         let read = async {
             let mut reader = TcpStream::connect(at).unwrap();
             reader.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
             let cut = tokio::time::timeout(Duration::from_secs(30), dropped).await;
             assert!(cut.is_ok(), "it is still sent to");
             drop(reader);
+            stop.cancel();
+        };
+        tokio::join!(served, read);
+    }
+
+    #[tokio::test]
+    async fn over_http2_only_the_stream_that_is_not_read_is_reset() {
+        let endless = || {
+            let more =
+                stream::repeat_with(|| Ok::<_, std::io::Error>(Bytes::from(vec![b'x'; 16_384])));
+            std::future::ready(Body::from_stream(more).into_response())
+        };
+        let router = Router::new().route("/", get(endless)).route("/short", get(|| async { "" }));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let at = listener.local_addr().unwrap();
+        let (stop, blocked) = (CancellationToken::new(), Duration::from_secs(1));
+        let served = connection::serve(listener, router, blocked, Figures::default(), stop.clone());
+        let read = async {
+            let io = tokio::net::TcpStream::connect(at).await.unwrap();
+            let (mut client, connection) = h2::client::handshake(io).await.unwrap();
+            let ask = |path: &str| {
+                let uri = format!("http://localhost{path}");
+                Request::get(uri).body(()).unwrap()
+            };
+            let exchanged = async {
+                let (answer, _) = client.send_request(ask("/"), true).unwrap();
+                // Its window is never opened again.
+                let mut body = answer.await.unwrap().into_body();
+                let cut = async {
+                    loop {
+                        if let Err(error) = body.data().await.unwrap() {
+                            break error;
+                        }
+                    }
+                };
+                let cut = tokio::time::timeout(Duration::from_secs(30), cut).await;
+                assert!(
+                    cut.expect("it is still open").is_reset(),
+                    "the stream, not the connection"
+                );
+                let (answer, _) = client.send_request(ask("/short"), true).unwrap();
+                assert_eq!(answer.await.unwrap().status(), StatusCode::OK, "others go on");
+            };
+            tokio::select! {
+                () = exchanged => (),
+                ended = connection => panic!("the connection ended: {ended:?}"),
+            }
             stop.cancel();
         };
         tokio::join!(served, read);

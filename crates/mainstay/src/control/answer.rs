@@ -21,7 +21,7 @@ use crate::settings::Errors;
 pub(super) type Answer = Result<Json<Value>, Refused>;
 
 /// A problem document (RFC 9457) and its status.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Refused {
     status: StatusCode,
     document: Box<Value>,
@@ -118,6 +118,23 @@ impl Refused {
     }
 }
 
+impl Refused {
+    /// Its code.
+    pub(super) fn code(&self) -> &str {
+        self.document.get("code").and_then(Value::as_str).unwrap_or_default()
+    }
+
+    /// The whole document.
+    pub(super) const fn document(&self) -> &Value {
+        &self.document
+    }
+
+    /// When to come back.
+    pub(super) const fn when(&self) -> Option<Duration> {
+        self.retry_after
+    }
+}
+
 impl From<Invalid> for Refused {
     fn from(invalid: Invalid) -> Self {
         let Invalid { path, code, problem } = invalid;
@@ -129,23 +146,17 @@ impl From<Invalid> for Refused {
 
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
-        let code = self.document.get("code").and_then(Value::as_str).unwrap_or_default();
-        let code = ProblemCode(code.to_owned());
-        let mut response = (self.status, Json(*self.document)).into_response();
-        response.extensions_mut().insert(code);
+        let mut response = (self.status, Json(&*self.document)).into_response();
         let kind = HeaderValue::from_static(PROBLEM);
         response.headers_mut().insert(header::CONTENT_TYPE, kind);
         if let Some(after) = self.retry_after {
             let seconds = after.as_secs() + u64::from(0 < after.subsec_nanos());
             response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
         }
+        response.extensions_mut().insert(self);
         response
     }
 }
-
-/// The code of the problem that an answer tells of.
-#[derive(Clone, Debug)]
-pub(super) struct ProblemCode(pub(super) String);
 
 /// Media type of problem documents.
 pub(super) const PROBLEM: &str = "application/problem+json";

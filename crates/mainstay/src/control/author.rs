@@ -4,13 +4,13 @@ use std::net::SocketAddr;
 
 use axum::extract::{ConnectInfo, FromRequestParts, MatchedPath};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, header};
+use axum::http::{Extensions, HeaderMap, header};
 use mainstay_coord::audit::{Actor, Author};
 use mainstay_core::problem::Code;
 
 use super::answer::Refused;
 use super::events::reason;
-use super::{consul, dtm};
+use super::{consul, dtm, grpc};
 
 /// Who acts, as far as the control plane knows: it knows one token.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -81,21 +81,20 @@ impl<S: Send + Sync> FromRequestParts<S> for By {
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Refused> {
         let reason = reason(None, &parts.headers)?;
-        Ok(Self(Author { reason, ..author(parts) }))
+        Ok(Self(Author { reason, ..author(&parts.headers, &parts.extensions) }))
     }
 }
 
-/// Who asks, without why.
-pub(super) fn author(parts: &Parts) -> Author {
-    let address = parts.extensions.get::<ConnectInfo<SocketAddr>>();
+/// Who sent a request of these `headers`, which the guard let pass; without why.
+pub(super) fn author(headers: &HeaderMap, extensions: &Extensions) -> Author {
+    let address = extensions.get::<ConnectInfo<SocketAddr>>();
     // The guard says who it let pass.
-    let principal = parts.extensions.get::<Principal>().copied().unwrap_or_default();
+    let principal = extensions.get::<Principal>().copied().unwrap_or_default();
     let actor = principal.acting(Actor {
-        via: via(parts).to_owned(),
+        via: via(headers, extensions).to_owned(),
         address: address.map(|ConnectInfo(address)| address.ip().to_string()),
         ..Actor::default()
     });
-    let headers = &parts.headers;
     let mut author = Author::new(actor);
     author.trace_id = field(headers, "traceparent").and_then(trace_id);
     author.correlation =
@@ -104,13 +103,15 @@ pub(super) fn author(parts: &Parts) -> Author {
 }
 
 /// Through which door a request came.
-fn via(parts: &Parts) -> &'static str {
-    let agent = parts.headers.get(header::USER_AGENT).and_then(|agent| agent.to_str().ok());
-    let path = parts.extensions.get::<MatchedPath>().map_or("", MatchedPath::as_str);
+fn via(headers: &HeaderMap, extensions: &Extensions) -> &'static str {
+    let agent = headers.get(header::USER_AGENT).and_then(|agent| agent.to_str().ok());
+    let path = extensions.get::<MatchedPath>().map_or("", MatchedPath::as_str);
     if consul::is_its(path) {
         "consul"
     } else if dtm::is_its(path) {
         "dtm"
+    } else if grpc::is_its(path) {
+        "grpc"
     } else if agent.is_some_and(|agent| agent.starts_with("mainstay/")) {
         "cli"
     } else {

@@ -5,7 +5,7 @@
 //! | what is asked, what is changed | this one |
 //! | what is followed, what clients report | [`push`] |
 
-mod push;
+pub(super) mod push;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -68,7 +68,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Of {
     }
 }
 
-fn group(namespace: String, name: String) -> Result<GroupRef, Refused> {
+pub(super) fn group(namespace: String, name: String) -> Result<GroupRef, Refused> {
     let (namespace, name) = (named(Namespace::new(namespace))?, named(GroupName::new(name))?);
     Ok(GroupRef { namespace, name })
 }
@@ -128,7 +128,7 @@ async fn fetch(
 
 /// Records that contents of secrets of `group` are shown, of `release` or of those to come. Programs
 /// read theirs again and again: more than a hundred equal ones within a minute become one record.
-fn revealed(cluster: &Cluster, group: &GroupRef, release: Option<u64>, author: &Author) {
+pub(super) fn revealed(cluster: &Cluster, group: &GroupRef, release: Option<u64>, author: &Author) {
     let (kind, id) = ("config".to_owned(), group.to_string());
     let target = Target { kind, id, revision_before: release, revision_after: release };
     cluster.outbox.tell(cluster.outbox.record("config:reveal", target, author));

@@ -12,14 +12,14 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Version, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use mainstay_core::problem::Code;
 
 use super::answer::{PROBLEM, Refused};
 use super::author::Principal;
-use super::{consul, dtm};
+use super::{consul, dtm, grpc};
 use crate::role::Shared;
 
 /// Lets a request pass or refuses it, and completes the answer's header.
@@ -29,8 +29,8 @@ pub(super) async fn guard(
     next: Next,
 ) -> Response {
     // Nobody learns anything from these two, and probes have neither token nor our name.
-    let open = matches!(request.uri().path(), "/api/v1/live" | "/api/v1/ready");
     let path = request.uri().path();
+    let open = matches!(path, "/api/v1/live" | "/api/v1/ready") || grpc::is_health(path);
     let (is_consul, is_dtm) = (consul::is_its(path), dtm::is_its(path));
     let who = if is_consul {
         consul::principal(&request, &shared.token)
@@ -146,7 +146,11 @@ const NOT_FOR_US: &str = "the `Host` of the request must be `localhost` or a loo
 fn is_for_us(request: &Request) -> bool {
     let mut hosts =
         request.headers().get_all(header::HOST).iter().map(|host| host.to_str().unwrap_or(""));
-    let named = hosts.next().is_some_and(is_ours) && hosts.next().is_none();
+    let named = match hosts.next() {
+        Some(host) => is_ours(host) && hosts.next().is_none(),
+        // HTTP/2 has it in `:authority`.
+        None => request.version() == Version::HTTP_2 && request.uri().authority().is_some(),
+    };
     let target = request.uri().authority().is_none_or(|authority| is_ours(authority.as_str()));
     named && target
 }

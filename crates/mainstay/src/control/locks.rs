@@ -6,7 +6,7 @@
 //! | what a session asks for and gives back | this one |
 //! | how things stand | [`status`] |
 
-mod session;
+pub(super) mod session;
 pub(super) mod status;
 
 use std::sync::Arc;
@@ -106,7 +106,7 @@ async fn lock(
     let delay = if asked.is_zero() { cluster.recipes_config.lock_delay } else { asked };
     let request = request.lock_delay(delay)?;
     let credential = credential(&ask.session, &headers)?;
-    acquire(&cluster, &credential, request, ask.wait_seconds, ask.request_id).await
+    acquire(&cluster, &credential, request, ask.wait_seconds, ask.request_id).await.map(Json)
 }
 
 /// `POST /semaphores/…/acquire`
@@ -118,7 +118,7 @@ async fn permits(
 ) -> Result<Json<Granted>, Refused> {
     let request = Request::permits(place.namespace, place.name, ask.permits, ask.limit)?;
     let credential = credential(&ask.session, &headers)?;
-    acquire(&cluster, &credential, request, ask.wait_seconds, ask.request_id).await
+    acquire(&cluster, &credential, request, ask.wait_seconds, ask.request_id).await.map(Json)
 }
 
 /// `POST /elections/…/acquire`
@@ -130,18 +130,18 @@ async fn stand(
 ) -> Result<Json<Granted>, Refused> {
     let request = Request::candidate(place.namespace, place.name, ask.value)?.not_reentrant();
     let credential = credential(&ask.session, &headers)?;
-    acquire(&cluster, &credential, request, ask.wait_seconds, ask.request_id).await
+    acquire(&cluster, &credential, request, ask.wait_seconds, ask.request_id).await.map(Json)
 }
 
 /// Waits for a grant. The session is renewed once it is there, since the wait may have used up
 /// most of its ttl; what the holder is told counts from when it sent the request.
-async fn acquire(
+pub(super) async fn acquire(
     cluster: &Cluster,
     credential: &Credential,
     request: Request,
     wait_seconds: f64,
     request_id: String,
-) -> Result<Json<Granted>, Refused> {
+) -> Result<Granted, Refused> {
     let came = MonotonicClock.now();
     let wait = seconds("wait_seconds", wait_seconds)?;
     let max = cluster.recipes_config.lock_wait_max;
@@ -154,12 +154,12 @@ async fn acquire(
     let grant = cluster.coordination.locks().acquire(credential, request).await?;
     let waited = MonotonicClock.now().since(came);
     let ttl = cluster.coordination.sessions().renew(credential).await?;
-    Ok(Json(Granted {
+    Ok(Granted {
         token: grant.token.get(),
         revision: grant.revision.get(),
         valid_seconds: (waited + Terms::new(ttl).valid_for()).as_secs_f64(),
         count: grant.count,
-    }))
+    })
 }
 
 /// `POST /AREA/…/release`
@@ -244,7 +244,7 @@ fn credential(session: &str, headers: &HeaderMap) -> Result<Credential, Refused>
     Ok(Credential { session: id, secret: Secret::new(secret) })
 }
 
-fn seconds(field: &str, value: f64) -> Result<Duration, Refused> {
+pub(super) fn seconds(field: &str, value: f64) -> Result<Duration, Refused> {
     Duration::try_from_secs_f64(value)
         .map_err(|error| Refused::invalid(format!("`{field}`: {error}")))
 }

@@ -13,10 +13,10 @@ use axum::middleware::Next;
 use axum::response::Response;
 use mainstay_coord::audit::{Author, Outcome, Target};
 
-use super::answer::ProblemCode;
+use super::answer::Refused;
 use super::author::{Principal, author};
 use super::events::reason;
-use super::{consul, dtm};
+use super::{consul, dtm, grpc};
 use crate::cluster;
 use crate::role::Shared;
 
@@ -108,7 +108,7 @@ pub(super) async fn recorded(
     let response = next.run(Request::from_parts(parts, body)).await;
     let status = response.status();
     if status.is_client_error() || status.is_server_error() {
-        let code = response.extensions().get::<ProblemCode>().map(|ProblemCode(code)| &**code);
+        let code = response.extensions().get::<Refused>().map(Refused::code);
         // Those who were not let in are not who they say they are.
         let is_out = matches!(
             status,
@@ -150,7 +150,7 @@ impl What {
         let query = parts.uri.query().unwrap_or_default();
         let is_dry = query.split('&').any(|pair| pair.starts_with("dry_run="));
         // A reason that is none may be what it is refused for.
-        let mut author = author(parts);
+        let mut author = author(&parts.headers, &parts.extensions);
         author.reason = reason(None, &parts.headers).ok().flatten();
         Self { author, method, path, change, is_dry }
     }
@@ -165,6 +165,7 @@ impl What {
         let door = match &*self.path {
             path if consul::is_its(path) => "consul",
             path if dtm::is_its(path) => "dtm",
+            path if grpc::is_its(path) => "grpc",
             _ => "api",
         };
         let verb = if self.method.is_safe() { "read" } else { "write" };

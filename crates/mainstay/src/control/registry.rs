@@ -7,7 +7,7 @@
 //! | what is followed | [`watch`] |
 //! | what an instance looks like in a document | [`document`] |
 
-mod document;
+pub(super) mod document;
 pub(super) mod watch;
 pub(super) mod write;
 
@@ -176,7 +176,7 @@ async fn explain(
 }
 
 /// A service by its path.
-fn service((namespace, name): (String, String)) -> Result<ServiceRef, Refused> {
+pub(super) fn service((namespace, name): (String, String)) -> Result<ServiceRef, Refused> {
     let name = ServiceName::new(&name).map_err(|error| Refused::invalid(error.to_string()))?;
     Ok(ServiceRef { namespace: named(Namespace::new(namespace))?, name })
 }

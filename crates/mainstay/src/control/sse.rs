@@ -15,8 +15,10 @@ use futures_core::Stream;
 use mainstay_api::stream as names;
 use mainstay_core::problem::Code;
 use mainstay_store::Revision;
+use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::items::Item;
 use crate::report::causes;
 
 /// From one sign of life to the next on an idle stream.
@@ -35,6 +37,33 @@ pub(super) fn event(name: &str, id: Option<Revision>, document: &Value) -> Event
 pub(super) fn problem(code: Code, error: &dyn std::error::Error) -> Event {
     let why = json!({ "code": code.as_str(), "detail": causes(error) });
     event(names::PROBLEM, None, &why)
+}
+
+/// An item as an event.
+fn told<T: Serialize, B: Serialize>(item: &Item<T, B>) -> Event {
+    match item {
+        Item::Snapshot(id, whole) => event(names::SNAPSHOT, *id, &json!(whole)),
+        Item::Change(id, changed) => event(names::CHANGE, *id, &json!(changed)),
+        Item::Bookmark(id, at) => event(names::BOOKMARK, Some(*id), &json!(at)),
+        Item::Resync(reason) => {
+            let reason = (*reason).to_owned();
+            event(names::RESYNC, None, &json!(names::Resync { reason }))
+        }
+        Item::Problem(code, detail) => {
+            let why = json!({ "code": code.as_str(), "detail": detail });
+            event(names::PROBLEM, None, &why)
+        }
+    }
+}
+
+/// The answer that streams `items`.
+pub(super) fn items<T, B>(items: impl Stream<Item = Item<T, B>> + Send + 'static) -> Response
+where
+    T: Serialize + 'static,
+    B: Serialize + 'static,
+{
+    use futures_util::StreamExt as _;
+    answer(items.map(|item| told(&item)))
 }
 
 /// The answer that streams `events`.

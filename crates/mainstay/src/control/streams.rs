@@ -1,5 +1,7 @@
 //! Streams end well: whoever reads one when the process stops is told when to come back.
 
+use std::time::Duration;
+
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::http::{HeaderValue, header};
@@ -38,6 +40,10 @@ fn header_text(value: &HeaderValue) -> &str {
 
 /// A field of its own: it ends no event, and is none.
 fn hint() -> Bytes {
-    let millis = RETRY_MILLIS + mainstay_call::draw::next() % RETRY_MILLIS;
-    Bytes::from(format!("retry: {millis}\n\n"))
+    Bytes::from(format!("retry: {}\n\n", retry_after().as_millis()))
+}
+
+/// When a reader comes back.
+pub(super) fn retry_after() -> Duration {
+    Duration::from_millis(RETRY_MILLIS + mainstay_call::draw::next() % RETRY_MILLIS)
 }

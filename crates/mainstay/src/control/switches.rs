@@ -1,7 +1,7 @@
 //! Switches over HTTP. What is the same for every object with a history stands in
 //! [`objects`], how they are followed in [`watch`].
 
-mod watch;
+pub(super) mod watch;
 
 use std::sync::Arc;
 

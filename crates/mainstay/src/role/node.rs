@@ -39,6 +39,7 @@ use super::{Ready, Role, Start, control_plane, failed, takeover};
 use crate::backup::figures::Figures;
 use crate::cli::Session;
 use crate::cluster::Cluster;
+use crate::control;
 use crate::control_client::{ContextFile, default_data_dir, started_ticks};
 use crate::dns::Dns;
 use crate::exit::Exit;
@@ -112,6 +113,7 @@ impl Node {
         let (dns, listeners) = control_doors(&meant, &mut doors, cluster.as_deref(), &gateway)?;
         let server = serve_gateway(&gateway, doors, &transport, workers)?;
         let shared = Arc::new(Shared {
+            streams: streams(&gateway),
             backups: backups(&start, &meant, &gateway),
             gateway,
             cluster,
@@ -384,6 +386,13 @@ fn control_doors(
     }
     let (consul, dtm, names) = (doors.consul.take(), doors.dtm.take(), doors.dns.take());
     Ok((dns, ControlDoors { control, consul, dtm, names }))
+}
+
+/// What is told of the streams of the control port.
+fn streams(gateway: &Gateway) -> control::Figures {
+    let figures = control::Figures::default();
+    gateway.parts().metrics.register(|registry| figures.register(registry));
+    figures
 }
 
 /// What is told of backups, where this node takes some.

@@ -5,11 +5,10 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::Response;
-use axum::response::sse::Event;
 use futures_util::stream::{self, Stream};
 use mainstay_api::config::{self as wire, Report, Watch};
-use mainstay_api::stream as names;
-use mainstay_coord::centre::{Client, Interest, Subscription, Verdict};
+use mainstay_coord::audit::Author;
+use mainstay_coord::centre::{Client, Interest, Subscription, Update, Verdict};
 use mainstay_coord::name::ClientId;
 use mainstay_store::Revision;
 use serde_json::{Value, json};
@@ -19,7 +18,10 @@ use crate::cluster::Cluster;
 use crate::control::answer::{Answer, Document, Refused, items};
 use crate::control::author::By;
 use crate::control::registry::named;
-use crate::control::sse;
+use crate::control::{items, sse};
+
+/// What a stream of groups tells.
+pub(in crate::control) type Item = items::Item<Update>;
 
 /// `POST /config/watch`
 pub(super) async fn watch(
@@ -27,6 +29,15 @@ pub(super) async fn watch(
     By(author): By,
     Document(watch): Document<Watch>,
 ) -> Result<Response, Refused> {
+    Ok(sse::items(follow(&cluster, watch, &author)?))
+}
+
+/// What becomes of groups for a client. That `author` is shown secrets is recorded.
+pub(in crate::control) fn follow(
+    cluster: &Cluster,
+    watch: Watch,
+    author: &Author,
+) -> Result<impl Stream<Item = Item> + Send + use<>, Refused> {
     let Watch { client, labels, groups, secrets } = watch;
     let groups = groups
         .into_iter()
@@ -35,19 +46,18 @@ pub(super) async fn watch(
     let client = Client { id: named(ClientId::new(client))?, labels };
     if secrets {
         for (group, _) in &groups {
-            revealed(&cluster, group, None, &author);
+            revealed(cluster, group, None, author);
         }
     }
     let subscription = cluster.centre.subscribe(Interest { client, groups, secrets })?;
-    Ok(sse::answer(updates(subscription)))
+    Ok(updates(subscription))
 }
 
-fn updates(subscription: Subscription) -> impl Stream<Item = Event> + Send {
+fn updates(subscription: Subscription) -> impl Stream<Item = Item> + Send {
     stream::unfold(subscription, |mut subscription| async move {
         let update = subscription.next().await;
-        let name = if update.from == 0 { names::SNAPSHOT } else { names::CHANGE };
-        let event = sse::event(name, Some(Revision::new(update.revision)), &json!(update));
-        Some((event, subscription))
+        let kind = if update.from == 0 { Item::Snapshot } else { Item::Change };
+        Some((kind(Some(Revision::new(update.revision)), update), subscription))
     })
 }
 

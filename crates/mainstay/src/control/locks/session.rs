@@ -6,27 +6,38 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
-use axum::response::sse::Event;
 use axum::response::{IntoResponse, Response};
 use futures_util::stream::{self, Stream};
 use mainstay_api::lock::{
     Area as ApiArea, HeldPlace, LossReason, OpenSession, SessionChange, SessionOpened,
     SessionRenewed, SessionSnapshot,
 };
-use mainstay_api::stream as names;
 use mainstay_coord::lock::{Following, News, Token};
 use mainstay_coord::name::OwnerName;
 use mainstay_coord::session::Owner;
 use mainstay_coord::{Area, Loss, Place, keys};
 use mainstay_core::problem::Code;
 use mainstay_store::{RangeRequest, Select};
-use serde_json::json;
+use serde::Serialize;
 
 use super::credential;
 use crate::cluster::Cluster;
 use crate::control::answer::{Document, Refused};
 use crate::control::registry::named;
-use crate::control::sse;
+use crate::control::{items, sse};
+
+/// What the stream of a session tells.
+pub(in crate::control) type Item = items::Item<Told>;
+
+/// A document of the stream.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub(in crate::control) enum Told {
+    /// What the session holds.
+    Holds(SessionSnapshot),
+    /// What happened to it.
+    Change(SessionChange),
+}
 
 /// `POST /sessions`
 pub(super) async fn open(
@@ -92,35 +103,36 @@ pub(super) async fn stream(
 ) -> Result<Response, Refused> {
     let credential = credential(&id, &headers)?;
     let following = cluster.coordination.locks().follow(&credential).await?;
-    Ok(sse::answer(told(following)))
+    Ok(sse::items(told(following)))
 }
 
-fn told(following: Following) -> impl Stream<Item = Event> + Send {
+/// What becomes of a session.
+pub(in crate::control) fn told(following: Following) -> impl Stream<Item = Item> + Send {
     stream::unfold(Some(following), |following| async move {
         let mut following = following?;
         match following.next().await {
-            Ok(Some(news)) => Some((event(&news), Some(following))),
+            Ok(Some(news)) => Some((item(&news), Some(following))),
             Ok(None) => None,
-            Err(error) => Some((sse::problem(error.code(), &error), None)),
+            Err(error) => Some((Item::problem(error.code(), &error), None)),
         }
     })
 }
 
-fn event(news: &News) -> Event {
+fn item(news: &News) -> Item {
     match news {
         News::Holds(holdings) => {
             let held = holdings.held.iter().map(|(place, token)| held(place, *token)).collect();
             let document = SessionSnapshot { revision: holdings.revision.get(), held };
-            sse::event(names::SNAPSHOT, Some(holdings.revision), &json!(document))
+            Item::Snapshot(Some(holdings.revision), Told::Holds(document))
         }
         News::Lost { revision, place, token, loss } => {
             let (place, reason) = (held(place, *token), reason(*loss));
             let document = SessionChange::Lost { place, reason };
-            sse::event(names::CHANGE, Some(*revision), &json!(document))
+            Item::Change(Some(*revision), Told::Change(document))
         }
         News::Ended => {
             let document = SessionChange::Ended { reason: LossReason::SessionGone };
-            sse::event(names::CHANGE, None, &json!(document))
+            Item::Change(None, Told::Change(document))
         }
     }
 }

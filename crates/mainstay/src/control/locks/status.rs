@@ -7,18 +7,16 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::Uri;
 use axum::response::Response;
-use axum::response::sse::Event;
 use futures_util::stream::{self, Stream};
 use mainstay_api::lock::{
     Holder, Last, Leader, Leadership, Owner, Place as ApiPlace, Places, Status, Waiter,
 };
-use mainstay_api::stream as names;
 use mainstay_coord::lock::line::{Line, Waiter as InLine};
 use mainstay_coord::lock::{LockStatus, PlacePage, Want};
 use mainstay_coord::name::{LockName, Namespace};
 use mainstay_coord::{Observer, Place};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::session::area;
 use super::{At, area as area_of};
@@ -26,7 +24,7 @@ use crate::cluster::Cluster;
 use crate::control::answer::{Asked, Refused};
 use crate::control::moment::unix_time;
 use crate::control::registry::named;
-use crate::control::sse;
+use crate::control::{items, sse};
 
 /// Where a list goes on.
 #[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
@@ -158,27 +156,31 @@ fn permits(waiter: &InLine) -> Option<u32> {
 /// `GET /elections/{namespace}/{name}/observe`
 pub(super) async fn observe(State(cluster): State<Arc<Cluster>>, At(at): At) -> Response {
     let observer = cluster.coordination.locks().observe(at.namespace, at.name);
-    sse::answer(leaders(observer))
+    sse::items(leaders(observer))
 }
 
-fn leaders(observer: Observer) -> impl Stream<Item = Event> + Send {
-    stream::unfold((Some(observer), names::SNAPSHOT), |(observer, name)| async move {
+/// What a stream of leaders tells.
+pub(in crate::control) type Item = items::Item<Leadership>;
+
+/// Who leads, and then who leads next.
+pub(in crate::control) fn leaders(observer: Observer) -> impl Stream<Item = Item> + Send {
+    stream::unfold((Some(observer), true), |(observer, is_first)| async move {
         let mut observer = observer?;
         match observer.next().await {
             Ok(leader) => {
-                let event = sse::event(name, None, &leadership(leader));
-                Some((event, (Some(observer), names::CHANGE)))
+                let kind = if is_first { Item::Snapshot } else { Item::Change };
+                Some((kind(None, leadership(leader)), (Some(observer), false)))
             }
-            Err(error) => Some((sse::problem(error.code(), &error), (None, names::CHANGE))),
+            Err(error) => Some((Item::problem(error.code(), &error), (None, false))),
         }
     })
 }
 
-fn leadership(leader: Option<mainstay_coord::Leadership>) -> Value {
+fn leadership(leader: Option<mainstay_coord::Leadership>) -> Leadership {
     let leader = leader.map(|leader| Leader {
         term: leader.term.get(),
         owner: leader.owner.as_ref().map(of_coord),
         value: leader.value,
     });
-    json!(Leadership { leader })
+    Leadership { leader }
 }

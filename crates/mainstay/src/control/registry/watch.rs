@@ -13,22 +13,22 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
-use axum::response::sse::Event;
 use axum::response::{IntoResponse, Response};
-use futures_util::stream::{self, Stream, StreamExt as _};
-use mainstay_api::registry::{Instance, STORE_HEADER, ServiceAt};
-use mainstay_api::stream as names;
+use futures_util::stream::{self, BoxStream, Stream, StreamExt as _};
+use mainstay_api::registry::{Instance, STORE_HEADER, ServiceAt, ServiceView};
 use mainstay_coord::ServiceRef;
 use mainstay_coord::registry::{Change, Changes, Filter, View};
 use mainstay_store::Revision;
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::{document, service};
 use crate::cluster::Cluster;
 use crate::control::answer::{Asked, Refused};
-use crate::control::sse;
+use crate::control::{items, sse};
+
+/// What a stream of services tells.
+pub(in crate::control) type Item = items::Item<Told, ServiceAt>;
 
 /// Services of one stream. A service costs a few hundred bytes there.
 const SERVICES_MAX: usize = 1_000;
@@ -68,14 +68,65 @@ pub(in crate::control) enum Mode {
 
 /// One service that is followed.
 #[derive(Debug)]
-struct Wanted {
-    service: ServiceRef,
-    /// The client has its state as of exactly this revision.
-    has: Option<Revision>,
+pub(in crate::control) struct Wanted {
+    pub(in crate::control) service: ServiceRef,
+    /// The client has its state as of exactly this revision of the history it names.
+    pub(in crate::control) has: Option<Revision>,
     /// The client has all of it up to this revision.
-    last: Option<Revision>,
+    pub(in crate::control) last: Option<Revision>,
     /// The client knows of revisions that are no more.
-    is_lost: bool,
+    pub(in crate::control) is_lost: bool,
+}
+
+/// Services that are followed, and how.
+#[derive(Debug)]
+pub(in crate::control) struct Following {
+    pub(in crate::control) wanted: Vec<Wanted>,
+    pub(in crate::control) mode: Mode,
+    pub(in crate::control) healthy: bool,
+    /// Of which history what the client has is.
+    pub(in crate::control) store: Option<String>,
+}
+
+/// A document of the stream.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub(in crate::control) enum Told {
+    /// A service as it stands.
+    View(Box<ServiceView>),
+    /// All its instances, read from the store after history was lost.
+    List(ServiceList),
+    /// One change of it.
+    Change(Box<ServiceChange>),
+}
+
+/// All instances of a service.
+#[derive(Debug, Serialize)]
+pub(in crate::control) struct ServiceList {
+    pub(in crate::control) namespace: String,
+    pub(in crate::control) service: String,
+    pub(in crate::control) revision: u64,
+    pub(in crate::control) instances: Vec<Instance>,
+}
+
+/// One change of a service at one revision.
+#[derive(Debug, Serialize)]
+pub(in crate::control) struct ServiceChange {
+    pub(in crate::control) namespace: String,
+    pub(in crate::control) service: String,
+    pub(in crate::control) revision: u64,
+    #[serde(flatten)]
+    pub(in crate::control) what: What,
+}
+
+/// What became of an instance.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(in crate::control) enum What {
+    /// It came, or is now like this.
+    Put(Box<Instance>),
+    /// It went.
+    Removed(String),
 }
 
 /// Longest wait for the store to say which history it is of; without it, all lists come whole.
@@ -91,40 +142,58 @@ pub(super) async fn watch(
     if let Some(index) = followed.index {
         return poll(&cluster, &wanted, &followed, Revision::new(index)).await;
     }
-    let status = tokio::time::timeout(STATUS_MAX, cluster.store.status()).await;
-    let store = status.ok().and_then(Result::ok).map(|status| status.store.to_string());
-    let is_same = store.is_some() && followed.store == store;
     // The services of a stream come in any order, so one id says how far a single one is.
-    let last = sse::last_event_id(&headers).filter(|_| wanted.len() == 1);
-    for wanted in &mut wanted {
-        if let Some(last) = last {
-            wanted.is_lost = cluster.registry.is_ahead(&wanted.service, last).await;
-        }
-        wanted.has = wanted.has.filter(|_| is_same && !wanted.is_lost);
-        wanted.last = last.filter(|_| !wanted.is_lost);
+    if let [wanted] = wanted.as_mut_slice() {
+        wanted.last = sse::last_event_id(&headers);
     }
-    let mut answer = match followed.mode {
-        Mode::View => {
-            let filter = Filter { healthy: followed.healthy, ..Filter::default() };
-            let mut streams = Vec::new();
-            for wanted in wanted {
-                let views = cluster.registry.watch(&wanted.service)?;
-                streams.push(states(Arc::clone(&cluster), views, filter.clone(), wanted).boxed());
-            }
-            sse::answer(stream::select_all(streams))
-        }
-        Mode::Events => {
-            let mut streams = Vec::new();
-            for wanted in wanted {
-                streams.push(events(&cluster, wanted)?.boxed());
-            }
-            sse::answer(stream::select_all(streams))
-        }
-    };
+    let Followed { mode, healthy, store, .. } = followed;
+    let (store, told) = follow(&cluster, Following { wanted, mode, healthy, store }).await?;
+    let mut answer = sse::items(told);
     if let Some(store) = store.and_then(|store| HeaderValue::try_from(store).ok()) {
         answer.headers_mut().insert(HeaderName::from_static(STORE_HEADER), store);
     }
     Ok(answer)
+}
+
+/// What becomes of services, and which history its revisions are of, if the store said so.
+pub(in crate::control) async fn follow(
+    cluster: &Arc<Cluster>,
+    following: Following,
+) -> Result<(Option<String>, BoxStream<'static, Item>), Refused> {
+    let Following { mut wanted, mode, healthy, store: known } = following;
+    let status = tokio::time::timeout(STATUS_MAX, cluster.store.status()).await;
+    let store = status.ok().and_then(Result::ok).map(|status| status.store.to_string());
+    let is_same = store.is_some() && known == store;
+    for wanted in &mut wanted {
+        wanted.has = wanted.has.filter(|_| is_same);
+        if let Mode::Events = mode {
+            wanted.last = wanted.last.or(wanted.has);
+        }
+        if let Some(last) = wanted.last {
+            wanted.is_lost = cluster.registry.is_ahead(&wanted.service, last).await;
+        }
+        wanted.has = wanted.has.filter(|_| !wanted.is_lost);
+        wanted.last = wanted.last.filter(|_| !wanted.is_lost);
+    }
+    let told = match mode {
+        Mode::View => {
+            let filter = Filter { healthy, ..Filter::default() };
+            let mut streams = Vec::new();
+            for wanted in wanted {
+                let views = cluster.registry.watch(&wanted.service)?;
+                streams.push(states(Arc::clone(cluster), views, filter.clone(), wanted).boxed());
+            }
+            stream::select_all(streams).boxed()
+        }
+        Mode::Events => {
+            let mut streams = Vec::new();
+            for wanted in wanted {
+                streams.push(events(cluster, wanted)?.boxed());
+            }
+            stream::select_all(streams).boxed()
+        }
+    };
+    Ok((store, told))
 }
 
 fn services(text: &str) -> Result<Vec<Wanted>, Refused> {
@@ -145,11 +214,17 @@ fn services(text: &str) -> Result<Vec<Wanted>, Refused> {
         Ok(Wanted { service: service?, has: has.transpose()?, last: None, is_lost: false })
     });
     let services: Vec<Wanted> = read.collect::<Result<_, Refused>>()?;
-    if services.is_empty() || SERVICES_MAX < services.len() {
-        let detail = format!("`services` must name 1 to {SERVICES_MAX}, as `namespace/service,…`");
-        return Err(Refused::invalid(detail));
-    }
+    counted(services.len())?;
     Ok(services)
+}
+
+/// Refuses to follow none, or too many at once.
+pub(in crate::control) fn counted(services: usize) -> Result<(), Refused> {
+    if (1..=SERVICES_MAX).contains(&services) {
+        return Ok(());
+    }
+    let detail = format!("`services` must name 1 to {SERVICES_MAX}, as `namespace/service,…`");
+    Err(Refused::invalid(detail))
 }
 
 async fn poll(
@@ -176,7 +251,7 @@ fn states(
     views: watch::Receiver<Arc<View>>,
     filter: Filter,
     wanted: Wanted,
-) -> impl Stream<Item = Event> + Send {
+) -> impl Stream<Item = Item> + Send {
     let first = (views, Some(wanted));
     stream::unfold(first, move |(mut views, mut first)| {
         let (cluster, filter) = (Arc::clone(&cluster), filter.clone());
@@ -187,9 +262,9 @@ fn states(
                 }
                 let view = Arc::clone(&views.borrow_and_update());
                 let is_first = first.is_some();
-                let mut lost = view.resync.then(|| resync("compacted"));
+                let mut lost = view.resync.then_some(Item::Resync("compacted"));
                 if let Some(wanted) = first.take() {
-                    lost = wanted.is_lost.then(|| resync("store-regressed"));
+                    lost = wanted.is_lost.then_some(Item::Resync("store-regressed"));
                     if wanted.has == Some(view.revision) && view.protected.is_none() {
                         return Some((stream::iter(vec![still(&view)]), (views, None)));
                     }
@@ -197,11 +272,11 @@ fn states(
                         continue;
                     }
                 }
-                let document = json!(document::view(&view, &filter, cluster.unix_millis()));
+                let document = document::view(&view, &filter, cluster.unix_millis());
                 let is_whole = is_first || view.resync;
-                let name = if is_whole { names::SNAPSHOT } else { names::CHANGE };
-                let state = sse::event(name, Some(view.revision), &document);
-                let told: Vec<Event> = lost.into_iter().chain([state]).collect();
+                let kind = if is_whole { Item::Snapshot } else { Item::Change };
+                let state = kind(Some(view.revision), Told::View(Box::new(document)));
+                let told: Vec<Item> = lost.into_iter().chain([state]).collect();
                 return Some((stream::iter(told), (views, None)));
             }
         }
@@ -210,13 +285,13 @@ fn states(
 }
 
 /// A service stands where the client has it.
-fn still(view: &View) -> Event {
+fn still(view: &View) -> Item {
     let at = ServiceAt {
         namespace: view.service.namespace.to_string(),
         service: view.service.name.to_string(),
         revision: view.revision.get(),
     };
-    sse::event(names::BOOKMARK, Some(view.revision), &json!(at))
+    Item::Bookmark(view.revision, at)
 }
 
 /// Every change of a service after the last one the client has seen; without one, the list and
@@ -224,16 +299,17 @@ fn still(view: &View) -> Event {
 fn events(
     cluster: &Arc<Cluster>,
     wanted: Wanted,
-) -> Result<impl Stream<Item = Event> + Send + use<>, Refused> {
+) -> Result<impl Stream<Item = Item> + Send + use<>, Refused> {
     let Wanted { service: of, last, is_lost, .. } = wanted;
-    let mut first: Vec<Event> = is_lost.then(|| resync("store-regressed")).into_iter().collect();
+    let lost = is_lost.then_some(Item::Resync("store-regressed"));
+    let mut first: Vec<Item> = lost.into_iter().collect();
     let after = match last {
         Some(last) => last,
         None => {
             let revision = cluster.registry.revision();
             let view = cluster.registry.view(&of)?;
             let document = document::view(&view, &Filter::default(), cluster.unix_millis());
-            first.push(sse::event(names::SNAPSHOT, Some(revision), &json!(document)));
+            first.push(Item::Snapshot(Some(revision), Told::View(Box::new(document))));
             revision
         }
     };
@@ -244,12 +320,12 @@ fn events(
             let mut changes: Changes = changes?;
             match changes.next().await {
                 Ok((revision, all)) => {
-                    let told: Vec<Event> =
+                    let told: Vec<Item> =
                         all.iter().flat_map(|change| changed(&of, revision, change)).collect();
                     Some((stream::iter(told), Some(changes)))
                 }
                 Err(error) => {
-                    let why = sse::problem(error.code(), &error);
+                    let why = Item::problem(error.code(), &error);
                     Some((stream::iter(vec![why]), None))
                 }
             }
@@ -258,29 +334,21 @@ fn events(
     Ok(stream::iter(first).chain(later.flatten()))
 }
 
-/// History was lost, for this reason; a snapshot follows.
-fn resync(reason: &str) -> Event {
-    sse::event(names::RESYNC, None, &json!(names::Resync { reason: reason.to_owned() }))
-}
-
-fn changed(of: &ServiceRef, revision: Revision, change: &Change) -> Vec<Event> {
-    let named = |what: &str, value: Value| {
-        json!({
-            "namespace": of.namespace.as_str(),
-            "service": of.name.as_str(),
-            "revision": revision.get(),
-            what: value,
-        })
-    };
-    let told = |name, document: Value| sse::event(name, Some(revision), &document);
-    match change {
-        Change::Put(listed) => {
-            vec![told(names::CHANGE, named("put", json!(document::listed(listed))))]
-        }
-        Change::Removed(id) => vec![told(names::CHANGE, named("removed", id.as_str().into()))],
+fn changed(of: &ServiceRef, revision: Revision, change: &Change) -> Vec<Item> {
+    let (namespace, service) = (of.namespace.to_string(), of.name.to_string());
+    let at = revision.get();
+    let what = match change {
+        Change::Put(listed) => What::Put(Box::new(document::listed(listed))),
+        Change::Removed(id) => What::Removed(id.to_string()),
         Change::Resync(all) => {
-            let all: Vec<Instance> = all.iter().map(document::listed).collect();
-            vec![resync("compacted"), told(names::SNAPSHOT, named("instances", json!(all)))]
+            let instances = all.iter().map(document::listed).collect();
+            let list = ServiceList { namespace, service, revision: at, instances };
+            return vec![
+                Item::Resync("compacted"),
+                Item::Snapshot(Some(revision), Told::List(list)),
+            ];
         }
-    }
+    };
+    let change = ServiceChange { namespace, service, revision: at, what };
+    vec![Item::Change(Some(revision), Told::Change(Box::new(change)))]
 }

@@ -92,9 +92,7 @@ pub(super) async fn register(
         return Err(Refused::invalid("`id` must be that of the path"));
     }
     ask.id = Some(id);
-    let config = &cluster.registry_config;
-    let registration = Registration::new(raw(ask), config.ttl_seconds, &config.addresses());
-    let registration = registration.map_err(RegistryError::from)?;
+    let registration = checked(&cluster, ask)?;
     if how.dry_run {
         let document = json!({ "ttl_seconds": registration.ttl_seconds(), "dry_run": true });
         return Ok(Json(document).into_response());
@@ -108,6 +106,16 @@ pub(super) async fn register(
         beat_every_seconds: done.beat_every_seconds,
     };
     Ok((status, Json(document)).into_response())
+}
+
+/// A registration that can be made.
+pub(in crate::control) fn checked(
+    cluster: &Cluster,
+    ask: Register,
+) -> Result<Registration, Refused> {
+    let config = &cluster.registry_config;
+    let registration = Registration::new(raw(ask), config.ttl_seconds, &config.addresses());
+    Ok(registration.map_err(RegistryError::from)?)
 }
 
 /// A registration as the registry takes it.

@@ -11,11 +11,9 @@ use std::time::Duration;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Response;
-use axum::response::sse::Event;
 use futures_util::future::{join_all, select_all};
 use futures_util::stream::{self, Stream, StreamExt as _};
 use mainstay_api::rules::{Named, Object, Update};
-use mainstay_api::stream as names;
 use mainstay_coord::keys::{RuleKind, RuleRef};
 use mainstay_coord::name::Namespace;
 use mainstay_coord::revisions::{Edition, Snapshot};
@@ -23,16 +21,18 @@ use mainstay_coord::switch::Switch;
 use mainstay_core::problem::Code;
 use mainstay_store::Revision;
 use serde::Deserialize;
-use serde_json::json;
 use tokio::sync::watch::Receiver;
 
 use super::cluster;
 use crate::cluster::Cluster;
 use crate::control::answer::{Asked, Refused};
 use crate::control::registry::named;
-use crate::control::sse;
+use crate::control::{items, sse};
 use crate::role::Shared;
 use crate::rules::KINDS;
+
+/// What a stream of rules tells.
+pub(in crate::control) type Item = items::Item<Update>;
 
 /// Contents of one event: a reader takes no event of more than some megabytes.
 const PART_BYTES_MAX: usize = 1 << 20;
@@ -47,22 +47,30 @@ const REACHED_WITHIN: Duration = Duration::from_secs(5);
 #[into_params(parameter_in = Query)]
 pub(in crate::control) struct Which {
     /// Kinds, separated by commas; all of them unless told.
-    kinds: Option<String>,
+    pub(in crate::control) kinds: Option<String>,
     /// Those of all namespaces unless told.
-    namespace: Option<String>,
+    pub(in crate::control) namespace: Option<String>,
 }
 
 /// `GET /rules/watch`
 pub(super) async fn watch(
     State(shared): State<Arc<Shared>>,
-    Asked(Which { kinds, namespace }): Asked<Which>,
+    Asked(which): Asked<Which>,
     headers: HeaderMap,
 ) -> Result<Response, Refused> {
+    Ok(sse::items(follow(&shared, which, sse::last_event_id(&headers)).await?))
+}
+
+/// What becomes of rules, for a reader who has them up to `last`.
+pub(in crate::control) async fn follow(
+    shared: &Shared,
+    Which { kinds, namespace }: Which,
+    last: Option<Revision>,
+) -> Result<impl Stream<Item = Item> + Send + use<>, Refused> {
     let namespace = namespace.map(|name| named(Namespace::new(name))).transpose()?;
-    let sources = sources(cluster(&shared)?, kinds.as_deref())?;
-    let last = sse::last_event_id(&headers);
+    let sources = sources(cluster(shared)?, kinds.as_deref())?;
     let reader = Reader::new(sources, namespace, last).await?;
-    Ok(sse::answer(events(reader, last)))
+    Ok(told_to(reader, last))
 }
 
 /// The copies of `kinds` that this process has.
@@ -170,7 +178,7 @@ struct Seen {
     objects: BTreeMap<RuleRef, u64>,
 }
 
-fn events(reader: Reader, last: Option<Revision>) -> impl Stream<Item = Event> + Send {
+fn told_to(reader: Reader, last: Option<Revision>) -> impl Stream<Item = Item> + Send {
     stream::unfold(reader, move |mut reader| async move {
         let told = match reader.seen.take() {
             None => {
@@ -178,13 +186,12 @@ fn events(reader: Reader, last: Option<Revision>) -> impl Stream<Item = Event> +
                 let is_known = last.is_some_and(|last| now.newest <= last) && !reader.lost;
                 let mut told = Vec::new();
                 if reader.lost {
-                    let reason = "store-regressed".to_owned();
-                    told.push(sse::event(names::RESYNC, None, &json!(names::Resync { reason })));
+                    told.push(Item::Resync("store-regressed"));
                 }
                 if is_known {
-                    told.push(bookmark(now.revision));
+                    told.push(Item::bookmark(now.revision));
                 } else {
-                    told.extend(parts(names::SNAPSHOT, update));
+                    told.extend(parts(Item::Snapshot, update));
                 }
                 reader.seen = Some(now);
                 told
@@ -195,8 +202,8 @@ fn events(reader: Reader, last: Option<Revision>) -> impl Stream<Item = Event> +
                 let is_same = update.put.is_empty() && update.removed.is_empty();
                 let told = match is_same {
                     true if now.revision <= before.revision => Vec::new(),
-                    true => vec![bookmark(now.revision)],
-                    false => parts(names::CHANGE, update),
+                    true => vec![Item::bookmark(now.revision)],
+                    false => parts(Item::Change, update),
                 };
                 reader.seen = Some(now);
                 told
@@ -278,12 +285,11 @@ fn by_name(rule: &RuleRef) -> Named {
     }
 }
 
-fn bookmark(revision: Revision) -> Event {
-    sse::event(names::BOOKMARK, Some(revision), &json!({ "revision": revision.get() }))
-}
+/// A kind of item.
+type Kind = fn(Option<Revision>, Update) -> Item;
 
-/// The events that tell `update`, the first of which is called `name`.
-fn parts(name: &str, update: Update) -> Vec<Event> {
+/// The items that tell `update`, the first of which is of `kind`.
+fn parts(kind: Kind, update: Update) -> Vec<Item> {
     let Update { revision, put, removed, .. } = update;
     let mut pieces = vec![Update { revision, removed, ..Update::default() }];
     let mut bytes = 0;
@@ -299,12 +305,12 @@ fn parts(name: &str, update: Update) -> Vec<Event> {
         }
     }
     let last = pieces.len() - 1;
-    let event = |(at, piece): (usize, Update)| {
-        let name = if at == 0 { name } else { names::CHANGE };
+    let item = |(at, piece): (usize, Update)| {
+        let kind = if at == 0 { kind } else { Item::Change };
         let id = (at == last).then_some(Revision::new(revision));
-        sse::event(name, id, &json!(Update { more: at < last, ..piece }))
+        kind(id, Update { more: at < last, ..piece })
     };
-    pieces.into_iter().enumerate().map(event).collect()
+    pieces.into_iter().enumerate().map(item).collect()
 }
 
 #[cfg(test)]
@@ -313,6 +319,7 @@ mod tests {
     use mainstay_coord::Moment;
     use mainstay_coord::name::RuleName;
     use mainstay_coord::revisions::Kept;
+    use serde_json::json;
     use tokio::sync::watch::Sender;
 
     use super::*;
@@ -343,7 +350,7 @@ mod tests {
             vec![Source::Rules(routes.subscribe()), Source::Switches(switches.subscribe())];
         let last = last.map(Revision::new);
         let reader = Reader::new(sources, None, last).await.ok()?;
-        let body: Body = sse::answer(events(reader, last)).into_body();
+        let body: Body = sse::items(told_to(reader, last)).into_body();
         let chunk = body.into_data_stream().next().await.expect("an event").expect("no error");
         let text = String::from_utf8_lossy(&chunk).into_owned();
         text.lines().next()?.strip_prefix("event: ").map(str::to_owned)

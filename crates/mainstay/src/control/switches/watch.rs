@@ -9,20 +9,44 @@ use std::sync::Arc;
 use axum::extract::{Path, State};
 use axum::http::HeaderMap;
 use axum::response::Response;
-use axum::response::sse::Event;
 use futures_util::stream::{self, Stream, StreamExt as _};
-use mainstay_api::stream as names;
 use mainstay_coord::name::Namespace;
 use mainstay_coord::revisions::{Kept, Snapshot};
 use mainstay_coord::switch::Switch;
 use mainstay_store::Revision;
-use serde_json::{Value, json};
+use serde::Serialize;
+use serde_json::Value;
 use tokio::sync::watch;
 
 use crate::cluster::Cluster;
 use crate::control::answer::Refused;
 use crate::control::registry::named;
-use crate::control::sse;
+use crate::control::{items, sse};
+
+/// What a stream of switches tells.
+pub(in crate::control) type Item = items::Item<Told>;
+
+/// A document of the stream.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub(in crate::control) enum Told {
+    /// All of the namespace.
+    All { revision: u64, switches: BTreeMap<String, Shown> },
+    /// One is new, or other than before.
+    Put { revision: u64, name: String, put: Shown },
+    /// One is no more.
+    Removed { revision: u64, name: String, removed: bool },
+}
+
+/// A switch as it is told. Whoever follows judges `until` by its own clock.
+#[derive(Debug, Serialize)]
+pub(in crate::control) struct Shown {
+    pub(in crate::control) revision: u64,
+    pub(in crate::control) content: Value,
+    pub(in crate::control) at: String,
+    pub(in crate::control) who: String,
+    pub(in crate::control) why: Option<String>,
+}
 
 /// `GET /switches/{namespace}/watch`
 pub(super) async fn watch(
@@ -30,10 +54,19 @@ pub(super) async fn watch(
     Path(namespace): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, Refused> {
+    let last = sse::last_event_id(&headers);
+    Ok(sse::items(follow(&cluster, namespace, last).await?))
+}
+
+/// What becomes of the switches of a namespace, for a reader who has them up to `last`.
+pub(in crate::control) async fn follow(
+    cluster: &Cluster,
+    namespace: String,
+    last: Option<Revision>,
+) -> Result<impl Stream<Item = Item> + Send + use<>, Refused> {
     let namespace = named(Namespace::new(namespace))?;
     let followed = cluster.switches.followed();
     followed.ready().await;
-    let last = sse::last_event_id(&headers);
     // It may have been told by a node that is ahead of this one. If this one does not get there,
     // the store went back.
     let lost = match last {
@@ -41,7 +74,7 @@ pub(super) async fn watch(
         None => false,
     };
     let reader = Reader { namespace, switches: followed.subscribe(), seen: None, lost };
-    Ok(sse::answer(events(reader, last)))
+    Ok(events(reader, last))
 }
 
 /// Who follows, and what they know.
@@ -57,7 +90,7 @@ struct Reader {
 /// The switches of the namespace, and as of which revision.
 type Seen = (Revision, BTreeMap<String, Arc<Kept<Switch>>>);
 
-fn events(reader: Reader, last: Option<Revision>) -> impl Stream<Item = Event> + Send {
+fn events(reader: Reader, last: Option<Revision>) -> impl Stream<Item = Item> + Send {
     stream::unfold(reader, move |mut reader| async move {
         let told = match reader.seen.take() {
             None => {
@@ -66,7 +99,7 @@ fn events(reader: Reader, last: Option<Revision>) -> impl Stream<Item = Event> +
                 let told = match (known, reader.lost) {
                     (true, _) => vec![],
                     (false, false) => vec![whole(&now)],
-                    (false, true) => vec![regressed(), whole(&now)],
+                    (false, true) => vec![Item::Resync("store-regressed"), whole(&now)],
                 };
                 reader.seen = Some(now);
                 told
@@ -93,53 +126,44 @@ impl Reader {
     }
 }
 
-fn whole((revision, switches): &Seen) -> Event {
-    let switches: serde_json::Map<String, Value> =
-        switches.iter().map(|(name, kept)| (name.clone(), shown(kept))).collect();
-    let document = json!({ "revision": revision.get(), "switches": switches });
-    sse::event(names::SNAPSHOT, Some(*revision), &document)
-}
-
-fn regressed() -> Event {
-    let reason = "store-regressed".to_owned();
-    sse::event(names::RESYNC, None, &json!(names::Resync { reason }))
+fn whole((revision, switches): &Seen) -> Item {
+    let switches = switches.iter().map(|(name, kept)| (name.clone(), shown(kept))).collect();
+    Item::Snapshot(Some(*revision), Told::All { revision: revision.get(), switches })
 }
 
 /// One event a switch that changed. They bear the revision before, but for the last one: who comes
 /// back in the middle of them gets all of them.
-fn changes((before, old): &Seen, (revision, new): &Seen) -> Vec<Event> {
-    let mut told = Vec::new();
+fn changes((before, old): &Seen, (revision, new): &Seen) -> Vec<Item> {
+    let (mut told, at) = (Vec::new(), revision.get());
     for (name, kept) in new {
         let is_known =
             old.get(name).is_some_and(|old| old.edition.revision == kept.edition.revision);
         if !is_known {
-            told.push(json!({ "revision": revision.get(), "name": name, "put": shown(kept) }));
+            told.push(Told::Put { revision: at, name: name.clone(), put: shown(kept) });
         }
     }
     for name in old.keys().filter(|name| !new.contains_key(*name)) {
-        told.push(json!({ "revision": revision.get(), "name": name, "removed": true }));
+        told.push(Told::Removed { revision: at, name: name.clone(), removed: true });
     }
     if told.is_empty() {
-        let how_far = json!({ "revision": revision.get() });
-        return vec![sse::event(names::BOOKMARK, Some(*revision), &how_far)];
+        return vec![Item::bookmark(*revision)];
     }
     let last = told.len() - 1;
-    let each = told.iter().enumerate();
-    each.map(|(at, document)| {
-        let id = if at == last { *revision } else { *before };
-        sse::event(names::CHANGE, Some(id), document)
+    let each = told.into_iter().enumerate();
+    each.map(|(nth, document)| {
+        let id = if nth == last { *revision } else { *before };
+        Item::Change(Some(id), document)
     })
     .collect()
 }
 
-/// A switch as it is told. Whoever follows judges `until` by its own clock.
-fn shown(kept: &Kept<Switch>) -> Value {
+fn shown(kept: &Kept<Switch>) -> Shown {
     let edition = &kept.edition;
-    json!({
-        "revision": edition.revision,
-        "content": edition.content,
-        "at": edition.at,
-        "who": edition.who,
-        "why": edition.why,
-    })
+    Shown {
+        revision: edition.revision,
+        content: edition.content.clone(),
+        at: edition.at.to_string(),
+        who: edition.who.clone(),
+        why: edition.why.clone(),
+    }
 }

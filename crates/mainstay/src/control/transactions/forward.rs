@@ -23,7 +23,7 @@ use serde::Deserialize;
 use tokio::net::TcpStream;
 
 use super::super::AGREED_BYTES_MAX;
-use super::super::answer::{ProblemCode, Refused};
+use super::super::answer::Refused;
 use crate::cluster::Cluster;
 use crate::cluster::opening::Opened;
 
@@ -58,8 +58,8 @@ pub(in crate::control) async fn passed_on(
     let response = next.run(Request::from_parts(parts, Body::from(body.clone()))).await;
     let is_refused = response
         .extensions()
-        .get::<ProblemCode>()
-        .is_some_and(|code| code.0 == Code::TransactionOwnerUnknown.as_str());
+        .get::<Refused>()
+        .is_some_and(|refused| refused.code() == Code::TransactionOwnerUnknown.as_str());
     let gid = if is_refused { gid_of(again.uri.path(), &body) } else { None };
     let Some(gid) = gid else { return response };
     let Some(address) = owner(&cluster, &gid).await else { return response };
