@@ -6,7 +6,7 @@ use crate::limits::cut;
 use crate::moment::Moment;
 use crate::name::BranchId;
 use crate::policy::Policy;
-use crate::transaction::{OpRecord, STILL_AT_IT, Transaction};
+use crate::transaction::{Goal, OpRecord, STILL_AT_IT, Transaction};
 use crate::word::{Decision, Dialect, Mode, Op, OpState, State, Vote, Why};
 
 /// When an answer came, what blurs the next wait, and by what it is judged.
@@ -165,11 +165,12 @@ impl Transaction {
         }
     }
 
-    /// Why a saga turned round. In the DTM dialect whoever called says where it did.
+    /// Why a saga turned round, in the words of its dialect.
     fn step_failed(&self, id: &BranchId, why: &str) -> String {
-        match self.begin.dialect {
-            Dialect::Native => format!("{id}: {why}"),
-            Dialect::Dtm => why.to_owned(),
+        let url = self.branch(id).and_then(|branch| branch.goes_to(Op::Action));
+        match (self.begin.dialect, url) {
+            (Dialect::Dtm, Some(Goal::Endpoint(url))) => format!("url:{url} return failed: {why}"),
+            _ => format!("{id}: {why}"),
         }
     }
 

@@ -173,5 +173,5 @@ fn a_failure_is_told_in_the_words_of_its_dialect() {
         stage.transaction.register.reason.unwrap().detail
     };
     assert_eq!(detail(Stage::saga(1)), "01: no");
-    assert_eq!(detail(limited(1)), "no", "who called says where");
+    assert_eq!(detail(limited(1)), "url:http://stock/action return failed: no");
 }

@@ -264,7 +264,8 @@ mod tests {
         assert_eq!(told("status"), ["prepared", "failed", "prepared", "prepared"]);
         assert_eq!(told("bin_data"), ["eyJuIjoxfQ==", "eyJuIjoxfQ==", "-", "-"]);
         assert_eq!(status(&begun), "aborting");
-        assert_eq!(rollback_reason(&begun).as_deref(), Some("no"));
+        let reason = "url:http://a/1 return failed: no";
+        assert_eq!(rollback_reason(&begun).as_deref(), Some(reason));
     }
 
     #[test]
