@@ -4,7 +4,8 @@ use serde_json::json;
 
 use super::support::gateway::Gateway;
 use super::support::participant::Participant;
-use super::{CONFIG, base, becomes, refuses, steps, succeeds, with};
+use super::support::wait::until;
+use super::{CONFIG, PATIENCE, base, becomes, refuses, steps, succeeds, with};
 
 #[test]
 fn a_message_is_delivered_when_it_is_submitted_and_not_before() {
@@ -58,6 +59,7 @@ fn a_message_that_nobody_submits_has_its_sender_asked() {
     let asked = shop.asked().into_iter().find(|asked| asked.target.starts_with("/yes?")).unwrap();
     assert_eq!(asked.target, "/yes?gid=yes&trans_type=msg&branch_id=00&op=msg");
     assert_eq!((asked.method.as_str(), shop.count("/no")), ("GET", 1));
+    until("it was asked for once", PATIENCE, || 0 < shop.count("/later"));
     becomes(&node, "later", "prepared");
     shop.answers("/later", 200, "");
     becomes(&node, "later", "succeed");

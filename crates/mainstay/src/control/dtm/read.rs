@@ -185,13 +185,14 @@ pub(super) async fn hurry_all(
 /// Whether there was something to be tried.
 async fn hurry(cluster: &Cluster, gid: &Gid, by: By) -> Result<bool, Said> {
     let (_, coordinator) = of(cluster)?;
-    let state = match coordinator.get(gid).await {
-        Ok(seen) => seen.transaction.state(),
+    let found = match coordinator.get(gid).await {
+        Ok(seen) => seen.transaction,
         Err(VerbError::Unknown { .. }) => return Ok(false),
         Err(error) => return Err(error.into()),
     };
-    // Of what is not submitted only the deadline is due.
-    if state.is_final() || state == Stands::Active {
+    // Of what is not submitted only the deadline is due; what is being called is not late.
+    let state = found.state();
+    if state.is_final() || state == Stands::Active || found.is_calling() {
         return Ok(false);
     }
     match retry(cluster, gid, by).await {
