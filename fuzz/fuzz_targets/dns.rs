@@ -4,7 +4,7 @@
 #![no_main]
 
 use std::net::IpAddr;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use libfuzzer_sys::fuzz_target;
 use mainstay::dns::directory::{Directory, Loading};
@@ -17,15 +17,15 @@ use mainstay_core::name::ServiceName;
 use mainstay_store::Revision;
 
 /// One service, under whatever name.
-struct Same(View);
+struct Same(Arc<View>);
 
 impl Directory for Same {
     fn revision(&self) -> Result<u64, Loading> {
         Ok(7)
     }
 
-    fn service(&self, _: &str, name: &str) -> Result<Option<View>, Loading> {
-        Ok((!name.starts_with('x')).then(|| self.0.clone()))
+    fn service(&self, _: &str, name: &str) -> Result<Option<Arc<View>>, Loading> {
+        Ok((!name.starts_with('x')).then(|| Arc::clone(&self.0)))
     }
 
     fn is_parent(&self, suffix: &str) -> Result<bool, Loading> {
@@ -56,9 +56,14 @@ fn same() -> Same {
         );
         let instance = Instance::read(record.as_bytes()).expect("a record");
         let id = InstanceId::new(format!("i:{n}")).expect("an id");
-        Listed { id, health: instance.health, instance: instance.into(), revision: Revision::new(1) }
+        Listed {
+            id,
+            health: instance.health,
+            instance: instance.into(),
+            revision: Revision::new(1),
+        }
     };
-    Same(View {
+    Same(Arc::new(View {
         service: ServiceRef {
             namespace: Namespace::new("default").expect("a name"),
             name: ServiceName::new("web").expect("a name"),
@@ -69,13 +74,13 @@ fn same() -> Same {
         stale_since_unix_ms: None,
         resync: false,
         empty_because: None,
-    })
+    }))
 }
 
 fuzz_target!(|input: &[u8]| {
     static KNOWN: OnceLock<(DnsConfig, Same)> = OnceLock::new();
-    let (config, directory) =
-        KNOWN.get_or_init(|| (DnsConfig::resolve(RawDns::default(), &mut Vec::new()), same()));
+    let (config, directory) = KNOWN
+        .get_or_init(|| (DnsConfig::resolve(RawDns::default(), "dc1", &mut Vec::new()), same()));
     for (transport, most) in [(Transport::Udp, 1_232), (Transport::Tcp, 65_535)] {
         let Some(reply) = respond(input, transport, config, directory, 42) else { return };
         assert!((12..=most).contains(&reply.bytes.len()));

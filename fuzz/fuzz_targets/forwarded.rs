@@ -8,6 +8,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use http::{HeaderMap, HeaderValue};
 use libfuzzer_sys::fuzz_target;
 use mainstay_proxy::forwarded::{Arrival, Mode, TrustedProxies, client_address, elements, write};
+use mainstay_proxy::header::Scribe;
 
 fuzz_target!(|input: &[u8]| {
     if let Ok(text) = std::str::from_utf8(input) {
@@ -23,7 +24,7 @@ fuzz_target!(|input: &[u8]| {
         // An insider may say what it likes, and never makes anything panic.
         client_address(ours, &headers, &trusted, mode);
         let arrival = Arrival { peer: client, proto: "http", host: "a:80", port: 80 };
-        write(&mut headers, arrival, &trusted, mode);
+        write(&mut headers, arrival, &trusted, mode, &mut Scribe::new());
         assert_eq!(client_address(ours, &headers, &trusted, mode), client);
     }
 });
