@@ -6,7 +6,7 @@ mod echo;
 #[path = "support/support.rs"]
 mod support;
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -226,5 +226,12 @@ proxy_protocol = "v2"
     let asked = curl(&["--interface", "127.0.0.8", &url(&gateway, "/x")]);
     has(&asked, &[" 200 ", "x-forwarded-for: 127.0.0.8\n"]);
     gateway.configure(&config.replace("\"v2\"", "\"off\""));
-    until("it is off", PATIENCE, || gateway.status("/x") == 200);
+    until("it is off", PATIENCE, || {
+        let mut tcp = TcpStream::connect(gateway.address(0)).unwrap();
+        let asked = tcp.write_all(b"GET /x HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
+        let mut answer = String::new();
+        // Until then the connection ends without an answer.
+        let read = asked.and_then(|()| tcp.read_to_string(&mut answer));
+        read.is_ok() && answer.starts_with("HTTP/1.1 200 ")
+    });
 }
