@@ -177,11 +177,10 @@ fn a_command_whose_lock_is_taken_away_is_ended_with_all_it_has_started() {
 fn a_holder_whose_server_stands_still_ends_its_command_in_time() {
     let node = Gateway::start_dev("lock-run-stopped", CONFIG);
     let holder = started(&node, "lock run a --ttl 3", "sleep 300");
-    let ignores = mainstay(&node, "lock run b --ttl 3 --on-lost ignore", "sleep 6; exit 5");
-    let ignores = { ignores }.spawn().unwrap();
-    until("it is held too", PATIENCE, || {
-        status(&node, "locks/default/b")["holders"][0].is_object()
-    });
+    let script = "echo > held; sleep 6; exit 5";
+    let ignores = mainstay(&node, "lock run b --ttl 3 --on-lost ignore", script).spawn().unwrap();
+    // The server knows before the holder does, and must not stand still in between.
+    until("it is held too", PATIENCE, || node.home().join("held").exists());
     node.signal(Signal::STOP);
     let began = support::wait::now();
     let (code, _, errors) = said(holder);
