@@ -43,6 +43,11 @@ impl Glance {
     pub fn mark(&self) -> (Moment, Gid) {
         (self.created_at, self.begin.gid.clone())
     }
+
+    /// The same to compare by: a list looks at all that is live, while nothing begins or ends.
+    fn place(&self) -> (Moment, &Gid) {
+        (self.created_at, &self.begin.gid)
+    }
 }
 
 /// Some of what is live.
@@ -77,14 +82,14 @@ impl Coordinator {
         let (mut items, mut partial) = (Vec::new(), false);
         self.each_glance(|glance| match glance {
             Some(glance) => {
-                let is_behind = mark.is_none_or(|mark| glance.mark() < *mark);
+                let is_behind = mark.is_none_or(|(at, gid)| glance.place() < (*at, gid));
                 if is_behind && wanted(glance) {
                     items.push(glance.clone());
                 }
             }
             None => partial = true,
         });
-        items.sort_unstable_by_key(|glance| std::cmp::Reverse(glance.mark()));
+        items.sort_unstable_by(|one, other| other.place().cmp(&one.place()));
         let more = most < items.len();
         items.truncate(most);
         Glances { items, more, partial }

@@ -319,7 +319,10 @@ impl Coordinator {
     }
 
     /// All entries of a range.
-    async fn list(&self, range: mainstay_store::Range) -> Result<Vec<(Key, bytes::Bytes)>, Error> {
+    pub(super) async fn list(
+        &self,
+        range: mainstay_store::Range,
+    ) -> Result<Vec<(Key, bytes::Bytes)>, Error> {
         let (mut rest, mut all) = (range, Vec::new());
         loop {
             let request = RangeRequest::new(Select::new(rest.clone()));
