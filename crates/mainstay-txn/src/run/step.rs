@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use mainstay_store::{Get, Put, RangeRequest, Select};
+use mainstay_store::{Get, Put};
 use tokio::sync::OwnedMutexGuard;
 
 use super::calls::Job;
@@ -372,17 +372,8 @@ impl Coordinator {
         let body = store.get(Get::new(keys.body())).await?.entry;
         let unknown = || VerbError::Unknown { gid: slot.gid.clone() };
         let (register, body) = (register.ok_or_else(unknown)?, body.ok_or_else(unknown)?);
-        let (mut range, mut branches) = (keys.branches(), Vec::new());
-        loop {
-            let page = store.range(RangeRequest::new(Select::new(range.clone()))).await?;
-            let last = page.entries.last().map(|entry| entry.key.clone());
-            branches.extend(page.entries.into_iter().map(|entry| entry.value));
-            match last.filter(|_| page.more) {
-                Some(last) => range = range.after(&last),
-                None => break,
-            }
-        }
-        let branches = branches.iter().map(|value| &**value);
+        let branches = self.list(keys.branches()).await?;
+        let branches = branches.iter().map(|(_, value)| &**value);
         let transaction = log::read(&body.value, &register.value, branches);
         let transaction = transaction.inspect_err(|error| {
             Unread { gid: slot.gid.as_str(), error }.emit();
