@@ -66,6 +66,9 @@ pub struct Figures {
     fenced: Counter,
     shards: Gauge,
     takeovers: Counter,
+    history: Gauge,
+    history_bytes: Gauge,
+    forgotten: Counter,
 }
 
 /// What is live at this moment.
@@ -80,6 +83,8 @@ pub(crate) struct Live {
     pub(crate) queued: usize,
     /// Shards this node owns.
     pub(crate) shards: usize,
+    /// How many ended ones are remembered, and in how many bytes.
+    pub(crate) history: (usize, u64),
 }
 
 impl Default for Figures {
@@ -101,6 +106,9 @@ impl Default for Figures {
             fenced: Counter::default(),
             shards: Gauge::default(),
             takeovers: Counter::default(),
+            history: Gauge::default(),
+            history_bytes: Gauge::default(),
+            forgotten: Counter::default(),
         }
     }
 }
@@ -147,6 +155,13 @@ impl Figures {
         registry.register("transaction_log_fenced_writes", help, self.fenced.clone());
         registry.register("shard_owned_count", "Shards this node owns", self.shards.clone());
         registry.register("shard_takeovers", "Shards this node claimed", self.takeovers.clone());
+        let help = "Ended transactions that this node remembers";
+        registry.register("transaction_history_count", help, self.history.clone());
+        let help = "Size of the records of ended transactions, about";
+        let bytes = self.history_bytes.clone();
+        registry.register_with_unit("transaction_history", help, Unit::Bytes, bytes);
+        let help = "Ended transactions forgotten since they were too old or too many";
+        registry.register("transaction_history_forgotten", help, self.forgotten.clone());
     }
 
     /// Batches of the log that were applied.
@@ -200,6 +215,11 @@ impl Figures {
         self.fenced.inc();
     }
 
+    /// The records of so many ended transactions were deleted.
+    pub(crate) fn forgot(&self, count: usize) {
+        self.forgotten.inc_by(u64::try_from(count).unwrap_or(u64::MAX));
+    }
+
     /// A shard was claimed.
     pub(crate) fn took_over(&self) {
         self.takeovers.inc();
@@ -217,7 +237,10 @@ impl Figures {
         }
         self.stuck.set(live.stuck);
         self.oldest.set(live.oldest.as_secs_f64());
+        let (count, bytes) = live.history;
         self.queued.set(i64::try_from(live.queued).unwrap_or(i64::MAX));
         self.shards.set(i64::try_from(live.shards).unwrap_or(i64::MAX));
+        self.history.set(i64::try_from(count).unwrap_or(i64::MAX));
+        self.history_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 }

@@ -45,7 +45,6 @@ pub struct History {
     order: BTreeSet<(Moment, Gid)>,
     of: HashMap<Gid, Ended>,
     bytes: u64,
-    forgotten: u64,
 }
 
 impl History {
@@ -80,7 +79,7 @@ impl History {
     }
 
     /// The oldest that are too old or too much, at most `most`; they stay until
-    /// [`History::forget`].
+    /// [`History::remove`].
     pub fn excess(&self, now: Moment, retention: &Retention, most: usize) -> Vec<Gid> {
         let (mut count, mut bytes) = (self.order.len(), self.bytes);
         let mut excess = Vec::new();
@@ -109,15 +108,9 @@ impl History {
         earlier.rev().take(most).cloned().collect()
     }
 
-    /// The record of `gid` was deleted.
-    pub fn forget(&mut self, gid: &Gid) {
-        self.remove(gid);
-        self.forgotten = self.forgotten.saturating_add(1);
-    }
-
-    /// How many are remembered, in how many bytes, and how many were forgotten.
-    pub fn figures(&self) -> (usize, u64, u64) {
-        (self.order.len(), self.bytes, self.forgotten)
+    /// How many are remembered, and in how many bytes.
+    pub fn figures(&self) -> (usize, u64) {
+        (self.order.len(), self.bytes)
     }
 }
 
@@ -175,12 +168,12 @@ mod tests {
     #[test]
     fn what_is_forgotten_or_handed_over_is_not_counted() {
         let mut history = history(&[]);
-        history.forget(&gid(3));
+        history.remove(&gid(3));
         history.add(&gid(4), Ended { finished_at: at(4), kept_until: at(4), bytes: 50 });
-        assert_eq!(history.figures(), (9, 850, 1));
+        assert_eq!(history.figures(), (9, 850));
         for shard in Shards::DEFAULT.all() {
             history.hand_over(shard, Shards::DEFAULT);
         }
-        assert_eq!(history.figures(), (0, 0, 1));
+        assert_eq!(history.figures(), (0, 0));
     }
 }

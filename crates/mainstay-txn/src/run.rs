@@ -241,17 +241,6 @@ impl Coordinator {
         &self.shared.identity
     }
 
-    /// How many transactions are live.
-    pub fn live(&self) -> usize {
-        self.shared.slots.lock().len()
-    }
-
-    /// Shards this node owns, with their epochs.
-    pub fn shards(&self) -> Vec<(Shard, u64)> {
-        let owned = self.shared.owned.lock();
-        owned.iter().map(|(shard, created)| (*shard, self.epoch((*shard, *created)))).collect()
-    }
-
     /// What it counts.
     pub fn figures(&self) -> &Figures {
         &self.shared.settings.figures
@@ -374,11 +363,5 @@ impl Coordinator {
                 () = stop.cancelled() => return,
             }
         }
-    }
-
-    /// Calls that wait, and calls under way.
-    pub fn calls(&self) -> (usize, usize) {
-        let schedule = self.shared.schedule.lock();
-        (schedule.waiting(), schedule.under_way())
     }
 }

@@ -124,7 +124,8 @@ impl<T> Schedule<T> {
     }
 
     /// Calls that wait.
-    pub fn waiting(&self) -> usize {
+    #[cfg(test)]
+    fn waiting(&self) -> usize {
         self.waiting.values().map(VecDeque::len).sum()
     }
 }

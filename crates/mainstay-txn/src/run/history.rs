@@ -185,15 +185,10 @@ impl Coordinator {
         }
         let mut history = shared.history.lock();
         for gid in &forgotten {
-            history.forget(gid);
+            history.remove(gid);
         }
+        shared.settings.figures.forgot(forgotten.len());
         Ok(forgotten.len())
-    }
-
-    /// How many ended transactions are remembered, in how many bytes, and how many this process
-    /// has forgotten since there were too many, or they were too old.
-    pub fn remembered(&self) -> (usize, u64, u64) {
-        self.shared.history.lock().figures()
     }
 }
 

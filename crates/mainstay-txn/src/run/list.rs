@@ -117,6 +117,7 @@ impl Coordinator {
         let lanes = self.shared.lanes.read();
         live.queued = lanes.iter().map(crate::commit::Lane::records).sum();
         live.shards = self.shared.owned.lock().len();
+        live.history = self.shared.history.lock().figures();
         self.shared.settings.figures.look(&live);
     }
 

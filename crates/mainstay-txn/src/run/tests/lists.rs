@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use prometheus_client::registry::Registry;
-
 use super::stories::{endpoint, gid, operator, saga};
 use super::town::Town;
 use crate::owner::Replace;
@@ -44,11 +42,7 @@ async fn what_is_live_and_what_has_ended_is_listed_newest_first_and_counted() {
     let ended: Vec<_> = ended.items.iter().map(|(_, gid)| gid.to_string()).collect();
     assert_eq!(ended, ["t2", "s2", "s1"]);
 
-    let mut registry = Registry::with_prefix("mainstay");
-    node.coordinator.figures().register(&mut registry);
-    node.coordinator.look();
-    let mut text = String::new();
-    prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+    let text = node.metrics();
     for line in [
         "mainstay_transaction_begun_total{mode=\"tcc\"} 3",
         "mainstay_transaction_begun_total{mode=\"saga\"} 2",
@@ -61,6 +55,8 @@ async fn what_is_live_and_what_has_ended_is_listed_newest_first_and_counted() {
         "mainstay_transaction_log_queue_records 0",
         "mainstay_shard_owned_count 8",
         "mainstay_shard_takeovers_total 8",
+        "mainstay_transaction_history_count 3",
+        "mainstay_transaction_history_forgotten_total 0",
     ] {
         assert!(text.contains(line), "no `{line}` in\n{text}");
     }

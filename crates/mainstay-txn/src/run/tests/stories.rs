@@ -61,7 +61,7 @@ async fn a_saga_ends_and_only_its_history_stays() {
     assert_eq!(node.coordinator.identity().shards.count(), 8);
     assert_eq!(done(&node, "order-1").await, State::Committed);
     settle().await;
-    assert_eq!(node.coordinator.live(), 0);
+    assert_eq!(node.live(), 0);
     assert_eq!(town.ended(&gid("order-1")).await, Some(State::Committed));
     assert_eq!(town.keys("txn/s/").await.len() + town.keys("txn/b/").await.len(), 0);
     assert_eq!(town.village.ended.lock()[&gid("order-1")], (State::Committed, 1));
@@ -78,7 +78,7 @@ async fn many_share_few_batches() {
         begun.unwrap();
     }
     settle().await;
-    assert_eq!(node.coordinator.live(), 0);
+    assert_eq!(node.live(), 0);
     let figures = node.coordinator.figures();
     let batches = figures.batches();
     assert!(batches < 40, "{batches} batches for 200 sagas");
@@ -157,7 +157,7 @@ async fn a_node_that_was_replaced_decides_nothing() {
     let second = town.node("n2", Replace::OwnName).await;
     first.cut();
     tokio::time::sleep(Duration::from_secs(8)).await;
-    assert_eq!(second.coordinator.shards().len(), 8, "it took all of them");
+    assert_eq!(second.shards(), 8, "it took all of them");
     let seen = second.coordinator.get(&name).await.unwrap();
     assert_eq!(seen.transaction.state(), State::Active, "nothing is aborted by a failover");
     first.heal();
@@ -167,7 +167,7 @@ async fn a_node_that_was_replaced_decides_nothing() {
     assert_eq!(done(&second, "trip").await, State::Committed);
     // The first joins anew, and both have their share in the end.
     tokio::time::sleep(Duration::from_secs(10)).await;
-    let shares = [first.coordinator.shards().len(), second.coordinator.shards().len()];
+    let shares = [first.shards(), second.shards()];
     assert_eq!(shares.iter().sum::<usize>(), 8);
     assert!(shares.iter().all(|share| *share > 0), "{shares:?}");
 }
@@ -187,7 +187,7 @@ async fn locks_are_released_before_the_end_is_written_and_after_a_kill_between_t
     settle().await;
     assert_eq!(town.village.ended.lock()[&gid("order-1")].0, State::Committed);
     assert_eq!(town.ended(&gid("order-1")).await, Some(State::Committed));
-    assert_eq!(second.coordinator.live(), 0);
+    assert_eq!(second.live(), 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -201,10 +201,10 @@ async fn a_participant_that_hangs_delays_nobody_else() {
         node.coordinator.begin(quick).await.unwrap();
     }
     settle().await;
-    assert_eq!(node.coordinator.live(), 100, "the quick ones have ended");
+    assert_eq!(node.live(), 100, "the quick ones have ended");
     town.village.hanging.lock().clear();
     tokio::time::sleep(Duration::from_mins(3)).await;
-    assert_eq!(node.coordinator.live(), 0);
+    assert_eq!(node.live(), 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -325,9 +325,13 @@ async fn history_is_forgotten_when_it_is_old_also_what_an_earlier_process_left()
     let node = town.node("n1", Replace::Everybody).await;
     node.coordinator.begin(saga("order-2", "stock")).await.unwrap();
     settle().await;
-    assert_eq!(node.coordinator.remembered().0, 2);
+    assert!(node.metrics().contains("mainstay_transaction_history_count 2\n"));
     tokio::time::sleep(Duration::from_mins(11)).await;
-    assert_eq!(node.coordinator.remembered(), (0, 0, 2));
+    let text = node.metrics();
+    for line in ["count 0", "bytes 0", "forgotten_total 2"] {
+        let line = format!("mainstay_transaction_history_{line}\n");
+        assert!(text.contains(&line), "no `{line}` in\n{text}");
+    }
     assert_eq!(town.keys("txn/h/").await.len() + town.keys("txn/t/").await.len(), 0);
     let unknown = node.coordinator.get(&gid("order-1")).await.unwrap_err();
     assert_eq!(unknown.code(), "transaction-unknown");
@@ -359,7 +363,7 @@ async fn a_beginning_that_was_not_written_is_told_to_nobody() {
     node.heal();
     let unknown = node.coordinator.get(&gid("order-1")).await.unwrap_err();
     assert_eq!(unknown.code(), "transaction-unknown");
-    assert_eq!(node.coordinator.live(), 0);
+    assert_eq!(node.live(), 0);
 }
 
 #[tokio::test(start_paused = true)]
@@ -388,7 +392,7 @@ async fn a_session_is_kept_while_shards_are_claimed() {
     let node = town.start("n1", Replace::Everybody).await.unwrap();
     node.coordinator.begin(saga("order-1", "stock")).await.unwrap();
     assert_eq!(done(&node, "order-1").await, State::Committed);
-    assert_eq!(node.coordinator.shards().len(), 8);
+    assert_eq!(node.shards(), 8);
 }
 
 #[tokio::test(start_paused = true)]

@@ -11,6 +11,7 @@ use mainstay_store::{
     Revision, Snapshot, Status, Store, Watch, WatchRequest, store::Pending,
 };
 use parking_lot::Mutex;
+use prometheus_client::registry::Registry;
 
 use crate::log;
 use crate::machine::{Finding, Outcome};
@@ -290,6 +291,26 @@ impl Node {
 
     pub(super) fn heal(&self) {
         self.cut.store(false, Ordering::Release);
+    }
+
+    /// How many transactions are live.
+    pub(super) fn live(&self) -> usize {
+        self.coordinator.shared.slots.lock().len()
+    }
+
+    /// How many shards it owns.
+    pub(super) fn shards(&self) -> usize {
+        self.coordinator.shared.owned.lock().len()
+    }
+
+    /// Its metrics, as Prometheus reads them.
+    pub(super) fn metrics(&self) -> String {
+        let mut registry = Registry::with_prefix("mainstay");
+        self.coordinator.figures().register(&mut registry);
+        self.coordinator.look();
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        text
     }
 }
 
