@@ -106,7 +106,8 @@ impl Transaction {
             outcome => {
                 let backoff = policy.backoff_of(&self.begin, op);
                 // Few tries are few tries, whatever comes of them.
-                let counts = self.begin.dialect == Dialect::Dtm
+                let counts = op == Op::Action
+                    && self.begin.dialect == Dialect::Dtm
                     && self.begin.retry_limit.is_some()
                     && outcome == Outcome::Ongoing;
                 let record = branch.op_mut(op);

@@ -158,6 +158,17 @@ fn few_tries_are_close_together_whatever_comes_of_them() {
 }
 
 #[test]
+fn to_undo_may_take_its_time_also_where_tries_are_few() {
+    let mut stage = limited(0);
+    stage.answers(1, Op::Action, unknown());
+    for _ in 0..stage.policy.stuck_attempts {
+        stage.answers(1, Op::Compensate, Outcome::Ongoing).waits(Duration::from_secs(10));
+        assert_eq!(stage.calls(), ["01 compensate"]);
+    }
+    assert!(!stage.transaction.register.stuck);
+}
+
+#[test]
 fn the_longest_wait_of_dtm_is_configured() {
     let mut stage = limited(0);
     stage.policy.dtm_interval_max = Duration::from_secs(15);
