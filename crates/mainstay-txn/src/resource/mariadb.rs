@@ -69,7 +69,8 @@ impl Session {
 
     async fn lists(&mut self, xid: &Xid) -> Result<bool, Failure> {
         self.must_be_primary().await?;
-        let listed = self.prepared(&xid.cluster).await?;
+        // All of them: one that is not found counts as gone.
+        let listed = self.recover(&xid.cluster).await?;
         Ok(listed.iter().any(|one| matches!(&one.listed, Listed::Ours(found) if found == xid)))
     }
 
@@ -84,6 +85,8 @@ impl Session {
     }
 
     async fn bury(&mut self, xid: &Xid, writer: &str) -> Result<Option<Receipt>, Failure> {
+        // A user with many rights writes to a replica all the same, and to no avail.
+        self.must_be_primary().await?;
         let (gid, branch) = key(xid);
         let _none: Vec<String> =
             self.query(sql::INSERT_TOMB_MARIADB, (gid, branch, writer)).await?;
@@ -101,6 +104,13 @@ impl Session {
 
     /// What is prepared on this server, 10,000 at most.
     pub(super) async fn prepared(&mut self, cluster: &Cluster) -> Result<Vec<Prepared>, Failure> {
+        let mut listed = self.recover(cluster).await?;
+        listed.truncate(LISTED_MAX);
+        Ok(listed)
+    }
+
+    /// What is prepared on this server.
+    async fn recover(&mut self, cluster: &Cluster) -> Result<Vec<Prepared>, Failure> {
         type Entry = (u32, usize, usize, Vec<u8>);
         let listing = self.connection.query::<Entry, _>(sql::PREPARED_MARIADB);
         let rows = self.within.answer(listing).await?.map_err(judge)?;
@@ -115,7 +125,7 @@ impl Session {
                 owner: None,
             }
         };
-        Ok(rows.into_iter().take(LISTED_MAX).map(read).collect())
+        Ok(rows.into_iter().map(read).collect())
     }
 
     /// Ends the session `id` if it has done nothing for `idle`: it prepared a branch, and nobody
@@ -147,13 +157,23 @@ impl Session {
         // Each by its whole key: a statement about many reads others on its way, and waits for those
         // that are being prepared.
         self.run("START TRANSACTION").await?;
-        let delete = "DELETE FROM mainstay_receipt WHERE gid = ? AND branch = ?";
-        let deleted = self.connection.exec_batch(delete, keys.iter().cloned());
-        let deleted = self.within.answer(deleted).await?.map_err(judge);
-        // What cannot be put back is not used again.
-        let ends = if deleted.is_ok() { "COMMIT" } else { "ROLLBACK" };
-        self.run(ends).await.map_err(|error| Failure::Lost(error.to_string()))?;
+        let deleted = self.delete_each(keys).await;
+        if !deleted.as_ref().is_err_and(Failure::is_lost) {
+            // What cannot be put back is not used again.
+            let ends = if deleted.is_ok() { "COMMIT" } else { "ROLLBACK" };
+            self.run(ends).await.map_err(|error| Failure::Lost(error.to_string()))?;
+        }
         deleted.map(|()| u64::try_from(keys.len()).unwrap_or(u64::MAX))
+    }
+
+    /// A thousand of them have no time limit together, as the server may be far away.
+    async fn delete_each(&mut self, keys: &[(String, String)]) -> Result<(), Failure> {
+        const DELETE: &str = "DELETE FROM mainstay_receipt WHERE gid = ? AND branch = ?";
+        for (gid, branch) in keys {
+            let deleted = self.connection.exec_drop(DELETE, (gid, branch));
+            self.within.answer(deleted).await?.map_err(judge)?;
+        }
+        Ok(())
     }
 
     /// What this database says about itself, and, if held sessions are to be ended, whether that
