@@ -79,7 +79,8 @@ pub async fn prepare(client: &Client, name: &BranchName) -> Result<(), BranchErr
             answers.iter().any(is_row).then_some(()).ok_or(BranchError::NothingPrepared)
         }
         Err(error) => {
-            give_up(client).await?;
+            // Where that fails too the session is over, and what came first says why.
+            drop(give_up(client).await);
             Err(error.into())
         }
     }

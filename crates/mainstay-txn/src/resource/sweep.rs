@@ -32,10 +32,6 @@ use crate::word::Decision;
 /// second.
 const LINGERS: (Duration, Duration) = (Duration::from_mins(1), Duration::from_hours(1));
 
-/// Pages of old receipts that one sweep looks through, of a thousand each: what is more is there at
-/// the next one.
-const PAGES_MAX: usize = 10;
-
 /// What a sweep goes by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SweepSettings {
@@ -244,8 +240,8 @@ impl Sweeper {
         }
     }
 
-    /// Deletes receipts that are old, and whose transaction this node owns and knows to be over.
-    /// Returns how many.
+    /// Deletes receipts that are old, and whose transaction this node owns and knows to be over,
+    /// until there are none or half of the time between two sweeps has gone by. Returns how many.
     ///
     /// # Errors
     ///
@@ -255,8 +251,9 @@ impl Sweeper {
     ///
     /// Safe: what is not deleted is found by the next sweep.
     pub async fn forget_receipts(&self, resource: &ResourceName) -> Result<u64, Failure> {
+        let until = self.surroundings.now().plus(self.settings.interval / 2);
         let (mut deleted, mut kept) = (0, 0);
-        for _ in 0..PAGES_MAX {
+        loop {
             let age = self.settings.receipt_retention;
             let old = self.resources.old_receipts(resource, age, kept).await?;
             let is_last = old.len() < PAGE;
@@ -265,11 +262,10 @@ impl Sweeper {
             });
             kept += live.len();
             deleted += self.resources.delete_receipts(resource, &over).await?;
-            if is_last {
-                break;
+            if is_last || until <= self.surroundings.now() {
+                return Ok(deleted);
             }
         }
-        Ok(deleted)
     }
 }
 

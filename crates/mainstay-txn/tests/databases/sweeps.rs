@@ -220,6 +220,22 @@ async fn forgets_receipts(world: &World, active: &Gid) {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     assert_eq!((deleted, world.shop.number(receipts).await), (5, 1), "that of `live` stays");
+    Box::pin(forgets_many_receipts(world, &hasty)).await;
+    assert_eq!(world.shop.number(receipts).await, 1);
+}
+
+/// A busy database has more of them at each sweep than a few pages hold.
+async fn forgets_many_receipts(world: &World, sweeper: &Sweeper) {
+    let number = match world.shop.settings.address.kind {
+        Kind::Postgres => "generate_series(1, 12000) AS old(seq)",
+        Kind::MariaDb => "seq_1_to_12000",
+    };
+    let many = format!(
+        "INSERT INTO mainstay_receipt (gid, branch, kind, written_by)
+        SELECT CONCAT('old-', seq), '01', 'done', 'test' FROM {number}"
+    );
+    world.shop.administrate(&many).await;
+    assert_eq!(sweeper.forget_receipts(world.name()).await.unwrap(), 12_000);
 }
 
 /// Waits until the sessions of `MariaDB` that have prepared are gone.
