@@ -133,6 +133,29 @@ fn a_vote_list_brings_back_branches_that_never_joined() {
 }
 
 #[test]
+fn a_branch_that_a_vote_list_does_not_name_stands_beside_it() {
+    let begin = Begin::new(Gid::new("order-1").unwrap(), Mode::Xa);
+    let policy = Policy::default();
+    let (mut transaction, first) = Transaction::begin(begin, Moment::default(), &policy).unwrap();
+    let mut changes = vec![Change::of(&transaction, &first.write, Shards::DEFAULT, 1)];
+    let said = [(1, Vote::No, true), (2, Vote::Yes, false)];
+    let votes = said.map(|(number, vote, listed)| VoteOf {
+        branch: BranchId::number(number),
+        resource: Some(ResourceName::new("orders").unwrap()),
+        vote,
+        listed,
+        session_id: None,
+    });
+    let submit = Event::Submit(Submit { votes: votes.to_vec() });
+    let step = transaction.step(submit, Moment::default(), &policy).unwrap();
+    assert_eq!(step.write.branches, [1].into(), "its word was not enough for a vote");
+    changes.push(Change::of(&transaction, &step.write, Shards::DEFAULT, 1));
+    let again = reread(&changes, &transaction);
+    let votes: Vec<_> = again.branches.iter().map(|branch| branch.vote).collect();
+    assert_eq!(votes, [Some(Vote::No), None], "both are rolled back, whoever reads it");
+}
+
+#[test]
 fn the_end_folds_everything_into_one_record() {
     let policy = Policy::default();
     let (mut transaction, step) =
