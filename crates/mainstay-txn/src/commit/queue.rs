@@ -287,13 +287,8 @@ impl<T> LaneQueue<T> {
     /// Takes records for one batch, in the order in which they came: were those that somebody waits
     /// for taken first, the others would wait for ever under a load that fills batches.
     fn take(&mut self) -> Vec<Waiting<T>> {
-        let (mut operations, mut bytes) = (1, 0);
-        let (mut taken, mut left, mut is_full) = (Vec::new(), VecDeque::new(), false);
-        for mut waiting in std::mem::take(&mut self.waiting) {
-            if is_full {
-                left.push_back(waiting);
-                continue;
-            }
+        let (mut operations, mut bytes, mut taken) = (1, 0, Vec::new());
+        while let Some(mut waiting) = self.waiting.pop_front() {
             let mut whole = waiting.lazy.clone();
             whole.merge(waiting.durable.clone());
             let room = OPERATIONS_MAX.saturating_sub(operations);
@@ -302,25 +297,24 @@ impl<T> LaneQueue<T> {
                 if taken.is_empty() { whole.split_branches(room) } else { Change::default() };
             let fits = whole.operations() <= room && bytes + whole.bytes() <= BYTES_MAX;
             if !fits && !taken.is_empty() {
-                is_full = true;
-                left.push_back(waiting);
-                continue;
+                self.waiting.push_front(waiting);
+                break;
             }
             operations += whole.operations();
             bytes += whole.bytes();
-            self.places.remove(&waiting.gid);
-            if !rest.is_empty() {
-                self.places.insert(waiting.gid.clone());
+            if rest.is_empty() {
+                self.places.remove(&waiting.gid);
+            } else {
                 waiting.lazy.without(&rest);
                 // Whoever waits for what is lazy waits for all of it.
                 let patient = std::mem::take(&mut waiting.patient);
                 let (shard, created) = (waiting.shard, waiting.created);
                 let place = Place { gid: &waiting.gid, shard, created };
-                left.push_back(Waiting::new(place, rest, patient));
+                self.waiting.push_front(Waiting::new(place, rest, patient));
+                operations = OPERATIONS_MAX; // The rest is for another batch.
             }
             taken.push(waiting);
         }
-        self.waiting = left;
         taken
     }
 
