@@ -157,12 +157,16 @@ impl Resources {
         Some(Standing { down, in_use: pool.in_use() })
     }
 
-    /// Closes what is open, waiting up to `grace`; returns how many sessions are left.
+    /// Closes what is open and opens nothing more, waiting up to `grace`; returns how many sessions
+    /// of `PostgreSQL` are left. Those of `MariaDB` say good-bye by themselves.
     ///
     /// # Cancel safety
     ///
     /// Safe: sessions stay told to close, and calling again waits again.
     pub async fn shutdown(&self, grace: Duration) -> usize {
+        for pool in self.pools.values() {
+            pool.close();
+        }
         self.tasks.shutdown(grace).await
     }
 

@@ -95,13 +95,23 @@ impl Pool {
         self.settings.connections.saturating_sub(self.places.available_permits())
     }
 
+    /// Closes what is kept, and lends no more: what is lent out is closed when it comes back.
+    pub(super) fn close(&self) {
+        self.places.close();
+        self.idle.lock().clear();
+    }
+
     /// A session for whoever asks, kept or new.
     pub(super) async fn lend(self: &Arc<Self>) -> Result<Lent, NoSession> {
         let within = Within::new(self.settings.statement_timeout);
         let waiting = Arc::clone(&self.places).acquire_owned();
-        let Ok(Ok(place)) = tokio::time::timeout(within.statement(), waiting).await else {
-            let why = Failure::Busy("all connections of the resource are in use".to_owned());
-            return Err(NoSession { why, retry_after: DOWN.0 });
+        let refused = |why: &str, retry_after| {
+            Err(NoSession { why: Failure::Busy(why.to_owned()), retry_after })
+        };
+        let place = match tokio::time::timeout(within.statement(), waiting).await {
+            Ok(Ok(place)) => place,
+            Ok(Err(_closed)) => return refused("this node is stopping", DOWN.1),
+            Err(_elapsed) => return refused("all connections of the resource are in use", DOWN.0),
         };
         if let Some(session) = self.take_idle().await {
             return Ok(Lent { session, pool: Arc::clone(self), _place: place });
@@ -140,6 +150,8 @@ impl Pool {
         let now = self.surroundings.now();
         let mut down = self.down.lock();
         let (since, wait) = match &*down {
+            // Whoever tried at the same time has found the same.
+            Some(down) if now < down.until => (down.since, down.wait),
             Some(down) => (down.since, down.wait.saturating_mul(2).min(DOWN.1)),
             None => (now, DOWN.0),
         };
@@ -197,6 +209,50 @@ impl Lent {
             return;
         }
         let now = self.pool.surroundings.now();
-        self.pool.idle.lock().push((self.session, now));
+        let mut idle = self.pool.idle.lock();
+        if !self.pool.places.is_closed() {
+            idle.push((self.session, now));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Address, Tls};
+    use super::*;
+    use crate::name::ResourceName;
+
+    /// A clock that is set by hand.
+    struct Set(Mutex<Moment>);
+
+    impl Surroundings for Set {
+        fn now(&self) -> Moment {
+            *self.0.lock()
+        }
+
+        fn draw(&self) -> u32 {
+            0
+        }
+    }
+
+    #[test]
+    fn those_that_fail_together_do_not_make_a_wait_longer() {
+        let clock = Arc::new(Set(Mutex::default()));
+        let address = Address::parse(Kind::Postgres, "postgresql://u@db/shop").unwrap();
+        let mut settings = ResourceSettings::new(ResourceName::new("orders").unwrap(), address);
+        settings.tls = Tls::Off;
+        let surroundings = Arc::clone(&clock) as Arc<dyn Surroundings>;
+        let pool = Pool::new(settings, surroundings, Tasks::default()).unwrap();
+        let fails = || {
+            let waits = [0, 1, 2].map(|_| pool.went_down(Failure::Lost("reset".to_owned())));
+            waits.map(|refused| refused.retry_after.as_millis())
+        };
+        for wait in [250, 500, 1_000, 2_000, 4_000, 5_000, 5_000] {
+            assert_eq!(fails(), [wait; 3]);
+            let until = pool.still_down().unwrap().retry_after;
+            let now = *clock.0.lock();
+            *clock.0.lock() = now.plus(until);
+            assert!(pool.still_down().is_none());
+        }
     }
 }

@@ -132,6 +132,34 @@ async fn protects(mut shop: Shop, papers: &Papers, encrypted: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nothing_is_open_after_a_shutdown() {
+    for (kind, sessions) in [
+        (Kind::Postgres, "SELECT COUNT(*) FROM pg_stat_activity WHERE usename = 'coordinator'"),
+        (
+            Kind::MariaDb,
+            "SELECT COUNT(*) FROM information_schema.processlist WHERE user = 'coordinator'",
+        ),
+    ] {
+        let shop = Shop::open(kind).await;
+        let resources = shop.resources();
+        assert_eq!(shop.ends(&resources, "x", Op::Rollback).await, Outcome::Done);
+        assert_eq!(shop.number(sessions).await, 1, "it is kept for the next one");
+        assert_eq!(resources.shutdown(Duration::from_secs(5)).await, 0);
+        let mut left = shop.number(sessions).await;
+        for _ in 0..100 {
+            if left == 0 {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            left = shop.number(sessions).await;
+        }
+        assert_eq!(left, 0, "{kind:?}");
+        let outcome = shop.ends(&resources, "x", Op::Rollback).await;
+        assert!(matches!(outcome, Outcome::Unsent { .. }), "{outcome:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_prepared_is_listed_with_whose_it_is() {
     for kind in [Kind::Postgres, Kind::MariaDb] {
         let shop = Shop::open(kind).await;
