@@ -110,8 +110,6 @@ struct Slot {
     standing: watch::Sender<Standing>,
     /// What lists go by; `None` until it was read.
     glance: Mutex<Option<Glance>>,
-    /// The shard was given up, or the transaction forgotten: nothing in here is true any more.
-    closed: AtomicBool,
 }
 
 /// Where a transaction stands, as far as others wait for it.
@@ -120,12 +118,8 @@ struct Standing {
     state: State,
     /// Whether a branch is being called.
     is_calling: bool,
-}
-
-impl Standing {
-    fn of(transaction: &Transaction) -> Self {
-        Self { state: transaction.state(), is_calling: transaction.is_calling() }
-    }
+    /// The shard was given up, or the transaction forgotten: nothing in its slot is true any more.
+    is_closed: bool,
 }
 
 enum Kept {
@@ -146,14 +140,21 @@ impl Slot {
             gid: gid.clone(),
             owned,
             kept: Arc::new(tokio::sync::Mutex::new(kept)),
-            standing: watch::Sender::new(Standing { state: State::Active, is_calling: false }),
+            standing: watch::Sender::new(Standing {
+                state: State::Active,
+                is_calling: false,
+                is_closed: false,
+            }),
             glance: Mutex::default(),
-            closed: AtomicBool::new(false),
         })
     }
 
     fn is_closed(&self) -> bool {
-        self.closed.load(Ordering::Acquire)
+        self.standing.borrow().is_closed
+    }
+
+    fn close(&self) {
+        self.standing.send_modify(|standing| standing.is_closed = true);
     }
 
     fn place(&self) -> Place<'_> {
@@ -164,7 +165,9 @@ impl Slot {
     /// What others see of it is `transaction` from now on.
     fn shows(&self, transaction: &Transaction) {
         *self.glance.lock() = Some(Glance::of(transaction));
-        self.standing.send_replace(Standing::of(transaction));
+        self.standing.send_modify(|standing| {
+            (standing.state, standing.is_calling) = (transaction.state(), transaction.is_calling());
+        });
     }
 
     /// Waits for its lock; `None` if it was closed meanwhile.

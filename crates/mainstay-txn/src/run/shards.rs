@@ -288,7 +288,7 @@ impl Coordinator {
         self.shared.slots.lock().retain(|_, slot| {
             let goes = slot.owned.0 == shard;
             if goes {
-                slot.closed.store(true, Ordering::Release);
+                slot.close();
                 gone.push(slot.gid.clone());
             }
             !goes

@@ -145,7 +145,7 @@ impl Coordinator {
     /// Forgets a slot, if it is still the one there is.
     fn forget(&self, slot: &Arc<Slot>) {
         let mut slots = self.shared.slots.lock();
-        slot.closed.store(true, Ordering::Release);
+        slot.close();
         if slots.get(&slot.gid).is_some_and(|known| Arc::ptr_eq(known, slot)) {
             slots.remove(&slot.gid);
             self.shared.due.lock().set(&slot.gid, None);

@@ -307,6 +307,8 @@ impl Coordinator {
     ) -> Result<Seen, VerbError> {
         let is_done = |state: State| state.is_final() || state == State::Mixed;
         let is_there = |standing: &Standing| match until {
+            // Another node goes on, and whoever waits is to ask it.
+            _ if standing.is_closed => true,
             Until::Decided => !standing.state.is_undecided(),
             Until::Done => is_done(standing.state),
             Until::Tried => is_done(standing.state) || !standing.is_calling,

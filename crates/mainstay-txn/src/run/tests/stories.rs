@@ -386,6 +386,21 @@ async fn only_the_owner_says_that_a_transaction_is_not_known() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn whoever_waits_is_told_at_once_that_the_shard_was_given_up() {
+    let town = Town::new(20);
+    let node = town.node("n1", Replace::OwnName).await;
+    let name = gid("trip");
+    node.coordinator.begin(Begin::new(name.clone(), Mode::Tcc)).await.unwrap();
+    let gone = Batch::new().then(StoreOp::delete_range(crate::log::owners()));
+    let waiting = node.coordinator.wait(&name, Until::Decided, Duration::from_secs(50));
+    let waiting = tokio::time::timeout(Duration::from_secs(5), waiting);
+    let (told, gone) = tokio::join!(waiting, town.store.apply(gone));
+    assert!(gone.unwrap().succeeded);
+    let told = told.expect("its patience is longer").unwrap_err();
+    assert_eq!(told.code(), "transaction-owner-unknown");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_session_is_kept_while_shards_are_claimed() {
     let mut town = Town::new(16);
     town.sync = Duration::from_millis(900); // Eight of them take longer than a lease.
