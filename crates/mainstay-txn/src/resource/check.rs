@@ -151,6 +151,7 @@ pub(super) fn faults(kind: Kind, facts: &Facts, user: &str, resource: &str) -> V
         faults.push(Fault { what, fix, cannot_prepare: false });
     };
     let init = format!("mainstay transaction resource init {resource}");
+    let grantee = quoted(kind, user);
     if facts.only_reads {
         fault(
             "server only reads".to_owned(),
@@ -171,7 +172,7 @@ pub(super) fn faults(kind: Kind, facts: &Facts, user: &str, resource: &str) -> V
             .collect();
         if !denied.is_empty() {
             let rights = denied.join(", ");
-            let fix = format!("GRANT {rights} ON {name} TO {user}");
+            let fix = format!("GRANT {rights} ON {name} TO {grantee}");
             fault(format!("`{user}` may not {rights} on {name}"), fix);
         } else if !facts.columns.iter().any(|[table, ..]| table == name) {
             fault(format!("table {name} is not there, or not ours to see"), init.clone());
@@ -189,11 +190,11 @@ pub(super) fn faults(kind: Kind, facts: &Facts, user: &str, resource: &str) -> V
         );
     }
     for owner in &facts.strangers {
-        let fix = format!("GRANT \"{}\" TO {user}", owner.replace('"', "\"\""));
+        let fix = format!("GRANT {} TO {grantee}", quoted(kind, owner));
         fault(format!("branches are prepared by `{owner}`, and `{user}` may not end them"), fix);
     }
     if facts.cannot_end_sessions {
-        let fix = format!("GRANT PROCESS, CONNECTION ADMIN ON *.* TO {user}");
+        let fix = format!("GRANT PROCESS, CONNECTION ADMIN ON *.* TO {grantee}");
         fault(format!("`{user}` may not end sessions, and `kill_held_sessions` is set"), fix);
     }
     if facts.prepared_max == Some(0) {
@@ -243,14 +244,19 @@ pub const fn tables(kind: Kind) -> &'static [&'static str] {
 /// The statements that give `user`, as whom the coordinator comes, what it needs, for an
 /// administrator to run. In `PostgreSQL` it also takes membership of each role that prepares.
 pub fn grants(kind: Kind, user: &str) -> Vec<String> {
-    let user = match kind {
-        Kind::Postgres => format!("\"{}\"", user.replace('"', "\"\"")),
-        Kind::MariaDb => format!("`{}`", user.replace('`', "``")),
-    };
+    let grantee = quoted(kind, user);
     vec![
-        format!("GRANT SELECT, INSERT, DELETE ON mainstay_receipt TO {user}"),
-        format!("GRANT SELECT, INSERT, UPDATE ON mainstay_coordinator TO {user}"),
+        format!("GRANT SELECT, INSERT, DELETE ON mainstay_receipt TO {grantee}"),
+        format!("GRANT SELECT, INSERT, UPDATE ON mainstay_coordinator TO {grantee}"),
     ]
+}
+
+/// `name` as a part of a statement.
+pub(super) fn quoted(kind: Kind, name: &str) -> String {
+    match kind {
+        Kind::Postgres => format!("\"{}\"", name.replace('"', "\"\"")),
+        Kind::MariaDb => format!("`{}`", name.replace('`', "``")),
+    }
 }
 
 #[cfg(test)]
@@ -303,9 +309,9 @@ mod tests {
         let none = |facts: &mut Facts| facts.prepared_max = Some(0);
         check(Kind::Postgres, none, &["max_prepared_transactions = 200 in postgresql.conf"]);
         let denied = |facts: &mut Facts| facts.denied = vec![("mainstay_receipt", "DELETE")];
-        check(Kind::MariaDb, denied, &["GRANT DELETE ON mainstay_receipt TO coordinator"]);
+        check(Kind::MariaDb, denied, &["GRANT DELETE ON mainstay_receipt TO `coordinator`"]);
         let strangers = |facts: &mut Facts| facts.strangers = vec!["shop".to_owned()];
-        check(Kind::Postgres, strangers, &["GRANT \"shop\" TO coordinator"]);
+        check(Kind::Postgres, strangers, &["GRANT \"shop\" TO \"coordinator\""]);
         let twice = |facts: &mut Facts| facts.schemas = vec!["a".to_owned(), "b".to_owned()];
         check(Kind::Postgres, twice, &["search_path"]);
         let engine = |facts: &mut Facts| {

@@ -9,10 +9,10 @@ use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Config, Error, NoTls, Row};
 
 use super::address::{Address, Host};
-use super::check::Facts;
+use super::check::{Facts, quoted};
 use super::failure::Failure;
 use super::tls::Connector;
-use super::{Prepared, Within};
+use super::{Kind, Prepared, Within};
 use crate::database::{Cluster, Xid};
 use crate::receipt::{Ask, Receipt, Told};
 use crate::tasks::Tasks;
@@ -110,7 +110,7 @@ impl Session {
             return Err(Failure::NoSuchBranch(format!("`{name}` is not listed")));
         };
         let owner: String = get(row, 0)?;
-        let quoted = format!("\"{}\"", owner.replace('"', "\"\""));
+        let quoted = quoted(Kind::Postgres, &owner);
         if let Err(error) = self.run(&format!("SET ROLE {quoted}")).await {
             return Err(match error {
                 lost @ Failure::Lost(_) => lost,
