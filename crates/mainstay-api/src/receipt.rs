@@ -117,24 +117,6 @@ pub const OLD_MARIADB: &str = "SELECT gid, branch FROM mainstay_receipt \
 WHERE written_at < current_timestamp(6) - INTERVAL ? SECOND \
 ORDER BY written_at, gid, branch LIMIT 1000 OFFSET ?";
 
-/// The log a database was last swept by: cluster.
-pub const READ_SEQUENCE: &str =
-    "SELECT log_id, sequence FROM mainstay_coordinator WHERE cluster = ?";
-
-/// Notes the sequence of a sweep in `PostgreSQL`; the greatest stays. Cluster, log, sequence.
-pub const RAISE_SEQUENCE_POSTGRES: &str = "INSERT INTO mainstay_coordinator \
-(cluster, log_id, sequence, written_at) VALUES (?, ?, ?, clock_timestamp()) \
-ON CONFLICT (cluster) DO UPDATE SET sequence = excluded.sequence, written_at = clock_timestamp() \
-WHERE mainstay_coordinator.log_id = excluded.log_id \
-AND mainstay_coordinator.sequence < excluded.sequence";
-
-/// The same in `MariaDB`.
-pub const RAISE_SEQUENCE_MARIADB: &str = "INSERT INTO mainstay_coordinator \
-(cluster, log_id, sequence, written_at) VALUES (?, ?, ?, current_timestamp(6)) \
-ON DUPLICATE KEY UPDATE \
-written_at = IF(log_id = VALUES(log_id) AND sequence < VALUES(sequence), current_timestamp(6), written_at), \
-sequence = IF(log_id = VALUES(log_id), GREATEST(sequence, VALUES(sequence)), sequence)";
-
 /// `statement` with its parameters numbered, as `PostgreSQL` has them: `$1`, `$2`, …
 pub fn numbered(statement: &str) -> String {
     let mut parts = statement.split('?');

@@ -3,7 +3,6 @@
 //! | key | value | written |
 //! |---|---|---|
 //! | `txn/meta` | cluster, log id, shard count | once |
-//! | `txn/high` | a number that grows with work that was begun | each sweep after new work |
 //! | `txn/node/<node>` | address of a node; ends with its session | at its start |
 //! | `txn/lane/<node>/<n>` | session and number of the last batch; ends with the session | each batch |
 //! | `txn/shard/<ss>` | who owns the shard; ends with the owner's session | takeover |
@@ -42,11 +41,6 @@ fn segment(text: &str) -> String {
 /// What the log says about itself.
 pub fn meta() -> Key {
     made("txn/meta".to_owned())
-}
-
-/// A number that grows with work that was begun: a log that went back is told by it.
-pub fn high() -> Key {
-    made("txn/high".to_owned())
 }
 
 /// All nodes.
