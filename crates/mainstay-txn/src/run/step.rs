@@ -9,7 +9,7 @@ use tokio::sync::OwnedMutexGuard;
 
 use super::calls::Job;
 use super::{Coordinator, Kept, Locked, Owned, Seen, Slot, VerbError, live};
-use crate::commit::{Lane, LogError};
+use crate::commit::{Lane, LogError, Place};
 use crate::error::Refused;
 use crate::events::{HookFailed, Unread};
 use crate::log::{self, Change, Keys};
@@ -45,6 +45,7 @@ impl Coordinator {
         match self.find(&begin.gid).await? {
             Found::Known(seen) => {
                 seen.transaction.repeats(begin, &policy)?;
+                self.note(seen.transaction.gid(), record).await?;
                 Ok(*seen)
             }
             Found::Absent(absent) => {
@@ -185,7 +186,19 @@ impl Coordinator {
         let mut seen = self.ended(gid, owned).await?;
         let now = self.shared.ports.surroundings.now();
         seen.transaction.step(event, now, &self.shared.settings.policy)?;
+        self.note(gid, record).await?;
         Ok(seen)
+    }
+
+    /// Writes the record of a verb that was right and changes nothing.
+    async fn note(&self, gid: &Gid, record: Option<Put>) -> Result<(), VerbError> {
+        let mut change = Change::new();
+        change.accompany(record);
+        if !change.is_empty() {
+            let (shard, created) = self.owned(gid)?;
+            self.write(Place { gid, shard, created }, change, true).await?;
+        }
+        Ok(())
     }
 
     pub(super) async fn time_passed(&self, gid: &Gid) {
@@ -254,7 +267,7 @@ impl Coordinator {
         change.accompany(record);
         let (before, answered) = undo.map(|Undo { before, answered }| (before, answered)).unzip();
         if !change.is_empty() {
-            let written = self.write(slot, change, durable).await;
+            let written = self.write(slot.place(), change, durable).await;
             if let Err(error) = written {
                 // Nothing has happened. What the log says, if it is not known, its next owner reads.
                 if let Some(before) = before {
@@ -286,12 +299,12 @@ impl Coordinator {
         Ok(())
     }
 
-    async fn write(&self, slot: &Slot, change: Change, durable: bool) -> Result<(), LogError> {
-        let lane = self.lane(slot.owned.0).ok_or(LogError::NotOwner)?;
+    async fn write(&self, place: Place<'_>, change: Change, durable: bool) -> Result<(), LogError> {
+        let lane = self.lane(place.shard).ok_or(LogError::NotOwner)?;
         if durable {
-            return lane.write(slot.place(), change)?.written().await;
+            return lane.write(place, change)?.written().await;
         }
-        drop(lane.write_lazily(slot.place(), change)?);
+        drop(lane.write_lazily(place, change)?);
         Ok(())
     }
 

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use mainstay_core::Effect;
-use mainstay_store::{Batch, Op as StoreOp, Put, Store};
+use mainstay_store::{Batch, Key, Op as StoreOp, Put, Store};
 
 use super::town::{Node, Town};
 use crate::commit::LogError;
@@ -349,6 +349,21 @@ async fn a_node_that_stops_begins_nothing_and_leaves_nothing_running() {
     town.village.hanging.lock().clear();
     let next = town.node("n1", Replace::Everybody).await;
     assert_eq!(done(&next, "a").await, State::Committed);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_verb_that_changes_nothing_is_recorded_as_well() {
+    let town = Town::new(21);
+    let node = town.node("n1", Replace::Everybody).await;
+    let name = gid("trip");
+    node.coordinator.begin(Begin::new(name.clone(), Mode::Tcc)).await.unwrap();
+    for record in ["audit/1", "audit/2"] {
+        let put = Put::new(Key::new(record).unwrap(), "who");
+        node.coordinator.operate(&name, Verb::Abort(operator()), Some(put)).await.unwrap();
+        settle().await; // The second finds what has ended.
+    }
+    assert_eq!(node.live(), 0);
+    assert_eq!(town.keys("audit/").await, ["audit/1", "audit/2"]);
 }
 
 #[tokio::test(start_paused = true)]
