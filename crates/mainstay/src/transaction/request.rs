@@ -72,7 +72,7 @@ pub(super) fn request(call: &Outgoing, target: &Target) -> Result<Request<Full<B
 
 /// Whether a sender may not say it: what a connection needs, and what only we say.
 pub(crate) fn is_reserved(name: &HeaderName) -> bool {
-    const OF_CONNECTIONS: [HeaderName; 9] = [
+    const OF_CONNECTIONS: [HeaderName; 10] = [
         header::CONNECTION,
         header::CONTENT_LENGTH,
         header::EXPECT,
@@ -82,6 +82,7 @@ pub(crate) fn is_reserved(name: &HeaderName) -> bool {
         header::TRANSFER_ENCODING,
         header::UPGRADE,
         HeaderName::from_static("keep-alive"),
+        HeaderName::from_static("proxy-connection"),
     ];
     OF_CONNECTIONS.contains(name) || name.as_str().starts_with("mainstay-")
 }
@@ -130,12 +131,17 @@ fn dtm() -> HeaderMap {
     headers
 }
 
-/// `url` with the parameters that clients of DTM read.
-fn with_query(url: &str, call: &Outgoing) -> String {
-    let mode = match call.mode {
+/// How clients of DTM call a mode.
+pub(crate) const fn trans_type(mode: Mode) -> &'static str {
+    match mode {
         Mode::Message => "msg",
         mode => mode.as_str(),
-    };
+    }
+}
+
+/// `url` with the parameters that clients of DTM read.
+fn with_query(url: &str, call: &Outgoing) -> String {
+    let mode = trans_type(call.mode);
     let query = format!(
         "gid={}&trans_type={mode}&branch_id={}&op={}",
         escaped(call.gid.as_str()),

@@ -16,7 +16,7 @@ use mainstay_txn::{
 use serde::{Deserialize, Serialize};
 
 use super::answer::Said;
-use super::words::{Fields, Kind, Options, Step, TransBase, target};
+use super::words::{Fields, Options, Step, TransBase, target};
 use crate::transaction::settings::DtmConfig;
 
 /// What is kept of a request to be shown again, and has no other place in a transaction.
@@ -38,7 +38,7 @@ impl Kept {
 
 /// What begins: prepared, or submitted at once.
 pub(super) fn begin(base: &TransBase, submit: bool, config: &DtmConfig) -> Result<Begin, Said> {
-    let has_steps = matches!(base.kind, Kind::Msg | Kind::Saga);
+    let has_steps = matches!(base.mode, Mode::Message | Mode::Saga);
     let steps = base.steps.iter().enumerate().filter(|_| has_steps);
     let Amendment {
         mode,
@@ -52,9 +52,9 @@ pub(super) fn begin(base: &TransBase, submit: bool, config: &DtmConfig) -> Resul
     } = amendment(base, config)?;
     Ok(Begin {
         dialect: Dialect::Dtm,
-        deadline: base.options.deadline(base.kind, config),
+        deadline: base.options.deadline(base.mode, config),
         concurrent,
-        check: base.query_prepared.clone().filter(|_| base.kind == Kind::Msg),
+        check: base.query_prepared.clone().filter(|_| base.mode == Mode::Message),
         delay,
         retry_limit,
         retry_interval,
@@ -72,15 +72,10 @@ pub(super) fn amendment(base: &TransBase, config: &DtmConfig) -> Result<Amendmen
     let options = &base.options;
     let kept = Kept { custom_data: base.custom_data.clone(), options: options.clone() };
     let words = serde_json::to_vec(&kept).map_err(|error| Said::Wrong(error.to_string()))?;
-    let (is_saga, is_msg) = (base.kind == Kind::Saga, base.kind == Kind::Msg);
+    let (is_saga, is_msg) = (base.mode == Mode::Saga, base.mode == Mode::Message);
     let limit = u32::try_from(options.retry_limit).unwrap_or(u32::MAX);
     Ok(Amendment {
-        mode: match base.kind {
-            Kind::Msg => Mode::Message,
-            Kind::Saga => Mode::Saga,
-            Kind::Tcc => Mode::Tcc,
-            Kind::Xa => Mode::Xa,
-        },
+        mode: base.mode,
         headers: base.headers.clone(),
         words: Some(Bytes::from(words)),
         retry_limit: Some(limit).filter(|limit| is_saga && 0 < *limit),
@@ -92,7 +87,7 @@ pub(super) fn amendment(base: &TransBase, config: &DtmConfig) -> Result<Amendmen
 }
 
 fn branch(base: &TransBase, at: usize, step: &Step) -> Result<NewBranch, Said> {
-    let compensate = step.compensate.as_ref().filter(|_| base.kind == Kind::Saga);
+    let compensate = step.compensate.as_ref().filter(|_| base.mode == Mode::Saga);
     let targets = [(Op::Action, step.action.as_ref()), (Op::Compensate, compensate)];
     let orders = base.custom.orders.get(&at).filter(|_| base.custom.concurrent);
     let after = orders.cloned().unwrap_or_default();

@@ -11,17 +11,8 @@ use serde_json::{Map, Value, json};
 
 use super::begin::Kept;
 use crate::control::moment::unix_time;
+use crate::transaction::request::trans_type;
 use crate::transaction::settings::DtmConfig;
-
-/// How DTM calls a mode.
-pub(super) const fn kind(mode: Mode) -> &'static str {
-    match mode {
-        Mode::Xa => "xa",
-        Mode::Tcc => "tcc",
-        Mode::Saga => "saga",
-        Mode::Message => "msg",
-    }
-}
 
 /// Where a transaction stands, in the words of DTM.
 pub(super) const fn status(transaction: &Transaction) -> &'static str {
@@ -63,7 +54,7 @@ pub(super) fn transaction(transaction: &Transaction, config: &DtmConfig) -> Valu
     let updated = transaction.timeline.back().map_or(transaction.created_at, |note| note.at);
     fields.put("update_time", json!(time(updated)));
     fields.put("gid", json!(transaction.gid().as_str()));
-    fields.put("trans_type", json!(kind(begin.mode)));
+    fields.put("trans_type", json!(trans_type(begin.mode)));
     fields.put("steps", begin.steps.iter().map(step).collect());
     fields.put("payloads", begin.steps.iter().map(payload).collect());
     fields.put("status", json!(status));

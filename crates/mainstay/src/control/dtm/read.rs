@@ -14,7 +14,7 @@ use super::answer::{Answer, Said};
 use super::documents::{branches, status, transaction};
 use super::of;
 use super::verbs::retry;
-use super::words::gid;
+use super::words::{gid, mode};
 use crate::cluster::Cluster;
 use crate::control::author::By;
 use crate::control::transactions::walk::{Picks, Place, walk};
@@ -141,11 +141,10 @@ impl Filter {
 fn filter(wanted: &Wanted) -> Result<Option<Filter>, Said> {
     let mode = match wanted.trans_type.as_str() {
         "" => None,
-        "msg" => Some(Mode::Message),
-        "saga" => Some(Mode::Saga),
-        "tcc" => Some(Mode::Tcc),
-        "xa" => Some(Mode::Xa),
-        _ => return Ok(None),
+        word => match mode(word) {
+            Some(mode) => Some(mode),
+            None => return Ok(None),
+        },
     };
     let moment = |name: &str, text: &str| {
         number(name, text).map(|millis| millis.map(Moment::from_unix_millis))

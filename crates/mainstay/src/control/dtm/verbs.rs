@@ -16,13 +16,14 @@ use serde_json::{Value, json};
 
 use super::answer::{Answer, Said, success};
 use super::begin::{amendment, begin, joining};
-use super::documents::{kind, rollback_reason, status};
+use super::documents::{rollback_reason, status};
 use super::of;
-use super::words::{Fields, Kind, TransBase};
+use super::words::{Fields, TransBase};
 use crate::cluster::Cluster;
 use crate::control::author::By;
 use crate::control::transactions::operate::operate as operated;
 use crate::transaction::NotAdmitted;
+use crate::transaction::request::trans_type;
 
 /// How much longer than a call of a branch an answer waits for a pass to end.
 const PASS_MARGIN: Duration = Duration::from_secs(2);
@@ -36,14 +37,14 @@ pub(super) async fn prepare(
     let (transactions, coordinator) = of(&cluster)?;
     let config = &transactions.config().dtm;
     let base = TransBase::read(&body, &sent, config)?;
-    match base.kind {
-        Kind::Saga => return Err(Said::wrong("a saga is submitted; it is not prepared before")),
-        Kind::Msg if base.query_prepared.is_none() => {
+    match base.mode {
+        Mode::Saga => return Err(Said::wrong("a saga is submitted; it is not prepared before")),
+        Mode::Message if base.query_prepared.is_none() => {
             return Err(Said::wrong(
                 "query_prepared must say whom to ask whether a prepared msg may be delivered",
             ));
         }
-        Kind::Msg | Kind::Tcc | Kind::Xa => {}
+        Mode::Message | Mode::Tcc | Mode::Xa => {}
     }
     let begin = begin(&base, false, config)?;
     transactions.admit(&begin).map_err(denied)?;
@@ -68,13 +69,15 @@ pub(super) async fn submit(
     let (transactions, coordinator) = of(&cluster)?;
     let config = &transactions.config().dtm;
     let base = TransBase::read(&body, &sent, config)?;
-    let prepared = match base.kind {
-        Kind::Saga => None,
-        Kind::Msg | Kind::Tcc | Kind::Xa => submit_prepared(&coordinator, &base, &cluster).await?,
+    let prepared = match base.mode {
+        Mode::Saga => None,
+        Mode::Message | Mode::Tcc | Mode::Xa => {
+            submit_prepared(&coordinator, &base, &cluster).await?
+        }
     };
-    let seen = match (prepared, base.kind) {
+    let seen = match (prepared, base.mode) {
         (Some(seen), _) => seen,
-        (None, Kind::Saga | Kind::Msg) => {
+        (None, Mode::Saga | Mode::Message) => {
             let begin = begin(&base, true, config)?;
             transactions.admit(&begin).map_err(denied)?;
             match coordinator.begin(begin).await {
@@ -88,7 +91,7 @@ pub(super) async fn submit(
             }
         }
         // Whoever is not known was aborted.
-        (None, Kind::Tcc | Kind::Xa) => {
+        (None, Mode::Tcc | Mode::Xa) => {
             let text = format!("gid {} is not known, and cannot be submitted", base.gid);
             return Err(Said::Failure(text));
         }
@@ -184,7 +187,7 @@ pub(super) async fn abort(State(cluster): State<Arc<Cluster>>, body: Bytes) -> A
         (Mode::Tcc | Mode::Xa, "prepared" | "aborting") | (Mode::Message, "prepared")
     );
     let refused = || {
-        let kind = kind(mode);
+        let kind = trans_type(mode);
         Said::Failure(format!("{kind} {gid} is {state}, and cannot be aborted"))
     };
     if !possible {

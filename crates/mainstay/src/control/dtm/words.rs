@@ -7,12 +7,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use axum::http::{HeaderMap, HeaderName, HeaderValue};
-use mainstay_txn::{Gid, Target};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use mainstay_txn::{Gid, Mode, Target};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::answer::Said;
+use crate::transaction::request::{is_reserved, trans_type};
 use crate::transaction::settings::DtmConfig;
 
 /// Most bytes of `custom_data`: it is kept with the transaction as it came.
@@ -28,30 +29,9 @@ const SPAN_SECONDS_MAX: u64 = 2_592_000;
 /// Longest time one call of a branch may take, in seconds.
 const CALL_SECONDS_MAX: u64 = 3_600;
 
-/// The kinds of transactions that DTM has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    Msg,
-    Saga,
-    Tcc,
-    Xa,
-}
-
-impl Kind {
-    fn parse(word: &str) -> Result<Self, Said> {
-        match word {
-            "msg" => Ok(Self::Msg),
-            "saga" => Ok(Self::Saga),
-            "tcc" => Ok(Self::Tcc),
-            "xa" => Ok(Self::Xa),
-            "workflow" => Err(Said::wrong(
-                "trans_type workflow is not supported by this server; see docs/dtm.md",
-            )),
-            other => Err(Said::wrong(format!(
-                "trans_type must be one of msg, saga, tcc, xa; found {other:?}"
-            ))),
-        }
-    }
+/// The mode that clients of DTM call `word`.
+pub(super) fn mode(word: &str) -> Option<Mode> {
+    Mode::ALL.iter().copied().find(|mode| trans_type(*mode) == word)
 }
 
 /// One step of a saga or a message. An empty URL is nobody: done at once.
@@ -96,9 +76,9 @@ fn is_zero(number: &u64) -> bool {
 impl Options {
     /// After how long a transaction that nobody submitted is rolled back, or its sender asked; of
     /// a saga, after how long it is compensated.
-    pub(super) fn deadline(&self, kind: Kind, config: &DtmConfig) -> Option<Duration> {
-        match (self.timeout_to_fail, kind) {
-            (0, Kind::Saga) => None,
+    pub(super) fn deadline(&self, mode: Mode, config: &DtmConfig) -> Option<Duration> {
+        match (self.timeout_to_fail, mode) {
+            (0, Mode::Saga) => None,
             (0, _) => Some(config.timeout_to_fail),
             (seconds, _) => Some(Duration::from_secs(seconds)),
         }
@@ -133,11 +113,11 @@ pub(super) struct Custom {
     pub(super) delay: Duration,
 }
 
-/// What a client sends with `prepare`, `submit` and `abort`.
+/// What a client sends with `prepare` and `submit`.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct TransBase {
     pub(super) gid: Gid,
-    pub(super) kind: Kind,
+    pub(super) mode: Mode,
     pub(super) steps: Vec<Step>,
     pub(super) query_prepared: Option<Target>,
     pub(super) custom: Custom,
@@ -145,14 +125,21 @@ pub(super) struct TransBase {
     pub(super) options: Options,
     /// Headers of every call of a branch.
     pub(super) headers: Vec<(String, String)>,
-    pub(super) rollback_reason: Option<String>,
 }
 
 impl TransBase {
     /// Reads `body`; headers to be passed through are those of the request, `sent`.
     pub(super) fn read(body: &[u8], sent: &HeaderMap, config: &DtmConfig) -> Result<Self, Said> {
         let fields = Fields::read(body)?;
-        let kind = Kind::parse(&fields.text("trans_type")?.unwrap_or_default())?;
+        let named = fields.text("trans_type")?.unwrap_or_default();
+        let Some(mode) = mode(&named) else {
+            return Err(Said::Wrong(match named.as_str() {
+                "workflow" => {
+                    "trans_type workflow is not supported by this server; see docs/dtm.md".into()
+                }
+                other => format!("trans_type must be one of msg, saga, tcc, xa; found {other:?}"),
+            }));
+        };
         match fields.text("protocol")?.as_deref() {
             None | Some("" | "http") => {}
             Some(other) => {
@@ -166,14 +153,13 @@ impl TransBase {
         let options = options(&fields)?;
         Ok(Self {
             gid: fields.gid()?,
-            kind,
+            mode,
             steps: steps(&fields)?,
             query_prepared: target("query_prepared", fields.text("query_prepared")?)?,
             custom: custom_data.as_deref().map_or_else(|| Ok(Custom::default()), custom)?,
             headers: headers(&options, sent, config)?,
             options,
             custom_data,
-            rollback_reason: fields.text("rollback_reason")?.filter(|text| !text.is_empty()),
         })
     }
 }
@@ -382,43 +368,30 @@ fn headers(
     }
     let mut headers = BTreeMap::new();
     for name in names {
-        let lower = name.to_ascii_lowercase();
-        let is_sensitive = SENSITIVE.contains(&&*lower) && !config.passthrough_sensitive;
-        let value = sent.get(&lower).and_then(|value| value.to_str().ok());
-        if let Some(value) = value.filter(|_| !is_sensitive && !OURS.contains(&&*lower)) {
-            headers.insert(lower, value.to_owned());
+        let Ok(name) = HeaderName::try_from(name.as_str()) else { continue };
+        let is_sensitive = SENSITIVE.contains(&name) && !config.passthrough_sensitive;
+        let value = sent.get(&name).and_then(|value| value.to_str().ok());
+        if let Some(value) = value.filter(|_| !is_sensitive && !is_reserved(&name)) {
+            headers.insert(name.as_str().to_owned(), value.to_owned());
         }
     }
     for (name, value) in &options.branch_headers {
-        let lower = name.to_ascii_lowercase();
-        let legal = HeaderName::from_bytes(lower.as_bytes()).is_ok()
-            && HeaderValue::from_str(value).is_ok();
-        if !legal || OURS.contains(&&*lower) {
+        let legal = HeaderName::try_from(name.as_str()).ok();
+        let legal = legal.filter(|name| !is_reserved(name) && HeaderValue::from_str(value).is_ok());
+        let Some(legal) = legal else {
             let text = format!(
                 "branch_headers: {name:?} is no header that can be set, or its value cannot be sent"
             );
             return Err(Said::Wrong(text));
-        }
-        headers.insert(lower, value.clone());
+        };
+        headers.insert(legal.as_str().to_owned(), value.clone());
     }
     Ok(headers.into_iter().collect())
 }
 
 /// Headers that say who asks. They are for this server.
-const SENSITIVE: [&str; 3] = ["authorization", "cookie", "proxy-authorization"];
-
-/// Headers that whoever sends a request writes.
-const OURS: [&str; 9] = [
-    "connection",
-    "content-length",
-    "host",
-    "keep-alive",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-];
+const SENSITIVE: [HeaderName; 3] =
+    [header::AUTHORIZATION, header::COOKIE, header::PROXY_AUTHORIZATION];
 
 #[cfg(test)]
 mod tests {
@@ -429,6 +402,7 @@ mod tests {
     fn read(body: &Value) -> Result<TransBase, Said> {
         let mut sent = HeaderMap::new();
         sent.insert("authorization", HeaderValue::from_static("Bearer x"));
+        sent.insert("expect", HeaderValue::from_static("100-continue"));
         sent.insert("x-tenant", HeaderValue::from_static("blue"));
         TransBase::read(body.to_string().as_bytes(), &sent, &DtmConfig::default())
     }
@@ -452,7 +426,7 @@ mod tests {
             "branch_headers": {}, "concurrent": false,
         }));
         let base = base.unwrap();
-        assert_eq!((base.gid.as_str(), base.kind), ("ab", Kind::Saga));
+        assert_eq!((base.gid.as_str(), base.mode), ("ab", Mode::Saga));
         let step = Step {
             action: Some(Target::Url("http://a/x".to_owned())),
             compensate: None,
@@ -461,7 +435,7 @@ mod tests {
         assert_eq!(base.steps, [step]);
         let config = DtmConfig::default();
         assert_eq!(base.options.call_timeout(&config), Duration::from_secs(8));
-        assert_eq!(base.options.deadline(base.kind, &config), None);
+        assert_eq!(base.options.deadline(base.mode, &config), None);
         assert_eq!((base.headers, base.query_prepared), (Vec::new(), None));
     }
 
@@ -484,8 +458,8 @@ mod tests {
             retry_interval,
             ..Options::default()
         };
-        assert_eq!(of(0, 0).deadline(Kind::Tcc, &config), Some(seconds(35)));
-        assert_eq!(of(7, 0).deadline(Kind::Saga, &config), Some(seconds(7)));
+        assert_eq!(of(0, 0).deadline(Mode::Tcc, &config), Some(seconds(35)));
+        assert_eq!(of(7, 0).deadline(Mode::Saga, &config), Some(seconds(7)));
         assert_eq!(of(0, 0).interval(&config), seconds(10));
         assert_eq!(of(7, 0).interval(&config), seconds(7), "smaller than the default");
         assert_eq!(of(70, 0).interval(&config), seconds(10));
@@ -511,12 +485,12 @@ mod tests {
     fn headers_are_passed_through_but_for_those_that_say_who_asks() {
         let base = read(&json!({
             "gid": "a", "trans_type": "tcc",
-            "passthrough_headers": ["X-Tenant", "Authorization", "x-absent"],
+            "passthrough_headers": ["X-Tenant", "Authorization", "x-absent", "Expect", "no name"],
             "branch_headers": {"X-Region": "eu"},
         }));
         let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         assert_eq!(base.unwrap().headers, [pair("x-region", "eu"), pair("x-tenant", "blue")]);
-        for bad in ["Host", "a b", "Transfer-Encoding"] {
+        for bad in ["Host", "a b", "Transfer-Encoding", "Expect", "Mainstay-Gid"] {
             let body = json!({"gid": "a", "trans_type": "tcc", "branch_headers": {bad: "x"}});
             check_wrong(&body, "branch_headers");
         }
