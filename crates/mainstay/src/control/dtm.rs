@@ -15,8 +15,9 @@
 //! DTM knows and the coordinator does not is kept with the transaction as it came.
 //!
 //! In `mainstay dev` everybody on this machine may ask. A page on the web could then have a
-//! browser send requests here; a browser says `Origin` with them, and no client of DTM does, so
-//! whoever says it is refused unless it bears the token.
+//! browser send requests here. A browser says so, and no client of DTM does: in `Origin`, but for
+//! the pictures and scripts of a page, whose `GET` has `Sec-Fetch-Site` alone. Whoever says either
+//! is refused unless it bears the token.
 
 mod answer;
 mod begin;
@@ -29,7 +30,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{DefaultBodyLimit, Request};
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{any, get, post};
 use axum::{Json, Router};
@@ -142,7 +143,7 @@ pub(super) fn refusal(request: &Request, who: Principal, is_open: bool) -> Optio
     if request.uri().path() == "/api/ping" {
         return None; // Nobody learns anything from it, and probes have no token.
     }
-    let is_page = request.headers().contains_key(header::ORIGIN);
+    let is_page = is_of_page(request.headers());
     let line = match who {
         Principal::Operator => return None,
         Principal::Anonymous if is_open && !is_page => return None,
@@ -152,4 +153,11 @@ pub(super) fn refusal(request: &Request, who: Principal, is_open: bool) -> Optio
         }
     };
     Some(Said::Forbidden(line.to_owned()))
+}
+
+/// Whether a page had a browser send a request; a person who types its address has not.
+fn is_of_page(headers: &HeaderMap) -> bool {
+    // Fetch Metadata; browsers send it to every address of this machine.
+    let site = headers.get("sec-fetch-site");
+    headers.contains_key(header::ORIGIN) || site.is_some_and(|site| site != "none")
 }

@@ -54,6 +54,12 @@ fn whoever_asks_elsewhere_needs_the_token() {
     let asks = |headers: &str| ask(dev.control, "POST", "dtmsvr/prepare", headers, &prepare).0;
     assert_eq!(asks("origin: http://evil.example\r\n"), 403);
     assert_eq!(asks(""), 200);
+    // A picture of a page has no origin, and one of the verbs of DTM is a GET.
+    let looks = |site: &str| {
+        let headers = format!("sec-fetch-site: {site}\r\n");
+        ask(dev.control, "GET", "dtmsvr/resetCronTime", &headers, "").0
+    };
+    assert_eq!([looks("cross-site"), looks("same-site"), looks("none")], [403, 403, 200]);
 }
 
 #[test]
