@@ -48,7 +48,7 @@ impl Connector {
 
     async fn connect(self, uri: Uri) -> Result<TokioIo<Stream>, BoxError> {
         let place = Place::of(&uri).ok_or("the target has no host")?;
-        let tcp = self.reach(place).await?;
+        let tcp = self.judge.reach(place, found(place).await?).await?;
         tcp.set_nodelay(true)?;
         if place.scheme != "https" {
             return Ok(TokioIo::new(Stream::Plain(tcp)));
@@ -58,24 +58,30 @@ impl Connector {
         let stream = tls.connect(name, tcp).await?;
         Ok(TokioIo::new(Stream::Tls(Box::new(stream))))
     }
+}
 
-    async fn reach(&self, place: Place<'_>) -> Result<TcpStream, BoxError> {
-        let mut why: BoxError = "the name has no address".into();
-        for address in found(place).await? {
-            if let Err(denied) = self.judge.check(place, address.ip()) {
-                why = denied;
+impl Judge {
+    /// Connects to the first of `addresses`, which `place` stands for, that may be reached and
+    /// answers. Only if none may be is that what is wrong: it does not pass with time.
+    async fn reach(
+        &self,
+        place: Place<'_>,
+        addresses: Vec<SocketAddr>,
+    ) -> Result<TcpStream, BoxError> {
+        let (mut denied, mut silent) = (None, None);
+        for address in addresses {
+            if let Err(why) = self.check(place, address.ip()) {
+                denied = Some(why);
                 continue;
             }
             match TcpStream::connect(address).await {
                 Ok(stream) => return Ok(stream),
-                Err(error) => why = error.into(),
+                Err(error) => silent = Some(error.into()),
             }
         }
-        Err(why)
+        Err(silent.or(denied).unwrap_or_else(|| "the name has no address".into()))
     }
-}
 
-impl Judge {
     fn check(&self, place: Place<'_>, ip: IpAddr) -> Result<(), BoxError> {
         match self {
             Self::Services(_) if place.host.parse::<IpAddr>().is_ok() => Ok(()),
@@ -177,5 +183,43 @@ impl AsyncWrite for Stream {
             Self::Plain(stream) => Pin::new(stream).poll_shutdown(context),
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(context),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::super::targets::Rules;
+    use super::*;
+
+    /// What comes of a connection to a name that stands for `addresses`, where the loopback of
+    /// this machine alone may be reached.
+    async fn reached(addresses: &[SocketAddr]) -> Result<SocketAddr, BoxError> {
+        let control = "127.0.0.1:7400".parse().unwrap();
+        let judge = Judge::Urls(Arc::new(Targets::new(Rules::default(), control)));
+        let port = addresses.first().unwrap().port();
+        let place = Place { scheme: "http", host: "shop.internal", port };
+        let stream = judge.reach(place, addresses.to_vec()).await?;
+        Ok(stream.peer_addr()?)
+    }
+
+    #[tokio::test]
+    async fn only_addresses_that_are_allowed_are_connected_to() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let open = listener.local_addr().unwrap();
+        let shut = {
+            let gone = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            gone.local_addr().unwrap()
+        };
+        // Listens as well, and must not be asked: a name may stand for it from one call to the next.
+        let elsewhere = SocketAddr::new("0.0.0.0".parse().unwrap(), open.port());
+        assert_eq!(reached(&[elsewhere, open]).await.unwrap(), open);
+        assert_eq!(reached(&[shut, open]).await.unwrap(), open);
+        let refused = reached(&[elsewhere]).await.unwrap_err();
+        assert!(denied(&*refused).is_some(), "{refused}");
+        // One that may be reached and is away may be back the next time.
+        let away = reached(&[shut, elsewhere]).await.unwrap_err();
+        assert!(denied(&*away).is_none(), "{away}");
     }
 }
