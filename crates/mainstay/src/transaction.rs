@@ -155,7 +155,7 @@ impl Transactions {
         };
         let settings = Settings {
             node,
-            address: control.to_string(),
+            address: door(control),
             replace: match backend {
                 Backend::Embedded => Replace::Everybody,
                 Backend::Etcd => Replace::OwnName,
@@ -295,6 +295,23 @@ impl fmt::Debug for Transactions {
     }
 }
 
+/// Where others find the control port at `control`: the machine's name, and the address there.
+fn door(control: SocketAddr) -> String {
+    format!("{}/{control}", host())
+}
+
+/// The address in what [`door`] said, if it leads to the same port from here. Loopback does on the
+/// machine itself alone: elsewhere anybody may listen there, and would be sent a caller's token.
+pub(crate) fn reachable(door: &str) -> Option<SocketAddr> {
+    let (machine, address) = door.rsplit_once('/')?;
+    let address: SocketAddr = address.parse().ok()?;
+    (!address.ip().is_loopback() || machine == host()).then_some(address)
+}
+
+fn host() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
 /// Starts the coordinator, as often as it takes, and keeps the word on it until told to stop.
 async fn begin(
     settings: Settings,
@@ -362,5 +379,21 @@ impl Surroundings for NodeClock {
 
     fn draw(&self) -> u32 {
         u32::try_from(mainstay_call::draw::next() >> 32).unwrap_or(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_loopback_of_another_machine_is_not_ours() {
+        let at = |text: &str| text.parse::<SocketAddr>().unwrap();
+        let own = at("127.0.0.1:7400");
+        assert_eq!(reachable(&door(own)), Some(own));
+        assert_eq!(reachable("another/10.0.0.8:7400"), Some(at("10.0.0.8:7400")));
+        for away in ["another/127.0.0.1:7400", "another/[::1]:7400", "127.0.0.1:7400", "a/b", ""] {
+            assert_eq!(reachable(away), None, "{away:?}");
+        }
     }
 }

@@ -2,8 +2,10 @@
 //! once.
 //!
 //! Nodes that are to pass requests on share `server.token_file`: what is passed on bears the
-//! caller's own credential, so that nobody gets further than by asking the owner itself.
+//! caller's own credential, so that nobody gets further than by asking the owner itself. It is sent
+//! only where the owner listens: a control port on loopback is passed on to from its own machine.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,6 +28,7 @@ use super::super::AGREED_BYTES_MAX;
 use super::super::answer::Refused;
 use crate::cluster::Cluster;
 use crate::cluster::opening::Opened;
+use crate::transaction::reachable;
 
 /// Marks what was passed on, so that two nodes that are wrong about each other do not do it for
 /// ever.
@@ -62,17 +65,21 @@ pub(in crate::control) async fn passed_on(
         .is_some_and(|refused| refused.code() == Code::TransactionOwnerUnknown.as_str());
     let gid = if is_refused { gid_of(again.uri.path(), &body) } else { None };
     let Some(gid) = gid else { return response };
-    let Some(address) = owner(&cluster, &gid).await else { return response };
-    match tokio::time::timeout(PATIENCE, pass_on(&address, again, body)).await {
+    let Some(owner) = owner(&cluster, &gid).await else { return response };
+    let Some(address) = reachable(&owner) else {
+        let detail = "the owner listens on the loopback of another machine; ask it there";
+        return refused(detail, Effect::None, &owner);
+    };
+    match tokio::time::timeout(PATIENCE, pass_on(address, again, body)).await {
         Ok(Ok(answer)) if answer.status() == StatusCode::UNAUTHORIZED => {
             let detail = "the owner does not know this node's callers; let nodes share \
                           `server.token_file`, or ask the owner itself";
-            refused(detail, Effect::None, &address)
+            refused(detail, Effect::None, &owner)
         }
         Ok(Ok(answer)) => answer,
-        Ok(Err(Failed { sent: false, why })) => refused(&why, Effect::None, &address),
-        Ok(Err(Failed { sent: true, why })) => refused(&why, Effect::Unknown, &address),
-        Err(_elapsed) => refused("the owner does not answer", Effect::Unknown, &address),
+        Ok(Err(Failed { sent: false, why })) => refused(&why, Effect::None, &owner),
+        Ok(Err(Failed { sent: true, why })) => refused(&why, Effect::Unknown, &owner),
+        Err(_elapsed) => refused("the owner does not answer", Effect::Unknown, &owner),
     }
 }
 
@@ -112,7 +119,7 @@ struct Failed {
     why: String,
 }
 
-async fn pass_on(address: &str, parts: Parts, body: Bytes) -> Result<Response, Failed> {
+async fn pass_on(address: SocketAddr, parts: Parts, body: Bytes) -> Result<Response, Failed> {
     let unsent = |error: &dyn std::fmt::Display| Failed {
         sent: false,
         why: format!("the owner is not reached: {error}"),
@@ -135,7 +142,7 @@ async fn pass_on(address: &str, parts: Parts, body: Bytes) -> Result<Response, F
         headers.remove(name);
     }
     headers.insert(FORWARDED, HeaderValue::from_static("1"));
-    let host = HeaderValue::from_str(address).map_err(|error| unsent(&error))?;
+    let host = HeaderValue::from_str(&address.to_string()).map_err(|error| unsent(&error))?;
     headers.insert(header::HOST, host);
     let exchange = async {
         let answer = sender.send_request(request).await.map_err(|error| lost(&error))?;
