@@ -274,7 +274,8 @@ impl Transactions {
     ///
     /// Safe: what was told to stop stays told, and calling again waits again.
     pub async fn shutdown(&self) -> usize {
-        let mut left = match self.coordinator() {
+        let started = self.coordinator();
+        let mut left = match &started {
             Some(coordinator) => coordinator.shutdown(self.config.drain).await,
             None => 0,
         };
@@ -282,6 +283,10 @@ impl Transactions {
         self.tasks.close();
         if tokio::time::timeout(START_EVERY, self.tasks.wait()).await.is_err() {
             left += self.tasks.len();
+        }
+        // It may have started just before it could be told not to.
+        if let (None, Some(coordinator)) = (started, self.coordinator()) {
+            left += coordinator.shutdown(self.config.drain).await;
         }
         left
     }
