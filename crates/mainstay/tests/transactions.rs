@@ -373,13 +373,20 @@ fn operators_say_why_and_are_remembered() {
         code(&verb("retry", json!({ "reason": "and again" }))),
         (409, "transaction-verb-not-allowed")
     );
-    let (_, audit) = call(&node, "GET", "/audit", &Value::Null);
-    let records = audit["items"].as_array().unwrap();
-    let actions: Vec<&str> = records
-        .iter()
-        .filter_map(|item| item["action"].as_str())
-        .filter(|a| a.starts_with("transaction:"))
-        .collect();
+    // What was refused is recorded as well, and nobody waits for that.
+    let records = |outcome: &str| {
+        let at = format!("/audit?action=transaction:*&outcome={outcome}");
+        call(&node, "GET", &at, &Value::Null).1["items"].as_array().unwrap().clone()
+    };
+    until("the refusals are recorded", PATIENCE, || records("refused").len() == 2);
+    for (action, code) in [("pause", "reason-required"), ("retry", "transaction-verb-not-allowed")]
+    {
+        let action = format!("transaction:{action}");
+        let refused = records("refused").into_iter().find(|item| item["action"] == action).unwrap();
+        assert_eq!((&refused["code"], &refused["target"]["id"]), (&json!(code), &json!("order-1")));
+    }
+    let records = records("done");
+    let actions: Vec<&str> = records.iter().filter_map(|item| item["action"].as_str()).collect();
     for action in ["pause", "resume", "abort", "retry", "resolve"] {
         let action = format!("transaction:{action}");
         assert_eq!(

@@ -16,6 +16,7 @@ use mainstay_coord::audit::{Author, Outcome, Target};
 use super::answer::Refused;
 use super::author::{Principal, author};
 use super::events::reason;
+use super::transactions::forward::PassedOn;
 use super::{consul, dtm, grpc};
 use crate::cluster;
 use crate::role::Shared;
@@ -24,7 +25,7 @@ use crate::role::Shared;
 struct Change(Method, &'static str, &'static str, &'static str);
 
 /// Those that are no changes of objects with a history.
-const CHANGES: [Change; 30] = [
+const CHANGES: [Change; 35] = [
     Change(Method::PUT, "/registry/{namespace}/services/{service}", "service:settings", "service"),
     Change(Method::DELETE, "/registry/{namespace}/services/{service}", "service:remove", "service"),
     Change(Method::DELETE, INSTANCE, "instance:deregister", "instance"),
@@ -81,6 +82,12 @@ const CHANGES: [Change; 30] = [
         "lock:force-release",
         "elect",
     ),
+    // An abort may be its initiator's, which is no administrative change.
+    Change(Method::POST, "/transactions/{gid}/retry", "transaction:retry", "transaction"),
+    Change(Method::POST, "/transactions/{gid}/pause", "transaction:pause", "transaction"),
+    Change(Method::POST, "/transactions/{gid}/resume", "transaction:resume", "transaction"),
+    Change(Method::POST, "/transactions/{gid}/resolve", "transaction:resolve", "transaction"),
+    Change(Method::POST, "/transactions/{gid}/redeliver", "transaction:redeliver", "transaction"),
     Change(Method::POST, "/store/compact", COMPACT, "store"),
     Change(Method::GET, "/backup", "backup:create", "store"),
     Change(Method::POST, "/keyring/rotate", "keyring:rotate", "keyring"),
@@ -107,7 +114,9 @@ pub(super) async fn recorded(
     let what = What::of(&mut parts).await;
     let response = next.run(Request::from_parts(parts, body)).await;
     let status = response.status();
-    if status.is_client_error() || status.is_server_error() {
+    // What another node answered is recorded there.
+    let is_ours = response.extensions().get::<PassedOn>().is_none();
+    if is_ours && (status.is_client_error() || status.is_server_error()) {
         let code = response.extensions().get::<Refused>().map(Refused::code);
         // Those who were not let in are not who they say they are.
         let is_out = matches!(

@@ -34,6 +34,10 @@ use crate::transaction::reachable;
 /// ever.
 const FORWARDED: &str = "mainstay-forwarded";
 
+/// Marks the answer of another node.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::control) struct PassedOn;
+
 /// How long the owner may take: an answer may be waited for for a minute.
 const PATIENCE: Duration = Duration::from_secs(65);
 
@@ -152,6 +156,7 @@ async fn pass_on(address: SocketAddr, parts: Parts, body: Bytes) -> Result<Respo
         for name in [header::CONNECTION, header::CONTENT_LENGTH, header::TRANSFER_ENCODING] {
             head.headers.remove(name);
         }
+        head.extensions.insert(PassedOn);
         Ok(Response::from_parts(head, Body::from(body)))
     };
     // Driven by whoever waits for the answer; it may end first, with the answer on its way.
