@@ -63,6 +63,26 @@ fn whoever_asks_elsewhere_needs_the_token() {
 }
 
 #[test]
+fn the_token_of_this_server_is_passed_through_to_nobody() {
+    let config = format!("{CONFIG}passthrough_sensitive = true\n");
+    let (node, shop) = (Gateway::start_server("dtm-token", &config), Participant::start());
+    let more = json!({ "passthrough_headers": ["authorization", "cookie"], "wait_result": true });
+    let saga = with(steps(&shop, "s", "saga", &["a"]), more).to_string();
+    let submit = |node: &Gateway, headers: &str| {
+        assert_eq!(ask(node.control, "POST", "dtmsvr/submit", headers, &saga).0, 200);
+        let headers = &shop.asked().pop().unwrap().headers;
+        ["authorization", "cookie"].map(|name| headers.get(name).cloned())
+    };
+    let cookie = Some("a=1".to_owned());
+    let theirs = format!("cookie: a=1\r\n{}", node.basic());
+    assert_eq!(submit(&node, &theirs), [None, cookie.clone()]);
+    // Where nobody needs one, it is the branches' own.
+    let dev = Gateway::start_dev("dtm-token-dev", &config);
+    let theirs = "cookie: a=1\r\nauthorization: Bearer theirs\r\n";
+    assert_eq!(submit(&dev, theirs), [Some("Bearer theirs".to_owned()), cookie]);
+}
+
+#[test]
 fn the_door_can_stand_alone_or_be_shut() {
     let at = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let alone = format!("{CONFIG}http_listen = \"{at}\"\n");

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Extension;
 use axum::body::Bytes;
 use axum::extract::State;
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, header};
 use mainstay_coord::audit::Author;
 use mainstay_txn::error::Refused;
 use mainstay_txn::run::{Seen, Until, Verb, VerbError};
@@ -20,10 +21,11 @@ use super::documents::{rollback_reason, status};
 use super::of;
 use super::words::{Fields, TransBase};
 use crate::cluster::Cluster;
-use crate::control::author::By;
+use crate::control::author::{By, Principal};
 use crate::control::transactions::operate::operate as operated;
 use crate::transaction::NotAdmitted;
 use crate::transaction::request::trans_type;
+use crate::transaction::settings::DtmConfig;
 
 /// How much longer than a call of a branch an answer waits for a pass to end.
 const PASS_MARGIN: Duration = Duration::from_secs(2);
@@ -31,12 +33,13 @@ const PASS_MARGIN: Duration = Duration::from_secs(2);
 /// `POST prepare`
 pub(super) async fn prepare(
     State(cluster): State<Arc<Cluster>>,
+    Extension(who): Extension<Principal>,
     sent: HeaderMap,
     body: Bytes,
 ) -> Answer {
     let (transactions, coordinator) = of(&cluster)?;
     let config = &transactions.config().dtm;
-    let base = TransBase::read(&body, &sent, config)?;
+    let base = said(&body, sent, who, config)?;
     match base.mode {
         Mode::Saga => return Err(Said::wrong("a saga is submitted; it is not prepared before")),
         Mode::Message if base.query_prepared.is_none() => {
@@ -60,15 +63,29 @@ pub(super) async fn prepare(
     Err(Said::Failure(format!("gid {} is {state}, and cannot be prepared", base.gid)))
 }
 
+/// What a client says of a transaction. The token that let it in here is passed on to nobody.
+fn said(
+    body: &[u8],
+    mut sent: HeaderMap,
+    who: Principal,
+    config: &DtmConfig,
+) -> Result<TransBase, Said> {
+    if who == Principal::Operator {
+        sent.remove(header::AUTHORIZATION);
+    }
+    TransBase::read(body, &sent, config)
+}
+
 /// `POST submit`
 pub(super) async fn submit(
     State(cluster): State<Arc<Cluster>>,
+    Extension(who): Extension<Principal>,
     sent: HeaderMap,
     body: Bytes,
 ) -> Answer {
     let (transactions, coordinator) = of(&cluster)?;
     let config = &transactions.config().dtm;
-    let base = TransBase::read(&body, &sent, config)?;
+    let base = said(&body, sent, who, config)?;
     let prepared = match base.mode {
         Mode::Saga => None,
         Mode::Message | Mode::Tcc | Mode::Xa => {
