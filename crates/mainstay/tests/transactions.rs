@@ -385,6 +385,7 @@ fn operators_say_why_and_are_remembered() {
         let refused = records("refused").into_iter().find(|item| item["action"] == action).unwrap();
         assert_eq!((&refused["code"], &refused["target"]["id"]), (&json!(code), &json!("order-1")));
     }
+    assert_eq!((node.logged("transaction.pause"), node.logged("transaction.resolve")), (1, 1));
     let records = records("done");
     let actions: Vec<&str> = records.iter().filter_map(|item| item["action"].as_str()).collect();
     for action in ["pause", "resume", "abort", "retry", "resolve"] {

@@ -264,9 +264,9 @@ async fn join(cluster: &Cluster, body: &[u8], mode: Option<Mode>) -> Answer {
 pub(super) async fn stop(State(cluster): State<Arc<Cluster>>, by: By, body: Bytes) -> Answer {
     let gid = Fields::read(&body)?.gid()?;
     let because = "stopped by force through the API of DTM";
-    let action = ("transaction:resolve", json!({ "as": "aborted" }));
+    let what = ("transaction.resolve", json!({ "as": "aborted" }));
     let verb = |by| Verb::Resolve(Resolution { by, decision: Decision::Abort, branch: None });
-    operate(&cluster, &gid, by.or_because(because), action, verb).await
+    operate(&cluster, &gid, by.or_because(because), what, verb).await
 }
 
 /// `POST resetNextCronTime`
@@ -278,15 +278,15 @@ pub(super) async fn hurry(State(cluster): State<Arc<Cluster>>, by: By, body: Byt
 /// Has everything of `gid` tried now.
 pub(super) async fn retry(cluster: &Cluster, gid: &Gid, by: By) -> Answer {
     let because = "tried at once through the API of DTM";
-    let action = ("transaction:retry", json!({}));
-    operate(cluster, gid, by.or_because(because), action, Verb::Retry).await
+    let what = ("transaction.retry", json!({}));
+    operate(cluster, gid, by.or_because(because), what, Verb::Retry).await
 }
 
 async fn operate(
     cluster: &Cluster,
     gid: &Gid,
     author: Author,
-    action: (&'static str, Value),
+    what: (&'static str, Value),
     verb: impl FnOnce(Word) -> Verb,
 ) -> Answer {
     let (_, coordinator) = of(cluster)?;
@@ -294,7 +294,7 @@ async fn operate(
     if known.state().is_final() {
         return Err(Said::Failure(format!("gid {gid} is {}: it has ended", status(&known))));
     }
-    let _shown = operated(cluster, gid, author, action, verb).await?;
+    let _shown = operated(cluster, gid, author, what, verb).await?;
     Ok(success())
 }
 

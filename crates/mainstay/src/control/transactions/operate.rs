@@ -30,7 +30,7 @@ pub(super) async fn abort(
 ) -> Answered {
     let author = by.because(reason)?;
     if author.reason.is_some() {
-        return operate(&cluster, &gid, author, ("transaction:abort", json!({})), Verb::Abort)
+        return operate(&cluster, &gid, author, ("transaction.abort", json!({})), Verb::Abort)
             .await;
     }
     let (_, coordinator) = of(&cluster)?;
@@ -46,7 +46,7 @@ pub(super) async fn retry(
     Document(Operate { reason }): Document<Operate>,
 ) -> Answered {
     let author = needed(by.because(reason)?)?;
-    operate(&cluster, &gid, author, ("transaction:retry", json!({})), Verb::Retry).await
+    operate(&cluster, &gid, author, ("transaction.retry", json!({})), Verb::Retry).await
 }
 
 /// `POST /transactions/{gid}/pause`
@@ -58,7 +58,7 @@ pub(super) async fn pause(
 ) -> Answered {
     let author = needed(by.because(reason)?)?;
     let after = json!({ "paused": true });
-    operate(&cluster, &gid, author, ("transaction:pause", after), Verb::Pause).await
+    operate(&cluster, &gid, author, ("transaction.pause", after), Verb::Pause).await
 }
 
 /// `POST /transactions/{gid}/resume`
@@ -70,7 +70,7 @@ pub(super) async fn resume(
 ) -> Answered {
     let author = needed(by.because(reason)?)?;
     let after = json!({ "paused": false });
-    operate(&cluster, &gid, author, ("transaction:resume", after), Verb::Resume).await
+    operate(&cluster, &gid, author, ("transaction.resume", after), Verb::Resume).await
 }
 
 /// `POST /transactions/{gid}/resolve`
@@ -88,7 +88,7 @@ pub(super) async fn resolve(
         Outcome::Aborted => Decision::Abort,
     };
     let verb = move |by| Verb::Resolve(Resolution { by, decision, branch });
-    operate(&cluster, &gid, author, ("transaction:resolve", after), verb).await
+    operate(&cluster, &gid, author, ("transaction.resolve", after), verb).await
 }
 
 /// `POST /transactions/{gid}/redeliver`
@@ -101,7 +101,7 @@ pub(super) async fn redeliver(
     let author = needed(by.because(reason)?)?;
     let (_, coordinator) = of(&cluster)?;
     let (before, record) =
-        recorded(&cluster, &coordinator, &gid, &author, ("transaction:redeliver", &json!({})))
+        recorded(&cluster, &coordinator, &gid, &author, ("transaction.redeliver", &json!({})))
             .await?;
     let seen = coordinator.redeliver(&gid, &word(&author), Some(record)).await?;
     let after = json!({ "gid": seen.transaction.gid().as_str() });
@@ -114,13 +114,13 @@ pub(in crate::control) async fn operate(
     cluster: &Cluster,
     gid: &Gid,
     author: Author,
-    (action, after): (&'static str, Value),
+    (what, after): (&'static str, Value),
     verb: impl FnOnce(Word) -> Verb,
 ) -> Answered {
     let (_, coordinator) = of(cluster)?;
-    let (before, record) = recorded(cluster, &coordinator, gid, &author, (action, &after)).await?;
+    let (before, record) = recorded(cluster, &coordinator, gid, &author, (what, &after)).await?;
     let seen = coordinator.operate(gid, verb(word(&author)), Some(record)).await?;
-    told(action, gid, (&before, &after), &author);
+    told(what, gid, (&before, &after), &author);
     Ok(Json(document(&seen)))
 }
 
@@ -130,7 +130,7 @@ async fn recorded(
     coordinator: &Coordinator,
     gid: &Gid,
     author: &Author,
-    (action, after): (&str, &Value),
+    (what, after): (&str, &Value),
 ) -> Result<(Value, Put), Refused> {
     cluster.outbox.admit(author)?;
     let was = coordinator.get(gid).await?.transaction;
@@ -147,7 +147,8 @@ async fn recorded(
         revision_before: None,
         revision_after: None,
     };
-    let record = cluster.outbox.record(action, target, author);
+    let action = what.replacen('.', ":", 1);
+    let record = cluster.outbox.record(&action, target, author);
     let record = record.changed(before.clone(), after.clone());
     let revision = cluster.store.status().await?.revision;
     Ok((before, cluster.outbox.put(revision, &record)))
