@@ -334,6 +334,9 @@ async fn a_session_is_a_stream_and_what_it_holds_is_waited_for() {
             token: granted.token,
             request_id: "r".to_owned(),
         };
+        let unknown = LockReleaseRequest { area: 9, ..release.clone() };
+        let status = door.lock().release(unknown).await.unwrap_err();
+        assert_eq!((status.code(), code(&status)), (Code::InvalidArgument, "invalid-request"));
         door.lock().release(release).await.unwrap()
     };
     let (next_one, _) = tokio::join!(waits, released);
@@ -362,6 +365,25 @@ async fn a_session_is_a_stream_and_what_it_holds_is_waited_for() {
     assert_eq!(over.leader, None);
     let status = door.lock().acquire(acquire(&first, lock, 0.0, "4")).await.unwrap_err();
     assert_eq!((status.code(), code(&status)), (Code::NotFound, "session-not-found"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sessions_are_refused_beyond_as_many_as_there_may_be() {
+    let config = format!("{CONFIG}[lock]\nsessions_max = 12\n");
+    let node = Gateway::start_server("grpc-sessions", &config);
+    let door = Door::of(&node);
+    let mut opened = 0;
+    let status = loop {
+        let owner = SessionOwner { host: "h".to_owned(), pid: 1, name: "n".to_owned() };
+        let open = OpenSession { ttl_seconds: 60.0, owner: Some(owner) };
+        match door.lock().session(stream::iter([asked(Ask::Open(open))])).await {
+            Ok(_session) => opened += 1,
+            Err(status) => break status,
+        }
+        // The duties of the node itself are sessions, too.
+        assert!(opened <= 12, "no limit");
+    };
+    assert_eq!((status.code(), code(&status)), (Code::ResourceExhausted, "sessions-full"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -17,8 +17,8 @@ use mainstay_api::grpc::{
 use mainstay_api::lock::{self as document, SessionChange};
 use mainstay_coord::keys::parse_session;
 use mainstay_coord::lock::{Request as Ask, Token};
-use mainstay_coord::name::{LockName, Namespace, OwnerName, RequestId};
-use mainstay_coord::session::{Owner, Secret};
+use mainstay_coord::name::{LockName, Namespace, RequestId};
+use mainstay_coord::session::Secret;
 use mainstay_coord::{Area, Credential, Place};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
@@ -115,7 +115,7 @@ impl Lock for Agreed {
         request: Request<LockReleaseRequest>,
     ) -> Result<Response<LockReleaseResponse>, Status> {
         let ask = request.into_inner();
-        let (area, credential) = (area_of(ask.area()), credential(ask.credential)?);
+        let (area, credential) = (area(ask.area)?, credential(ask.credential)?);
         let (within, name) =
             (named(Namespace::new(namespace(ask.namespace)))?, named(LockName::new(ask.name))?);
         let (place, op) =
@@ -154,10 +154,10 @@ async fn opened(
     cluster: &Cluster,
     ask: OpenSession,
 ) -> Result<(Credential, LockSessionResponse), Refused> {
-    let SessionOwner { host, pid, name } = ask.owner.unwrap_or_default();
-    let owner = Owner::new(named(OwnerName::new(host))?, pid, named(OwnerName::new(name))?);
-    let ttl = seconds("ttl_seconds", ask.ttl_seconds)?;
-    let opened = cluster.coordination.sessions().open(owner, ttl).await?;
+    let OpenSession { ttl_seconds, owner } = ask;
+    let SessionOwner { host, pid, name } = owner.unwrap_or_default();
+    let owner = document::Owner { host, pid, name };
+    let opened = session::opened(cluster, document::OpenSession { ttl_seconds, owner }).await?;
     let credential = SessionCredential {
         session: opened.credential.session.to_string(),
         secret: opened.credential.secret.reveal().to_owned(),
@@ -245,11 +245,12 @@ fn held(place: document::HeldPlace) -> HeldPlace {
     HeldPlace { area: area.into(), namespace, name, token }
 }
 
-const fn area_of(area: LockArea) -> Area {
-    match area {
-        LockArea::Unspecified | LockArea::Lock => Area::Lock,
-        LockArea::Semaphore => Area::Semaphore,
-        LockArea::Election => Area::Election,
+fn area(given: i32) -> Result<Area, Refused> {
+    match LockArea::try_from(given) {
+        Ok(LockArea::Unspecified | LockArea::Lock) => Ok(Area::Lock),
+        Ok(LockArea::Semaphore) => Ok(Area::Semaphore),
+        Ok(LockArea::Election) => Ok(Area::Election),
+        Err(unknown) => Err(Refused::invalid(format!("`area`: {unknown}"))),
     }
 }
 

@@ -14,7 +14,7 @@ use mainstay_api::lock::{
 };
 use mainstay_coord::lock::{Following, News, Token};
 use mainstay_coord::name::OwnerName;
-use mainstay_coord::session::Owner;
+use mainstay_coord::session::{Opened, Owner};
 use mainstay_coord::{Area, Loss, Place, keys};
 use mainstay_core::problem::Code;
 use mainstay_store::{RangeRequest, Select};
@@ -44,18 +44,26 @@ pub(super) async fn open(
     State(cluster): State<Arc<Cluster>>,
     Document(ask): Document<OpenSession>,
 ) -> Result<Response, Refused> {
-    let (host, name) =
-        (named(OwnerName::new(ask.owner.host))?, named(OwnerName::new(ask.owner.name))?);
-    let ttl = super::seconds("ttl_seconds", ask.ttl_seconds)?;
-    let owner = Owner::new(host, ask.owner.pid, name);
-    has_room(&cluster).await?;
-    let opened = cluster.coordination.sessions().open(owner, ttl).await?;
+    let opened = opened(&cluster, ask).await?;
     let document = SessionOpened {
         session: opened.credential.session.to_string(),
         secret: opened.credential.secret.reveal().to_owned(),
         ttl_seconds: opened.ttl.as_secs_f64(),
     };
     Ok((StatusCode::CREATED, Json(document)).into_response())
+}
+
+/// Opens a session, if there is room for one more.
+pub(in crate::control) async fn opened(
+    cluster: &Cluster,
+    ask: OpenSession,
+) -> Result<Opened, Refused> {
+    let (host, name) =
+        (named(OwnerName::new(ask.owner.host))?, named(OwnerName::new(ask.owner.name))?);
+    let ttl = super::seconds("ttl_seconds", ask.ttl_seconds)?;
+    let owner = Owner::new(host, ask.owner.pid, name);
+    has_room(cluster).await?;
+    Ok(cluster.coordination.sessions().open(owner, ttl).await?)
 }
 
 /// Refuses where there are as many sessions as there may be. They are counted as they are now, and
