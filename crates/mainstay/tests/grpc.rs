@@ -42,6 +42,7 @@ use mainstay_api::registry::STORE_HEADER;
 use rustix::process::Signal;
 use serde_json::json;
 use support::gateway::Gateway;
+use support::wait::until;
 use tokio::sync::mpsc;
 use tonic::{Code, Streaming};
 use tonic_health::pb::HealthCheckRequest;
@@ -266,6 +267,65 @@ async fn configuration_rules_and_switches_are_followed_and_resumed() {
     let unknown = RulesWatchRequest { kinds: vec!["none".to_owned()], ..Default::default() };
     let status = door.rules().watch(unknown).await.unwrap_err();
     assert_eq!(status.code(), Code::InvalidArgument);
+}
+
+/// What was recorded of secrets that were shown, once it is `count`: whom by, through which door,
+/// of what and of which release.
+fn shown(node: &Gateway, count: usize) -> Vec<serde_json::Value> {
+    let mut found = Vec::new();
+    until("what is shown is recorded", Duration::from_secs(10), || {
+        let (status, page) = node.call("GET", "/api/v1/audit?action=config:reveal", "{}");
+        assert_eq!(status, 200, "{page}");
+        let mut page: serde_json::Value = serde_json::from_str(&page).unwrap();
+        found = page["items"].as_array_mut().map(std::mem::take).unwrap_or_default();
+        found.len() == count
+    });
+    let told = |record: &serde_json::Value| {
+        let at = |pointer| record.pointer(pointer).cloned().unwrap_or_default();
+        json!([at("/actor/principal"), at("/actor/via"), at("/target/id"), at("/target/revision_after")])
+    };
+    found.iter().map(told).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn that_secrets_are_shown_is_recorded() {
+    let node = Gateway::start_server("grpc-secrets", CONFIG);
+    let door = Door::of(&node);
+    let secret = json!({ "content": "hunter2", "secret": true });
+    let release = json!({ "items": { "password": secret }, "note": "first" });
+    done(&node, "POST", "/config/shop/app/releases", &release);
+    let plain = json!({ "items": { "app": { "content": "one" } }, "note": "first" });
+    done(&node, "POST", "/config/shop/plain/releases", &plain);
+    let get = async |group: &str, secrets| {
+        let (namespace, group) = ("shop".to_owned(), group.to_owned());
+        let ask = ConfigGetRequest { namespace, group, secrets, ..ConfigGetRequest::default() };
+        door.config().get(ask).await.unwrap().into_inner().items
+    };
+    // What is masked, and what is no secret, needs no record.
+    assert_eq!(get("app", false).await["password"].content, None);
+    assert_eq!(get("plain", true).await["app"].content.as_deref(), Some("one"));
+    assert_eq!(get("app", true).await["password"].content.as_deref(), Some("hunter2"));
+    let once = json!(["operator", "grpc", "shop/app", 1]);
+    assert_eq!(shown(&node, 1), [once.clone()]);
+
+    let follow = async |secrets, groups| {
+        let held =
+            HeldGroup { namespace: "shop".to_owned(), group: "app".to_owned(), release: None };
+        let (client, groups) = ("c1".to_owned(), vec![held; groups]);
+        let ask = ConfigWatchRequest { client, groups, secrets, ..ConfigWatchRequest::default() };
+        door.config().watch(ask).await.map(tonic::Response::into_inner)
+    };
+    // Who is refused is shown nothing.
+    let status = follow(true, 101).await.unwrap_err();
+    assert_eq!(code(&status), "value-too-large");
+    for secrets in [false, true] {
+        let mut told = follow(secrets, 1).await.unwrap();
+        let Some(Release::Snapshot(update)) = next(&mut told).await.item else { panic!("none") };
+        let content = update.contents.unwrap().items["password"].content.clone();
+        assert_eq!(content.as_deref(), secrets.then_some("hunter2"));
+    }
+    // Of the release that is there, and of those to come.
+    assert_eq!(shown(&node, 2), [json!(["operator", "grpc", "shop/app", null]), once]);
 }
 
 fn asked(request: Ask) -> LockSessionRequest {
