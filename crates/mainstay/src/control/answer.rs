@@ -68,6 +68,16 @@ impl Refused {
         self
     }
 
+    /// Its code.
+    pub(super) fn code(&self) -> &str {
+        self.document.get("code").and_then(Value::as_str).unwrap_or_default()
+    }
+
+    /// The whole document.
+    pub(super) const fn document(&self) -> &Value {
+        &self.document
+    }
+
     /// Its status, what is wrong in words, and when it is over.
     pub(super) fn said(&self) -> (StatusCode, &str, Option<Duration>) {
         let detail = self.document.get("detail").and_then(Value::as_str).unwrap_or_default();
@@ -115,23 +125,6 @@ impl Refused {
             _ => (Code::InvalidRequest, "the request cannot be read"),
         };
         Self::new(code, detail)
-    }
-}
-
-impl Refused {
-    /// Its code.
-    pub(super) fn code(&self) -> &str {
-        self.document.get("code").and_then(Value::as_str).unwrap_or_default()
-    }
-
-    /// The whole document.
-    pub(super) const fn document(&self) -> &Value {
-        &self.document
-    }
-
-    /// When to come back.
-    pub(super) const fn when(&self) -> Option<Duration> {
-        self.retry_after
     }
 }
 

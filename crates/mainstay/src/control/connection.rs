@@ -7,6 +7,7 @@
 //! while the others go on (`docs/decisions/0250-streams-over-grpc.md`).
 
 use std::convert::Infallible;
+use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::ConnectInfo;
-use axum::http::{HeaderMap, Request, Response, Version, header};
+use axum::http::{HeaderMap, Request, Response, Version};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::rt::Executor;
 use hyper::service::service_fn;
@@ -33,11 +34,14 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower_service::Service as _;
 
+use super::grpc;
+use super::streams::is_of;
+
 /// How long requests under way, streams among them, may go on once told to stop.
 const LAST: Duration = Duration::from_secs(2);
 
 /// After a connection could not be accepted, which is when there are no descriptors left.
-const AFTER_ERROR: Duration = Duration::from_millis(100);
+const AFTER_ERROR: Duration = Duration::from_secs(1);
 
 /// From one ping of HTTP/2 to the next, and how long its answer may take: an idle reader that is
 /// gone is found within half a minute.
@@ -65,8 +69,9 @@ impl Figures {
     /// Puts them into `registry`, whose prefix is `mainstay`.
     pub fn register(&self, registry: &mut Registry) {
         let own = registry.sub_registry_with_prefix("control_streams");
-        own.register("open", "Streams of the control port being read", self.open.clone());
-        own.register("opened", "Streams that were opened", self.opened.clone());
+        let open = "Streams and answers over gRPC of the control port being read";
+        own.register("open", open, self.open.clone());
+        own.register("opened", "Streams and answers over gRPC begun", self.opened.clone());
         let stalled = "Streams over HTTP/2 that were reset since their reader took nothing";
         own.register("stalled", stalled, self.stalled.clone());
     }
@@ -104,9 +109,10 @@ pub(super) async fn serve(
             Ok((connection, peer)) => {
                 door.tasks.spawn(door.clone().answer(connection, peer));
             }
+            Err(error) if is_gone(&error) => (),
             Err(error) => {
                 tracing::warn!(%error, "connections to the control port are not accepted");
-                tokio::time::sleep(AFTER_ERROR).await;
+                drop(tokio::time::timeout(AFTER_ERROR, door.stop.cancelled()).await);
             }
         }
     }
@@ -118,6 +124,11 @@ pub(super) async fn serve(
         door.cut.cancel();
         door.tasks.wait().await;
     }
+}
+
+/// Whoever it was left before it was accepted.
+fn is_gone(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::ConnectionReset)
 }
 
 /// What all connections share.
@@ -135,7 +146,7 @@ struct Door {
 impl Door {
     async fn answer(self, connection: TcpStream, peer: SocketAddr) {
         let millis = u32::try_from(self.blocked.as_millis()).unwrap_or(u32::MAX);
-        let set = set_tcp_user_timeout(&connection, millis).map_err(std::io::Error::from);
+        let set = set_tcp_user_timeout(&connection, millis).map_err(io::Error::from);
         if let Err(error) = set.and_then(|()| connection.set_nodelay(true)) {
             tracing::debug!(%error, "a connection is not cut when its peer takes nothing");
         }
@@ -276,12 +287,9 @@ fn watched(
     response.map(|body| Watched { body, outflow, _open: open })
 }
 
-/// Whether an answer is one of those that go on.
+/// Whether an answer is one of those that go on, or may: over gRPC all are of one kind.
 fn is_stream(headers: &HeaderMap) -> bool {
-    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
-    kind.is_some_and(|kind| {
-        kind.starts_with("text/event-stream") || kind.starts_with("application/grpc")
-    })
+    is_of(headers, "text/event-stream") || is_of(headers, grpc::KIND)
 }
 
 impl Body for Watched {
@@ -303,12 +311,6 @@ impl Body for Watched {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
-    }
-}
-
-impl Drop for Watched {
-    fn drop(&mut self) {
-        self.outflow.note(false);
     }
 }
 

@@ -23,10 +23,9 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::Request;
-use axum::http::{HeaderMap, HeaderValue, header};
 use axum::middleware::Next;
 use axum::response::Response;
-use futures_util::stream::{self, BoxStream, Stream, StreamExt as _};
+use futures_util::stream::{BoxStream, Stream, StreamExt as _};
 use mainstay_api::grpc::FILE_DESCRIPTOR_SET;
 use mainstay_api::grpc::config_server::ConfigServer;
 use mainstay_api::grpc::lock_server::LockServer;
@@ -40,6 +39,7 @@ use tonic::{Code as Kind, Status};
 
 use super::answer::Refused;
 use super::items::Item;
+use super::streams::{is_of, retry_after, until_stopped};
 use crate::cluster::Cluster;
 use crate::role::Shared;
 
@@ -104,18 +104,14 @@ impl Agreed {
         &self,
         messages: impl Stream<Item = Result<M, Status>> + Send + 'static,
     ) -> Messages<M> {
-        let stop = self.stop.clone();
-        let last = stream::once(async move { stop })
-            .filter_map(|stop| async move { stop.is_cancelled().then(|| Err(leaving())) });
-        messages.take_until(self.stop.clone().cancelled_owned()).chain(last).boxed()
+        until_stopped(messages, self.stop.clone(), || Err(leaving())).boxed()
     }
 }
 
 /// The process is about to end.
 fn leaving() -> Status {
     let detail = "the process is about to end; another node answers, or this one soon";
-    let spread = super::streams::retry_after();
-    Refused::new(Code::GatewayDraining, detail).retry_after(spread).into()
+    Refused::new(Code::GatewayDraining, detail).retry_after(retry_after()).into()
 }
 
 /// The problem that ends a stream.
@@ -138,16 +134,14 @@ pub(super) fn is_health(path: &str) -> bool {
     path.starts_with("/grpc.health.v1.Health/")
 }
 
-fn is_grpc(headers: &HeaderMap) -> bool {
-    let kind = headers.get(header::CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
-    kind.is_some_and(|kind| kind.starts_with("application/grpc"))
-}
+/// What messages of gRPC are.
+pub(super) const KIND: &str = "application/grpc";
 
 /// Turns a refusal into the words of gRPC, for whoever speaks it.
 pub(super) async fn in_its_words(request: Request, next: Next) -> Response {
-    let is_asked = is_grpc(request.headers());
+    let is_asked = is_of(request.headers(), KIND);
     let response = next.run(request).await;
-    if !is_asked || is_grpc(response.headers()) {
+    if !is_asked || is_of(response.headers(), KIND) {
         return response;
     }
     let refused = response.extensions().get::<Refused>().cloned();
@@ -181,18 +175,13 @@ impl From<Refused> for Status {
             let document = MetadataValue::from_bytes(document.as_bytes());
             metadata.insert_bin("mainstay-problem-bin", document);
         }
-        if let Some(after) = refused.when() {
+        let (_, detail, after) = refused.said();
+        if let Some(after) = after {
             // Clients with a policy for retries obey it (gRFC A6).
             let millis = u64::try_from(after.as_millis()).unwrap_or(u64::MAX);
-            let millis = HeaderValue::from(millis);
-            let millis = AsciiMetadataValue::try_from(millis.as_bytes());
-            if let Ok(millis) = millis {
-                metadata.insert("grpc-retry-pushback-ms", millis);
-            }
+            metadata.insert("grpc-retry-pushback-ms", AsciiMetadataValue::from(millis));
         }
-        let detail = refused.document().get("detail").and_then(|detail| detail.as_str());
-        let detail: String =
-            detail.unwrap_or_default().chars().take(DETAIL_BYTES_MAX / 4).collect();
+        let detail: String = detail.chars().take(DETAIL_BYTES_MAX / 4).collect();
         Self::with_metadata(kind, detail, metadata)
     }
 }

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
-use axum::http::{HeaderValue, header};
+use axum::http::{HeaderMap, header};
 use axum::middleware::Next;
 use axum::response::Response;
-use futures_util::{StreamExt as _, stream};
+use futures_util::stream::{self, Stream, StreamExt as _};
 use tokio_util::sync::CancellationToken;
 
 /// When readers come back, in milliseconds: spread over as long again, so that not all of them knock
@@ -21,21 +21,28 @@ pub(super) async fn end_well(
     next: Next,
 ) -> Response {
     let response = next.run(request).await;
-    let kind = response.headers().get(header::CONTENT_TYPE).map(header_text);
-    if kind.is_none_or(|kind| !kind.starts_with("text/event-stream")) {
+    if !is_of(response.headers(), "text/event-stream") {
         return response;
     }
-    response.map(|body| {
-        let stopped = stop.clone();
-        let last = stream::once(async move { stopped })
-            .filter_map(|stopped| async move { stopped.is_cancelled().then(|| Ok(hint())) });
-        let until = body.into_data_stream().take_until(stop.cancelled_owned());
-        Body::from_stream(until.chain(last))
-    })
+    let last = || Ok(hint());
+    response.map(|body| Body::from_stream(until_stopped(body.into_data_stream(), stop, last)))
 }
 
-fn header_text(value: &HeaderValue) -> &str {
-    value.to_str().unwrap_or_default()
+/// `items`, and when the process stops the `last` one, which says so.
+pub(super) fn until_stopped<S: Stream>(
+    items: S,
+    stop: CancellationToken,
+    last: impl FnOnce() -> S::Item,
+) -> impl Stream<Item = S::Item> {
+    let stopped = stop.clone();
+    let last = stream::once(async move { stopped.is_cancelled().then(last) });
+    items.take_until(stop.cancelled_owned()).chain(last.filter_map(std::future::ready))
+}
+
+/// Whether a message is of a media type that begins with `kind`.
+pub(super) fn is_of(headers: &HeaderMap, kind: &str) -> bool {
+    let told = headers.get(header::CONTENT_TYPE).and_then(|told| told.to_str().ok());
+    told.is_some_and(|told| told.starts_with(kind))
 }
 
 /// A field of its own: it ends no event, and is none.
