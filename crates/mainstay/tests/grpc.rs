@@ -171,6 +171,8 @@ async fn nobody_is_let_in_without_the_token_and_refusals_name_their_problem() {
         let healthy = health.check(HealthCheckRequest::default()).await.unwrap().into_inner();
         assert_eq!(healthy.status(), ServingStatus::Serving, "probes have no token");
     }
+    let out = json!(["anonymous", "grpc", "/mainstay.v1.Rules/{call}", null]);
+    assert_eq!(recorded(&node, "grpc:write", 2), [out.clone(), out]);
     let door = Door::of(&node);
     let request = SwitchesWatchRequest { namespace: "No Name".to_owned(), revision: None };
     let status = door.switches().watch(request).await.unwrap_err();
@@ -269,12 +271,12 @@ async fn configuration_rules_and_switches_are_followed_and_resumed() {
     assert_eq!(status.code(), Code::InvalidArgument);
 }
 
-/// What was recorded of secrets that were shown, once it is `count`: whom by, through which door,
-/// of what and of which release.
-fn shown(node: &Gateway, count: usize) -> Vec<serde_json::Value> {
+/// The audit records of `action`, newest first, once there are `count`: who, through which door, upon
+/// what, and which revision that is at.
+fn recorded(node: &Gateway, action: &str, count: usize) -> Vec<serde_json::Value> {
     let mut found = Vec::new();
-    until("what is shown is recorded", Duration::from_secs(10), || {
-        let (status, page) = node.call("GET", "/api/v1/audit?action=config:reveal", "{}");
+    until("all are recorded", Duration::from_secs(10), || {
+        let (status, page) = node.call("GET", &format!("/api/v1/audit?action={action}"), "{}");
         assert_eq!(status, 200, "{page}");
         let mut page: serde_json::Value = serde_json::from_str(&page).unwrap();
         found = page["items"].as_array_mut().map(std::mem::take).unwrap_or_default();
@@ -306,7 +308,7 @@ async fn that_secrets_are_shown_is_recorded() {
     assert_eq!(get("plain", true).await["app"].content.as_deref(), Some("one"));
     assert_eq!(get("app", true).await["password"].content.as_deref(), Some("hunter2"));
     let once = json!(["operator", "grpc", "shop/app", 1]);
-    assert_eq!(shown(&node, 1), [once.clone()]);
+    assert_eq!(recorded(&node, "config:reveal", 1), [once.clone()]);
 
     let follow = async |secrets, groups| {
         let held =
@@ -325,7 +327,7 @@ async fn that_secrets_are_shown_is_recorded() {
         assert_eq!(content.as_deref(), secrets.then_some("hunter2"));
     }
     // Of the release that is there, and of those to come.
-    assert_eq!(shown(&node, 2), [json!(["operator", "grpc", "shop/app", null]), once]);
+    assert_eq!(recorded(&node, "config:reveal", 2), [json!(["operator", "grpc", "shop/app", null]), once]);
 }
 
 fn asked(request: Ask) -> LockSessionRequest {
@@ -464,6 +466,27 @@ async fn readers_are_told_when_the_process_ends_and_it_ends_soon() {
     }
     assert!(node.ended().success(), "{}", node.log());
     assert_eq!(node.logged("are cut"), 0, "nobody had to be cut");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn probes_hear_that_the_process_is_about_to_end_while_it_still_answers() {
+    let gateway = "[gateway]\nlisten = [\"127.0.0.1:0\"]\ndrain_delay_seconds = 10\n";
+    let mut node = Gateway::start_dev("grpc-health", &format!("{CONFIG}{gateway}"));
+    let (channel, origin) = Door::with(&node, None).channel();
+    let mut health = HealthClient::with_origin(channel, origin);
+    let none = HealthCheckRequest { service: "none".to_owned() };
+    let mut unknown = health.watch(none.clone()).await.unwrap().into_inner();
+    assert_eq!(next(&mut unknown).await.status(), ServingStatus::ServiceUnknown);
+    assert_eq!(health.check(none).await.unwrap_err().code(), Code::NotFound);
+    let mut told = health.watch(HealthCheckRequest::default()).await.unwrap().into_inner();
+    assert_eq!(next(&mut told).await.status(), ServingStatus::Serving);
+    node.signal(Signal::TERM);
+    assert_eq!(next(&mut told).await.status(), ServingStatus::NotServing);
+    let asked = health.check(HealthCheckRequest::default()).await.unwrap().into_inner();
+    assert_eq!(asked.status(), ServingStatus::NotServing);
+    node.signal(Signal::TERM);
+    assert_eq!(end(&mut told).await.code(), Code::Ok);
+    assert!(node.ended().success(), "{}", node.log());
 }
 
 #[test]

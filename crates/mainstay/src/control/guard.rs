@@ -1,9 +1,9 @@
 //! Who may ask.
 //!
-//! Two questions come before every call but `live` and `ready` (and before those of Consul's door,
-//! which may be open to this machine: [`consul`]). Is it meant for us? A page on the
+//! Two questions come before every call but `live`, `ready` and what probes ask over gRPC (and before
+//! those of the doors of Consul and DTM, which may be open to this machine: [`consul`], [`dtm`]). Is it meant for us? A page on the
 //! web can have its own name resolve to loopback and then send requests here with the browser of
-//! whoever reads it (DNS rebinding); such requests bear that name in `Host`, so only names that
+//! whoever reads it (DNS rebinding); such requests bear that name in `Host` or `:authority`, so only names that
 //! cannot be anybody else's pass. Does the caller know the token? It stands in a file that only
 //! the owner of the process can read.
 
@@ -28,7 +28,7 @@ pub(super) async fn guard(
     mut request: Request,
     next: Next,
 ) -> Response {
-    // Nobody learns anything from these two, and probes have neither token nor our name.
+    // Nobody learns anything from these, and probes have neither token nor our name.
     let path = request.uri().path();
     let open = matches!(path, "/api/v1/live" | "/api/v1/ready") || grpc::is_health(path);
     let (is_consul, is_dtm) = (consul::is_its(path), dtm::is_its(path));
@@ -228,6 +228,37 @@ mod tests {
             ["10.0.0.1", "localhost:80:80", "localhost:x", "[::1", "[::1]x", "::1", "0.0.0.0"];
         for host in others.into_iter().chain(odd).chain(["a@localhost", "localhost "]) {
             assert!(!is_ours(host), "{host}");
+        }
+    }
+
+    #[test]
+    fn what_names_another_anywhere_is_not_for_us() {
+        let ask = |version, uri: &str, hosts: &[&str]| {
+            let request = axum::http::Request::builder().version(version).uri(uri);
+            let named = hosts.iter().fold(request, |request, host| request.header("host", *host));
+            is_for_us(&named.body(axum::body::Body::empty()).unwrap())
+        };
+        let (one, two) = (Version::HTTP_11, Version::HTTP_2);
+        let (ours, others) = ("http://localhost:7400/x", "http://evil.example/x");
+        for (version, uri, hosts) in [
+            (one, "/x", &["localhost:7400"][..]),
+            (one, ours, &["localhost:7400"]),
+            (two, ours, &[]),
+            (two, ours, &["127.0.0.1"]),
+        ] {
+            assert!(ask(version, uri, hosts), "{version:?} {uri} {hosts:?}");
+        }
+        for (version, uri, hosts) in [
+            (one, "/x", &[][..]),
+            (one, ours, &[]),
+            (one, others, &["localhost"]),
+            (two, others, &[]),
+            (two, others, &["localhost"]),
+            (two, ours, &["evil.example"]),
+            (two, ours, &["localhost", "localhost"]),
+            (two, "/x", &[]),
+        ] {
+            assert!(!ask(version, uri, hosts), "{version:?} {uri} {hosts:?}");
         }
     }
 

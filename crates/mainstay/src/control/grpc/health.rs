@@ -1,8 +1,9 @@
 //! Whether this process serves, as probes of gRPC ask.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::time::Duration;
 
+use axum::extract::State;
 use futures_util::stream::{self, StreamExt as _};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
@@ -11,7 +12,11 @@ use tonic_health::pb::health_server::{Health, HealthServer};
 use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 
 use super::Messages;
+use crate::control::ready;
 use crate::role::Shared;
+
+/// How often it is looked whether the status has changed, for whoever watches it.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// The service.
 pub(super) fn server(shared: Arc<Shared>, stop: CancellationToken) -> HealthServer<Own> {
@@ -19,13 +24,15 @@ pub(super) fn server(shared: Arc<Shared>, stop: CancellationToken) -> HealthServ
 }
 
 /// What is known of this process.
+#[derive(Clone)]
 pub(super) struct Own {
     shared: Arc<Shared>,
     stop: CancellationToken,
 }
 
 impl Own {
-    fn status(&self, service: &str) -> Option<ServingStatus> {
+    /// That of `service`, or of the whole process if it has no name.
+    async fn status(&self, service: &str) -> ServingStatus {
         let is_known = match service {
             "" => true,
             "mainstay.v1.Registry"
@@ -35,9 +42,14 @@ impl Own {
             | "mainstay.v1.Lock" => self.shared.cluster.is_some(),
             _ => false,
         };
-        let is_leaving = self.shared.draining.load(Ordering::Relaxed) || self.stop.is_cancelled();
-        let status = if is_leaving { ServingStatus::NotServing } else { ServingStatus::Serving };
-        is_known.then_some(status)
+        if !is_known {
+            return ServingStatus::ServiceUnknown;
+        }
+        let is_ready = ready(State(Arc::clone(&self.shared))).await.is_ok();
+        match is_ready && !self.stop.is_cancelled() {
+            true => ServingStatus::Serving,
+            false => ServingStatus::NotServing,
+        }
     }
 }
 
@@ -52,9 +64,12 @@ impl Health for Own {
         request: Request<HealthCheckRequest>,
     ) -> Result<Response<HealthCheckResponse>, Status> {
         let service = request.into_inner().service;
-        let status = self.status(&service);
-        let unknown = || Status::not_found(format!("there is no service `{service}`"));
-        Ok(Response::new(answer(status.ok_or_else(unknown)?)))
+        match self.status(&service).await {
+            ServingStatus::ServiceUnknown => {
+                Err(Status::not_found(format!("there is no service `{service}`")))
+            }
+            status => Ok(Response::new(answer(status))),
+        }
     }
 
     type WatchStream = Messages<HealthCheckResponse>;
@@ -63,13 +78,20 @@ impl Health for Own {
         &self,
         request: Request<HealthCheckRequest>,
     ) -> Result<Response<Self::WatchStream>, Status> {
-        let status = self.status(&request.into_inner().service);
-        let now = answer(status.unwrap_or(ServingStatus::ServiceUnknown));
-        let stop = self.stop.clone();
-        let last = stream::once(async move {
-            stop.cancelled().await;
-            answer(ServingStatus::NotServing)
+        let first = (self.clone(), request.into_inner().service, None);
+        let told = stream::unfold(first, |(own, service, before)| async move {
+            loop {
+                let is_last = own.stop.is_cancelled();
+                let now = own.status(&service).await;
+                if before != Some(now) {
+                    return Some((Ok(answer(now)), (own, service, Some(now))));
+                }
+                if is_last {
+                    return None;
+                }
+                drop(tokio::time::timeout(LOOK_EVERY, own.stop.cancelled()).await);
+            }
         });
-        Ok(Response::new(stream::iter([now]).chain(last).map(Ok).boxed()))
+        Ok(Response::new(told.boxed()))
     }
 }
