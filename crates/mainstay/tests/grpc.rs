@@ -147,8 +147,27 @@ async fn services_are_followed_and_a_killed_node_leaves_neither_gap_nor_repeat()
     let (mut view, _) = follow(&door, WatchMode::View, Some((third, "other"))).await;
     assert!(matches!(next(&mut view).await.item, Some(Item::Snapshot(_))));
 
+    // Of two services, one is known as of a history that is no more; the other goes on.
+    let known_of = |service: &str, revision| FollowedService {
+        namespace: "shop".to_owned(),
+        service: service.to_owned(),
+        revision: Some(revision),
+    };
+    let request = RegistryWatchRequest {
+        services: vec![known_of("order", third), known_of("pay", 1_000_000)],
+        store: store.clone(),
+        mode: WatchMode::Events.into(),
+        healthy: false,
+    };
+    let mut both = door.registry().watch(request).await.unwrap().into_inner();
+    let Some(Item::Resync(resync)) = next(&mut both).await.item else { panic!("no resync") };
+    assert_eq!(resync.reason, "store-regressed");
+    let Some(Item::Snapshot(whole)) = next(&mut both).await.item else { panic!("no list") };
+    assert_eq!((&*whole.service, whole.instances.len()), ("pay", 0));
+
     // What is compacted cannot be told one by one.
     let fourth = register(&door, "d").await;
+    assert_eq!(put(&next(&mut both).await), "d");
     done(&node, "POST", "/store/compact", &json!({ "revision": fourth }));
     let (mut events, _) = follow(&door, WatchMode::Events, known).await;
     let resync = next(&mut events).await;

@@ -7,6 +7,7 @@
 //! of which history that is, as the header of its last stream told. A service that stands there
 //! still costs it one bookmark.
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};
-use futures_util::stream::{self, BoxStream, Stream, StreamExt as _};
+use futures_util::stream::{self, BoxStream, SelectAll, Stream, StreamExt as _};
 use mainstay_api::registry::{Instance, STORE_HEADER, ServiceAt, ServiceView};
 use mainstay_coord::ServiceRef;
 use mainstay_coord::registry::{Change, Changes, Filter, View};
@@ -159,7 +160,7 @@ pub(super) async fn watch(
 pub(in crate::control) async fn follow(
     cluster: &Arc<Cluster>,
     following: Following,
-) -> Result<(Option<String>, BoxStream<'static, Item>), Refused> {
+) -> Result<(Option<String>, SelectAll<BoxStream<'static, Item>>), Refused> {
     let Following { mut wanted, mode, healthy, store: known } = following;
     let status = tokio::time::timeout(STATUS_MAX, cluster.store.status()).await;
     let store = status.ok().and_then(Result::ok).map(|status| status.store.to_string());
@@ -169,31 +170,35 @@ pub(in crate::control) async fn follow(
         if let Mode::Events = mode {
             wanted.last = wanted.last.or(wanted.has);
         }
-        if let Some(last) = wanted.last {
-            wanted.is_lost = cluster.registry.is_ahead(&wanted.service, last).await;
-        }
-        wanted.has = wanted.has.filter(|_| !wanted.is_lost);
-        wanted.last = wanted.last.filter(|_| !wanted.is_lost);
     }
-    let told = match mode {
-        Mode::View => {
-            let filter = Filter { healthy, ..Filter::default() };
-            let mut streams = Vec::new();
-            for wanted in wanted {
+    find_lost(cluster, &mut wanted).await;
+    let filter = Filter { healthy, ..Filter::default() };
+    let mut streams = Vec::new();
+    for wanted in wanted {
+        streams.push(match mode {
+            Mode::View => {
                 let views = cluster.registry.watch(&wanted.service)?;
-                streams.push(states(Arc::clone(cluster), views, filter.clone(), wanted).boxed());
+                states(Arc::clone(cluster), views, filter.clone(), wanted).boxed()
             }
-            stream::select_all(streams).boxed()
+            Mode::Events => events(cluster, wanted)?.boxed(),
+        });
+    }
+    Ok((store, stream::select_all(streams)))
+}
+
+/// Finds those of whom the client knows of revisions that are no more.
+async fn find_lost(cluster: &Cluster, wanted: &mut [Wanted]) {
+    let mut known: Vec<&mut Wanted> =
+        wanted.iter_mut().filter(|wanted| wanted.last.is_some()).collect();
+    known.sort_by_key(|wanted| Reverse(wanted.last));
+    for wanted in known {
+        let Some(last) = wanted.last else { break };
+        // Where the newest is known, those before it are, and a store that is away is asked once.
+        if !cluster.registry.is_ahead(&wanted.service, last).await {
+            break;
         }
-        Mode::Events => {
-            let mut streams = Vec::new();
-            for wanted in wanted {
-                streams.push(events(cluster, wanted)?.boxed());
-            }
-            stream::select_all(streams).boxed()
-        }
-    };
-    Ok((store, told))
+        (wanted.is_lost, wanted.has, wanted.last) = (true, None, None);
+    }
 }
 
 fn services(text: &str) -> Result<Vec<Wanted>, Refused> {
