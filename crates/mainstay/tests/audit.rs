@@ -228,6 +228,13 @@ fn what_is_refused_is_recorded_with_who_asked() {
     assert_eq!(put("/circuits/shop/x?dry_run=true", json!({ "content": "probes = 0" })), 422);
     assert_eq!(call(&node, "DELETE", "/registry/shop/services/x", "", &json!({})).0, 404);
     assert_eq!(refused(&node, "service:remove")["code"], "service-not-found");
+    let resolve = json!({ "as": "aborted" });
+    assert_eq!(call(&node, "POST", "/transactions/g/resolve", "", &resolve).0, 422);
+    let record = refused(&node, "transaction:resolve");
+    assert_eq!(
+        (&record["code"], &record["target"]["id"]),
+        (&json!("reason-required"), &json!("g"))
+    );
 
     // Who is not let in is nobody.
     let request = "POST /api/v1/store/compact HTTP/1.1\r\nhost: localhost\r\n\

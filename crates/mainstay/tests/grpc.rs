@@ -19,6 +19,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use axum::http::{Request, StatusCode, Version};
 use child::{beside_no_proxy, ends_well};
 use futures_util::stream;
 use grpc::{Door, code, end, next};
@@ -52,6 +53,7 @@ use tonic_reflection::pb::v1::ServerReflectionRequest;
 use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
 use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
+use tower_service::Service as _;
 
 const CONFIG: &str = r#"
 [server]
@@ -212,8 +214,13 @@ async fn nobody_is_let_in_without_the_token_and_refusals_name_their_problem() {
     let mut other = HealthClient::with_origin(channel.clone(), elsewhere);
     let status = other.check(HealthCheckRequest::default()).await.unwrap_err();
     assert_eq!(status.code(), Code::Unimplemented, "{status:?}");
-    // HTTP/1.1 goes on beside it, and reads no gRPC into JSON.
-    assert_eq!(node.control("/api/v1/ready").0, 200);
+    // HTTP/1.1 goes on beside it, and HTTP/2 is there for all calls.
+    assert_eq!(node.control("/api/v1/registry/services").0, 200);
+    let (mut channel, _) = door.channel();
+    let services = format!("http://{}/api/v1/registry/services", node.control);
+    let ask = Request::get(services).body(tonic::body::Body::empty()).unwrap();
+    let answer = channel.call(ask).await.unwrap();
+    assert_eq!((answer.status(), answer.version()), (StatusCode::OK, Version::HTTP_2));
 
     let (channel, origin) = door.channel();
     let mut reflection = ServerReflectionClient::with_origin(channel, origin);
@@ -303,7 +310,12 @@ fn recorded(node: &Gateway, action: &str, count: usize) -> Vec<serde_json::Value
     });
     let told = |record: &serde_json::Value| {
         let at = |pointer| record.pointer(pointer).cloned().unwrap_or_default();
-        json!([at("/actor/principal"), at("/actor/via"), at("/target/id"), at("/target/revision_after")])
+        json!([
+            at("/actor/principal"),
+            at("/actor/via"),
+            at("/target/id"),
+            at("/target/revision_after")
+        ])
     };
     found.iter().map(told).collect()
 }
@@ -346,7 +358,10 @@ async fn that_secrets_are_shown_is_recorded() {
         assert_eq!(content.as_deref(), secrets.then_some("hunter2"));
     }
     // Of the release that is there, and of those to come.
-    assert_eq!(recorded(&node, "config:reveal", 2), [json!(["operator", "grpc", "shop/app", null]), once]);
+    assert_eq!(
+        recorded(&node, "config:reveal", 2),
+        [json!(["operator", "grpc", "shop/app", null]), once]
+    );
 }
 
 fn asked(request: Ask) -> LockSessionRequest {

@@ -55,7 +55,7 @@ const STREAMS_MAX: u32 = 256;
 const HEADER_BYTES_MAX: u32 = 16 << 10;
 
 /// How often it is looked whether a stream stands, in the time it may stand.
-const LOOKS: u64 = 4;
+const LOOKS: u32 = 4;
 
 /// What is told of streams, in Prometheus' words.
 #[derive(Clone, Debug, Default)]
@@ -249,7 +249,7 @@ impl Outflow {
     async fn stalled(&self, blocked: Duration) {
         let (mut seen, mut quiet) = (0, 0);
         while quiet < LOOKS {
-            tokio::time::sleep(blocked / 4).await;
+            tokio::time::sleep(blocked / LOOKS).await;
             let parts = self.parts.load(Ordering::Relaxed);
             let stands = self.held.load(Ordering::Relaxed) && parts == seen;
             quiet = if stands { quiet + 1 } else { 0 };

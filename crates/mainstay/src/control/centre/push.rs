@@ -44,8 +44,7 @@ pub(in crate::control) fn follow(
         .map(|held| Ok((group(held.namespace, held.group)?, held.release)))
         .collect::<Result<Vec<_>, Refused>>()?;
     let client = Client { id: named(ClientId::new(client))?, labels };
-    let shown: Vec<_> =
-        groups.iter().filter(|_| secrets).map(|(group, _)| group.clone()).collect();
+    let shown: Vec<_> = groups.iter().filter(|_| secrets).map(|(group, _)| group.clone()).collect();
     let subscription = cluster.centre.subscribe(Interest { client, groups, secrets })?;
     // Who is refused is shown nothing.
     for group in &shown {

@@ -46,9 +46,10 @@ impl Own {
             return ServingStatus::ServiceUnknown;
         }
         let is_ready = ready(State(Arc::clone(&self.shared))).await.is_ok();
-        match is_ready && !self.stop.is_cancelled() {
-            true => ServingStatus::Serving,
-            false => ServingStatus::NotServing,
+        if is_ready && !self.stop.is_cancelled() {
+            ServingStatus::Serving
+        } else {
+            ServingStatus::NotServing
         }
     }
 }
