@@ -36,7 +36,8 @@ pub async fn here(
     let failing = &gateway.parts().failing;
     while let Some(failed) = stop.run_until_cancelled(failing.next()).await {
         for failed in failed {
-            let Some(at) = named(gateway, &failed).and_then(known) else { continue };
+            let named = named(gateway, &failed, |upstream, _| upstream);
+            let Some(at) = named.and_then(known) else { continue };
             let told = registry.observe(&at, reporter, 1, &failed.why);
             let told = tokio::time::timeout(REPORT_MAX, told);
             match stop.run_until_cancelled(told).await {
@@ -49,25 +50,28 @@ pub async fn here(
     }
 }
 
+/// What a registry calls the service of an upstream, whose namespace is the second.
+pub type Called = for<'u> fn(&'u str, &str) -> &'u str;
+
 /// Has `client` tell the registry of another process what the calls of `gateway` meet, until it
-/// shuts down. Must be called within a tokio runtime.
-pub fn elsewhere(gateway: &Arc<Gateway>, client: &Client) {
+/// shuts down; services are `called` so there. Must be called within a tokio runtime.
+pub fn elsewhere(gateway: &Arc<Gateway>, client: &Client, called: Called) {
     let of = Arc::clone(gateway);
-    client.report(Arc::clone(&gateway.parts().failing), move |failed| named(&of, failed));
+    client.report(Arc::clone(&gateway.parts().failing), move |failed| named(&of, failed, called));
 }
 
 /// The instance as a registry names it; `None` for one of a list in the configuration.
-fn named(gateway: &Gateway, Failed { service, instance, .. }: &Failed) -> Option<InstanceName> {
+fn named(
+    gateway: &Gateway,
+    Failed { service, instance, .. }: &Failed,
+    called: Called,
+) -> Option<InstanceName> {
     let upstream = ServiceName::new(service).ok()?;
     let running = gateway.running();
     let config = &running.upstreams.get(&upstream)?.config;
-    let namespace = config.namespace.to_string();
-    // A sidecar calls a service of another namespace by both names.
-    let own = service.strip_suffix(&*namespace).and_then(|name| name.strip_suffix('.'));
-    let service = own.unwrap_or(service).to_owned();
     config.instances.is_empty().then(|| InstanceName {
-        namespace,
-        service,
+        namespace: config.namespace.to_string(),
+        service: called(service, &config.namespace).to_owned(),
         id: instance.to_string(),
     })
 }

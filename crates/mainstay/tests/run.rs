@@ -317,6 +317,33 @@ fn a_service_may_come_after_the_first_call_to_it() {
 }
 
 #[test]
+fn what_calls_of_a_program_meet_is_told_to_the_registry() {
+    let node = Gateway::start_dev("run-meets", CONFIG);
+    let home = node.home().join("data");
+    let stock = Backend::start();
+    register(&node, "shop", "stock", &stock);
+    // Only the verdict that an instance times out and does nothing else.
+    let config = "[upstream.\"stock.shop\".retry]\nattempts = 1\ntry_seconds = 0.2\n\
+                  [circuit.default]\nconsecutive_failures = 0\nfailure_rate_percent = 0\n\
+                  window_seconds = 20\n";
+    let file = node.home().join("sidecar.toml");
+    fs::write(&file, config).unwrap();
+    let flags = format!("--config {}", file.display());
+    let (program, proxy) = calling(free_port(), &flags, &sidecar(&home, "false"));
+    let call = || by_proxy(&proxy, "http://stock.shop/").0;
+    until("it is called", SOON, || call() == 200);
+    stock.behave(200, Duration::from_secs(30));
+    until("it is a warning to all", SOON, || {
+        assert_ne!(call(), 200);
+        let (_, text) = node.control("/api/v1/registry/shop/services/stock");
+        let service: Value = serde_json::from_str(&text).unwrap();
+        service["instances"][0]["health"] == "warning"
+    });
+    send(&program, Signal::TERM);
+    assert_eq!(ended(program).0, 128 + 15);
+}
+
+#[test]
 fn calls_to_a_program_pass_its_proxy_if_there_is_one() {
     let (port, inbound) = (free_port(), free_port());
     let config =

@@ -220,7 +220,7 @@ async fn observe(shared: Arc<Shared>, stop: CancellationToken) {
     } else if let (Some(Remote::Registry(_)), Some(elsewhere)) =
         (shared.remote.as_deref(), &shared.elsewhere)
     {
-        observing::elsewhere(gateway, elsewhere.client());
+        observing::elsewhere(gateway, elsewhere.client(), |upstream, _| upstream);
     }
 }
 

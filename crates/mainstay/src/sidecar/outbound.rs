@@ -31,7 +31,7 @@ use mainstay_proxy::split::RawTo;
 use parking_lot::Mutex;
 
 use super::serve;
-use super::target::{Target, hostname};
+use super::target::{Target, hostname, service};
 use crate::observing;
 use crate::settings::Errors;
 
@@ -96,6 +96,7 @@ impl Outbound {
         let handled = Arc::clone(&ways);
         let handler = move |_worker| Arc::clone(&handled).handler();
         let (server, address) = serve("the outbound proxy", listen, &ways.gateway, handler)?;
+        observing::elsewhere(&ways.gateway, client, service);
         Ok(Self { ways, server, address })
     }
 
@@ -148,9 +149,8 @@ impl Resolve for Neighbours {
         if name == UNKNOWN {
             return self.nobody.watch(namespace, upstream);
         }
-        let name = name.strip_suffix(namespace).and_then(|name| name.strip_suffix('.'));
-        let service = name.and_then(|name| ServiceName::new(name).ok());
-        self.discovery.load().watch(namespace, service.as_ref().unwrap_or(upstream))
+        let own = ServiceName::new(service(name, namespace)).ok();
+        self.discovery.load().watch(namespace, own.as_ref().unwrap_or(upstream))
     }
 }
 
@@ -205,7 +205,7 @@ impl Ways {
     fn ask(&self, client: &Client) {
         let discovery = client.discovery().cache(&self.neighbours.cache).start();
         self.neighbours.discovery.store(Arc::new(discovery));
-        observing::elsewhere(&self.gateway, client);
+        observing::elsewhere(&self.gateway, client, service);
         let tables = self.tables.lock();
         self.rebuild(&tables);
         // What the one before says is not renewed any more.

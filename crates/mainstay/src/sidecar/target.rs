@@ -48,6 +48,12 @@ impl Target {
     }
 }
 
+/// The service of `namespace` that an [upstream](Target::upstream) stands for.
+pub fn service<'u>(upstream: &'u str, namespace: &str) -> &'u str {
+    let own = upstream.strip_suffix(namespace).and_then(|name| name.strip_suffix('.'));
+    own.unwrap_or(upstream)
+}
+
 /// `host` without its port and without the dot that marks a name as absolute.
 pub fn hostname(host: &str) -> &str {
     let end = if host.starts_with('[') { host.find(']').map(|at| at + 1) } else { host.find(':') };
@@ -83,7 +89,12 @@ mod tests {
 
     #[test]
     fn no_two_services_have_the_same_name_among_upstreams() {
-        let upstream = |host| Target::of(host, "shop").unwrap().upstream("shop").unwrap();
+        let upstream = |host| {
+            let target = Target::of(host, "shop").unwrap();
+            let upstream = target.upstream("shop").unwrap();
+            assert_eq!(service(upstream.as_str(), &target.namespace), target.service.as_str());
+            upstream
+        };
         for (host, name) in [
             ("order", "order"),
             ("order.shop", "order"),
