@@ -165,13 +165,14 @@ fn target() -> Target {
 }
 
 /// Brings `keyring` and its file in step with the list in `store`, and the list with what only
-/// `keyring` has. Returns the revision that was read, and whether the keyring has changed.
+/// `keyring` has. Returns the revision that was read. What the keyring took before an error it
+/// keeps.
 async fn settle(
     store: &dyn Store,
     file: &KeyringFile,
     keyring: &mut Keyring,
-) -> Result<(Revision, bool), KeyringError> {
-    let (key, mut has_changed) = (keys::keyring(), false);
+) -> Result<Revision, KeyringError> {
+    let key = keys::keyring();
     for _ in 0..TRIES {
         let got = store.get(Get::new(key.clone())).await?;
         let (when, listed) = match &got.entry {
@@ -183,11 +184,8 @@ async fn settle(
                     // The file first: what is sealed with a key has to open after a restart.
                     file.save(&met)?;
                     *keyring = met;
-                    has_changed = true;
                 }
-                let Some(more) = agreed.with(keyring) else {
-                    return Ok((got.revision, has_changed));
-                };
+                let Some(more) = agreed.with(keyring) else { return Ok(got.revision) };
                 (Compare::unchanged_since(&key, entry.mod_revision), more)
             }
         };
@@ -263,18 +261,25 @@ impl Ring {
             let key = staged.stage(timer.unix_millis());
             file.save(&staged).map_err(RingError::Keyring)?;
             *keyring = staged;
+            // Another node may hear first that it seals, and this one be asked to open that.
+            self.shared.centre.use_keyring(keyring.clone());
             self.shared.settle(&mut keyring).await?;
             key
         };
         timer.sleep_until(timer.now().plus(STAGED_FOR)).await;
         let mut keyring = self.shared.keyring.lock().await;
         let before = self.lead(&key, author).await?;
-        self.shared.settle(&mut keyring).await?;
+        // It seals from here on. A node that cannot go on with it at once does so later, this one
+        // like the others.
+        let (Ok(_) | Err(_)) = self.shared.settle(&mut keyring).await;
         drop(keyring);
         RotatedEvent { key: &key, before: &before, who: &author.actor.principal }.emit();
         let (shared, author) = (Arc::clone(&self.shared), author.clone());
         self.shared.tasks.spawn("keyring rewrap", move |stop| async move {
-            let wrapped = shared.centre.rewrap(&author);
+            let wrapped = async {
+                shared.caught_up().await;
+                shared.centre.rewrap(&author).await
+            };
             if let Some(done) = stop.run_until_cancelled(wrapped).await {
                 Rewrapped { done: done.map_err(|error| error.to_string()) }.emit();
             }
@@ -353,13 +358,23 @@ impl Ring {
 impl Shared {
     /// Settles with the store, and hands on what has changed.
     async fn settle(&self, keyring: &mut Keyring) -> Result<Revision, KeyringError> {
+        let known = |keyring: &Keyring| (keyring.current().to_owned(), keyring.keys.len());
+        let before = known(keyring);
         let settled = settle(&*self.store, &self.file, keyring).await;
-        if matches!(settled, Ok((_, true))) {
+        // Also if the store went away before all was done.
+        if known(keyring) != before {
             Followed { current: keyring.current(), keys: keyring.keys().count() }.emit();
             self.centre.use_keyring(keyring.clone());
             self.outbox.use_mask(keyring.mask());
         }
-        settled.map(|(revision, _)| revision)
+        settled
+    }
+
+    /// Waits until this node has settled with the store.
+    async fn caught_up(&self) {
+        while self.settle(&mut *self.keyring.lock().await).await.is_err() {
+            self.timer.sleep_until(self.timer.now().plus(PAUSE)).await;
+        }
     }
 
     /// Follows the list until that fails.
@@ -417,7 +432,74 @@ mod tests {
     use mainstay_store::{Memory, RangeRequest, Select};
 
     use super::*;
+    use crate::centre::Options;
     use crate::clock::HandClock;
+    use crate::name::NodeName;
+    use crate::registry::tests::stage::{Fault, Faulty, Stage, eventually};
+
+    /// A node that keeps `keyring` in `file`, whose ring alone goes by `store`.
+    fn node(
+        stage: &Stage,
+        store: Arc<dyn Store>,
+        (keyring, file): (Keyring, KeyringFile),
+    ) -> (Ring, Outbox) {
+        let (of, timer) = (|| Arc::clone(&stage.store), Arc::new(stage.clock.clone()));
+        let outbox = stage.outbox(of());
+        let options = Options::new(NodeName::new("n1").unwrap());
+        let centre = Centre::start(of(), timer.clone(), outbox.clone(), keyring.clone(), options);
+        let ring = Ring::start(store, timer, (keyring, file), centre, outbox.clone());
+        (ring, outbox)
+    }
+
+    #[tokio::test]
+    async fn a_key_that_seals_is_not_taken_back_by_what_its_maker_meets_then() {
+        let (stage, folder) = (Stage::memory(), tempfile::tempdir().unwrap());
+        let (place, aside) = (folder.path().join("keys"), folder.path().join("aside"));
+        let file = KeyringFile::new(place.join("a"));
+        let keyring = agree(&*stage.store, &file, 1).await.unwrap();
+        let (ring, _outbox) = node(&stage, Arc::clone(&stage.store), (keyring, file.clone()));
+        let author = Author::default();
+        let meanwhile = async {
+            while ring.keyring().await.keys().count() < 2 {
+                tokio::task::yield_now().await;
+            }
+            // It is handed over. From here on nothing can be written where the file lies.
+            std::fs::rename(&place, &aside).unwrap();
+            std::fs::write(&place, "").unwrap();
+            stage.pass_seconds(60).await;
+        };
+        let rotated = tokio::select! {
+            rotated = ring.rotate(&author) => rotated.unwrap(),
+            () = meanwhile => panic!("it never ends"),
+        };
+        let listed = stage.store.get(Get::new(keys::keyring())).await.unwrap().entry.unwrap();
+        assert_eq!(Agreed::read(&listed.value).unwrap().current, rotated.current);
+        assert_eq!(ring.keyring().await.current(), rotated.before);
+        std::fs::remove_file(&place).unwrap();
+        std::fs::rename(&aside, &place).unwrap();
+        let is_here = || file.open().unwrap().unwrap().current() == rotated.current;
+        stage.within(30, "this node goes on with it, too", is_here).await;
+    }
+
+    #[tokio::test]
+    async fn what_is_taken_is_handed_on_also_if_the_store_takes_nothing_then() {
+        let (stage, folder) = (Stage::memory(), tempfile::tempdir().unwrap());
+        let own = file(&folder, "a");
+        let mut keyring = agree(&*stage.store, &own, 1).await.unwrap();
+        let mut other = keyring.clone();
+        let new = other.stage(2);
+        let list = Agreed::first(&keyring).with(&other).unwrap().led_by(&new);
+        let put = Put::new(keys::keyring(), list.write());
+        stage.store.apply(Batch::new().then(put)).await.unwrap();
+        // It has a key of its own to hand over, and cannot.
+        keyring.stage(3);
+        let store = Faulty::new(Arc::clone(&stage.store));
+        store.set(Fault::Refuses);
+        let (_ring, outbox) = node(&stage, store, (keyring, own));
+        let mark = || outbox.mask().mark(&json!("a secret"));
+        let before = mark();
+        eventually("records have the marks of the new key", || mark() != before).await;
+    }
 
     fn file(folder: &tempfile::TempDir, name: &str) -> KeyringFile {
         KeyringFile::new(folder.path().join(name))
