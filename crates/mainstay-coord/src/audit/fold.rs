@@ -1,8 +1,10 @@
-//! Floods of equal refusals, told as one.
+//! Floods of equal records, told as one.
 //!
 //! Whoever is refused tries again, a thousand times a second if it is a program that does not know
 //! better. Of equal ones (who, what, outcome, from where) the first hundred within a minute are
 //! records of their own; the others become one record, which says how many there were and when.
+//! Refusals are equal whatever they were of, or a thousand paths would be a thousand records; what
+//! was done, such as a secret that was shown, is equal only if it was done to the same.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -20,13 +22,15 @@ pub(super) const EACH_MAX: u64 = 100;
 /// Windows at once, 200 bytes each; beyond it whoever comes from wherever is counted together.
 const WINDOWS_MAX: usize = 1_024;
 
-/// What makes two refusals equal.
+/// What makes two records equal.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Equal {
     principal: String,
     action: String,
     is_failure: bool,
     address: Option<String>,
+    /// To what it was done.
+    target: Option<(String, String)>,
 }
 
 #[derive(Debug)]
@@ -50,11 +54,13 @@ impl Fold {
             action: record.action.clone(),
             is_failure: record.outcome == Outcome::Failed,
             address: record.actor.address.clone(),
+            target: (record.outcome == Outcome::Done)
+                .then(|| (record.target.kind.clone(), record.target.id.clone())),
         };
         let is_crowded = WINDOWS_MAX <= self.windows.len() && !self.windows.contains_key(&equal);
         if is_crowded {
             // Actions are few, so these windows are too.
-            equal = Equal { principal: String::new(), address: None, ..equal };
+            equal = Equal { principal: String::new(), address: None, target: None, ..equal };
         }
         let new = || Window { since: now, seen: 0, folded: None };
         let window = self.windows.entry(equal).or_insert_with(new);
@@ -69,6 +75,7 @@ impl Fold {
                 if is_crowded {
                     // It tells of others, too.
                     (folded.actor.principal, folded.actor.address) = (String::new(), None);
+                    folded.target.id = String::new();
                 }
                 *none = Some(folded);
             }
@@ -140,6 +147,22 @@ mod tests {
         assert_eq!(told["first"], "1970-01-01T00:00:00.100Z");
         assert_eq!(told["last"], "1970-01-01T00:00:00.249Z");
         assert!(fold.take(second(61), refused("a", "x", 0)).is_some(), "a new window");
+    }
+
+    #[test]
+    fn what_was_done_to_another_is_not_the_same() {
+        let mut fold = Fold::default();
+        let shown = |group: &str| {
+            let target = Target { id: group.to_owned(), ..Target::default() };
+            Record::done(Moment::default(), "config:reveal", target, &Author::default())
+        };
+        for _ in 0..EACH_MAX + 5 {
+            drop(fold.take(second(0), shown("default/pay")));
+        }
+        assert!(fold.take(second(1), shown("default/order")).is_some());
+        let folded = fold.all();
+        let told: Vec<_> = folded.iter().map(|one| (one.count(), &*one.target.id)).collect();
+        assert_eq!(told, [(5, "default/pay")]);
     }
 
     #[test]
