@@ -105,6 +105,10 @@ fn secrets_that_are_shown_and_changes_of_the_process_are_recorded() {
     done(&node, "GET", payment, &json!({}));
     done(&node, "GET", &format!("{payment}?secrets=true"), &json!({}));
     done(&node, "GET", &format!("{payment}/releases/1?secrets=true"), &json!({}));
+    let group = json!({ "namespace": "default", "group": "payment" });
+    let watch = json!({ "client": "one", "groups": vec![group; 101], "secrets": true });
+    let (status, refused) = call(&node, "POST", "/config/watch", "", &watch);
+    assert!((400..500).contains(&status), "nothing is shown of so many: {refused}");
     let fault = json!({
         "fault": "reset", "match": { "service": "order" }, "percent": 10.0,
         "reason": "a drill", "ttl_seconds": 60,
