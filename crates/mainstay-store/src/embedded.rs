@@ -153,6 +153,11 @@ impl Embedded {
         }
     }
 
+    /// Most bytes it may have before it takes no more puts.
+    pub fn bytes_max(&self) -> u64 {
+        self.shared.options.bytes_max
+    }
+
     /// What the store has counted since it was opened.
     pub fn counted(&self) -> Counted {
         let shared = &self.shared;

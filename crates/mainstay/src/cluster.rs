@@ -306,6 +306,14 @@ impl Cluster {
         store.status().await.is_ok_and(|status| status.state == State::Failed)
     }
 
+    /// Most bytes the store of this process may have; one elsewhere sets its own limit.
+    pub fn bytes_max(&self) -> Option<u64> {
+        match &self.opened {
+            Opened::Embedded(store) => Some(store.bytes_max()),
+            Opened::Etcd(_) => None,
+        }
+    }
+
     /// As whom this node stands for duties.
     pub fn owner(&self) -> Owner {
         owner(&self.node)

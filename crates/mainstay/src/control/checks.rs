@@ -16,7 +16,6 @@ use super::answer::first_of;
 use super::moment::Moment;
 use super::{balance, circuits, limits};
 use crate::check::{Checked, State as Verdict};
-use crate::cluster::settings::Backend;
 use crate::role::Shared;
 
 /// Names listed as evidence; whoever wants all of them asks for the list.
@@ -35,10 +34,7 @@ pub(super) async fn list(State(shared): State<Arc<Shared>>) -> Json<Value> {
         instances(&shared, moment),
     ];
     if let Some(cluster) = &shared.cluster {
-        let meant = shared.live.lock().current();
-        let is_here = meant.store.backend == Backend::Embedded;
-        let bytes_max = is_here.then(|| meant.store.embedded(&shared.ready.data_dir).bytes_max);
-        checked.extend(agreed::all(cluster, bytes_max).await);
+        checked.extend(agreed::all(cluster).await);
     }
     Json(json!({ "items": checked }))
 }

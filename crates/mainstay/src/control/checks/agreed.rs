@@ -20,16 +20,17 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 const SLOW: Duration = Duration::from_millis(100);
 const TOO_SLOW: Duration = Duration::from_secs(1);
 
-/// All of them; `bytes_max` is what an embedded store may hold.
-pub(super) async fn all(cluster: &Arc<Cluster>, bytes_max: Option<u64>) -> Vec<Checked> {
-    let status = tokio::time::timeout(TIMEOUT, cluster.store.status()).await;
+/// All of them.
+pub(super) async fn all(cluster: &Cluster) -> Vec<Checked> {
+    let status = tokio::time::timeout(TIMEOUT, cluster.store.status());
+    let (status, writable) = tokio::join!(status, writable(cluster));
     let status = match status {
         Ok(Ok(status)) => Ok(status),
         Ok(Err(error)) => Err(error.to_string()),
         Err(_elapsed) => Err("no answer within 2 s".to_owned()),
     };
-    let mut all = vec![reachable(&status), size(status.as_ref().ok(), bytes_max)];
-    all.push(writable(cluster).await);
+    let size = size(status.as_ref().ok(), cluster.bytes_max());
+    let mut all = vec![reachable(&status), size, writable];
     all.extend(registry(cluster));
     all
 }
