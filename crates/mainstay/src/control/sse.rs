@@ -19,8 +19,6 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::items::Item;
-use crate::report::causes;
-
 /// From one sign of life to the next on an idle stream.
 const ALIVE_EVERY: Duration = Duration::from_secs(names::COMMENT_EVERY_SECONDS);
 
@@ -35,8 +33,7 @@ pub(super) fn event(name: &str, id: Option<Revision>, document: &Value) -> Event
 
 /// The event that ends a stream, and why it does.
 pub(super) fn problem(code: Code, error: &dyn std::error::Error) -> Event {
-    let why = json!({ "code": code.as_str(), "detail": causes(error) });
-    event(names::PROBLEM, None, &why)
+    told(&Item::<()>::problem(code, error))
 }
 
 /// An item as an event.
