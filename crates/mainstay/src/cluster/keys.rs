@@ -135,7 +135,7 @@ fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, Errors> {
     let (found, path) = (key.len(), path.display());
     let message = format!("key file {path} has {found} bytes; it must have 32 to 4,096");
     let report = Report::error(Code::KeyringUnreadable, message);
-    Err(report.help("make one: `head -c 32 /dev/urandom | xxd -p -c 64 > FILE`").into())
+    Err(report.help("make one: `(umask 077; head -c 32 /dev/urandom | base64 > FILE)`").into())
 }
 
 fn unread(path: &Path, error: &std::io::Error) -> Report {
