@@ -234,7 +234,7 @@ mod tests {
     #[test]
     fn what_names_another_anywhere_is_not_for_us() {
         let ask = |version, uri: &str, hosts: &[&str]| {
-            let request = axum::http::Request::builder().version(version).uri(uri);
+            let request = http::Request::builder().version(version).uri(uri);
             let named = hosts.iter().fold(request, |request, host| request.header("host", *host));
             is_for_us(&named.body(axum::body::Body::empty()).unwrap())
         };
