@@ -20,10 +20,12 @@
 //! | rules and switches | [`rules`] |
 //! | global transactions | [`transaction`] |
 //! | receipts of branches in databases | [`receipt`] |
+//! | barriers of participants | [`barrier`] |
 //! | why something did not work | [`problem`] |
 //! | events of streams | [`stream`] |
 //! | the same streams over gRPC, with the feature `grpc` | `grpc` |
 
+pub mod barrier;
 pub mod config;
 pub mod gateway;
 #[cfg(feature = "grpc")]

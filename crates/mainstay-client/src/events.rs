@@ -203,3 +203,20 @@ impl NotReported<'_> {
         tracing::debug!(instance, why, "a failing instance was not reported");
     }
 }
+
+/// A local transaction behind a barrier was not committed, and the caller is told nothing of why.
+#[derive(Debug)]
+pub(crate) struct BarrierFailed<'a> {
+    /// What the database said, or what was wrong.
+    pub(crate) error: &'a str,
+}
+
+impl BarrierFailed<'_> {
+    /// Reports it: one log line at `warn`.
+    pub(crate) fn emit(self) {
+        tracing::warn!(
+            error = self.error,
+            "a local transaction behind a barrier was not committed"
+        );
+    }
+}

@@ -39,6 +39,7 @@ use bytes::Bytes;
 use futures_util::future::Either;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use mainstay_api::problem::{MEDIA_TYPE, Problem};
+use mainstay_core::Effect;
 use mainstay_core::problem::Code;
 use parking_lot::Mutex;
 use tower_layer::Layer;
@@ -147,18 +148,7 @@ fn judge(shared: &Mutex<Tokens>, headers: &HeaderMap) -> Result<(), Box<Problem>
 }
 
 fn problem(code: Code, detail: String) -> Box<Problem> {
-    Box::new(Problem {
-        kind: format!("docs/problems/{code}.md"),
-        code: code.as_str().to_owned(),
-        title: code.title().to_owned(),
-        status: code.http(),
-        detail,
-        effect: Some(mainstay_core::Effect::None.as_str().to_owned()),
-        retry_after: None,
-        trace_id: None,
-        holder: None,
-        queued: None,
-    })
+    Box::new(crate::problem::problem(code, detail, Some(Effect::None)))
 }
 
 fn answer<A: From<Bytes>>(problem: &Problem) -> Response<A> {

@@ -12,11 +12,13 @@
 //! | writes to a database refused that come from such a holder | [`fence`] |
 //! | updates that are done only if nobody else was there first | [`optimistic`] |
 //! | branches of two-phase commits in an application's own database | [`branch`] |
+//! | operations of a participant that take effect once | [`barrier`] |
 //! | why the control plane did not do as asked | [`error`] |
 //!
 //! What speaks to a database takes the caller's open connection and is compiled in by the features
-//! `postgres` and `mysql`.
+//! `postgres`, `mysql` and `sqlite`; handlers of axum by `axum`.
 
+pub mod barrier;
 pub mod branch;
 pub mod client;
 mod clock;
@@ -29,6 +31,7 @@ pub mod fencing;
 pub mod lock;
 pub mod optimistic;
 mod pause;
+mod problem;
 #[cfg(any(feature = "postgres", feature = "mysql"))]
 mod quote;
 pub mod registry;
@@ -40,6 +43,7 @@ mod stream;
 pub mod switches;
 mod tasks;
 
+pub use barrier::{Barrier, Branch};
 pub use client::Client;
 pub use error::ClientError;
 pub use lock::Held;

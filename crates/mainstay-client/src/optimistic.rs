@@ -165,9 +165,14 @@ impl Retry {
         if TRIES <= self.conflicts {
             return Err(TooBusy { tries: self.conflicts });
         }
-        tokio::time::sleep(jitter(draw::next())).await;
+        pause().await;
         Ok(())
     }
+}
+
+/// Waits for a random time of [`JITTER`].
+pub(crate) async fn pause() {
+    tokio::time::sleep(jitter(draw::next())).await;
 }
 
 /// A wait within [`JITTER`], from a draw.

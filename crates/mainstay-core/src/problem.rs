@@ -286,6 +286,12 @@ codes! {
     PayloadTooLarge = "payload-too-large", 413, 8, "The payload is too large";
     /// A branch may not be called there.
     BranchTargetDenied = "branch-target-denied", 403, 7, "The branch may not be called there";
+    /// A participant says no, for good.
+    BranchRefused = "branch-refused", 409, 9, "The branch refuses";
+    /// A participant is asked for what was undone before it came.
+    BranchAlreadyEnded = "branch-already-ended", 409, 9, "The branch has ended";
+    /// A participant is still at it.
+    BranchOngoing = "branch-ongoing", 425, 9, "The branch is still at it";
     /// No database is configured under this name.
     ResourceUnknown = "resource-unknown", 409, 9, "The database is not configured";
     /// Branches join only while nothing is decided.

@@ -7,17 +7,6 @@ pub use mainstay_api::receipt::FORMAT_ID;
 
 use crate::name::{BranchId, Gid, NameInvalid};
 
-/// A kind of database.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Database {
-    /// `PREPARE TRANSACTION`.
-    Postgres,
-    /// XA, and `MySQL` alike.
-    MariaDb,
-    /// No prepared branches; barriers alone.
-    Sqlite,
-}
-
 /// Eight of `a-z` and `0-9`: whose branches they are, when several coordinators share a database.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Cluster(String);

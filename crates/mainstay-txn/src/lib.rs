@@ -13,7 +13,7 @@
 //! | who owns which shard | [`owner`] |
 //! | how long is remembered how they ended | [`retention`] |
 //! | what is called next, what is due next | [`schedule`], [`due`] |
-//! | databases and what they call a branch; how an unknown outcome is resolved; barriers | [`database`], [`receipt`], [`barrier`] |
+//! | what databases call a branch; how an unknown outcome is resolved | [`database`], [`receipt`] |
 //! | the databases themselves: sessions, what is asked on them | [`resource`] |
 //! | what an answer over HTTP means | [`classify`](mod@classify) |
 //! | what always holds | [`invariants`] |
@@ -22,7 +22,6 @@
 //! | what it goes by: sizes, waits, settings | [`limits`], [`backoff`], [`policy`] |
 
 pub mod backoff;
-pub mod barrier;
 pub mod classify;
 pub mod commit;
 pub mod database;

@@ -8,8 +8,10 @@
     reason = "tests run by the clock of this machine, and fail by panicking"
 )]
 
+mod barrier;
 mod fencing;
 mod holders;
 mod optimistic;
+mod participant;
 #[allow(dead_code, reason = "tests of the coordinator crash them too")]
 mod servers;

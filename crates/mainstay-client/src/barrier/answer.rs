@@ -1,0 +1,104 @@
+//! Participants as handlers of axum: the branch they are called for, and their answers.
+
+use axum::Json;
+use axum::extract::FromRequestParts;
+use axum::response::{IntoResponse, Response};
+use http::request::Parts;
+use http::{HeaderValue, StatusCode, header};
+use mainstay_api::problem::MEDIA_TYPE;
+use mainstay_core::problem::Code;
+
+use super::{BarrierError, Branch, BranchInvalid, Checked, Passed};
+use crate::events::BarrierFailed;
+
+/// What a participant can say without a barrier, or for an error of its business.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// It is done: 200.
+    Done,
+    /// It is not, and never will be: 409. For an operation that may say so; what undoes or
+    /// completes something is asked again all the same.
+    Refused {
+        /// Why, for people. It shows as the reason of the transaction.
+        why: String,
+    },
+    /// It is being done: 425, ask again.
+    Ongoing,
+}
+
+impl<S: Sync> FromRequestParts<S> for Branch {
+    type Rejection = BranchInvalid;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, BranchInvalid> {
+        Self::of_request(&parts.headers, parts.uri.query())
+    }
+}
+
+impl IntoResponse for BranchInvalid {
+    fn into_response(self) -> Response {
+        problem(Code::InvalidRequest, self.to_string())
+    }
+}
+
+impl IntoResponse for Answer {
+    fn into_response(self) -> Response {
+        match self {
+            Self::Done => StatusCode::OK.into_response(),
+            Self::Refused { why } => problem(Code::BranchRefused, why),
+            Self::Ongoing => ongoing(),
+        }
+    }
+}
+
+/// What the business statements returned is their answer's body.
+impl<T: IntoResponse> IntoResponse for Passed<T> {
+    fn into_response(self) -> Response {
+        match self {
+            Self::Ran(value) => value.into_response(),
+            Self::Duplicate | Self::EmptyRollback => StatusCode::OK.into_response(),
+            Self::Hanging => {
+                let detail = "the branch was undone before this operation of it came";
+                problem(Code::BranchAlreadyEnded, detail.to_owned())
+            }
+        }
+    }
+}
+
+impl IntoResponse for Checked {
+    fn into_response(self) -> Response {
+        match self {
+            Self::Committed => StatusCode::OK.into_response(),
+            Self::RolledBack => {
+                let detail = "the local part of the message was not committed, and never will be";
+                problem(Code::BranchRefused, detail.to_owned())
+            }
+            Self::Ongoing => ongoing(),
+        }
+    }
+}
+
+impl<E: IntoResponse, D: std::fmt::Display> IntoResponse for BarrierError<E, D> {
+    fn into_response(self) -> Response {
+        let error = match self {
+            Self::Ongoing => return ongoing(),
+            Self::Business(error) => return error.into_response(),
+            Self::NothingCommitted => "a statement had failed, whose error was not returned".into(),
+            Self::Database(error) => error.to_string(),
+        };
+        // What happened is for the log: a caller is told nothing of the database.
+        BarrierFailed { error: &error }.emit();
+        problem(Code::Internal, "the local transaction was not committed".to_owned())
+    }
+}
+
+fn ongoing() -> Response {
+    problem(Code::BranchOngoing, "another session is at the same branch".to_owned())
+}
+
+fn problem(code: Code, detail: String) -> Response {
+    let document = crate::problem::problem(code, detail, None);
+    let status = StatusCode::from_u16(code.http()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut response = (status, Json(document)).into_response();
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
+    response
+}

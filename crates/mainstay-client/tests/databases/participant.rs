@@ -1,0 +1,119 @@
+//! A participant as a handler of axum, on a real database.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use http::Request;
+use mainstay_client::barrier::{self, Answer, BarrierError, Passed};
+use mainstay_client::optimistic::Conflicts;
+use mainstay_client::{Barrier, Branch};
+use tokio::sync::Mutex;
+use tokio_postgres::{Client, Error};
+use tower::ServiceExt as _;
+
+use crate::servers::Postgres;
+
+/// Why stock cannot be taken.
+#[derive(Debug)]
+enum NoStock {
+    SoldOut,
+    Database(Error),
+}
+
+impl From<Error> for NoStock {
+    fn from(error: Error) -> Self {
+        Self::Database(error)
+    }
+}
+
+impl Conflicts for NoStock {
+    fn is_conflict(&self) -> bool {
+        matches!(self, Self::Database(error) if error.is_conflict())
+    }
+}
+
+impl IntoResponse for NoStock {
+    fn into_response(self) -> Response {
+        match self {
+            Self::SoldOut => Answer::Refused { why: "sold out".to_owned() }.into_response(),
+            Self::Database(error) => {
+                (http::StatusCode::BAD_GATEWAY, error.to_string()).into_response()
+            }
+        }
+    }
+}
+
+type Shared = Arc<Mutex<Client>>;
+
+async fn deduct(
+    State(client): State<Shared>,
+    branch: Branch,
+) -> Result<Passed<()>, BarrierError<NoStock, Error>> {
+    let mut client = client.lock().await;
+    Barrier::of(&branch)
+        .postgres(&mut client, async |sql| {
+            let sign = if branch.op() == "compensate" { 1 } else { -1 };
+            let changed = "UPDATE stock SET n = n + $1 WHERE n + $1 >= 0";
+            match sql.execute(changed, &[&sign]).await? {
+                0 => Err(NoStock::SoldOut),
+                _ => Ok(()),
+            }
+        })
+        .await
+}
+
+/// Calls the participant; returns status and code.
+async fn call(router: &Router, headers: &[(&str, &str)], uri: &str) -> (u16, String) {
+    let mut request = Request::post(uri);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let response = router.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+    let status = response.status().as_u16();
+    let body = to_bytes(response.into_body(), 1 << 16).await.unwrap();
+    let document: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
+    (status, document["code"].as_str().unwrap_or_default().to_owned())
+}
+
+#[tokio::test]
+async fn a_handler_answers_what_its_barrier_says() {
+    let server = Postgres::start().await;
+    let client = server.connect().await;
+    barrier::postgres::install_tables(&client).await.unwrap();
+    client.batch_execute("CREATE TABLE stock (n int); INSERT INTO stock VALUES (1)").await.unwrap();
+    let router =
+        Router::new().route("/deduct", post(deduct)).with_state(Arc::new(Mutex::new(client)));
+    let ours = |gid: &'static str, op: &'static str| {
+        [
+            ("mainstay-gid", gid),
+            ("mainstay-branch", "01"),
+            ("mainstay-mode", "saga"),
+            ("mainstay-op", op),
+        ]
+    };
+    for (gid, op, status, code) in [
+        ("first", "action", 200, ""),
+        ("first", "action", 200, ""),
+        ("second", "action", 409, "branch-refused"),
+        ("second", "compensate", 200, ""),
+        ("second", "action", 409, "branch-already-ended"),
+        ("first", "compensate", 200, ""),
+    ] {
+        let answer = call(&router, &ours(gid, op), "/deduct").await;
+        assert_eq!(answer, (status, code.to_owned()), "{op} of {gid}");
+    }
+    // As coordinators of DTM ask.
+    let dtm = "/deduct?gid=third&trans_type=saga&branch_id=01&op=action";
+    assert_eq!(call(&router, &[], dtm).await.0, 200);
+    let nobody = call(&router, &[], "/deduct").await;
+    assert_eq!(nobody, (422, "invalid-request".to_owned()));
+    // A table that is not there is the participant's own fault, which is not told to others.
+    let broken = server.connect().await;
+    broken.batch_execute("DROP TABLE mainstay_barrier").await.unwrap();
+    let answer = call(&router, &ours("fourth", "action"), "/deduct").await;
+    assert_eq!(answer, (500, "internal".to_owned()));
+}
