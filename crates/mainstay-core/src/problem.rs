@@ -239,7 +239,7 @@ codes! {
     /// Others can read the keyring; at start only.
     KeyringOpen = "keyring-open", 0, 9, "The keyring is open to others";
     /// The keyring cannot be read; at start only.
-    KeyringUnreadable = "keyring-unreadable", 0, 15, "The keyring cannot be read";
+    KeyringUnreadable = "keyring-unreadable", 500, 15, "The keyring cannot be read";
     /// Other nodes of the store seal with a key that this one lacks; at start only.
     KeyringDiffers = "keyring-differs", 0, 9, "The keyring is not that of the other nodes";
 

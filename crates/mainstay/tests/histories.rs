@@ -1,4 +1,4 @@
-//! Two nodes on three members of etcd, of which some are killed, stopped, or too few.
+//! Two nodes on three members of etcd, of which some are killed, stopped, cut off, or too few.
 //!
 //! What clients read and write through either node is linearizable, whatever happens; while most
 //! members are away nothing is acknowledged, and all goes on by itself when they are back.
@@ -21,6 +21,7 @@ use rustix::process::Signal;
 
 use support::gateway::Gateway;
 use support::members::Etcd;
+use support::namespaces;
 use support::wait::{pause, until};
 
 /// What clients do and see.
@@ -98,6 +99,15 @@ impl Seen {
         self.acknowledged.load(Ordering::SeqCst)
     }
 
+    /// Nothing is acknowledged while most members are away.
+    #[track_caller]
+    fn stands_still(&self) {
+        pause(Duration::from_secs(5));
+        let before = self.acknowledged();
+        pause(Duration::from_secs(4));
+        assert_eq!(self.acknowledged(), before, "acknowledged by a minority");
+    }
+
     /// Waits until some more writes are acknowledged.
     #[track_caller]
     fn goes_on(&self, when: &str) {
@@ -146,16 +156,52 @@ fn histories_over_two_nodes_and_three_members_are_right_whatever_goes() {
         // Most of them away: nothing is acknowledged, and it is said so.
         etcd.kill(0);
         etcd.kill(1);
-        pause(Duration::from_secs(5));
-        let before = seen.acknowledged();
-        pause(Duration::from_secs(4));
-        assert_eq!(seen.acknowledged(), before, "acknowledged by a minority");
+        seen.stands_still();
         etcd.run(0);
         etcd.run(1);
         seen.goes_on("it recovers by itself");
         seen.over.store(true, Ordering::SeqCst);
     });
+    judge(&seen);
+}
+
+#[track_caller]
+fn judge(seen: &Seen) {
     let pairs = seen.pairs.lock().unwrap();
     assert!(200 < pairs.len(), "{} calls are a dull history", pairs.len());
     pairs.check().unwrap();
+}
+
+#[test]
+fn histories_over_members_that_are_cut_off_are_right() {
+    if !namespaces::entered("histories_over_members_that_are_cut_off_are_right") {
+        return;
+    }
+    let etcd = Etcd::start_apart();
+    let first = Gateway::start_dev("apart-a", &etcd.config());
+    let second = first.beside("apart-b", &etcd.config());
+    let seen = Seen::default();
+    *seen.nodes.lock().unwrap() = vec![first.control, second.control];
+    std::thread::scope(|scope| {
+        for client in 0..6 {
+            let seen = &seen;
+            scope.spawn(move || seen.run(client));
+        }
+        seen.goes_on("all is well");
+        for member in 0..3 {
+            namespaces::cut(member);
+            seen.goes_on("a member that is cut off is not missed");
+            namespaces::mend(member);
+            pause(Duration::from_secs(2));
+        }
+        // Three that cannot hear each other, two of which the nodes cannot hear either.
+        namespaces::cut(0);
+        namespaces::cut(1);
+        seen.stands_still();
+        namespaces::mend(0);
+        seen.goes_on("two are enough again");
+        namespaces::mend(1);
+        seen.over.store(true, Ordering::SeqCst);
+    });
+    judge(&seen);
 }

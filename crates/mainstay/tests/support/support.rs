@@ -5,5 +5,7 @@ pub(crate) mod etcd;
 pub(crate) mod events;
 pub(crate) mod gateway;
 pub(crate) mod members;
+pub(crate) mod namespaces;
 pub(crate) mod participant;
+pub(crate) mod relay;
 pub(crate) mod wait;
