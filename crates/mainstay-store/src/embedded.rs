@@ -158,6 +158,11 @@ impl Embedded {
         self.shared.options.bytes_max
     }
 
+    /// Most revisions of history it keeps; compaction sees to that every five minutes.
+    pub fn revisions_max(&self) -> u64 {
+        self.shared.options.revisions_max
+    }
+
     /// What the store has counted since it was opened.
     pub fn counted(&self) -> Counted {
         let shared = &self.shared;

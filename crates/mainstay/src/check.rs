@@ -107,7 +107,7 @@ pub const PRE: [Check; 7] = [
 ];
 
 /// The checks that only a running process can answer.
-pub const LIVE: [&str; 12] = [
+pub const LIVE: [&str; 17] = [
     "settings-loaded",
     "circuits-open",
     "panic-active",
@@ -117,9 +117,14 @@ pub const LIVE: [&str; 12] = [
     "instances",
     "store-reachable",
     "store-size",
+    "store-compaction",
+    "store-quorum",
     "store-writable",
+    "watch-lag",
+    "keyring-mode",
     "protection-active",
     "services-without-health",
+    "instances-expiring",
 ];
 
 /// Runs `checks` on `subject`, all at once; answers in order of the list.

@@ -11,6 +11,7 @@
 //! | `[consul]` | [`consul`](mod@consul) |
 //! | opening the store; its format; which etcd was known last | [`opening`], [`formats`], [`known`] |
 //! | `[security.keyring]`; whether this node has the keys of the others | [`keys`] |
+//! | whether the store takes writes | [`probe`] |
 //! | what the store counts, in Prometheus' words | `figures` |
 //! | instances for the data plane of the same process | [`resolve`] |
 
@@ -20,6 +21,7 @@ pub mod formats;
 pub mod keys;
 pub mod known;
 pub mod opening;
+pub mod probe;
 pub mod resolve;
 pub mod settings;
 
@@ -52,6 +54,7 @@ use crate::transaction::{Around, Transactions};
 use consul::{ConsulConfig, Known};
 use keys::Keys;
 use opening::Opened;
+use probe::Probe;
 use resolve::RegistryResolver;
 use settings::recipes::RecipesConfig;
 use settings::{Backend, RegistryConfig};
@@ -116,6 +119,8 @@ pub struct Cluster {
     pub node: NodeName,
     /// One backup at a time is taken or checked for callers.
     pub backups: Arc<tokio::sync::Semaphore>,
+    /// Whether the store takes writes.
+    pub probe: Probe,
 }
 
 /// The door for clients of Consul.
@@ -233,6 +238,7 @@ impl Cluster {
             dtm_is_open: false,
             node,
             backups: Arc::new(tokio::sync::Semaphore::new(1)),
+            probe: Probe::default(),
         }
     }
 
@@ -310,6 +316,14 @@ impl Cluster {
     pub fn bytes_max(&self) -> Option<u64> {
         match &self.opened {
             Opened::Embedded(store) => Some(store.bytes_max()),
+            Opened::Etcd(_) => None,
+        }
+    }
+
+    /// Most revisions the store keeps, where it is this process that sees to it.
+    pub fn revisions_max(&self) -> Option<u64> {
+        match &self.opened {
+            Opened::Embedded(store) => Some(store.revisions_max()),
             Opened::Etcd(_) => None,
         }
     }

@@ -50,6 +50,93 @@ pub struct ConfigItem {
     pub content: ::core::option::Option<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ConfigPublishRequest {
+    /// `default` when empty.
+    #[prost(string, tag = "1")]
+    pub namespace: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub group: ::prost::alloc::string::String,
+    /// Items to add or change, by name.
+    #[prost(btree_map = "string, message", tag = "3")]
+    pub items: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        ConfigItemPut,
+    >,
+    /// Items to remove.
+    #[prost(string, repeated, tag = "4")]
+    pub removed: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// `items` is all there shall be: whatever it does not name is removed.
+    #[prost(bool, tag = "5")]
+    pub complete: bool,
+    /// Publishes the drafts as well, and puts them away. What `items` says of an item goes before its
+    /// draft.
+    #[prost(bool, tag = "6")]
+    pub from_drafts: bool,
+    /// Why, at most 1,024 bytes; kept in the history.
+    #[prost(string, tag = "7")]
+    pub note: ::prost::alloc::string::String,
+    /// The release it is based on: another one in force meanwhile is `revision-moved`.
+    #[prost(uint64, optional, tag = "8")]
+    pub base: ::core::option::Option<u64>,
+    /// Who shall get it first; everybody when absent.
+    #[prost(message, optional, tag = "9")]
+    pub canary: ::core::option::Option<ConfigCanary>,
+    /// Only shows what would differ.
+    #[prost(bool, tag = "10")]
+    pub dry_run: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
+pub struct ConfigItemPut {
+    /// What the content is written in: `text` (when empty), `json`, `yaml`, `toml`, `properties`,
+    /// `xml`.
+    #[prost(string, tag = "1")]
+    pub format: ::prost::alloc::string::String,
+    /// At most 524,288 bytes.
+    #[prost(string, tag = "2")]
+    pub content: ::prost::alloc::string::String,
+    /// It is kept sealed, and shown only to whoever may read secrets.
+    #[prost(bool, tag = "3")]
+    pub secret: bool,
+    /// A JSON Schema (2020-12) that json, yaml and toml contents must satisfy, as JSON; none when
+    /// empty.
+    #[prost(string, tag = "4")]
+    pub schema_json: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ConfigCanary {
+    /// These clients.
+    #[prost(string, repeated, tag = "1")]
+    pub clients: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Clients with all of these labels; none match no client.
+    #[prost(btree_map = "string, string", tag = "2")]
+    pub labels: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
+    /// This share of all clients, 0 to 100 with at most two decimals.
+    #[prost(double, tag = "3")]
+    pub percent: f64,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ConfigPublishResponse {
+    /// The release; the one in force when nothing changed. The number it would get of a dry run.
+    #[prost(uint64, tag = "1")]
+    pub release: u64,
+    /// The store's revision that has it; 0 of a dry run.
+    #[prost(uint64, tag = "2")]
+    pub revision: u64,
+    /// Whether it is new.
+    #[prost(bool, tag = "3")]
+    pub is_new: bool,
+    /// Whether only the clients of a canary get it for now.
+    #[prost(bool, tag = "4")]
+    pub canary: bool,
+    /// What differs from the release before.
+    #[prost(message, repeated, tag = "5")]
+    pub changed: ::prost::alloc::vec::Vec<ConfigItemChange>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ConfigWatchRequest {
     /// Who follows, the same after a restart: 1 to 255 bytes.
     #[prost(string, tag = "1")]
@@ -146,7 +233,7 @@ pub mod config_client {
     )]
     use tonic::codegen::*;
     use tonic::codegen::http::Uri;
-    /// The config centre, as its clients use it.
+    /// The config centre, as its clients and those who publish use it.
     #[derive(Debug, Clone)]
     pub struct ConfigClient<T> {
         inner: tonic::client::Grpc<T>,
@@ -235,6 +322,32 @@ pub mod config_client {
             req.extensions_mut().insert(GrpcMethod::new("mainstay.v1.Config", "Get"));
             self.inner.unary(req, path, codec).await
         }
+        /// Publishes a release of a group: all of it, or none. Why stands in the metadata
+        /// `mainstay-reason`, or in `note`.
+        pub async fn publish(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ConfigPublishRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ConfigPublishResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/mainstay.v1.Config/Publish",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("mainstay.v1.Config", "Publish"));
+            self.inner.unary(req, path, codec).await
+        }
         /// Follows groups: each comes at once if the client holds another release, and then when it
         /// changes.
         pub async fn watch(
@@ -278,6 +391,15 @@ pub mod config_server {
             &self,
             request: tonic::Request<super::ConfigGetRequest>,
         ) -> std::result::Result<tonic::Response<super::ConfigRelease>, tonic::Status>;
+        /// Publishes a release of a group: all of it, or none. Why stands in the metadata
+        /// `mainstay-reason`, or in `note`.
+        async fn publish(
+            &self,
+            request: tonic::Request<super::ConfigPublishRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ConfigPublishResponse>,
+            tonic::Status,
+        >;
         /// Server streaming response type for the Watch method.
         type WatchStream: tonic::codegen::tokio_stream::Stream<
                 Item = std::result::Result<super::ConfigWatchResponse, tonic::Status>,
@@ -291,7 +413,7 @@ pub mod config_server {
             request: tonic::Request<super::ConfigWatchRequest>,
         ) -> std::result::Result<tonic::Response<Self::WatchStream>, tonic::Status>;
     }
-    /// The config centre, as its clients use it.
+    /// The config centre, as its clients and those who publish use it.
     #[derive(Debug)]
     pub struct ConfigServer<T> {
         inner: Arc<T>,
@@ -396,6 +518,51 @@ pub mod config_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = GetSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/mainstay.v1.Config/Publish" => {
+                    #[allow(non_camel_case_types)]
+                    struct PublishSvc<T: Config>(pub Arc<T>);
+                    impl<
+                        T: Config,
+                    > tonic::server::UnaryService<super::ConfigPublishRequest>
+                    for PublishSvc<T> {
+                        type Response = super::ConfigPublishResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ConfigPublishRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Config>::publish(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = PublishSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
@@ -1440,6 +1607,20 @@ pub struct RegisterResponse {
     pub beat_every_seconds: u32,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
+pub struct RegistrySessionRequest {
+    /// Which instance, and what is to be known of it. Sent again, it changes what is known: the same
+    /// service and the same id.
+    #[prost(message, optional, tag = "1")]
+    pub register: ::core::option::Option<RegisterRequest>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RegistrySessionResponse {
+    /// It is registered: after each request, and when it had to be registered anew because the
+    /// registry had forgotten it.
+    #[prost(message, optional, tag = "1")]
+    pub registered: ::core::option::Option<RegisterResponse>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct RegistryWatchRequest {
     /// Which, 1 to 1,000.
     #[prost(message, repeated, tag = "1")]
@@ -1520,6 +1701,10 @@ pub struct ServiceView {
     /// Those asked for, by id.
     #[prost(message, repeated, tag = "9")]
     pub instances: ::prost::alloc::vec::Vec<Instance>,
+    /// Another message belongs to it, with the instances that follow: only of lists that would be
+    /// larger than a client takes. The one without `more` bears the `revision` to come back with.
+    #[prost(bool, tag = "10")]
+    pub more: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Protected {
@@ -1771,7 +1956,7 @@ pub mod registry_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
-        /// Registers an instance, or changes what is known of it. It beats over HTTP.
+        /// Registers an instance, or changes what is known of it. It beats over HTTP, or by a `Session`.
         pub async fn register(
             &mut self,
             request: impl tonic::IntoRequest<super::RegisterRequest>,
@@ -1795,6 +1980,36 @@ pub mod registry_client {
             req.extensions_mut()
                 .insert(GrpcMethod::new("mainstay.v1.Registry", "Register"));
             self.inner.unary(req, path, codec).await
+        }
+        /// Registers an instance and keeps it: the stream is its heartbeat. A client that ends its side
+        /// deregisters the instance. A stream that breaks leaves it its ttl, in which it comes back by
+        /// another stream, here or at another node. A host that vanishes without a word is noticed
+        /// within 30 s; the ttl counts from then.
+        pub async fn session(
+            &mut self,
+            request: impl tonic::IntoStreamingRequest<
+                Message = super::RegistrySessionRequest,
+            >,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::RegistrySessionResponse>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/mainstay.v1.Registry/Session",
+            );
+            let mut req = request.into_streaming_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("mainstay.v1.Registry", "Session"));
+            self.inner.streaming(req, path, codec).await
         }
         /// Follows services. The initial metadata `mainstay-store` says which history the revisions are
         /// of; sent back in `store`, a reader that comes back is told only what it does not have.
@@ -1837,7 +2052,7 @@ pub mod registry_server {
     /// Generated trait containing gRPC methods that should be implemented for use with RegistryServer.
     #[async_trait]
     pub trait Registry: std::marker::Send + std::marker::Sync + 'static {
-        /// Registers an instance, or changes what is known of it. It beats over HTTP.
+        /// Registers an instance, or changes what is known of it. It beats over HTTP, or by a `Session`.
         async fn register(
             &self,
             request: tonic::Request<super::RegisterRequest>,
@@ -1845,6 +2060,20 @@ pub mod registry_server {
             tonic::Response<super::RegisterResponse>,
             tonic::Status,
         >;
+        /// Server streaming response type for the Session method.
+        type SessionStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::RegistrySessionResponse, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// Registers an instance and keeps it: the stream is its heartbeat. A client that ends its side
+        /// deregisters the instance. A stream that breaks leaves it its ttl, in which it comes back by
+        /// another stream, here or at another node. A host that vanishes without a word is noticed
+        /// within 30 s; the ttl counts from then.
+        async fn session(
+            &self,
+            request: tonic::Request<tonic::Streaming<super::RegistrySessionRequest>>,
+        ) -> std::result::Result<tonic::Response<Self::SessionStream>, tonic::Status>;
         /// Server streaming response type for the Watch method.
         type WatchStream: tonic::codegen::tokio_stream::Stream<
                 Item = std::result::Result<super::RegistryWatchResponse, tonic::Status>,
@@ -1974,6 +2203,54 @@ pub mod registry_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/mainstay.v1.Registry/Session" => {
+                    #[allow(non_camel_case_types)]
+                    struct SessionSvc<T: Registry>(pub Arc<T>);
+                    impl<
+                        T: Registry,
+                    > tonic::server::StreamingService<super::RegistrySessionRequest>
+                    for SessionSvc<T> {
+                        type Response = super::RegistrySessionResponse;
+                        type ResponseStream = T::SessionStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<
+                                tonic::Streaming<super::RegistrySessionRequest>,
+                            >,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Registry>::session(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = SessionSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.streaming(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)

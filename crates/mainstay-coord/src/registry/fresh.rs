@@ -105,11 +105,35 @@ impl Registry {
     ///
     /// Safe.
     pub async fn caught_up(&self, service: &ServiceRef) -> Result<Revision, RegistryError> {
+        self.until_none_is_newer(|local| nothing_newer(local, service)).await
+    }
+
+    /// How long it takes until this node's copy holds what the store holds at this moment: how far
+    /// the watches that feed it lag behind.
+    ///
+    /// # Errors
+    ///
+    /// As [`caught_up`](Self::caught_up).
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe.
+    pub async fn lag(&self) -> Result<Duration, RegistryError> {
+        let began = self.shared.now();
+        self.until_none_is_newer(nothing_newer_at_all).await?;
+        Ok(self.shared.now().since(began))
+    }
+
+    /// Waits until the batch that `nothing_newer` makes of the copy succeeds.
+    async fn until_none_is_newer(
+        &self,
+        nothing_newer: impl Fn(&Local) -> Batch,
+    ) -> Result<Revision, RegistryError> {
         let shared = &self.shared;
         let until = shared.now().plus(APPLIED_WITHIN);
         let mut taken = shared.taken.subscribe();
         loop {
-            let nothing_newer = nothing_newer(&*shared.loaded()?, service);
+            let nothing_newer = nothing_newer(&*shared.loaded()?);
             match shared.store.apply(nothing_newer).await {
                 Ok(applied) if applied.succeeded => return Ok(applied.revision),
                 // It would have written nothing.
@@ -132,10 +156,7 @@ impl Registry {
 /// revision; a service that went, with its mark and after all its instances, is missing.
 fn nothing_newer(local: &Local, service: &ServiceRef) -> Batch {
     let copy = &local.copy;
-    let older = |range, area| {
-        let target = Target::ModRevision(copy.revision(area).next());
-        Compare { range, target, operator: Operator::Less }
-    };
+    let older = |range, area| older(local, range, area);
     let there = |range| {
         let target = Target::CreateRevision(Revision::NEVER);
         Compare { range, target, operator: Operator::NotEqual }
@@ -153,4 +174,16 @@ fn nothing_newer(local: &Local, service: &ServiceRef) -> Batch {
         .when(older(instances.clone(), RegistryArea::Instances))
         .when(older(mark.clone(), RegistryArea::Instances))
         .when(older(settings.clone(), RegistryArea::Settings))
+}
+
+/// The same of all services; what went without a mark of its own is not noticed.
+fn nothing_newer_at_all(local: &Local) -> Batch {
+    let areas = [RegistryArea::Instances, RegistryArea::Settings];
+    areas.into_iter().fold(Batch::new(), |batch, area| batch.when(older(local, area.range(), area)))
+}
+
+/// Nothing in `range` was written after what the copy has of `area`.
+fn older(local: &Local, range: Range, area: RegistryArea) -> Compare {
+    let target = Target::ModRevision(local.copy.revision(area).next());
+    Compare { range, target, operator: Operator::Less }
 }

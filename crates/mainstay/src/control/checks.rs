@@ -34,7 +34,7 @@ pub(super) async fn list(State(shared): State<Arc<Shared>>) -> Json<Value> {
         instances(&shared, moment),
     ];
     if let Some(cluster) = &shared.cluster {
-        checked.extend(agreed::all(cluster).await);
+        checked.extend(agreed::all(cluster, shared.ready.data_dir.join("keyring")).await);
     }
     Json(json!({ "items": checked }))
 }

@@ -7,7 +7,7 @@
 //!
 //! | service | module |
 //! |---|---|
-//! | services and instances | [`registry`] |
+//! | services and instances; instances kept by a stream | [`registry`], [`keeping`] |
 //! | configuration | [`config`] |
 //! | rules, switches | [`rules`] |
 //! | sessions, locks, elections | [`lock`] |
@@ -15,6 +15,7 @@
 
 mod config;
 mod health;
+mod keeping;
 mod lock;
 mod registry;
 mod rules;

@@ -4,9 +4,10 @@ use std::fs::File;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use rustix::process::Signal;
 use tempfile::TempDir;
 
-use super::gateway::{free_port, log_of};
+use super::gateway::{free_port, log_of, send};
 use super::wait::until;
 
 /// A running etcd. Killed when dropped.
@@ -51,6 +52,12 @@ impl Etcd {
         let etcd = Self { child, ports, _home: home };
         until("etcd serves", Duration::from_secs(30), || etcd.run(&["endpoint", "health"]));
         etcd
+    }
+
+    /// Sends it a signal.
+    #[allow(dead_code, reason = "not every test binary stops one")]
+    pub(crate) fn signal(&self, signal: Signal) {
+        send(&self.child, signal);
     }
 
     /// Runs `etcdctl` against it.

@@ -1,17 +1,20 @@
 //! Checks of agreed state: the store, and what the registry knows.
 
+use std::os::unix::fs::MetadataExt as _;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use mainstay_call::clock::MonotonicClock;
 use mainstay_coord::keys;
-use mainstay_coord::registry::{Listed, View};
+use mainstay_coord::registry::{Listed, RegistryError, View};
 use mainstay_core::Clock as _;
-use mainstay_store::{Batch, Error, Put, State, Status};
+use mainstay_store::{Get, State, Status};
 
 use super::{checked, named};
 use crate::check::{Checked, State as Verdict};
 use crate::cluster::Cluster;
+use crate::cluster::opening::Opened;
 
 /// For each check.
 const TIMEOUT: Duration = Duration::from_secs(2);
@@ -20,17 +23,29 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 const SLOW: Duration = Duration::from_millis(100);
 const TOO_SLOW: Duration = Duration::from_secs(1);
 
-/// All of them.
-pub(super) async fn all(cluster: &Cluster) -> Vec<Checked> {
+/// How far the copies of a node may lag behind the store before that is worth a word: what was
+/// written is in force everywhere within a second.
+const LAGS: Duration = Duration::from_secs(1);
+
+/// All of them; `keyring` is where the keys of this node lie.
+pub(super) async fn all(cluster: &Cluster, keyring: PathBuf) -> Vec<Checked> {
     let status = tokio::time::timeout(TIMEOUT, cluster.store.status());
-    let (status, writable) = tokio::join!(status, writable(cluster));
+    let (status, quorum, writable, lag, mode) = tokio::join!(
+        status,
+        quorum(cluster),
+        writable(cluster),
+        watch_lag(cluster),
+        keyring_mode(keyring)
+    );
     let status = match status {
         Ok(Ok(status)) => Ok(status),
         Ok(Err(error)) => Err(error.to_string()),
         Err(_elapsed) => Err("no answer within 2 s".to_owned()),
     };
-    let size = size(status.as_ref().ok(), cluster.bytes_max());
-    let mut all = vec![reachable(&status), size, writable];
+    let known = status.as_ref().ok();
+    let size = size(known, cluster.bytes_max());
+    let compaction = compaction(known, cluster.revisions_max());
+    let mut all = vec![reachable(&status), size, compaction, quorum, writable, lag, mode];
     all.extend(registry(cluster));
     all
 }
@@ -69,19 +84,49 @@ fn size(status: Option<&Status>, bytes_max: Option<u64>) -> Checked {
     checked("store-size", "store", verdict, summary, evidence, next)
 }
 
-/// Writes one key that is there for this alone.
-async fn writable(cluster: &Cluster) -> Checked {
+/// Whether history is let go of. One compaction may come late; two that did not come are a fault.
+fn compaction(status: Option<&Status>, revisions_max: Option<u64>) -> Checked {
+    let (id, category) = ("store-compaction", "store");
+    let (Some(status), Some(most)) = (status, revisions_max) else {
+        let summary = "etcd keeps the history, or the store does not answer".to_owned();
+        return checked(id, category, Verdict::Skip, summary, None, None);
+    };
+    let held = status.revision.get().saturating_sub(status.compacted.get());
+    let verdict = if held <= most.saturating_mul(2) { Verdict::Pass } else { Verdict::Warn };
+    let summary = format!("{held} revisions of history are kept");
+    let evidence = Some(format!("`store.revisions_max` is {most}"));
+    let next = (verdict != Verdict::Pass).then_some("mainstay store compact REVISION");
+    checked(id, category, verdict, summary, evidence, next)
+}
+
+/// Whether most members of etcd answer: a read that must be of now needs them.
+async fn quorum(cluster: &Cluster) -> Checked {
+    let (id, category) = ("store-quorum", "store");
+    if matches!(cluster.opened, Opened::Embedded(_)) {
+        let summary = "the store of one node has no members".to_owned();
+        return checked(id, category, Verdict::Skip, summary, None, None);
+    }
     let began = MonotonicClock.now();
-    let put = Put::new(keys::probe(), cluster.node.as_str().to_owned());
-    let wrote = tokio::time::timeout(TIMEOUT, cluster.store.apply(Batch::new().then(put))).await;
-    let took = MonotonicClock.now().since(began);
-    let (verdict, summary) = match wrote {
-        Err(_elapsed) => (Verdict::Fail, "a write is not done within 2 s".to_owned()),
-        Ok(Err(Error::OutcomeUnknown)) => {
-            (Verdict::Fail, "nobody knows what became of a write".to_owned())
+    let get = Get::new(keys::probe());
+    let read = tokio::time::timeout(TIMEOUT, cluster.store.get(get)).await;
+    let took = MonotonicClock.now().since(began).as_millis();
+    let (verdict, summary) = match read {
+        Ok(Ok(_)) => (Verdict::Pass, format!("most members of etcd answered within {took} ms")),
+        Ok(Err(error)) => (Verdict::Fail, format!("most members of etcd do not answer: {error}")),
+        Err(_elapsed) => {
+            (Verdict::Fail, "most members of etcd do not answer within 2 s".to_owned())
         }
-        Ok(Err(error)) => (Verdict::Fail, format!("a write is refused: {error}")),
-        Ok(Ok(_)) => {
+    };
+    let next = (verdict != Verdict::Pass).then_some("mainstay store status");
+    checked(id, category, verdict, summary, None, next)
+}
+
+/// How long a write takes.
+async fn writable(cluster: &Cluster) -> Checked {
+    let probed = cluster.probe.ask(&*cluster.store, &cluster.node, TIMEOUT).await;
+    let (verdict, summary) = match probed.took {
+        Err(why) => (Verdict::Fail, why),
+        Ok(took) => {
             let verdict = match took {
                 took if TOO_SLOW <= took => Verdict::Fail,
                 took if SLOW <= took => Verdict::Warn,
@@ -94,11 +139,60 @@ async fn writable(cluster: &Cluster) -> Checked {
     checked("store-writable", "store", verdict, summary, None, next)
 }
 
-/// Which services are protected, and which have nobody who is healthy.
-fn registry(cluster: &Cluster) -> [Checked; 2] {
-    let (protected, without) = ("protection-active", "services-without-health");
+/// How far the registry of this node lags behind the store.
+async fn watch_lag(cluster: &Cluster) -> Checked {
+    let next = "mainstay store status";
+    let (verdict, summary) = match tokio::time::timeout(TIMEOUT, cluster.registry.lag()).await {
+        Ok(Ok(lag)) => {
+            let verdict = if lag < LAGS { Verdict::Pass } else { Verdict::Warn };
+            (verdict, format!("this node had all that the store has after {} ms", lag.as_millis()))
+        }
+        Ok(Err(RegistryError::Loading)) => {
+            (Verdict::Unknown, "the registry has not been read yet".to_owned())
+        }
+        Ok(Err(error)) => (Verdict::Unknown, format!("the store does not say: {error}")),
+        Err(_elapsed) => {
+            (Verdict::Fail, "this node lags behind the store by more than 2 s".to_owned())
+        }
+    };
+    let next = (verdict != Verdict::Pass).then_some(next);
+    checked("watch-lag", "registry", verdict, summary, None, next)
+}
+
+/// Whether others can read the keys that seal secrets.
+async fn keyring_mode(path: PathBuf) -> Checked {
+    let shown = path.display().to_string();
+    let found = tokio::fs::metadata(path).await;
+    let own = rustix::process::geteuid().as_raw();
+    let (verdict, summary) = match &found {
+        Err(error) => (Verdict::Warn, format!("the keyring on disk cannot be looked at: {error}")),
+        Ok(found) if found.mode() & 0o077 != 0 => {
+            let mode = found.mode() & 0o777;
+            (Verdict::Fail, format!("the keyring has mode {mode:04o}: others can read it"))
+        }
+        Ok(found) if found.uid() != own => {
+            let owner = found.uid();
+            (
+                Verdict::Fail,
+                format!("the keyring belongs to user {owner}, not {own}, who runs this"),
+            )
+        }
+        Ok(_) => (Verdict::Pass, "nobody else can read the keyring".to_owned()),
+    };
+    let next = match verdict {
+        Verdict::Pass => None,
+        Verdict::Fail => Some(format!("chmod 0600 {shown}")),
+        _ => Some("mainstay explain keyring-unreadable".to_owned()),
+    };
+    checked("keyring-mode", "security", verdict, summary, None, next.as_deref())
+}
+
+/// Which services are protected, which have nobody who is healthy, and which lose instances.
+fn registry(cluster: &Cluster) -> [Checked; 3] {
+    let (protected, without, expiring) =
+        ("protection-active", "services-without-health", "instances-expiring");
     let Ok(services) = cluster.registry.services() else {
-        return [protected, without].map(|id| {
+        return [protected, without, expiring].map(|id| {
             let summary = "the registry has not been read yet".to_owned();
             checked(id, "registry", Verdict::Unknown, summary, None, None)
         });
@@ -116,6 +210,7 @@ fn registry(cluster: &Cluster) -> [Checked; 2] {
     let nobody = wanted(&|view| {
         !view.instances.is_empty() && !view.instances.iter().any(Listed::is_healthy)
     });
+    let expires = wanted(&|view| view.instances.iter().any(|listed| listed.instance.is_late));
     let check = |id, found: &[String], words: &str| {
         let summary = format!("{} of {} services {words}", found.len(), views.len());
         let verdict = if found.is_empty() { Verdict::Pass } else { Verdict::Warn };
@@ -126,5 +221,6 @@ fn registry(cluster: &Cluster) -> [Checked; 2] {
     [
         check(protected, &protects, "are protected: too many of their instances are not healthy"),
         check(without, &nobody, "have instances, and none that is healthy"),
+        check(expiring, &expires, "have instances that no longer beat and will be removed"),
     ]
 }

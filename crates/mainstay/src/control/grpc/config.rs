@@ -6,17 +6,22 @@ use mainstay_api::config::{Held, Watch};
 use mainstay_api::grpc::config_server::Config;
 use mainstay_api::grpc::config_watch_response::Item as Sent;
 use mainstay_api::grpc::{
-    ConfigContents, ConfigGetRequest, ConfigItem, ConfigItemChange, ConfigRelease, ConfigUpdate,
-    ConfigWatchRequest, ConfigWatchResponse, HeldGroup,
+    ConfigCanary, ConfigContents, ConfigGetRequest, ConfigItem, ConfigItemChange, ConfigItemPut,
+    ConfigPublishRequest, ConfigPublishResponse, ConfigRelease, ConfigUpdate, ConfigWatchRequest,
+    ConfigWatchResponse, HeldGroup,
 };
-use mainstay_coord::centre::{Client, Delivered, Turn, Update};
+use mainstay_coord::centre::{
+    Client, Delivered, Editor, Publication, RawCanary, RawItem, Turn, Update,
+};
 use mainstay_coord::name::ClientId;
 use tonic::{Request, Response, Status};
 
+use super::registry::word;
 use super::{Agreed, Messages, ended, namespace};
 use crate::control::answer::Refused;
 use crate::control::author::author;
 use crate::control::centre::{group, push, revealed};
+use crate::control::events::reason;
 use crate::control::items::Item;
 use crate::control::registry::named;
 
@@ -45,6 +50,54 @@ impl Config for Agreed {
             release: fetched.release,
             canary: fetched.canary,
             items: items(fetched.items),
+        }))
+    }
+
+    async fn publish(
+        &self,
+        request: Request<ConfigPublishRequest>,
+    ) -> Result<Response<ConfigPublishResponse>, Status> {
+        let author = author(request.metadata().as_ref(), request.extensions());
+        let author = match reason(None, request.metadata().as_ref())? {
+            Some(reason) => author.because(reason),
+            None => author,
+        };
+        let ask = request.into_inner();
+        let group = group(namespace(ask.namespace), ask.group)?;
+        let (base, dry_run) = (ask.base, ask.dry_run);
+        let mut items = BTreeMap::new();
+        for (name, item) in ask.items {
+            let item = put(&name, item)?;
+            items.insert(name, Some(item));
+        }
+        items.extend(ask.removed.into_iter().map(|name| (name, None)));
+        let publication = Publication {
+            items,
+            complete: ask.complete,
+            from_drafts: ask.from_drafts,
+            note: ask.note,
+            canary: ask.canary.map(canary).transpose()?,
+        };
+        let (centre, editor) = (&self.cluster.centre, Editor { author, base });
+        if dry_run {
+            let diff = centre.preview(&group, &publication, &editor).await;
+            let diff = diff.map_err(Refused::from)?;
+            let changed = diff.items.into_iter().map(|item| change(item.item, item.change));
+            return Ok(Response::new(ConfigPublishResponse {
+                release: diff.to,
+                changed: changed.collect(),
+                ..ConfigPublishResponse::default()
+            }));
+        }
+        let published = centre.publish(&group, &publication, &editor).await;
+        let published = published.map_err(Refused::from)?;
+        let changed = published.changed.into_iter().map(|item| change(item.item, item.change));
+        Ok(Response::new(ConfigPublishResponse {
+            release: published.release,
+            revision: published.revision,
+            is_new: published.is_new,
+            canary: published.canary,
+            changed: changed.collect(),
         }))
     }
 
@@ -80,11 +133,6 @@ fn message(item: push::Item) -> Result<ConfigWatchResponse, Status> {
 }
 
 fn update(update: Update) -> ConfigUpdate {
-    let change = |turn| match turn {
-        Turn::Added => "added",
-        Turn::Removed => "removed",
-        Turn::Changed => "changed",
-    };
     let changed = update.changed.into_iter();
     ConfigUpdate {
         group: update.group,
@@ -92,14 +140,36 @@ fn update(update: Update) -> ConfigUpdate {
         release: update.release,
         canary: update.canary,
         from: update.from,
-        changed: changed
-            .map(|item| ConfigItemChange {
-                item: item.item,
-                change: change(item.change).to_owned(),
-            })
-            .collect(),
+        changed: changed.map(|item| change(item.item, item.change)).collect(),
         contents: update.contents.map(|contents| ConfigContents { items: items(contents) }),
     }
+}
+
+fn change(item: String, turn: Turn) -> ConfigItemChange {
+    let change = match turn {
+        Turn::Added => "added",
+        Turn::Removed => "removed",
+        Turn::Changed => "changed",
+    };
+    ConfigItemChange { item, change: change.to_owned() }
+}
+
+/// An item as documents have it.
+fn put(name: &str, item: ConfigItemPut) -> Result<RawItem, Refused> {
+    let ConfigItemPut { format, content, secret, schema_json } = item;
+    let schema = Some(schema_json).filter(|schema| !schema.is_empty());
+    let wrong = |error| Refused::invalid(format!("`schema_json` of `{name}`: {error}"));
+    let schema = schema.map(|schema| serde_json::from_str(&schema)).transpose().map_err(wrong)?;
+    let format = word("format", format)?.unwrap_or_default();
+    Ok(RawItem { format, content, secret, schema })
+}
+
+/// A canary as documents have it.
+fn canary(canary: ConfigCanary) -> Result<RawCanary, Refused> {
+    let ConfigCanary { clients, labels, percent } = canary;
+    let percent = serde_json::from_value(percent.into());
+    let percent = percent.map_err(|error| Refused::invalid(format!("`canary`: {error}")))?;
+    Ok(RawCanary { release: None, clients: clients.into_iter().collect(), labels, percent })
 }
 
 fn items(items: BTreeMap<String, Delivered>) -> BTreeMap<String, ConfigItem> {

@@ -1,21 +1,28 @@
 //! Services and their instances over gRPC.
 
+use std::sync::Arc;
+
+use futures_util::stream::{self, StreamExt as _};
 use mainstay_api::grpc::registry_server::Registry;
 use mainstay_api::grpc::registry_watch_response::Item as Sent;
 use mainstay_api::grpc::service_change::What;
 use mainstay_api::grpc::{
     self as proto, FollowedService, RegisterRequest, RegisterResponse, Registration,
-    RegistryWatchRequest, RegistryWatchResponse, WatchMode,
+    RegistrySessionRequest, RegistrySessionResponse, RegistryWatchRequest, RegistryWatchResponse,
+    WatchMode,
 };
 use mainstay_api::registry::{self as document, STORE_HEADER};
+use mainstay_coord::registry::Registered;
 use mainstay_store::Revision;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tonic::metadata::AsciiMetadataValue;
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 
+use super::keeping::kept;
 use super::{Agreed, Messages, ended, namespace};
 use crate::control::answer::Refused;
+use crate::control::author::author;
 use crate::control::items::Item;
 use crate::control::registry::watch::{
     self, Following, Mode, ServiceChange, ServiceList, Told, Wanted,
@@ -33,12 +40,18 @@ impl Registry for Agreed {
         let at = service((namespace(within), name))?;
         let ask = write::checked(&self.cluster, asked(registration.unwrap_or_default())?)?;
         let done = self.cluster.registry.register(&at, &ask).await.map_err(Refused::from)?;
-        Ok(Response::new(RegisterResponse {
-            revision: done.revision.get(),
-            registration: done.registration,
-            ttl_seconds: done.ttl_seconds,
-            beat_every_seconds: done.beat_every_seconds,
-        }))
+        Ok(Response::new(registered(done)))
+    }
+
+    type SessionStream = Messages<RegistrySessionResponse>;
+
+    async fn session(
+        &self,
+        request: Request<Streaming<RegistrySessionRequest>>,
+    ) -> Result<Response<Self::SessionStream>, Status> {
+        let author = author(request.metadata().as_ref(), request.extensions());
+        let kept = kept(Arc::clone(&self.cluster), author, request.into_inner()).await?;
+        Ok(Response::new(self.until_the_end(kept)))
     }
 
     type WatchStream = Messages<RegistryWatchResponse>;
@@ -61,11 +74,32 @@ impl Registry for Agreed {
         let store = Some(store).filter(|store| !store.is_empty());
         let following = Following { wanted, mode, healthy, store };
         let (store, told) = watch::follow(&self.cluster, following).await?;
-        let mut answer = Response::new(self.told(told, message));
+        let parts = told.flat_map(|item| {
+            let parts = match message(item) {
+                Ok(message) => message.in_parts(PART_BYTES).into_iter().map(Ok).collect(),
+                Err(ended) => vec![Err(ended)],
+            };
+            stream::iter(parts)
+        });
+        let mut answer = Response::new(self.until_the_end(parts));
         if let Some(store) = store.and_then(|store| AsciiMetadataValue::try_from(store).ok()) {
             answer.metadata_mut().insert(STORE_HEADER, store);
         }
         Ok(answer)
+    }
+}
+
+/// Largest part of a list, in bytes: less than the 4 MiB a client takes by itself, with room for
+/// what stands beside the instances.
+const PART_BYTES: usize = 3 << 20;
+
+/// What a program is told of its registration.
+pub(super) fn registered(done: Registered) -> RegisterResponse {
+    RegisterResponse {
+        revision: done.revision.get(),
+        registration: done.registration,
+        ttl_seconds: done.ttl_seconds,
+        beat_every_seconds: done.beat_every_seconds,
     }
 }
 
@@ -76,7 +110,7 @@ fn wanted(followed: FollowedService) -> Result<Wanted, Refused> {
 }
 
 /// A registration as documents have it.
-fn asked(registration: Registration) -> Result<document::Register, Refused> {
+pub(super) fn asked(registration: Registration) -> Result<document::Register, Refused> {
     let Registration {
         id,
         address,
@@ -124,7 +158,7 @@ fn narrow(field: &str, number: u32) -> Result<u16, Refused> {
 }
 
 /// A word that documents know; none when it is empty.
-fn word<T: DeserializeOwned>(field: &str, word: String) -> Result<Option<T>, Refused> {
+pub(super) fn word<T: DeserializeOwned>(field: &str, word: String) -> Result<Option<T>, Refused> {
     if word.is_empty() {
         return Ok(None);
     }
@@ -187,6 +221,7 @@ fn view(view: document::ServiceView) -> proto::ServiceView {
         resync: view.resync,
         empty_because: view.empty_because,
         instances: view.instances.into_iter().map(instance).collect(),
+        more: false,
     }
 }
 
