@@ -33,6 +33,7 @@ mod dtm;
 mod events;
 mod explain;
 mod faults;
+pub mod foreign;
 mod grpc;
 mod guard;
 mod http_sd;

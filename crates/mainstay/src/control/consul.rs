@@ -284,6 +284,22 @@ fn span(text: &str) -> Option<Duration> {
     is_one.then_some(total)
 }
 
+/// How many of the documents that clients send `body` is taken for.
+pub(super) fn takes(body: &[u8]) -> usize {
+    let documents: [fn(&mut body::Fields) -> Result<(), Text>; 4] = [
+        |said| service::checks(said, "id", "name").map(drop),
+        |said| registration::check(said, "id", "title").map(drop),
+        |said| catalog::node_record(said, String::new()).map(drop),
+        |said| session::service_checks(said).map(drop),
+    ];
+    let taken = |read: &fn(&mut body::Fields) -> Result<(), Text>| {
+        body::Fields::read(body).is_ok_and(|mut said| read(&mut said).is_ok())
+    };
+    let batch = serde_json::from_slice::<Vec<serde_json::Value>>(body)
+        .is_ok_and(|batch| batch.into_iter().all(|op| txn::op(op).is_ok()));
+    documents.iter().filter(|read| taken(read)).count() + usize::from(batch)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

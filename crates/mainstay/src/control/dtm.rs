@@ -36,7 +36,7 @@ use axum::routing::{any, get, post};
 use axum::{Json, Router};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use mainstay_txn::Coordinator;
+use mainstay_txn::{Coordinator, Mode};
 use serde_json::json;
 
 use super::author::Principal;
@@ -44,6 +44,7 @@ use super::guard::{bearer, same};
 use crate::cluster::Cluster;
 use crate::role::Shared;
 use crate::transaction::Transactions;
+use crate::transaction::settings::DtmConfig;
 pub(super) use answer::Said;
 
 /// Largest body: half a mebibyte of payloads in JSON, whose quotes double at worst, and a thousand
@@ -160,4 +161,14 @@ fn is_of_page(headers: &HeaderMap) -> bool {
     // Fetch Metadata; browsers send it to every address of this machine.
     let site = headers.get("sec-fetch-site");
     headers.contains_key(header::ORIGIN) || site.is_some_and(|site| site != "none")
+}
+
+/// Whether `body` is what a client begins a transaction or joins one with, beside `headers`.
+pub(super) fn takes(body: &[u8], headers: &HeaderMap, config: &DtmConfig) -> bool {
+    let begins = words::TransBase::read(body, headers, config).is_ok_and(|base| {
+        [false, true].map(|submit| begin::begin(&base, submit, config).is_ok()).contains(&true)
+    });
+    let joins = words::Fields::read(body)
+        .is_ok_and(|fields| Mode::ALL.iter().any(|mode| begin::joining(&fields, *mode).is_ok()));
+    begins || joins
 }

@@ -200,7 +200,7 @@ pub(super) async fn register(
     Ok(json(&asked, &true))
 }
 
-fn node_record(said: &mut Fields, address: String) -> Result<NodeRecord, Text> {
+pub(super) fn node_record(said: &mut Fields, address: String) -> Result<NodeRecord, Text> {
     let mut record = NodeRecord::at(address);
     record.id = said.text("ID")?.unwrap_or_default();
     record.tagged_addresses = said.pairs("TaggedAddresses")?;

@@ -86,7 +86,7 @@ pub(super) async fn register(
 }
 
 /// The checks of a service, each with an id of its own.
-fn checks(said: &mut Fields, id: &str, name: &str) -> Result<Vec<NewCheck>, Text> {
+pub(super) fn checks(said: &mut Fields, id: &str, name: &str) -> Result<Vec<NewCheck>, Text> {
     let mut all: Vec<Value> = said.take("Check").into_iter().collect();
     match said.take("Checks") {
         None => {}

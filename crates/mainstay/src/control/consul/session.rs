@@ -63,7 +63,7 @@ pub(super) async fn create(
 }
 
 /// Checks of services, each with its id.
-fn service_checks(fields: &mut Fields) -> Result<Vec<Value>, Text> {
+pub(super) fn service_checks(fields: &mut Fields) -> Result<Vec<Value>, Text> {
     let list = match fields.take("ServiceChecks") {
         None => return Ok(Vec::new()),
         Some(Value::Array(list)) => list,

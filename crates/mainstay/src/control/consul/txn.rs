@@ -82,7 +82,7 @@ fn result(done: &Done, op: &PairOp) -> Vec<One> {
     }
 }
 
-fn op(item: Value) -> Result<PairOp, Text> {
+pub(super) fn op(item: Value) -> Result<PairOp, Text> {
     let Some(inner) = Fields::of(item)?.take("KV") else {
         let line = "only KV operations are part of this door's txn; see docs/consul.md";
         return Err(Text(StatusCode::NOT_IMPLEMENTED, line.to_owned()));

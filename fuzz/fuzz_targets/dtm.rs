@@ -1,0 +1,10 @@
+//! Whatever body comes to the door for clients of DTM, it is a transaction or is refused.
+
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use mainstay::control::foreign;
+
+fuzz_target!(|data: &[u8]| {
+    foreign::dtm(data);
+});
