@@ -294,6 +294,10 @@ codes! {
     BranchOngoing = "branch-ongoing", 425, 9, "The branch is still at it";
     /// No database is configured under this name.
     ResourceUnknown = "resource-unknown", 409, 9, "The database is not configured";
+    /// The database cannot prepare a branch, or the coordinator could not end it there.
+    ResourceCannotPrepare = "resource-cannot-prepare", 409, 9, "The database cannot take part";
+    /// The database does not answer.
+    ResourceUnreachable = "resource-unreachable", 503, 14, "The database does not answer";
     /// Branches join only while nothing is decided.
     TransactionNotActive = "transaction-not-active", 409, 9, "The transaction is not active";
     /// It was too late to go on.

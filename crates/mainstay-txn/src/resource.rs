@@ -32,12 +32,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::RwLock;
+
 pub use address::{Address, AddressInvalid, Host};
 pub use check::{Fault, grants, tables};
 pub use failure::Failure;
 pub use settings::ResourceSettings;
 pub use sweep::{Judged, Sighting, SweepSettings, Sweeper};
-pub use tls::{Tls, TlsInvalid};
+pub use tls::Tls;
 
 use crate::database::{Cluster, Listed, Xid};
 use crate::machine::Outcome;
@@ -106,13 +108,22 @@ pub struct Standing {
 }
 
 /// The databases of a node.
-#[derive(Debug)]
 pub struct Resources {
     cluster: Cluster,
     /// Who writes tombs, for whoever reads the table.
     writer: String,
-    pools: BTreeMap<ResourceName, Arc<Pool>>,
+    surroundings: Arc<dyn Surroundings>,
+    pools: RwLock<BTreeMap<ResourceName, Arc<Pool>>>,
     tasks: Tasks,
+}
+
+impl std::fmt::Debug for Resources {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Resources")
+            .field("cluster", &self.cluster)
+            .field("pools", &*self.pools.read())
+            .finish_non_exhaustive()
+    }
 }
 
 /// A session of either kind.
@@ -124,35 +135,52 @@ enum Session {
 
 impl Resources {
     /// Those of `settings`, for the node `node` of `cluster`. Nothing is connected to yet.
-    ///
-    /// # Errors
-    ///
-    /// [`TlsInvalid`].
     pub fn new(
         cluster: Cluster,
         node: &str,
         settings: Vec<ResourceSettings>,
         surroundings: &Arc<dyn Surroundings>,
-    ) -> Result<Self, TlsInvalid> {
-        let tasks = Tasks::default();
-        let mut pools = BTreeMap::new();
-        for settings in settings {
-            let name = settings.name.clone();
-            let pool = Pool::new(settings, Arc::clone(surroundings), tasks.clone())?;
-            pools.insert(name, Arc::new(pool));
-        }
-        let writer = format!("coordinator {node}").chars().take(64).collect();
-        Ok(Self { cluster, writer, pools, tasks })
+    ) -> Self {
+        let own = Self {
+            cluster,
+            writer: format!("coordinator {node}").chars().take(64).collect(),
+            surroundings: Arc::clone(surroundings),
+            pools: RwLock::default(),
+            tasks: Tasks::default(),
+        };
+        own.replace(settings);
+        own
     }
 
-    /// Their settings, in the order of their names.
-    pub fn all(&self) -> impl Iterator<Item = &ResourceSettings> {
-        self.pools.values().map(|pool| pool.settings())
+    /// Goes by `settings` from now on. Sessions of those that are as they were stay; those of the
+    /// others are closed, once they come back if they are lent out.
+    pub fn replace(&self, settings: Vec<ResourceSettings>) {
+        let mut pools = self.pools.write();
+        let mut before = std::mem::take(&mut *pools);
+        for settings in settings {
+            let name = settings.name.clone();
+            let is_same = before.get(&name).is_some_and(|pool| *pool.settings() == settings);
+            // One that was changed stays among those that are closed.
+            let same = if is_same { before.remove(&name) } else { None };
+            let pool = same.unwrap_or_else(|| {
+                let surroundings = Arc::clone(&self.surroundings);
+                Arc::new(Pool::new(settings, surroundings, self.tasks.clone()))
+            });
+            pools.insert(name, pool);
+        }
+        drop(pools);
+        for gone in before.values() {
+            gone.close();
+        }
+    }
+
+    fn pool(&self, resource: &ResourceName) -> Option<Arc<Pool>> {
+        self.pools.read().get(resource).map(Arc::clone)
     }
 
     /// How `resource` stands; `None` if there is no such resource.
     pub fn standing(&self, resource: &ResourceName) -> Option<Standing> {
-        let pool = self.pools.get(resource)?;
+        let pool = self.pool(resource)?;
         let down = pool.down().map(|down| (down.since, down.why.to_string()));
         Some(Standing { down, in_use: pool.in_use() })
     }
@@ -164,7 +192,7 @@ impl Resources {
     ///
     /// Safe: sessions stay told to close, and calling again waits again.
     pub async fn shutdown(&self, grace: Duration) -> usize {
-        for pool in self.pools.values() {
+        for pool in self.pools.read().values() {
             pool.close();
         }
         self.tasks.shutdown(grace).await
@@ -181,7 +209,7 @@ impl Resources {
         let To::Resource { resource, session_id } = &call.to else {
             return Outcome::Unknown("not a branch of a database".to_owned());
         };
-        let Some(pool) = self.pools.get(resource) else {
+        let Some(pool) = self.pool(resource) else {
             return Outcome::Denied(format!("this node has no resource `{resource}`"));
         };
         let xid = Xid::new(self.cluster.clone(), call.gid.clone(), call.branch.clone());
@@ -191,9 +219,9 @@ impl Resources {
         };
         let held_by = session_id.as_deref().and_then(|id| id.parse().ok());
         match call.op {
-            Op::Commit => self.finish(pool, &xid, Decision::Commit, held_by).await,
-            Op::Rollback => self.finish(pool, &xid, Decision::Abort, held_by).await,
-            Op::Prepare => self.is_prepared(pool, &xid).await,
+            Op::Commit => self.finish(&pool, &xid, Decision::Commit, held_by).await,
+            Op::Rollback => self.finish(&pool, &xid, Decision::Abort, held_by).await,
+            Op::Prepare => self.is_prepared(&pool, &xid).await,
             op => Outcome::Unknown(format!("a database cannot be asked to {op}")),
         }
     }
@@ -252,8 +280,8 @@ impl Resources {
 
     /// Ends a branch that a sweep has found.
     async fn end(&self, resource: &ResourceName, xid: &Xid, decision: Decision) -> Outcome {
-        match self.pools.get(resource) {
-            Some(pool) => self.finish(pool, xid, decision, None).await,
+        match self.pool(resource) {
+            Some(pool) => self.finish(&pool, xid, decision, None).await,
             None => Outcome::Denied(format!("this node has no resource `{resource}`")),
         }
     }
@@ -352,7 +380,7 @@ impl Resources {
     }
 
     async fn lend(&self, resource: &ResourceName) -> Result<Lent, Failure> {
-        let pool = self.pools.get(resource);
+        let pool = self.pool(resource);
         let pool = pool.ok_or_else(|| Failure::Denied(format!("no resource `{resource}`")))?;
         pool.lend().await.map_err(|none| none.why)
     }

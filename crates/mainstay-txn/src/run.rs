@@ -316,7 +316,8 @@ impl Coordinator {
     fn seen(&self, slot: &Slot, transaction: &Transaction) -> Seen {
         let (shard, _) = slot.owned;
         let (transaction, epoch) = (transaction.clone(), self.epoch(slot.owned));
-        Seen { transaction, shard, epoch, begun: false }
+        let cluster = self.shared.identity.cluster.clone();
+        Seen { transaction, shard, epoch, begun: false, cluster }
     }
 
     /// How a transaction ended that is not live.
@@ -328,7 +329,13 @@ impl Coordinator {
         let body = store.get(Get::new(keys.body())).await?.entry;
         let Some(body) = body else { return Err(VerbError::Unknown { gid: gid.clone() }) };
         let transaction = log::read_history(&body.value, &history.value)?;
-        Ok(Seen { transaction, shard: owned.0, epoch: self.epoch(owned), begun: false })
+        Ok(Seen {
+            transaction,
+            shard: owned.0,
+            epoch: self.epoch(owned),
+            begun: false,
+            cluster: self.shared.identity.cluster.clone(),
+        })
     }
 
     /// The same for whoever asks. That it is not known means that it was aborted, and only its

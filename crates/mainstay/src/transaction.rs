@@ -9,10 +9,12 @@
 //! | where branches may be called | [`targets`] |
 //! | what a branch is sent, and what its answer means | `request`, `reply` |
 //! | calling it | `caller`, `connector` |
+//! | databases that take part | [`databases`] |
 //! | locks that transactions hold | `locks` |
 
 mod caller;
 mod connector;
+pub mod databases;
 mod events;
 mod figures;
 mod locks;
@@ -31,8 +33,10 @@ use mainstay_coord::{BootClock, Coordination, Timer as _};
 use mainstay_core::problem::Code;
 use mainstay_core::{Clock as _, Instant};
 use mainstay_store::Store;
+use mainstay_txn::meta;
 use mainstay_txn::owner::Replace;
 use mainstay_txn::port::{Answering, Hooks, Surroundings};
+use mainstay_txn::resource::ResourceSettings;
 use mainstay_txn::run::{Ports, Settings};
 use mainstay_txn::{
     Begin, Coordinator, Finding, Gid, Moment, NewBranch, Part, ResourceName, State, Submit,
@@ -46,6 +50,7 @@ use crate::cluster::resolve::RegistryResolver;
 use crate::cluster::settings::Backend;
 use crate::report::causes;
 use caller::Caller;
+use databases::{Databases, InUse};
 use events::{Away, Found};
 use locks::Ends;
 use settings::TransactionConfig;
@@ -77,6 +82,7 @@ pub struct Transactions {
     config: TransactionConfig,
     coordinators: Coordinators,
     targets: Arc<Targets>,
+    databases: Databases,
     calls: figures::Figures,
     counts: mainstay_txn::figures::Figures,
     stop: CancellationToken,
@@ -95,6 +101,22 @@ pub enum NotAdmitted {
         /// The name.
         resource: ResourceName,
     },
+    /// The database cannot prepare a branch, or the coordinator could not end it there.
+    #[error("database `{resource}` cannot take part: {why}")]
+    CannotPrepare {
+        /// Which.
+        resource: ResourceName,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The database does not answer, or was not asked yet.
+    #[error("database `{resource}` does not answer")]
+    Away {
+        /// Which.
+        resource: ResourceName,
+        /// When it makes sense to ask again.
+        retry_after: Duration,
+    },
 }
 
 impl NotAdmitted {
@@ -103,6 +125,16 @@ impl NotAdmitted {
         match self {
             Self::Denied(_) => Code::BranchTargetDenied,
             Self::ResourceUnknown { .. } => Code::ResourceUnknown,
+            Self::CannotPrepare { .. } => Code::ResourceCannotPrepare,
+            Self::Away { .. } => Code::ResourceUnreachable,
+        }
+    }
+
+    /// When it makes sense to ask again, if it passes by itself.
+    pub const fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Away { retry_after, .. } => Some(*retry_after),
+            Self::Denied(_) | Self::ResourceUnknown { .. } | Self::CannotPrepare { .. } => None,
         }
     }
 }
@@ -140,10 +172,13 @@ impl Transactions {
         let targets = Arc::new(Targets::new(config.targets.clone(), control));
         let (calls, counts) = (figures::Figures::default(), config.settings.figures.clone());
         let (ends, ended) = locks::ends();
+        let surroundings: Arc<dyn Surroundings> = Arc::new(NodeClock::new());
+        let databases =
+            Databases::new(config.resources.clone(), config.sweeps, Arc::clone(&surroundings));
         let caller = Caller::new(
-            resolver,
-            addresses,
+            (resolver, addresses),
             Arc::clone(&targets),
+            databases.clone(),
             config.dtm.body_markers,
             calls.clone(),
         );
@@ -151,7 +186,7 @@ impl Transactions {
             store,
             participants: Arc::new(caller),
             hooks: Arc::new(AtEnds(ends)),
-            surroundings: Arc::new(NodeClock::new()),
+            surroundings,
         };
         let settings = Settings {
             node,
@@ -167,6 +202,7 @@ impl Transactions {
             coordinators: Coordinators(coordinators),
             config,
             targets,
+            databases: databases.clone(),
             calls,
             counts,
             stop: CancellationToken::new(),
@@ -178,7 +214,8 @@ impl Transactions {
         let now = || BootClock.now();
         let swept = locks::sweep(locks, own.coordinators.clone(), patience, now, stop.clone());
         own.spawn("transaction lock sweep", swept);
-        own.spawn("transaction start", begin(settings, ports, coordination, started, stop.clone()));
+        let begun = begin(settings, ports, coordination, (databases, started), stop.clone());
+        own.spawn("transaction start", begun);
         own
     }
 
@@ -236,22 +273,41 @@ impl Transactions {
             Part::Endpoint { targets, .. } => {
                 Ok(targets.values().try_for_each(|target| self.targets.check(target))?)
             }
-            Part::Resource(resource) => self.admit_resource(resource),
+            Part::Resource(resource) => self.databases.admit(resource),
         }
     }
 
-    /// Whether the databases that `submit` names may take part.
+    /// Whether the databases that `submit` names are known. One that is away ends its branch once
+    /// it is back.
     ///
     /// # Errors
     ///
     /// [`NotAdmitted`] of the first that may not.
     pub fn admit_votes(&self, submit: &Submit) -> Result<(), NotAdmitted> {
         let named = submit.votes.iter().filter_map(|vote| vote.resource.as_ref());
-        named.into_iter().try_for_each(|resource| self.admit_resource(resource))
+        match named.into_iter().find(|resource| !self.databases.has(resource)) {
+            Some(resource) => Err(NotAdmitted::ResourceUnknown { resource: resource.clone() }),
+            None => Ok(()),
+        }
     }
 
-    fn admit_resource(&self, resource: &ResourceName) -> Result<(), NotAdmitted> {
-        Err(NotAdmitted::ResourceUnknown { resource: resource.clone() })
+    /// The databases that take part.
+    pub const fn databases(&self) -> &Databases {
+        &self.databases
+    }
+
+    /// Whether the databases may be `wanted` and no others.
+    ///
+    /// # Errors
+    ///
+    /// [`InUse`] of one that would go.
+    pub fn rehearse_databases(&self, wanted: &[ResourceSettings]) -> Result<(), InUse> {
+        self.databases.rehearse(wanted, self.coordinator().as_ref())
+    }
+
+    /// Goes by the databases of `wanted` from now on.
+    pub fn replace_databases(&self, wanted: &[ResourceSettings]) {
+        self.databases.replace(wanted.to_vec());
     }
 
     /// Puts what is counted into `registry`.
@@ -288,7 +344,7 @@ impl Transactions {
         if let (None, Some(coordinator)) = (started, self.coordinator()) {
             left += coordinator.shutdown(self.config.drain).await;
         }
-        left
+        left + self.databases.shutdown(START_EVERY).await
     }
 }
 
@@ -322,7 +378,7 @@ async fn begin(
     settings: Settings,
     ports: Ports,
     coordination: Coordination,
-    started: watch::Sender<Option<Coordinator>>,
+    (databases, started): (Databases, watch::Sender<Option<Coordinator>>),
     stop: CancellationToken,
 ) {
     let mut said = String::new();
@@ -330,11 +386,19 @@ async fn begin(
         let began = async {
             let base = coordination.fence_base().await.map_err(|error| causes(&error))?;
             let settings = Settings { fence_base: base, ..settings.clone() };
+            // Branches are ended from the first moment on, under the names that the log gives them.
+            let draw = || ports.surroundings.draw();
+            let identity = meta::settle(&*ports.store, settings.shards, draw).await;
+            let identity = identity.map_err(|error| causes(&error))?;
+            databases.open(identity.cluster, &settings.node);
             Coordinator::start(settings, ports.clone()).await.map_err(|error| causes(&error))
         };
         let error = tokio::select! {
             began = began => match began {
-                Ok(coordinator) => break drop(started.send_replace(Some(coordinator))),
+                Ok(coordinator) => {
+                    databases.look_after(coordinator.clone());
+                    break drop(started.send_replace(Some(coordinator)));
+                }
                 Err(error) => error,
             },
             () = stop.cancelled() => return,

@@ -88,6 +88,9 @@ pub struct TransactionBranch {
     /// The database.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resource: Option<String>,
+    /// What it is called there, as [`Registered`] has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub xid: Option<String>,
     /// Where it is called, by operation.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub targets: BTreeMap<String, String>,
@@ -157,6 +160,11 @@ pub struct Note {
 pub struct Registered {
     /// Its name.
     pub branch: String,
+    /// What it is to be called in its database, `ms:CLUSTER:GID:BRANCH`: `PostgreSQL` calls it so, and
+    /// `MariaDB` knows it by the gtrid `CLUSTER|GID`, the bqual `BRANCH` and the format 19795. None of
+    /// an endpoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub xid: Option<String>,
 }
 
 /// A page of transactions.

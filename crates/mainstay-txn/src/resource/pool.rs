@@ -28,18 +28,11 @@ const DOWN: (Duration, Duration) = (Duration::from_millis(250), Duration::from_s
 /// Sessions of one database.
 pub(super) struct Pool {
     settings: ResourceSettings,
-    tls: TlsOf,
     surroundings: Arc<dyn Surroundings>,
     tasks: Tasks,
     places: Arc<Semaphore>,
     idle: Mutex<Vec<(Session, Moment)>>,
     down: Mutex<Option<Down>>,
-}
-
-/// What each driver goes by.
-enum TlsOf {
-    Postgres(Option<tls::Connector>),
-    MariaDb(Option<mysql_async::SslOpts>),
 }
 
 /// A database that cannot be reached.
@@ -71,14 +64,10 @@ impl Pool {
         settings: ResourceSettings,
         surroundings: Arc<dyn Surroundings>,
         tasks: Tasks,
-    ) -> Result<Self, TlsInvalid> {
-        let tls = match settings.address.kind {
-            Kind::Postgres => TlsOf::Postgres(tls::postgres(&settings.tls)?),
-            Kind::MariaDb => TlsOf::MariaDb(tls::mariadb(&settings.tls)?),
-        };
+    ) -> Self {
         let places = Arc::new(Semaphore::new(settings.connections));
         let (idle, down) = (Mutex::default(), Mutex::default());
-        Ok(Self { settings, tls, surroundings, tasks, places, idle, down })
+        Self { settings, surroundings, tasks, places, idle, down }
     }
 
     pub(super) const fn settings(&self) -> &ResourceSettings {
@@ -162,15 +151,17 @@ impl Pool {
     async fn connect(&self, within: Within) -> Result<Session, Failure> {
         let password = self.password()?;
         let (address, password) = (&self.settings.address, password.as_deref().map(|text| &**text));
-        match &self.tls {
-            TlsOf::Postgres(tls) => {
-                let tls = tls.clone();
+        // Authorities are read for each connection, as the password is.
+        match address.kind {
+            Kind::Postgres => {
+                let tls = tls::postgres(&self.settings.tls).map_err(unusable)?;
                 postgresql::Session::connect(address, password, tls, within, &self.tasks)
                     .await
                     .map(Session::Postgres)
             }
-            TlsOf::MariaDb(tls) => {
-                mariadb::Session::connect(address, password, tls.clone(), within)
+            Kind::MariaDb => {
+                let tls = tls::mariadb(&self.settings.tls).map_err(unusable)?;
+                mariadb::Session::connect(address, password, tls, within)
                     .await
                     .map(|session| Session::MariaDb(Box::new(session)))
             }
@@ -185,6 +176,11 @@ impl Pool {
         })?;
         Ok(text.lines().next().map(|line| Zeroizing::new(line.to_owned())))
     }
+}
+
+fn unusable(invalid: TlsInvalid) -> Failure {
+    let why = std::error::Error::source(&invalid).map(|source| format!(": {source}"));
+    Failure::Denied(format!("{invalid}{}", why.unwrap_or_default()))
 }
 
 impl std::fmt::Debug for Pool {
@@ -242,7 +238,7 @@ mod tests {
         let mut settings = ResourceSettings::new(ResourceName::new("orders").unwrap(), address);
         settings.tls = Tls::Off;
         let surroundings = Arc::clone(&clock) as Arc<dyn Surroundings>;
-        let pool = Pool::new(settings, surroundings, Tasks::default()).unwrap();
+        let pool = Pool::new(settings, surroundings, Tasks::default());
         let fails = || {
             let waits = [0, 1, 2].map(|_| pool.went_down(Failure::Lost("reset".to_owned())));
             waits.map(|refused| refused.retry_after.as_millis())

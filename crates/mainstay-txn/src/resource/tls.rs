@@ -30,7 +30,7 @@ pub enum Tls {
 
 /// Why TLS cannot be set up.
 #[derive(Debug, thiserror::Error)]
-pub enum TlsInvalid {
+pub(super) enum TlsInvalid {
     /// The file of authorities cannot be read.
     #[error("authorities in `{}` cannot be read", path.display())]
     File {

@@ -3,14 +3,15 @@
 //! A list must not wait for transactions whose records are just being written, nor read a store's
 //! worth of them: what is live shows a [`Glance`], and of what has ended the order is known.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::Coordinator;
+use super::{Coordinator, Kept};
 use crate::figures::Live;
 use crate::moment::Moment;
-use crate::name::Gid;
-use crate::transaction::{Begin, Transaction};
+use crate::name::{Gid, ResourceName};
+use crate::transaction::{Begin, Part, Transaction};
 use crate::word::State;
 
 /// What is seen of a live transaction without asking it.
@@ -26,6 +27,8 @@ pub struct Glance {
     pub state: State,
     /// It does not get on.
     pub stuck: bool,
+    /// Databases that its branches lie in.
+    pub resources: Vec<ResourceName>,
 }
 
 impl Glance {
@@ -36,6 +39,7 @@ impl Glance {
             decided_at: transaction.register.decided_at,
             state: transaction.state(),
             stuck: transaction.register.stuck,
+            resources: resources(transaction),
         }
     }
 
@@ -48,6 +52,16 @@ impl Glance {
     fn place(&self) -> (Moment, &Gid) {
         (self.created_at, &self.begin.gid)
     }
+}
+
+/// Databases that branches of `transaction` lie in, each once.
+fn resources(transaction: &Transaction) -> Vec<ResourceName> {
+    let named = transaction.branches.iter().filter_map(|branch| match &branch.part {
+        Part::Resource(resource) => Some(resource),
+        Part::Endpoint { .. } => None,
+    });
+    let named: BTreeSet<_> = named.collect();
+    named.into_iter().cloned().collect()
 }
 
 /// Some of what is live.
@@ -99,6 +113,17 @@ impl Coordinator {
     pub fn ended_before(&self, mark: Option<&(Moment, Gid)>, most: usize) -> Ended {
         let items = self.shared.history.lock().before(mark, most);
         Ended { items, partial: 0 < self.shared.indexing.load(Ordering::Acquire) }
+    }
+
+    /// Whether a live transaction of this node has a branch in `resource`, or may have one since it
+    /// waits to be read.
+    pub fn uses(&self, resource: &ResourceName) -> bool {
+        let slots = self.shared.slots.lock();
+        slots.values().any(|slot| match &*slot.glance.lock() {
+            Some(glance) => !glance.state.is_final() && glance.resources.contains(resource),
+            // One that is being begun is locked, and has no branches.
+            None => slot.kept.try_lock().is_ok_and(|kept| matches!(*kept, Kept::Unread)),
+        })
     }
 
     /// Brings what is counted of this moment up to date.

@@ -8,11 +8,12 @@ use tokio::sync::oneshot;
 
 use super::{Coordinator, Standing};
 use crate::commit::LogError;
+use crate::database::{Cluster, Xid};
 use crate::error::Refused;
 use crate::log::Unreadable;
 use crate::machine::{Amendment, By, Event, Resolution, Submit};
 use crate::moment::Moment;
-use crate::name::{Gid, Shard};
+use crate::name::{BranchId, Gid, Shard};
 use crate::transaction::{Begin, NewBranch, Transaction};
 use crate::word::State;
 
@@ -91,6 +92,16 @@ pub struct Seen {
     pub epoch: u64,
     /// Whether this call has made it.
     pub begun: bool,
+    /// Whose it is: part of what databases call its branches.
+    pub cluster: Cluster,
+}
+
+impl Seen {
+    /// What databases call its branch `branch`; `None` where its gid cannot be part of that.
+    pub fn xid(&self, branch: &BranchId) -> Option<Xid> {
+        let gid = self.transaction.gid().clone();
+        Xid::new(self.cluster.clone(), gid, branch.clone()).ok()
+    }
 }
 
 /// How far an answer waits.

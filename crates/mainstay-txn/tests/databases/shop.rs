@@ -28,6 +28,11 @@ const TAKE: &str = "INSERT INTO taken VALUES (10)";
 pub(crate) struct Shop {
     pub(crate) server: Server,
     pub(crate) settings: ResourceSettings,
+    /// The same as settings are written.
+    #[allow(dead_code, reason = "tests of the product write it down")]
+    pub(crate) url: String,
+    /// Whose branches are prepared.
+    pub(crate) cluster: String,
 }
 
 #[derive(Debug)]
@@ -95,8 +100,7 @@ impl Shop {
         }
         let host = server.home().display().to_string().replace('/', "%2F");
         let url = format!("postgresql://coordinator@{host}/shop");
-        let settings = settings(Kind::Postgres, &url);
-        Self { server: Server::Postgres(server), settings }
+        Self::of(Server::Postgres(server), Kind::Postgres, url)
     }
 
     pub(crate) async fn of_mariadb(server: MariaDb) -> Self {
@@ -115,8 +119,12 @@ impl Shop {
         }
         let host = server.socket().display().to_string().replace('/', "%2F");
         let url = format!("mariadb://coordinator@{host}/shop");
-        let settings = settings(Kind::MariaDb, &url);
-        Self { server: Server::MariaDb(server), settings }
+        Self::of(Server::MariaDb(server), Kind::MariaDb, url)
+    }
+
+    fn of(server: Server, kind: Kind, url: String) -> Self {
+        let (settings, cluster) = (settings(kind, &url), CLUSTER.to_owned());
+        Self { server, settings, url, cluster }
     }
 
     /// A coordinator's side of it.
@@ -165,8 +173,8 @@ impl Shop {
         self.begin_branch(gid, "01").await
     }
 
-    async fn begin_branch(&self, gid: &str, branch: &str) -> Result<Begins, String> {
-        let name = BranchName::new(CLUSTER, gid, branch).unwrap();
+    pub(crate) async fn begin_branch(&self, gid: &str, branch: &str) -> Result<Begins, String> {
+        let name = BranchName::new(&self.cluster, gid, branch).unwrap();
         let shown = |error: &dyn std::fmt::Display| error.to_string();
         match &self.server {
             Server::Postgres(server) => {
@@ -337,5 +345,5 @@ pub(crate) fn settings(kind: Kind, url: &str) -> ResourceSettings {
 
 pub(crate) fn resources(settings: ResourceSettings) -> Resources {
     let here: Arc<dyn Surroundings> = Arc::new(Here::new());
-    Resources::new(Cluster::new(CLUSTER).unwrap(), "n1", vec![settings], &here).unwrap()
+    Resources::new(Cluster::new(CLUSTER).unwrap(), "n1", vec![settings], &here)
 }

@@ -146,7 +146,8 @@ async fn register(
         return Err(Refused::new(Code::Internal, "the branch has joined without a name"));
     };
     let status = if known { StatusCode::OK } else { StatusCode::CREATED };
-    Ok((status, Json(Registered { branch: branch.to_string() })))
+    let xid = seen.transaction.branch(&branch).and_then(|branch| show::xid(&seen, branch));
+    Ok((status, Json(Registered { branch: branch.to_string(), xid })))
 }
 
 /// `POST /transactions/{gid}/submit`
@@ -262,7 +263,11 @@ impl From<Refusal> for Refused {
 
 impl From<NotAdmitted> for Refused {
     fn from(error: NotAdmitted) -> Self {
-        Self::new(error.code(), error.to_string())
+        let refused = Self::new(error.code(), error.to_string());
+        match error.retry_after() {
+            Some(after) => refused.retry_after(after),
+            None => refused,
+        }
     }
 }
 

@@ -30,6 +30,8 @@ use crate::settings::root::Meant;
 use crate::settings::spans::Place;
 use crate::settings::{Errors, Settings};
 use crate::switching::Book;
+use crate::transaction::Transactions;
+use crate::transaction::databases::InUse;
 
 /// What the control plane may see and do.
 #[derive(Debug)]
@@ -95,12 +97,27 @@ impl Shared {
     pub fn reload(&self) -> Result<Reloaded, Errors> {
         // Held to the end, so that two reloads do not cross.
         let mut live = self.live.lock();
-        let done =
-            live.reload(|meant| self.serve(&meant.plane).map_err(|error| unreadable(&error)))?;
+        let done = live.reload(|meant| {
+            let transactions = self.transactions();
+            if let Some(transactions) = transactions {
+                let wanted = &meant.transaction.resources;
+                transactions.rehearse_databases(wanted).map_err(|error| in_use(&error))?;
+            }
+            self.serve(&meant.plane).map_err(|error| unreadable(&error))?;
+            if let Some(transactions) = transactions {
+                transactions.replace_databases(&meant.transaction.resources);
+            }
+            Ok(())
+        })?;
         self.settle_rules(&mut live, true);
         drop(live);
         self.gateway.parts().machines.retain_used();
         Ok(done)
+    }
+
+    /// Global transactions, where this node coordinates them.
+    fn transactions(&self) -> Option<&Transactions> {
+        self.cluster.as_ref()?.transactions.as_ref()
     }
 
     /// Serves by the rules of the store as this node knows them now, as far as they fit. Does
@@ -167,8 +184,7 @@ impl Shared {
         parts.metrics.look(&parts.machines, &self.transport.caps);
         parts.metrics.snapshot_age(self.state_age().0);
         parts.metrics.failing(&parts.failing);
-        if let Some(transactions) = self.cluster.as_ref().and_then(|own| own.transactions.as_ref())
-        {
+        if let Some(transactions) = self.transactions() {
             transactions.look();
         }
         let live = self.live.lock();
@@ -205,4 +221,11 @@ pub(super) fn per_address_max(config: &GatewayConfig) -> usize {
 
 pub(super) fn unreadable(error: &TlsError) -> Errors {
     Report::error(Code::ConfigContradiction, causes(error)).into()
+}
+
+fn in_use(error: &InUse) -> Errors {
+    let report = Report::error(Code::ConfigContradiction, error.to_string());
+    report
+        .help("`mainstay transaction list` shows them; remove the table when they have ended")
+        .into()
 }

@@ -54,7 +54,7 @@ pub struct Reloaded {
 
 impl<R: DeserializeOwned + JsonSchema, T> Live<R, T> {
     /// Reads the configuration for the first time. `restart_only` are the paths that cannot
-    /// change while running; a path covers everything below it.
+    /// change while running; a path covers everything below it, and `!path` excepts it again.
     ///
     /// # Errors
     ///
@@ -101,10 +101,11 @@ impl<R: DeserializeOwned + JsonSchema, T> Live<R, T> {
         self.last = served.as_ref().map(|_| ()).map_err(Clone::clone);
         let (files, tree, value) = served?;
         let is_restart_only = |path: &String| {
-            let covers = |key: &&str| {
-                path.strip_prefix(*key).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+            let covers = |key: &str| {
+                path.strip_prefix(key).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
             };
-            self.restart_only.iter().any(covers)
+            let excepted = self.restart_only.iter().filter_map(|key| key.strip_prefix('!'));
+            self.restart_only.iter().any(|key| covers(key)) && !excepted.into_iter().any(covers)
         };
         let reloaded = Reloaded {
             applied: changes(&self.tree, &tree)

@@ -27,7 +27,8 @@ use crate::resolve::settings::{ClientConfig, RawClient};
 use crate::sidecar::settings::RawSidecar;
 use crate::transaction::settings::{RawTransaction, TransactionConfig};
 
-/// Keys that take effect at the next start only: listeners and threads are made once.
+/// Keys that take effect at the next start only: listeners and threads are made once. Those behind
+/// an exclamation mark are excepted from them.
 pub const RESTART_ONLY: &[&str] = &[
     "backup",
     "client",
@@ -44,6 +45,7 @@ pub const RESTART_ONLY: &[&str] = &[
     "sidecar",
     "store",
     "transaction",
+    "!transaction.resource",
 ];
 
 /// The whole configuration as written.

@@ -29,6 +29,7 @@ use mainstay_txn::{Dialect, Outcome, Target};
 use parking_lot::Mutex;
 
 use super::connector::{Connector, Judge, denied};
+use super::databases::Databases;
 use super::figures::Figures;
 use super::reply;
 use super::request::request;
@@ -56,6 +57,7 @@ type Answer = Response<AnswerBody>;
 /// Calls branches.
 pub(super) struct Caller {
     resolver: Arc<RegistryResolver>,
+    databases: Databases,
     services: Mutex<BTreeMap<Arc<str>, (Calls<Http>, Instant)>>,
     http: Http,
     urls: Client<Connector, Payload>,
@@ -67,11 +69,11 @@ pub(super) struct Caller {
 
 impl Caller {
     /// A caller of services that `resolver` knows, at `addresses` where they go by a name, and of
-    /// URLs that `targets` allows.
+    /// URLs that `targets` allows, and of `databases`.
     pub(super) fn new(
-        resolver: Arc<RegistryResolver>,
-        addresses: Addresses,
+        (resolver, addresses): (Arc<RegistryResolver>, Addresses),
         targets: Arc<Targets>,
+        databases: Databases,
         markers: BodyMarkers,
         figures: Figures,
     ) -> Self {
@@ -79,6 +81,7 @@ impl Caller {
         policy.retry.attempts = std::num::NonZeroU32::MIN;
         Self {
             resolver,
+            databases,
             services: Mutex::default(),
             http: client(Judge::Services(addresses)),
             urls: client(Judge::Urls(targets)),
@@ -178,9 +181,7 @@ impl Participants for Caller {
             let began = MonotonicClock.now();
             let outcome = match &call.to {
                 To::Endpoint(target) => self.endpoint(&call, target).await,
-                To::Resource { resource, .. } => Outcome::Refused(format!(
-                    "resource-unknown: this node knows no database `{resource}`"
-                )),
+                To::Resource { .. } => self.databases.call(&call).await,
             };
             self.figures.ended(call.op, &outcome, MonotonicClock.now().since(began));
             outcome

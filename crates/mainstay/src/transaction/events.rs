@@ -1,6 +1,7 @@
 //! What the coordinator's surroundings tell their operator.
 
 use mainstay_txn::Finding;
+use mainstay_txn::resource::Failure;
 
 /// The coordinator could not start; it is tried again.
 #[derive(Debug)]
@@ -38,6 +39,48 @@ impl Found<'_> {
                 tracing::error!(gid, "transaction-mixed: an operator has to resolve it");
             }
         }
+    }
+}
+
+/// A database answers, and can take part.
+#[derive(Debug)]
+pub(super) struct DatabaseReady<'a> {
+    pub(super) resource: &'a str,
+}
+
+impl DatabaseReady<'_> {
+    pub(super) fn emit(self) {
+        let Self { resource } = self;
+        tracing::info!(resource, "database takes part in transactions");
+    }
+}
+
+/// A database is not set up to take part.
+#[derive(Debug)]
+pub(super) struct CannotPrepare<'a> {
+    pub(super) resource: &'a str,
+    pub(super) what: &'a str,
+    pub(super) fix: &'a str,
+}
+
+impl CannotPrepare<'_> {
+    pub(super) fn emit(self) {
+        let Self { resource, what, fix } = self;
+        tracing::warn!(resource, what, fix, "resource-cannot-prepare: database cannot take part");
+    }
+}
+
+/// A database does not answer.
+#[derive(Debug)]
+pub(super) struct DatabaseAway<'a> {
+    pub(super) resource: &'a str,
+    pub(super) error: &'a Failure,
+}
+
+impl DatabaseAway<'_> {
+    pub(super) fn emit(self) {
+        let Self { resource, error } = self;
+        tracing::warn!(resource, %error, "resource-unreachable: database does not answer");
     }
 }
 

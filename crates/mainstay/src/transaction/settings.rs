@@ -1,6 +1,7 @@
 //! `[transaction]`: what the coordinator of global transactions goes by.
 
 mod dtm;
+mod resource;
 
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use mainstay_txn::Shards;
 use mainstay_txn::backoff::Backoff;
 use mainstay_txn::limits::{PAYLOAD_BYTES, PAYLOAD_BYTES_MAX};
 use mainstay_txn::policy::Policy;
+use mainstay_txn::resource::{ResourceSettings, SweepSettings};
 use mainstay_txn::retention::Retention;
 use mainstay_txn::run::Settings;
 use mainstay_txn::schedule::Limits;
@@ -18,6 +20,7 @@ use serde::Deserialize;
 use super::targets::{Rule, Rules};
 use crate::cluster::settings::{Backend, Reading};
 pub use dtm::{BodyMarkers, DtmConfig, RawDtm};
+pub use resource::{RawResource, RawTls};
 
 /// The `[transaction]` table as written.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
@@ -84,8 +87,20 @@ pub struct RawTransaction {
     /// Targets on this machine's loopback are allowed as well while the control port listens there.
     /// Restart only. Default `["service:*"]`.
     pub targets_allow: Option<Vec<String>>,
+    /// Between two looks at what a database holds prepared, in seconds, give or take a fifth, 1 to
+    /// 3,600. Restart only. Default 30.
+    pub sweep_interval_seconds: Option<u32>,
+    /// How long a prepared branch is left alone that no transaction speaks of, before it is rolled
+    /// back, in seconds, 1 to 86,400. Restart only. Default 90.
+    pub orphan_grace_seconds: Option<u32>,
+    /// How long receipts are kept in databases, in seconds, at least `history_seconds`, at most
+    /// 31,536,000. Restart only. Default 604800, or `history_seconds` if that is more.
+    pub receipt_retention_seconds: Option<u32>,
     /// Transactions by the protocol of DTM.
     pub dtm: RawDtm,
+    /// Databases that take part, up to 64. Tables may be added, changed and removed while the
+    /// process runs; one that live transactions have branches in is not removed.
+    pub resource: Vec<RawResource>,
 }
 
 /// `[transaction]`, resolved.
@@ -101,6 +116,10 @@ pub struct TransactionConfig {
     pub targets: Rules,
     /// The door for clients of DTM.
     pub dtm: DtmConfig,
+    /// How what databases hold is looked at.
+    pub sweeps: SweepSettings,
+    /// Databases that take part.
+    pub resources: Vec<ResourceSettings>,
 }
 
 impl TransactionConfig {
@@ -118,6 +137,10 @@ impl TransactionConfig {
                 format!("must be at least twice `lifetime_max_seconds`, {least}, found {found}"),
             ));
         }
+        let sweeps = sweeps(&raw, settings.retention.span, &mut Numbers(Reading(faults)));
+        let resources = resource::resolve(&raw.resource, faults);
+        let connections = resources.iter().map(|resource| resource.connections).max();
+        settings.limits.resource = settings.limits.resource.max(connections.unwrap_or(0));
         let dtm = DtmConfig::resolve(&raw.dtm, settings.policy.lifetime_max, faults);
         settings.policy.dtm_interval_max = dtm.retry_interval_max;
         let mut rules = Vec::new();
@@ -135,6 +158,8 @@ impl TransactionConfig {
             drain,
             targets: Rules::new(rules),
             dtm,
+            sweeps,
+            resources,
         }
     }
 }
@@ -182,6 +207,35 @@ fn settings(raw: &RawTransaction, backend: Backend, numbers: &mut Numbers<'_>) -
             bytes_max: numbers.within("history_bytes_max", bytes, (0, 1 << 40)),
         },
         ..Settings::new("")
+    }
+}
+
+fn sweeps(raw: &RawTransaction, history: Duration, numbers: &mut Numbers<'_>) -> SweepSettings {
+    let least = u32::try_from(history.as_secs()).unwrap_or(u32::MAX);
+    let retention = raw.receipt_retention_seconds;
+    let default = least.max(604_800);
+    let kept = numbers.seconds("receipt_retention_seconds", retention, default, (1, 31_536_000));
+    if kept < history {
+        let (found, least) = (kept.as_secs(), history.as_secs());
+        numbers.0.0.push(Invalid::contradiction(
+            "transaction.receipt_retention_seconds",
+            format!("must be at least `history_seconds`, {least}, found {found}"),
+        ));
+    }
+    SweepSettings {
+        interval: numbers.seconds(
+            "sweep_interval_seconds",
+            raw.sweep_interval_seconds,
+            30,
+            (1, 3_600),
+        ),
+        orphan_grace: numbers.seconds(
+            "orphan_grace_seconds",
+            raw.orphan_grace_seconds,
+            90,
+            (1, 86_400),
+        ),
+        receipt_retention: kept,
     }
 }
 
@@ -289,6 +343,12 @@ mod tests {
         check("payload_bytes_max = 524288", Backend::Etcd, &["payload_bytes_max"]);
         check("history_seconds = 7199", Backend::Embedded, &["history_seconds"]);
         check("history_seconds = 20\nlifetime_max_seconds = 10", Backend::Embedded, &[]);
+        check(
+            "receipt_retention_seconds = 604799",
+            Backend::Embedded,
+            &["receipt_retention_seconds"],
+        );
+        check("orphan_grace_seconds = 0", Backend::Embedded, &["orphan_grace_seconds"]);
         check("targets_allow = ['stock']", Backend::Embedded, &["targets_allow"]);
         check(
             "drain_seconds = 31\nlog_lanes = 0",

@@ -69,6 +69,8 @@ fn initiated() -> [Call; 2] {
                 Code::PayloadTooLarge,
                 Code::BranchTargetDenied,
                 Code::ResourceUnknown,
+                Code::ResourceCannotPrepare,
+                Code::ResourceUnreachable,
                 Code::TransactionVerbNotAllowed,
             ]),
     ]

@@ -20,7 +20,7 @@ pub(super) fn document(seen: &Seen) -> api::Transaction {
         summary: summary(transaction),
         epoch: seen.epoch,
         shard: seen.shard.get(),
-        branches: transaction.branches.iter().map(branch).collect(),
+        branches: transaction.branches.iter().map(|one| branch(seen, one)).collect(),
         timeline: transaction.timeline.iter().map(note).collect(),
         timeline_dropped: transaction.timeline_dropped,
     }
@@ -52,7 +52,7 @@ pub(super) fn summary(transaction: &Transaction) -> api::Summary {
     }
 }
 
-fn branch(branch: &Branch) -> api::TransactionBranch {
+fn branch(seen: &Seen, branch: &Branch) -> api::TransactionBranch {
     let (kind, resource, targets) = match &branch.part {
         Part::Resource(resource) => ("resource", Some(resource.to_string()), None),
         Part::Endpoint { targets, .. } => ("endpoint", None, Some(targets)),
@@ -72,6 +72,7 @@ fn branch(branch: &Branch) -> api::TransactionBranch {
         branch: branch.id.to_string(),
         kind: kind.to_owned(),
         resource,
+        xid: xid(seen, branch),
         targets: targets.map(|(op, target)| (op.to_string(), target.to_string())).collect(),
         after: branch.after.clone(),
         vote: branch.vote.map(|vote| vote.to_string()),
@@ -79,6 +80,12 @@ fn branch(branch: &Branch) -> api::TransactionBranch {
         payload: payload(&branch.payload),
         ops: branch.ops.iter().map(op).collect(),
     }
+}
+
+/// What databases call `branch` if it lies in one.
+pub(super) fn xid(seen: &Seen, branch: &Branch) -> Option<String> {
+    let in_database = matches!(branch.part, Part::Resource(_));
+    seen.xid(&branch.id).filter(|_| in_database).map(|xid| xid.postgres())
 }
 
 /// What is seen of a payload: what it says is between its sender and its receiver.

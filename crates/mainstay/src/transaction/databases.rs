@@ -1,0 +1,356 @@
+//! Databases that take part in transactions, as this node knows them.
+//!
+//! They are what is configured, and may change while the process runs. Each has two loops: one looks
+//! whether it is set up to take part, the other holds what is prepared there against the log. A
+//! database that is away, or cannot prepare, keeps nobody from starting: whoever wants a branch in
+//! it is told, and what was decided waits until it is back.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use mainstay_txn::database::Cluster;
+use mainstay_txn::port::{Outgoing, Surroundings};
+use mainstay_txn::resource::{
+    Failure, Fault, ResourceSettings, Resources, Sighting, Standing, SweepSettings, Sweeper,
+};
+use mainstay_txn::{Coordinator, Moment, Outcome, ResourceName};
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::Instrument as _;
+
+use super::NotAdmitted;
+use super::events::{CannotPrepare, DatabaseAway, DatabaseReady};
+
+/// How often a database that can take part is looked at.
+const CHECK_EVERY: Duration = Duration::from_secs(30);
+
+/// The same for one that cannot, or does not answer: it is back for everybody within this time.
+const CHECK_AGAIN: Duration = Duration::from_secs(5);
+
+/// The databases of this node. Clones stand for the same.
+#[derive(Clone)]
+pub struct Databases(Arc<Shared>);
+
+struct Shared {
+    sweeps: SweepSettings,
+    surroundings: Arc<dyn Surroundings>,
+    known: Mutex<BTreeMap<ResourceName, Known>>,
+    /// Once the log has said whose branches are ours.
+    resources: OnceLock<Arc<Resources>>,
+    /// Once there is a coordinator to ask what the log says.
+    sweeper: OnceLock<Arc<Sweeper>>,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+    /// Where the tasks run: a reload comes from elsewhere.
+    runtime: Handle,
+}
+
+/// A database that is configured.
+struct Known {
+    settings: ResourceSettings,
+    checked: Option<Checked>,
+    /// Ends its loops.
+    stop: CancellationToken,
+}
+
+/// What was found when a database was looked at.
+#[derive(Clone, Debug)]
+pub struct Checked {
+    /// When.
+    pub at: Moment,
+    /// What keeps it from taking part, or why it could not be asked.
+    pub found: Result<Vec<Fault>, Failure>,
+}
+
+/// A database as it stands.
+#[derive(Clone, Debug)]
+pub struct Shown {
+    /// What it goes by.
+    pub settings: ResourceSettings,
+    /// What was found last.
+    pub checked: Option<Checked>,
+    /// Its sessions; none before the coordinator has started.
+    pub standing: Option<Standing>,
+}
+
+/// A database cannot be removed: live transactions have branches in it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("live transactions have branches in database `{resource}`")]
+pub struct InUse {
+    /// Which.
+    pub resource: ResourceName,
+}
+
+impl Databases {
+    /// Those of `settings`, swept as `sweeps` says. Nothing is connected to yet. Must be called
+    /// within a tokio runtime.
+    pub(super) fn new(
+        settings: Vec<ResourceSettings>,
+        sweeps: SweepSettings,
+        surroundings: Arc<dyn Surroundings>,
+    ) -> Self {
+        let stop = CancellationToken::new();
+        let known = settings.into_iter().map(|settings| {
+            let stop = stop.child_token();
+            (settings.name.clone(), Known { settings, checked: None, stop })
+        });
+        Self(Arc::new(Shared {
+            sweeps,
+            surroundings,
+            known: Mutex::new(known.collect()),
+            resources: OnceLock::new(),
+            sweeper: OnceLock::new(),
+            stop,
+            tasks: TaskTracker::new(),
+            runtime: Handle::current(),
+        }))
+    }
+
+    /// Speaks to them from now on, as the node `node` of `cluster`; again is no more than once.
+    pub(super) fn open(&self, cluster: Cluster, node: &str) {
+        let shared = &self.0;
+        shared.resources.get_or_init(|| {
+            let settings = self.settings();
+            Arc::new(Resources::new(cluster, node, settings, &shared.surroundings))
+        });
+    }
+
+    /// Looks after them from now on, by what `coordinator` knows.
+    pub(super) fn look_after(&self, coordinator: Coordinator) {
+        let shared = &self.0;
+        let Some(resources) = shared.resources.get() else { return };
+        shared.sweeper.get_or_init(|| {
+            let (resources, surroundings) = (Arc::clone(resources), &shared.surroundings);
+            let sweeper =
+                Sweeper::new(resources, coordinator, Arc::clone(surroundings), shared.sweeps);
+            Arc::new(sweeper)
+        });
+        // Held, so that one that is added meanwhile gets its loops once.
+        let known = shared.known.lock();
+        for (name, known) in &*known {
+            self.start(name, &known.stop);
+        }
+    }
+
+    fn settings(&self) -> Vec<ResourceSettings> {
+        self.0.known.lock().values().map(|known| known.settings.clone()).collect()
+    }
+
+    fn start(&self, name: &ResourceName, stop: &CancellationToken) {
+        let Some(sweeper) = self.0.sweeper.get().map(Arc::clone) else { return };
+        let (swept, until) = (name.clone(), stop.clone());
+        let sweep = async move { sweeper.keep_sweeping(&swept, until).await };
+        self.spawn("transaction sweep", sweep);
+        let (own, name, stop) = (self.clone(), name.clone(), stop.clone());
+        self.spawn("transaction database", async move { own.keep_checking(&name, &stop).await });
+    }
+
+    fn spawn(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) {
+        let task = task.instrument(tracing::info_span!("task", name));
+        drop(self.0.tasks.spawn_on(task, &self.0.runtime));
+    }
+
+    async fn keep_checking(&self, name: &ResourceName, stop: &CancellationToken) {
+        loop {
+            let checked = tokio::select! {
+                checked = self.check(name) => checked,
+                () = stop.cancelled() => return,
+            };
+            let is_fit = checked.is_some_and(|checked| checked.found.is_ok_and(|f| f.is_empty()));
+            let nap = if is_fit { CHECK_EVERY } else { CHECK_AGAIN };
+            tokio::select! {
+                () = tokio::time::sleep(nap) => {}
+                () = stop.cancelled() => return,
+            }
+        }
+    }
+
+    /// Looks whether `name` is set up to take part; `None` if there is no such database, or the
+    /// coordinator has not started.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: it changes nothing there.
+    pub async fn check(&self, name: &ResourceName) -> Option<Checked> {
+        let resources = self.0.resources.get()?;
+        let found = resources.check(name).await;
+        let checked = Checked { at: self.0.surroundings.now(), found };
+        let mut known = self.0.known.lock();
+        let known = known.get_mut(name)?;
+        tell(name, known.checked.as_ref(), &checked);
+        known.checked = Some(checked.clone());
+        Some(checked)
+    }
+
+    /// All of them as they stand, by name.
+    pub fn all(&self) -> Vec<Shown> {
+        let known = self.0.known.lock();
+        known.values().map(|known| self.shown(known)).collect()
+    }
+
+    /// One of them as it stands.
+    pub fn get(&self, name: &ResourceName) -> Option<Shown> {
+        let known = self.0.known.lock();
+        known.get(name).map(|known| self.shown(known))
+    }
+
+    fn shown(&self, known: &Known) -> Shown {
+        let Known { settings, checked, .. } = known;
+        let standing =
+            self.0.resources.get().and_then(|resources| resources.standing(&settings.name));
+        Shown { settings: settings.clone(), checked: checked.clone(), standing }
+    }
+
+    /// Whether a branch may join that lies in `resource`: it is there, and can prepare.
+    pub(super) fn admit(&self, resource: &ResourceName) -> Result<(), NotAdmitted> {
+        let known = self.0.known.lock();
+        let unknown = || NotAdmitted::ResourceUnknown { resource: resource.clone() };
+        let away = || NotAdmitted::Away { resource: resource.clone(), retry_after: CHECK_AGAIN };
+        let cannot = |why| NotAdmitted::CannotPrepare { resource: resource.clone(), why };
+        match &known.get(resource).ok_or_else(unknown)?.checked {
+            Some(Checked { found: Ok(faults), .. }) if faults.is_empty() => Ok(()),
+            Some(Checked { found: Ok(faults), .. }) => {
+                let whats: Vec<_> = faults.iter().map(|fault| fault.what.as_str()).collect();
+                Err(cannot(whats.join("; ")))
+            }
+            Some(Checked { found: Err(Failure::Denied(_)), .. }) => {
+                Err(cannot("it refuses the coordinator's credentials".to_owned()))
+            }
+            None | Some(Checked { found: Err(_), .. }) => Err(away()),
+        }
+    }
+
+    /// Whether `resource` is configured.
+    pub(super) fn has(&self, resource: &ResourceName) -> bool {
+        self.0.known.lock().contains_key(resource)
+    }
+
+    /// Ends a branch, or says whether it is prepared.
+    pub(super) async fn call(&self, call: &Outgoing) -> Outcome {
+        match self.0.resources.get() {
+            Some(resources) => resources.call(call).await,
+            None => Outcome::Unknown("databases are not spoken to yet".to_owned()),
+        }
+    }
+
+    /// Whether nothing keeps `wanted` from being all there are.
+    ///
+    /// # Errors
+    ///
+    /// [`InUse`] of one that would go, or become one of another kind.
+    pub(super) fn rehearse(
+        &self,
+        wanted: &[ResourceSettings],
+        coordinator: Option<&Coordinator>,
+    ) -> Result<(), InUse> {
+        let Some(coordinator) = coordinator else { return Ok(()) };
+        let stays = |known: &ResourceSettings| {
+            let is_it = |wanted: &ResourceSettings| {
+                wanted.name == known.name && wanted.address.kind == known.address.kind
+            };
+            wanted.iter().any(is_it)
+        };
+        let mut going = self.settings();
+        going.retain(|known| !stays(known) && coordinator.uses(&known.name));
+        match going.into_iter().next() {
+            Some(used) => Err(InUse { resource: used.name }),
+            None => Ok(()),
+        }
+    }
+
+    /// Goes by `wanted` from now on.
+    pub(super) fn replace(&self, wanted: Vec<ResourceSettings>) {
+        let shared = &self.0;
+        // Sessions say good-bye on tasks of their own.
+        let _inside = shared.runtime.enter();
+        let mut known = shared.known.lock();
+        let mut before = std::mem::take(&mut *known);
+        for settings in wanted.clone() {
+            let name = settings.name.clone();
+            let kept = before.remove(&name);
+            let same = kept.filter(|kept| {
+                let is_same = kept.settings == settings;
+                if !is_same {
+                    kept.stop.cancel();
+                }
+                is_same
+            });
+            let one = same.unwrap_or_else(|| {
+                let stop = shared.stop.child_token();
+                Known { settings, checked: None, stop }
+            });
+            known.insert(name, one);
+        }
+        for gone in before.values() {
+            gone.stop.cancel();
+        }
+        if let Some(resources) = shared.resources.get() {
+            resources.replace(wanted);
+        }
+        let fresh = known.iter().filter(|(_, known)| known.checked.is_none());
+        let fresh: Vec<_> = fresh.map(|(name, known)| (name.clone(), known.stop.clone())).collect();
+        drop(known);
+        for (name, stop) in &fresh {
+            self.start(name, stop);
+        }
+    }
+
+    /// What `resource` holds prepared and what is to become of it; unless it is `report_only`, that
+    /// is done. `None` before the coordinator has started.
+    ///
+    /// # Errors
+    ///
+    /// [`Failure`], when the database cannot be asked.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: whatever was under way is found by the next sweep.
+    pub async fn sweep(
+        &self,
+        resource: &ResourceName,
+        report_only: bool,
+    ) -> Option<Result<Vec<Sighting>, Failure>> {
+        let sweeper = self.0.sweeper.get()?;
+        Some(sweeper.sweep(resource, report_only).await)
+    }
+
+    /// Ends loops and sessions, waiting up to `grace` for each; returns how many are left.
+    pub(super) async fn shutdown(&self, grace: Duration) -> usize {
+        let shared = &self.0;
+        shared.stop.cancel();
+        shared.tasks.close();
+        let ended = tokio::time::timeout(grace, shared.tasks.wait()).await;
+        let left = if ended.is_ok() { 0 } else { shared.tasks.len() };
+        let sessions = match shared.resources.get() {
+            Some(resources) => resources.shutdown(grace).await,
+            None => 0,
+        };
+        left + sessions
+    }
+}
+
+impl std::fmt::Debug for Databases {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.0.known.lock().keys()).finish()
+    }
+}
+
+/// Tells the operator when a database is found otherwise than before.
+fn tell(name: &ResourceName, before: Option<&Checked>, now: &Checked) {
+    if before.is_some_and(|before| before.found == now.found) {
+        return;
+    }
+    let resource = name.as_str();
+    match &now.found {
+        Ok(faults) if faults.is_empty() => DatabaseReady { resource }.emit(),
+        Ok(faults) => {
+            for Fault { what, fix, .. } in faults {
+                CannotPrepare { resource, what, fix }.emit();
+            }
+        }
+        Err(error) => DatabaseAway { resource, error }.emit(),
+    }
+}
