@@ -1,6 +1,7 @@
 //! The control plane, as a program sees it.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use mainstay_api::lock::Owner;
@@ -22,6 +23,8 @@ pub(crate) struct Shared {
     pub(crate) namespace: String,
     pub(crate) owner: Owner,
     pub(crate) tasks: Tasks,
+    /// Transactions whose future was dropped while they were open.
+    pub(crate) transactions_dropped: AtomicU64,
 }
 
 /// What a client is made with.
@@ -121,7 +124,8 @@ impl Builder {
         let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
         let owner = Owner { host, pid: std::process::id(), name };
         let control = Control::new(&servers, token.as_deref())?;
-        let shared = Shared { control, namespace, owner, tasks: Tasks::default() };
+        let (tasks, transactions_dropped) = (Tasks::default(), AtomicU64::new(0));
+        let shared = Shared { control, namespace, owner, tasks, transactions_dropped };
         Ok(Client { shared: Arc::new(shared) })
     }
 }

@@ -152,6 +152,26 @@ impl Control {
         answered
     }
 
+    /// Sends `request` to whoever it is for, who is no server of the control plane; returns the
+    /// status and body of the answer.
+    pub(crate) async fn call(
+        &self,
+        request: Request<Full<Bytes>>,
+        timeout: Duration,
+    ) -> Result<(StatusCode, Bytes), ClientError> {
+        let answered = async {
+            let response = self.pool.request(request).await.map_err(|error| {
+                let why = chain(&error);
+                if error.is_connect() { not_sent(why) } else { unknown(why) }
+            })?;
+            let status = response.status();
+            let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
+            body.map(|body| (status, body.to_bytes())).map_err(|error| unknown(error.to_string()))
+        };
+        let answer = tokio::time::timeout(timeout, answered).await;
+        answer.unwrap_or_else(|_| Err(unknown(format!("nothing in {timeout:?}"))))
+    }
+
     /// How many servers there are.
     pub(crate) const fn servers(&self) -> usize {
         self.servers.len()

@@ -205,12 +205,14 @@ impl NotReported<'_> {
 }
 
 /// A local transaction behind a barrier was not committed, and the caller is told nothing of why.
+#[cfg(feature = "axum")]
 #[derive(Debug)]
 pub(crate) struct BarrierFailed<'a> {
     /// What the database said, or what was wrong.
     pub(crate) error: &'a str,
 }
 
+#[cfg(feature = "axum")]
 impl BarrierFailed<'_> {
     /// Reports it: one log line at `warn`.
     pub(crate) fn emit(self) {

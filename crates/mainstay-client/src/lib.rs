@@ -8,6 +8,7 @@
 //! | configuration, as it is published | [`config`] |
 //! | switches, as a program reads them | [`switches`] |
 //! | rules of the data plane, for whoever serves by them | [`rules`] |
+//! | transactions over several services | [`transaction`] |
 //! | requests refused that come from a holder who has lost its lock | [`fencing`] |
 //! | writes to a database refused that come from such a holder | [`fence`] |
 //! | updates that are done only if nobody else was there first | [`optimistic`] |
@@ -42,8 +43,10 @@ mod sse;
 mod stream;
 pub mod switches;
 mod tasks;
+pub mod transaction;
 
 pub use barrier::{Barrier, Branch};
 pub use client::Client;
 pub use error::ClientError;
 pub use lock::Held;
+pub use transaction::TxError;

@@ -34,9 +34,11 @@ pub mod discovery;
 mod failing;
 mod following;
 mod last_good;
+mod pick;
 pub mod registered;
 pub mod registration;
 
 pub use discovery::Discovery;
+pub(crate) use pick::pick;
 pub use registered::Registered;
 pub use registration::Registration;

@@ -13,6 +13,7 @@
 //! | what a failed call may have done | [`effect`] |
 //! | why a stage refused | [`rejection`] |
 //! | what a caller is told | [`problem`] |
+//! | names nobody has used | [`uuid`] |
 
 pub mod belief;
 pub mod effect;
@@ -22,6 +23,7 @@ pub mod problem;
 pub mod rejection;
 pub mod switch;
 pub mod time;
+pub mod uuid;
 
 pub use effect::Effect;
 pub use moment::Moment;

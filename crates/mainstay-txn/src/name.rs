@@ -66,12 +66,7 @@ impl Gid {
 
     /// A name nobody has used: a UUID of version 7 (RFC 9562), so that names sort by time.
     pub fn generate(now: Moment, draw: u128) -> Self {
-        let time = u128::from(now.unix_millis()) << 80;
-        let drawn = draw & 0x0fff_3fff_ffff_ffff_ffff;
-        let uuid = time | drawn | (0x7 << 76) | (0b10 << 62);
-        let hex = format!("{uuid:032x}");
-        let part = |from, to| hex.get(from..to).unwrap_or_default();
-        let text = [part(0, 8), part(8, 12), part(12, 16), part(16, 20), part(20, 32)].join("-");
+        let text = mainstay_core::uuid::v7(now.unix_millis(), draw);
         Self(text.into())
     }
 

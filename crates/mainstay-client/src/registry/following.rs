@@ -317,7 +317,7 @@ fn why_empty(view: &ServiceView) -> &'static str {
     }
 }
 
-fn instance(listed: &wire::Instance) -> Instance {
+pub(super) fn instance(listed: &wire::Instance) -> Instance {
     let address = if listed.address.contains(':') {
         format!("[{}]:{}", listed.address, listed.port)
     } else {
