@@ -261,7 +261,20 @@ impl Transaction {
             Some(Decision::Commit) => State::Committed,
             _ => State::Aborted,
         };
+        if state == State::Committed && self.may_turn_round() {
+            // Until the log says so, whoever goes on after a crash may decide otherwise.
+            (step.write.durable, step.write.register) = (true, true);
+        }
         self.end(state, now, step);
+    }
+
+    /// Whether a decision to commit may become one to abort before it has ended.
+    fn may_turn_round(&self) -> bool {
+        match self.begin.mode {
+            Mode::Saga => true,
+            Mode::Message => self.begin.give_up_after.is_some(),
+            Mode::Tcc | Mode::Xa => false,
+        }
     }
 
     pub(super) fn end(&mut self, state: State, now: Moment, step: &mut Step) {

@@ -72,12 +72,12 @@ fn what_is_done_when_time_is_up_is_done() {
     let second = Some(Duration::from_secs(1));
     let mut saga = Stage::new(Begin { deadline: second, steps: vec![step()], ..begin(Mode::Saga) });
     saga.now = saga.now.plus(Duration::from_secs(1));
-    saga.done(1, Op::Action).is(State::Committed, false, &[]);
+    saga.done(1, Op::Action).is(State::Committed, true, &[]);
     let steps = vec![endpoint(&[Op::Action], Prepare::Own)];
     let mut message =
         Stage::new(Begin { give_up_after: second, steps, submit: true, ..begin(Mode::Message) });
     message.now = message.now.plus(Duration::from_secs(1));
-    message.done(1, Op::Action).is(State::Committed, false, &[]);
+    message.done(1, Op::Action).is(State::Committed, true, &[]);
 }
 
 #[test]

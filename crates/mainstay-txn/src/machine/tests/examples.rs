@@ -71,7 +71,7 @@ fn sagas_end_as_21_3_says() {
     good.is(State::Committing, true, &["01 action", "02 action"]);
     good.done(1, Op::Action).is(State::Committing, false, &[]);
     good.done(2, Op::Action).is(State::Committing, false, &["03 action"]);
-    good.done(3, Op::Action).is(State::Committed, false, &[]);
+    good.done(3, Op::Action).is(State::Committed, true, &[]);
 
     let mut last = fork();
     last.done(1, Op::Action).done(2, Op::Action).answers(3, Op::Action, refused());

@@ -147,6 +147,23 @@ async fn another_process_goes_on_where_one_was_killed() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_saga_that_was_told_to_have_committed_does_not_turn_round() {
+    let town = Town::new(5);
+    let first = town.node("n1", Replace::Everybody).await;
+    let begin = Begin { deadline: Some(Duration::from_secs(5)), ..saga("order-1", "stock") };
+    first.coordinator.begin(begin).await.unwrap();
+    assert_eq!(done(&first, "order-1").await, State::Committed);
+    first.cut();
+    // Its deadline passes before anybody goes on.
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let second = town.node("n1", Replace::Everybody).await;
+    assert_eq!(done(&second, "order-1").await, State::Committed);
+    settle().await;
+    assert_eq!(town.ended(&gid("order-1")).await, Some(State::Committed));
+    assert_eq!(town.village.did.lock()["order-1 01"], [Op::Action]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_node_that_was_replaced_decides_nothing() {
     let town = Town::new(6);
     let first = town.node("n1", Replace::OwnName).await;
