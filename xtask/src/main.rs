@@ -1,4 +1,4 @@
-//! Automation of this repository: `cargo xtask ci | tidy | models | docs [--check] | bench NAME | prove calls`.
+//! Automation of this repository: `cargo xtask ci | tidy | models | docs [--check] | bench NAME | prove calls|transactions`.
 //!
 //! No dependencies, so that it builds in a second on a machine that has nothing yet. Anything that
 //! needs the program itself (the reference pages) is asked of the program.
@@ -25,7 +25,9 @@ cargo xtask TASK
   bench NAME …    runs bench/NAME/run
   prove calls [--record]
                   holds a release build to what is promised under 2,000 requests a second;
-                  prints the report, or keeps it with its date in bench/results";
+                  prints the report, or keeps it with its date in bench/results
+  prove transactions [SEEDS]
+                  plays that many simulated runs of coordinators, 10,000 unless told";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
@@ -39,6 +41,8 @@ fn main() -> ExitCode {
         ["bench", name, rest @ ..] => bench(name, rest),
         ["prove", "calls"] => prove::calls(&root(), prove::Report::Print),
         ["prove", "calls", "--record"] => prove::calls(&root(), prove::Report::Keep),
+        ["prove", "transactions"] => prove::transactions("10000"),
+        ["prove", "transactions", seeds] => prove::transactions(seeds),
         _ => Err(vec![USAGE.to_owned()]),
     };
     match outcome {

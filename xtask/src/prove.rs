@@ -1,4 +1,4 @@
-//! Promises with figures, held against a release build on this machine.
+//! What takes longer than a change may: promises with figures, and many seeds, on a release build.
 
 use std::fs;
 use std::path::Path;
@@ -34,6 +34,13 @@ pub(crate) fn calls(root: &Path, report: Report) -> Outcome {
         println!("{text}");
     }
     proved
+}
+
+/// Plays simulated runs of coordinators of transactions; a seed that fails is told with the command
+/// that plays it again.
+pub(crate) fn transactions(seeds: &str) -> Outcome {
+    let run = ["run", "--release", "--locked", "-p", "mainstay-sim", "--", "transactions"];
+    crate::cargo(&[&run[..], &["--seeds", seeds]].concat(), &[])
 }
 
 fn absent(error: std::io::Error) -> std::io::Result<()> {

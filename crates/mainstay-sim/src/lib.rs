@@ -7,11 +7,13 @@
 //!
 //! ```text
 //! cargo run -p mainstay-sim -- --seed 4711 --trace
+//! cargo run -p mainstay-sim -- transactions --seed 4711 --trace
 //! ```
 //!
 //! The parts under test are the real ones: the embedded store down to its engine, on a disk that
 //! loses, tears and reorders what was not synced; sessions and locks of `mainstay-coord`; what a
-//! holder elsewhere believes. Simulated are the disk, the network, and time.
+//! holder elsewhere believes; the coordinator of transactions, in runs of its own. Simulated are the
+//! disk, the network, time, and participants.
 //!
 //! | what | module |
 //! |---|---|
@@ -21,6 +23,7 @@
 //! | what clients do | [`client`] |
 //! | faults of ours that must be found | [`mutant`] |
 //! | what histories must be; also for tests with real processes | [`check`] |
+//! | runs of transactions: the same questions, and money | [`transactions`] |
 //! | draws | [`draw`] |
 
 pub mod check;
@@ -33,6 +36,7 @@ pub mod mutant;
 pub mod node;
 pub mod recorder;
 pub mod server;
+pub mod transactions;
 pub mod world;
 
 pub use mutant::Mutant;

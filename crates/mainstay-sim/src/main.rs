@@ -3,14 +3,68 @@
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use clap::Parser;
-use mainstay_sim::{Mutant, Outcome, play};
+use clap::{Parser, ValueEnum};
+use mainstay_sim::{Mutant, Outcome, transactions, world};
 use parking_lot::Mutex;
 
-/// Plays simulated runs of store, locks, watches and sessions, each from a seed.
+/// What runs are about.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Subject {
+    /// Store, locks, watches and sessions.
+    Coordination,
+    /// Coordinators of transactions.
+    Transactions,
+}
+
+/// A subject, and the mistake that is built in.
+#[derive(Clone, Copy, Debug)]
+enum Play {
+    Coordination(Option<Mutant>),
+    Transactions(Option<transactions::Mutant>),
+}
+
+impl Play {
+    /// # Errors
+    ///
+    /// What mistakes there are, when there is no such one.
+    fn new(subject: Subject, mutant: Option<&str>) -> Result<Self, String> {
+        Ok(match subject {
+            Subject::Coordination => Self::Coordination(mutant.map(named).transpose()?),
+            Subject::Transactions => Self::Transactions(mutant.map(named).transpose()?),
+        })
+    }
+
+    fn seed(self, seed: u64, trace: bool) -> Outcome {
+        match self {
+            Self::Coordination(mutant) => world::play(seed, mutant, trace),
+            Self::Transactions(mutant) => transactions::play(seed, mutant, trace),
+        }
+    }
+
+    fn command(self, seed: u64) -> String {
+        match self {
+            Self::Coordination(mutant) => world::command(seed, mutant),
+            Self::Transactions(mutant) => transactions::command(seed, mutant),
+        }
+    }
+}
+
+/// The mistake called `name`.
+fn named<M: ValueEnum>(name: &str) -> Result<M, String> {
+    M::from_str(name, false).map_err(|_unknown| {
+        let all = M::value_variants().iter().filter_map(ValueEnum::to_possible_value);
+        let all: Vec<_> = all.map(|value| value.get_name().to_owned()).collect();
+        format!("there is no mutant `{name}`; there are {}", all.join(", "))
+    })
+}
+
+/// Plays simulated runs, each from a seed.
 #[derive(Debug, Parser)]
 #[command(name = "mainstay-sim")]
 struct Arguments {
+    /// What runs are about.
+    #[arg(value_enum, default_value = "coordination")]
+    subject: Subject,
     /// How many seeds to play.
     #[arg(long, default_value_t = 1_000)]
     seeds: u64,
@@ -24,8 +78,8 @@ struct Arguments {
     #[arg(long)]
     trace: bool,
     /// Builds a mistake in; then some seed has to fail.
-    #[arg(long, value_enum)]
-    mutant: Option<Mutant>,
+    #[arg(long)]
+    mutant: Option<String>,
     /// How many runs at once; one for each core unless told.
     #[arg(long)]
     threads: Option<usize>,
@@ -33,6 +87,10 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    let play = match Play::new(arguments.subject, arguments.mutant.as_deref()) {
+        Ok(play) => play,
+        Err(why) => return refused(&why),
+    };
     let (first, count) = match arguments.seed {
         Some(seed) => (seed, 1),
         None => (arguments.from, arguments.seeds),
@@ -50,12 +108,12 @@ fn main() -> ExitCode {
                     if count <= at {
                         return;
                     }
-                    let outcome = play(first.wrapping_add(at), arguments.mutant, arguments.trace);
+                    let outcome = play.seed(first.wrapping_add(at), arguments.trace);
                     for (what, number) in &outcome.counts {
                         *totals.lock().entry(what).or_default() += number;
                     }
                     if outcome.wrong.is_some() {
-                        tell(&outcome, arguments.mutant);
+                        tell(&outcome, play);
                         failed.lock().push(outcome.seed);
                     }
                 }
@@ -67,11 +125,17 @@ fn main() -> ExitCode {
     if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
+#[expect(clippy::print_stderr, reason = "the complaint of a command")]
+fn refused(why: &str) -> ExitCode {
+    eprintln!("{why}");
+    ExitCode::from(2)
+}
+
 #[expect(clippy::print_stdout, reason = "the output of a command")]
-fn tell(outcome: &Outcome, mutant: Option<Mutant>) {
+fn tell(outcome: &Outcome, play: Play) {
     let wrong = outcome.wrong.as_deref().unwrap_or_default();
     println!("seed {} fails: {wrong}", outcome.seed);
-    println!("  {}", mainstay_sim::world::command(outcome.seed, mutant));
+    println!("  {}", play.command(outcome.seed));
 }
 
 #[expect(clippy::print_stdout, reason = "the output of a command")]

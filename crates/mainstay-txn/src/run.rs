@@ -368,9 +368,10 @@ impl Coordinator {
             let first = self.shared.due.lock().first();
             let nap = first.map_or(NAP_MAX, |first| first.since(now).min(NAP_MAX));
             tokio::select! {
-                () = tokio::time::sleep(nap) => {}
-                () = self.shared.due_changed.notified() => {}
+                biased;
                 () = stop.cancelled() => return,
+                () = self.shared.due_changed.notified() => {}
+                () = tokio::time::sleep(nap) => {}
             }
         }
     }

@@ -183,6 +183,7 @@ impl Lane {
                         is_patient = true;
                     }
                     tokio::select! {
+                        biased;
                         () = wake.notified() => {}
                         () = &mut company, if is_patient => (flush, is_patient) = (true, false),
                         () = stop.cancelled() => {}

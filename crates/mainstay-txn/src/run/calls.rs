@@ -52,6 +52,7 @@ impl Coordinator {
         let outcome = match outgoing {
             Some(outgoing) => {
                 tokio::select! {
+                    biased;
                     outcome = self.shared.ports.participants.call(outgoing) => outcome,
                     // Its outcome is not known: whoever reads the log next asks again.
                     () = stop.cancelled() => return,

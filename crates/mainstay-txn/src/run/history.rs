@@ -104,6 +104,7 @@ impl Coordinator {
                 Err(error) => {
                     TrimFailed { error: &error }.emit();
                     tokio::select! {
+                        biased;
                         () = tokio::time::sleep(TRIM_EVERY) => continue,
                         () = stop.cancelled() => return,
                     }
@@ -130,8 +131,9 @@ impl Coordinator {
     pub(super) async fn keep_history(&self, stop: CancellationToken) {
         loop {
             tokio::select! {
-                () = tokio::time::sleep(TRIM_EVERY) => {}
+                biased;
                 () = stop.cancelled() => return,
+                () = tokio::time::sleep(TRIM_EVERY) => {}
             }
             while !stop.is_cancelled() {
                 match self.trim().await {

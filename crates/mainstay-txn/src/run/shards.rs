@@ -65,6 +65,7 @@ impl Coordinator {
         *shared.session.lock() = Some((lease, self.relied_until(sent)));
         let mut free_since = BTreeMap::new();
         tokio::select! {
+            biased;
             placed = self.place(&mut free_since) => placed,
             why = self.renew(lease) => {
                 self.end_session(why);
@@ -82,6 +83,7 @@ impl Coordinator {
         loop {
             let session = *self.shared.session.lock();
             tokio::select! {
+                biased;
                 () = self.keep(session.map(|(lease, _)| lease)) => {}
                 () = stop.cancelled() => return,
             }
@@ -99,6 +101,7 @@ impl Coordinator {
             return;
         };
         let why = tokio::select! {
+            biased;
             why = self.renew(lease) => why,
             never = self.keep_placed() => match never {},
         };
@@ -266,6 +269,7 @@ impl Coordinator {
             let (own, readers) = (self.clone(), Arc::clone(&self.shared.readers));
             self.shared.work.spawn("transaction recovery", |stop| async move {
                 let permit = tokio::select! {
+                    biased;
                     permit = readers.acquire_owned() => permit,
                     () = stop.cancelled() => return,
                 };

@@ -353,6 +353,7 @@ impl Coordinator {
                     Err(why) => HookFailed { gid: slot.gid.as_str(), why: &why }.emit(),
                 }
                 tokio::select! {
+                    biased;
                     () = tokio::time::sleep(wait) => wait = (wait * 2).min(HOOK_WAIT.1),
                     () = stop.cancelled() => return,
                 }
