@@ -43,6 +43,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body::Body;
 use mainstay_core::Clock;
+use mainstay_core::name::PolicyName;
 use mainstay_resilience::deadline::{Deadline as Moment, Patience};
 use mainstay_resilience::hash::Function;
 use mainstay_resilience::key::KeyPart;
@@ -51,6 +52,7 @@ use tower_service::Service;
 use crate::circuit::SharedCircuit;
 use crate::clock::MonotonicClock;
 use crate::context::{Context, Facts};
+use crate::deferred::{Deferral, NotDeferred, Receipt};
 use crate::draw;
 use crate::error::{BoxError, CallError};
 use crate::instances::Instances;
@@ -59,7 +61,7 @@ use crate::replay::Replay;
 use crate::stage::balance::{self, Balance};
 use crate::stage::circuit::{self, Circuit};
 use crate::stage::deadline::{self, Bounded, Deadline};
-use crate::stage::fallback::{Fallback, FallbackBody};
+use crate::stage::fallback::{Defers, Fallback, FallbackBody};
 use crate::stage::limit::{FromRequest, Holding, Limit, ReadKey};
 use crate::stage::retry::{self, Retry};
 use crate::stage::timeout::Timeout;
@@ -99,6 +101,7 @@ struct Shared<S> {
     circuits: Arc<[Arc<SharedCircuit>]>,
     instances: Arc<Instances<Attempts<S>>>,
     machines: Arc<Machines>,
+    deferred: Option<Defers>,
 }
 
 /// A wish of the program itself for how long a call may take in all, put into the extensions of a
@@ -163,6 +166,25 @@ impl<S> Calls<S> {
     {
         let (request, context) = self.begin(request);
         CallThen::new(self.stack.clone(), request, context, callback)
+    }
+
+    /// Hands a request over to be made later, at least once, in the queue that is called like the
+    /// service. When this has returned a receipt, the request survives a crash.
+    ///
+    /// # Errors
+    ///
+    /// [`NotDeferred`]: nothing was kept, unless it says that nobody knows.
+    ///
+    /// # Cancel safety
+    ///
+    /// The request may be kept all the same, and then is made.
+    pub async fn defer(&self, request: http::Request<Bytes>) -> Result<Receipt, NotDeferred> {
+        let Some(Defers { port, service }) = &self.shared.deferred else {
+            return Err(NotDeferred::Nobody);
+        };
+        let queue =
+            PolicyName::new(service).map_err(|error| NotDeferred::Unfit(error.to_string()))?;
+        port.defer(Deferral { queue, service: Arc::clone(service), request }).await
     }
 
     /// Gives the request its own context: a call inside another call has its own attempts, and

@@ -6,6 +6,7 @@ pub mod calls;
 pub mod circuit;
 pub mod clock;
 pub mod context;
+pub mod deferred;
 pub mod draw;
 pub mod endpoint;
 pub mod error;
@@ -27,6 +28,7 @@ pub mod transport;
 pub mod watched;
 
 pub use calls::Calls;
+pub use deferred::Deferred;
 pub use error::{BoxError, CallError, Refusal};
 pub use guard::Guard;
 pub use policy::Policy;

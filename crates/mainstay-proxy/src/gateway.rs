@@ -13,6 +13,7 @@ pub mod keys;
 mod lane;
 mod observer;
 pub mod protection;
+mod receipts;
 mod serve;
 pub mod substitutes;
 mod telling;
@@ -27,6 +28,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use http::Request;
+use mainstay_call::Deferred;
 use mainstay_call::clock::MonotonicClock;
 use mainstay_call::failing::Failing;
 use mainstay_call::machines::{Machines, Saved};
@@ -93,6 +95,8 @@ pub struct Parts {
     pub resolve: Option<Arc<dyn ResolveAny>>,
     /// The state of switches; `None` knows none.
     pub switches: Option<Arc<dyn SwitchBook>>,
+    /// Who keeps requests that are made later; `None` keeps none, and no `defer` step answers.
+    pub deferred: Option<Arc<dyn Deferred>>,
 }
 
 /// The switches there are.
@@ -155,6 +159,7 @@ impl Parts {
             summaries: None,
             resolve: None,
             switches: None,
+            deferred: None,
             metrics,
         }
     }

@@ -17,10 +17,11 @@
 //! The list is asked once a call. It never recurses: a substitute has its own policy but no
 //! fallback of its own, and a step that delays is followed by the call, not by another step.
 //!
-//! `defer` is a known word, but it needs the transaction coordinator, which this version does not
-//! have; a step that asks for it is refused when the list is read, not when the call is lost.
+//! A step that defers answers with a receipt: the request is kept, and made later. What holds for a
+//! queue of such requests is a [`DeferredPolicy`].
 
 mod config;
+mod deferred;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,6 +34,7 @@ use crate::Failure;
 pub use config::{
     RawDefer, RawDelay, RawFail, RawFallback, RawSilent, RawStale, RawStep, RawSubstitute, RawValue,
 };
+pub use deferred::{DeferredPolicy, RawDeferred};
 
 /// A fallback, resolved.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,6 +87,11 @@ pub enum Action {
         span: Duration,
         /// How many calls may be held at once.
         queue_max: u32,
+    },
+    /// Takes the call on, to be made later, and answers with a receipt (D5).
+    Defer {
+        /// The queue it waits in.
+        queue: PolicyName,
     },
     /// Answers with a problem (D4).
     Fail {
@@ -164,6 +171,14 @@ impl FallbackPolicy {
         rest.find(|(_, step)| step.action.may_answer(moment) && step.when.holds(moment, &is_on))
     }
 
+    /// The queues that steps defer to.
+    pub fn queues(&self) -> impl Iterator<Item = &PolicyName> {
+        self.steps.iter().filter_map(|step| match &step.action {
+            Action::Defer { queue } => Some(queue),
+            _ => None,
+        })
+    }
+
     /// The switches that steps are armed by.
     pub fn switches(&self) -> impl Iterator<Item = &PolicyName> {
         self.steps.iter().flat_map(|step| &step.when.switches)
@@ -195,6 +210,7 @@ impl Action {
             Self::Stale { .. } => "stale",
             Self::Substitute { .. } => "substitute",
             Self::Delay { .. } => "delay",
+            Self::Defer { .. } => "defer",
             Self::Fail { .. } => "fail",
         }
     }
@@ -203,9 +219,11 @@ impl Action {
     /// call to another service, nor a switch that is off a call that is merely late.
     const fn may_answer(&self, moment: Moment) -> bool {
         match self {
-            Self::Silent { .. } | Self::Value { .. } | Self::Stale { .. } | Self::Fail { .. } => {
-                true
-            }
+            Self::Silent { .. }
+            | Self::Value { .. }
+            | Self::Stale { .. }
+            | Self::Defer { .. }
+            | Self::Fail { .. } => true,
             Self::Substitute { .. } => !matches!(moment, Moment::Limited | Moment::Shed),
             Self::Delay { .. } => {
                 !matches!(moment, Moment::After(_) | Moment::Before { switched_off: true, .. })

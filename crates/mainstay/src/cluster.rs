@@ -47,8 +47,10 @@ use mainstay_coord::{
 use mainstay_store::{Revision, State, Store};
 use parking_lot::Mutex;
 
+use crate::deferred::Deferrals;
 use crate::dns::nodes::Nodes;
 use crate::rules::{self, Copies};
+use crate::transaction::deliveries::Outlets;
 use crate::transaction::settings::TransactionConfig;
 use crate::transaction::{Around, Transactions};
 use consul::{ConsulConfig, Known};
@@ -113,6 +115,8 @@ pub struct Cluster {
     pub resolver: Arc<RegistryResolver>,
     /// Global transactions; `None` where this node coordinates none.
     pub transactions: Option<Transactions>,
+    /// Requests that are made later; `None` where this node coordinates no transactions.
+    pub deferrals: Option<Deferrals>,
     /// Whether clients of DTM on this machine need no token.
     pub dtm_is_open: bool,
     /// This process, as others see it.
@@ -235,6 +239,7 @@ impl Cluster {
             store,
             opened,
             transactions: None,
+            deferrals: None,
             dtm_is_open: false,
             node,
             backups: Arc::new(tokio::sync::Semaphore::new(1)),
@@ -253,9 +258,12 @@ impl Cluster {
         if !config.enabled {
             return self;
         }
+        let outlets = Outlets::default();
+        let body_bytes_max = config.settings.policy.payload_bytes_max;
         let transactions = Transactions::start(
             config,
             Around {
+                outlets: outlets.clone(),
                 store: Arc::clone(&self.store),
                 backend: match &self.opened {
                     Opened::Embedded(_) => Backend::Embedded,
@@ -269,7 +277,8 @@ impl Cluster {
             },
         );
         drop(tokio::time::timeout(LOADING_MAX, transactions.ready()).await);
-        Self { transactions: Some(transactions), ..self }
+        let deferrals = Deferrals::new(transactions.coordinators(), outlets, body_bytes_max);
+        Self { transactions: Some(transactions), deferrals: Some(deferrals), ..self }
     }
 
     /// The same, where clients of DTM on this machine need no token if it `is_open` to them.
@@ -293,6 +302,9 @@ impl Cluster {
         self.switches.figures().register(registry);
         if let Some(transactions) = &self.transactions {
             transactions.register(registry);
+        }
+        if let Some(deferrals) = &self.deferrals {
+            deferrals.register(registry);
         }
     }
 

@@ -10,6 +10,7 @@
 //! | commands that are run for somebody | [`child`] |
 //! | is this machine fit to run on | [`check`] |
 //! | agreed state, and who shares it | [`cluster`] |
+//! | requests that are taken on now and made later | [`deferred`] |
 //! | instances that others know | [`resolve`] |
 //! | names of services, for every resolver | [`dns`] |
 //! | rules of the store, and the data plane that follows them | [`rules`] |
@@ -25,6 +26,7 @@ pub mod cli;
 pub mod cluster;
 pub mod control;
 pub mod control_client;
+pub mod deferred;
 pub mod dns;
 pub mod exit;
 pub mod explain;

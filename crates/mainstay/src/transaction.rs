@@ -10,11 +10,13 @@
 //! | what a branch is sent, and what its answer means | `request`, `reply` |
 //! | calling it | `caller`, `connector` |
 //! | databases that take part | [`databases`] |
+//! | making deferred requests | [`deliveries`] |
 //! | locks that transactions hold | `locks` |
 
 mod caller;
 mod connector;
 pub mod databases;
+pub mod deliveries;
 mod events;
 mod figures;
 mod locks;
@@ -51,6 +53,7 @@ use crate::cluster::settings::Backend;
 use crate::report::causes;
 use caller::Caller;
 use databases::{Databases, InUse};
+use deliveries::{Deliveries, Outlets};
 use events::{Away, Found};
 use locks::Ends;
 use settings::TransactionConfig;
@@ -156,6 +159,8 @@ pub struct Around {
     pub node: String,
     /// Where its control port is.
     pub control: SocketAddr,
+    /// How services are reached that requests are deferred for.
+    pub outlets: Outlets,
 }
 
 impl fmt::Debug for Around {
@@ -168,7 +173,8 @@ impl Transactions {
     /// Coordinates as `config` says. Must be called within a tokio runtime. While the store does
     /// not answer it is tried again.
     pub fn start(config: TransactionConfig, around: Around) -> Self {
-        let Around { store, backend, coordination, resolver, addresses, node, control } = around;
+        let Around { store, backend, coordination, resolver, addresses, node, control, outlets } =
+            around;
         let targets = Arc::new(Targets::new(config.targets.clone(), control));
         let (calls, counts) = (figures::Figures::default(), config.settings.figures.clone());
         let (ends, ended) = locks::ends();
@@ -176,7 +182,7 @@ impl Transactions {
         let databases =
             Databases::new(config.resources.clone(), config.sweeps, Arc::clone(&surroundings));
         let caller = Caller::new(
-            (resolver, addresses),
+            (resolver, addresses.clone()),
             Arc::clone(&targets),
             databases.clone(),
             config.dtm.body_markers,
@@ -184,7 +190,7 @@ impl Transactions {
         );
         let ports = Ports {
             store,
-            participants: Arc::new(caller),
+            participants: Arc::new(Deliveries::new(caller, outlets, addresses, calls.clone())),
             hooks: Arc::new(AtEnds(ends)),
             surroundings,
         };
@@ -227,6 +233,11 @@ impl Transactions {
     pub async fn ready(&self) {
         // An error is the end of whoever starts it.
         drop(self.coordinators.0.clone().wait_for(Option::is_some).await);
+    }
+
+    /// The coordinator, once it has started.
+    pub fn coordinators(&self) -> Coordinators {
+        self.coordinators.clone()
     }
 
     /// The coordinator, if it has started.

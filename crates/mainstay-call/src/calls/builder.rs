@@ -14,6 +14,7 @@ use tower_layer::Layer;
 
 use super::{Attempts, Calls, Shared};
 use crate::circuit::{CircuitKey, SharedCircuit};
+use crate::deferred::Deferred;
 use crate::endpoint::Endpoint;
 use crate::instances::{Instances, InstancesPolicy, MakeEndpoint};
 use crate::machines::Machines;
@@ -23,7 +24,7 @@ use crate::resolve::{Instance, Resolve, StaticList, Watch};
 use crate::stage::balance::{Balance, Learns};
 use crate::stage::circuit::CircuitLayer;
 use crate::stage::deadline::{DeadlineLayer, DeadlinePolicy};
-use crate::stage::fallback::{FallbackLayer, Fallbacks};
+use crate::stage::fallback::{Defers, FallbackLayer, Fallbacks};
 use crate::stage::limit::{FromRequest, LimitLayer};
 use crate::stage::retry::{MostAttempts, Retries, RetryLayer};
 use crate::stage::timeout::{TimeoutLayer, TimeoutPolicy};
@@ -60,6 +61,7 @@ pub struct Ready<S> {
     policy: Policy,
     zone: Arc<str>,
     machines: Option<Arc<Machines>>,
+    deferred: Option<Arc<dyn Deferred>>,
     observer: Arc<dyn Observer>,
 }
 
@@ -76,7 +78,7 @@ impl Calls<()> {
 
 impl Builder<WantsInstances> {
     /// Asks `resolve` for the instances, now and from now on.
-    pub fn resolve(self, resolve: &impl Resolve) -> Builder<WantsUpstream> {
+    pub fn resolve(self, resolve: &(impl Resolve + ?Sized)) -> Builder<WantsUpstream> {
         let watch = resolve.watch(NAMESPACE, &self.0.service);
         Builder(WantsUpstream { service: self.0.service, watch, listed: false })
     }
@@ -107,6 +109,7 @@ impl Builder<WantsUpstream> {
             policy: Policy::default(),
             zone: Arc::from(""),
             machines: None,
+            deferred: None,
             observer: Arc::new(Silent),
         })
     }
@@ -139,14 +142,22 @@ impl<S> Builder<Ready<S>> {
         self
     }
 
+    /// Says who keeps requests that are made later, for `defer` steps and [`Calls::defer`].
+    pub fn deferred(mut self, port: Arc<dyn Deferred>) -> Self {
+        self.0.deferred = Some(port);
+        self
+    }
+
     /// The client.
     pub fn build(self) -> Calls<S>
     where
         S: Clone + Send + Sync + 'static,
     {
-        let Ready { service, watch, listed, http, policy, zone, machines, observer } = self.0;
+        let Ready { service, watch, listed, http, policy, zone, machines, deferred, observer } =
+            self.0;
         let machines = machines.unwrap_or_else(|| Arc::new(Machines::new(Arc::clone(&observer))));
         let service: Arc<str> = Arc::from(service.as_str());
+        let deferred = deferred.map(|port| Defers { port, service: Arc::clone(&service) });
         let (own, shared): (Vec<_>, Vec<_>) =
             policy.circuits.into_iter().partition(|(_, circuit)| circuit.scope == Scope::Instance);
         let of_service = |(policy, circuit): (Arc<str>, _)| {
@@ -176,6 +187,7 @@ impl<S> Builder<Ready<S>> {
         let mut fallbacks = Fallbacks::new(Arc::clone(&service), steps);
         fallbacks.classifier = Arc::clone(&policy.classifier);
         fallbacks.observer = Arc::clone(&observer);
+        fallbacks.deferred.clone_from(&deferred);
         fallbacks.stale =
             keeps(fallbacks.policy()).then(|| Arc::new(StaleStore::new(STALE_BYTES_MAX)));
         let make = Make {
@@ -198,7 +210,8 @@ impl<S> Builder<Ready<S>> {
         let deadline = DeadlinePolicy { patience: policy.patience, idle: policy.idle };
         let stack = DeadlineLayer::new(deadline).kept_below().layer(stack);
         let patience = policy.patience;
-        Calls { stack, shared: Arc::new(Shared { patience, hash, circuits, instances, machines }) }
+        let shared = Shared { patience, hash, circuits, instances, machines, deferred };
+        Calls { stack, shared: Arc::new(shared) }
     }
 }
 

@@ -7,7 +7,8 @@
 //! of a route without steps passes through untouched.
 //!
 //! A substitute has to be sent the whole request, so up to 64 KiB of its body are kept while it
-//! passes, on routes that have a `substitute` step and nowhere else. It is a call of its own, with
+//! passes, on routes that have a `substitute` step; on those with a `defer` step as much as may be
+//! deferred; and nowhere else. It is a call of its own, with
 //! what remains of the deadline, and its answer is the end of it: nobody stands in for a stand-in.
 //!
 //! Whatever is given in place of the upstream's answer is marked `Cache-Control: no-store`, told
@@ -16,13 +17,15 @@
 //! upstream's own, and as good to store as ever.
 //!
 //! Nothing here outlives the deadline: a delay that would not end before it is not begun, and a
-//! substitute is given up at it.
+//! substitute is given up at it. A request that is being handed over at the deadline may be kept
+//! all the same, and then made: its caller, who is told that it failed, will ask again.
 
 mod body;
 mod call;
 mod kept;
 mod refusal;
 mod settings;
+mod taking;
 
 use std::convert::Infallible;
 use std::fmt;
@@ -46,10 +49,11 @@ pub use self::body::FallbackBody;
 use self::call::{Asks, Call, Next, Otherwise, Tells, plain};
 use self::refusal::switched_off;
 use self::settings::Waits;
-pub use self::settings::{Fallbacks, NoSwitches, Pace, Switches};
+pub use self::settings::{Defers, Fallbacks, NoSwitches, Pace, Switches};
+use self::taking::Taking;
 use crate::context::{Context, Facts};
 use crate::draw;
-use crate::error::CallError;
+use crate::error::{BoxError, CallError};
 use crate::replay::Replay;
 use crate::timer::Timer;
 
@@ -151,7 +155,8 @@ impl<S, T, B, R> Service<Request<B>> for Fallback<S, T>
 where
     S: Service<Request<Replay<B>>, Response = Response<R>, Error = CallError> + Clone,
     T: Substitute<B, R>,
-    B: Body<Data = Bytes>,
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: Into<BoxError>,
     R: Body<Data = Bytes>,
 {
     type Response = Response<FallbackBody<R>>;
@@ -240,6 +245,12 @@ pin_project! {
             waiting: Option<Asks<U, B>>,
             tells: Option<Box<Tells<S, B, R>>>,
         },
+        Deferring {
+            taking: Box<Taking<B>>,
+            // Ends the handing over at the deadline.
+            timer: Timer,
+            tells: Option<Box<Tells<S, B, R>>>,
+        },
     }
 }
 
@@ -260,6 +271,9 @@ impl<S, F, U, V, B, R> State<S, F, U, V, B, R> {
                 waiting: Some(asks),
                 tells: Some(tells),
             },
+            Next::Defer { taking, until, tells } => {
+                Self::Deferring { taking, timer: Timer::until(until), tells: Some(tells) }
+            }
         }
     }
 }
@@ -271,7 +285,8 @@ where
     T: Substitute<B, R, Service = U>,
     U: Service<Request<Replay<B>>, Response = Response<R>, Error = CallError, Future = V>,
     V: Future<Output = Result<Response<R>, CallError>>,
-    B: Body<Data = Bytes>,
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: Into<BoxError>,
     R: Body<Data = Bytes>,
 {
     type Output = Answer<R>;
@@ -312,6 +327,19 @@ where
                         return Poll::Pending;
                     };
                     call.asked(result, *tells)
+                }
+                Projected::Deferring { taking, timer, tells } => {
+                    let receipt = match taking.poll(cx) {
+                        Poll::Ready(taken) => taken.ok(),
+                        Poll::Pending => {
+                            ready!(timer.poll_elapsed(cx));
+                            None
+                        }
+                    };
+                    let (Some(call), Some(tells)) = (this.call.as_mut(), tells.take()) else {
+                        return Poll::Pending;
+                    };
+                    call.taken(receipt, *tells)
                 }
             };
             match next {

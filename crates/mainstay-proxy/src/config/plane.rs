@@ -1,20 +1,21 @@
 //! All tables of the data plane together: every name that one of them uses leads to another.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use mainstay_core::name::{PolicyName, RouteName, ServiceName};
 use mainstay_resilience::Invalid;
 use mainstay_resilience::circuit::{CircuitPolicy, RawCircuit};
-use mainstay_resilience::fallback::{FallbackPolicy, RawFallback};
+use mainstay_resilience::fallback::{DeferredPolicy, FallbackPolicy, RawDeferred, RawFallback};
 use mainstay_resilience::limit::{LimitPolicy, RawLimit};
 use mainstay_resilience::system::{RawSystem, SystemPolicy};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::names::Written;
+use super::upstream::Protocol;
 use super::{GatewayConfig, RawGateway, RawUpstream, UpstreamConfig};
-use crate::route::{RawRoute, Route, Routes};
+use crate::route::{Action, RawRoute, Route, Routes};
 
 /// The data plane's tables as written.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
@@ -34,6 +35,8 @@ pub struct RawPlane {
     pub limit: BTreeMap<String, RawLimit>,
     /// Fallbacks by name.
     pub fallback: BTreeMap<String, RawFallback>,
+    /// Queues of deferred requests by name.
+    pub deferred: BTreeMap<String, RawDeferred>,
 }
 
 /// The same tables, resolved; every name leads somewhere.
@@ -53,6 +56,8 @@ pub struct Plane {
     pub limits: BTreeMap<PolicyName, Arc<LimitPolicy>>,
     /// Fallbacks.
     pub fallbacks: BTreeMap<PolicyName, Arc<FallbackPolicy>>,
+    /// Queues of deferred requests, where the defaults do not hold.
+    pub deferred: BTreeMap<PolicyName, Arc<DeferredPolicy>>,
 }
 
 impl Plane {
@@ -74,11 +79,13 @@ impl Plane {
         }
         let limits = named("limit", raw.limit, &mut faults);
         let fallbacks = named("fallback", raw.fallback, &mut faults);
+        let deferred = named("deferred", raw.deferred, &mut faults);
         let before = faults.len();
         let routes = routes(raw.route, &mut faults);
         let all_routes = faults.len() == before;
         for route in &routes {
             written.check_route(route, &mut faults);
+            check_defers(route, &fallbacks, &upstreams, &mut faults);
         }
         for (name, upstream) in &upstreams {
             written.check_upstream(name, upstream, &mut faults);
@@ -90,15 +97,38 @@ impl Plane {
         let routes = all_routes.then(|| Routes::new(routes));
         let routes = routes.and_then(|made| made.map_err(|errors| faults.extend(errors)).ok());
         match (gateway, system, routes) {
-            (Some(gateway), Some(system), Some(routes)) if faults.is_empty() => {
-                Ok(Self { gateway, system, routes, upstreams, circuits, limits, fallbacks })
-            }
+            (Some(gateway), Some(system), Some(routes)) if faults.is_empty() => Ok(Self {
+                gateway,
+                system,
+                routes,
+                upstreams,
+                circuits,
+                limits,
+                fallbacks,
+                deferred,
+            }),
             _ => Err(faults),
         }
     }
 }
 
 impl Plane {
+    /// What holds for the queue of deferred requests called `name`.
+    pub fn queue(&self, name: &str) -> DeferredPolicy {
+        self.deferred.get(name).map(|policy| **policy).unwrap_or_default()
+    }
+
+    /// Whether some step defers requests.
+    pub fn defers(&self) -> bool {
+        self.fallbacks.values().any(|fallback| fallback.queues().next().is_some())
+    }
+
+    /// Every queue that is written down or deferred to.
+    pub fn queues(&self) -> BTreeSet<&PolicyName> {
+        let used = self.fallbacks.values().flat_map(|fallback| fallback.queues());
+        used.chain(self.deferred.keys()).collect()
+    }
+
     /// What refers to a switch, as people call it: `route checkout`.
     pub fn uses_of_switch(&self, namespace: &str, name: &str) -> Vec<String> {
         let is_it = |switch: &Option<Box<str>>| switch.as_deref() == Some(name);
@@ -133,6 +163,28 @@ impl Plane {
 
 /// Where the switches of limits and circuits lie: they are of no namespace themselves.
 pub const SHARED_NAMESPACE: &str = "default";
+
+/// Requests that are made later are sent over HTTP/1.1 in the clear.
+fn check_defers(
+    route: &Route,
+    fallbacks: &BTreeMap<PolicyName, Arc<FallbackPolicy>>,
+    upstreams: &BTreeMap<ServiceName, Arc<UpstreamConfig>>,
+    faults: &mut Vec<Invalid>,
+) {
+    let steps = route.fallback.as_ref().and_then(|name| fallbacks.get(name));
+    let (Some(steps), Action::To(split)) = (steps, &route.action) else { return };
+    let Some(queue) = steps.queues().next() else { return };
+    for (service, _) in split.shares() {
+        let upstream = upstreams.get(service);
+        if upstream.is_some_and(|it| it.tls.is_some() || it.protocol == Protocol::Http2) {
+            let problem = format!(
+                "defers to queue `{queue}`, but `{service}` speaks TLS or HTTP/2; deferred requests \
+                 are sent over HTTP/1.1 in the clear"
+            );
+            faults.push(Invalid::contradiction(format!("route.{}.fallback", route.name), problem));
+        }
+    }
+}
 
 fn single<R, P>(table: &str, raw: R, faults: &mut Vec<Invalid>) -> Option<P>
 where
@@ -222,6 +274,34 @@ mod tests {
             let renamed = good.replacen(table, &table.replace(']', "2]"), 1);
             assert_eq!(check(&renamed), [(path.to_owned(), "config-unknown-reference")]);
         }
+    }
+
+    #[test]
+    fn what_cannot_be_sent_later_is_not_deferred() {
+        let text = |upstream: &str| {
+            format!(
+                "[route.r]
+                 prefix = '/'
+                 to = 'order'
+                 fallback = 'f'
+                 [upstream.order]
+                 {upstream}
+                 [fallback.f]
+                 steps = [{{ when = ['any'], defer = {{ queue = 'orders' }} }}]
+                 [deferred.orders]
+                 items_max = 5"
+            )
+        };
+        assert_eq!(check(&text("")), []);
+        for upstream in ["tls = { mode = 'on' }", "protocol = 'http2'"] {
+            let want = ("route.r.fallback".to_owned(), "config-contradiction");
+            assert_eq!(check(&text(upstream)), [want], "{upstream}");
+        }
+        let plane = Plane::resolve(toml::from_str(&text("")).expect("TOML")).expect("legal");
+        assert_eq!(plane.queue("orders").items_max, 5);
+        assert_eq!(plane.queue("others"), DeferredPolicy::default());
+        let found = check("[deferred.orders]\nitems_max = 0");
+        assert_eq!(found[0].0, "deferred.orders.items_max");
     }
 
     #[test]

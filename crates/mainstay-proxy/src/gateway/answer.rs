@@ -164,7 +164,7 @@ impl Asked<'_> {
         let mut response = Response::new(OutBody::Empty);
         *response.status_mut() = redirect.status;
         response.headers_mut().insert(LOCATION, location);
-        self.own(way, response)
+        self.own(Some(way), response)
     }
 
     /// Answers with what the route says.
@@ -172,7 +172,7 @@ impl Asked<'_> {
         let mut response = Response::new(OutBody::from(respond.body.clone()));
         *response.status_mut() = respond.status;
         *response.headers_mut() = respond.headers.clone();
-        self.own(way, response)
+        self.own(Some(way), response)
     }
 
     /// Counts and logs a call that nobody waited for any more.
@@ -190,17 +190,18 @@ impl Asked<'_> {
         self.tell(&told, &lane.metrics, None);
     }
 
-    fn own(&self, way: &Way, response: Response<OutBody>) -> Response<OutBody> {
+    /// Counts and logs an answer of our own.
+    pub(super) fn own(&self, way: Option<&Way>, response: Response<OutBody>) -> Response<OutBody> {
         let told = Told {
             status: response.status().as_u16(),
             outcome: "ok",
             cause: None,
             failed: false,
-            route: Some(way.route.name.shared()),
+            route: way.map(|way| way.route.name.shared()),
             service: None,
             context: None,
         };
-        self.tell(&told, self.metrics(Some(way), None), response.body().size_hint().exact());
+        self.tell(&told, self.metrics(way, None), response.body().size_hint().exact());
         response
     }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use mainstay_call::circuit::{CircuitKey, SharedCircuit};
 use mainstay_call::limit::SharedLimit;
 use mainstay_call::stage::deadline::DeadlinePolicy;
-use mainstay_call::stage::fallback::Fallbacks;
+use mainstay_call::stage::fallback::{Defers, Fallbacks};
 use mainstay_core::name::{PolicyName, ServiceName};
 use mainstay_resilience::circuit::Scope;
 use mainstay_resilience::deadline::Patience;
@@ -73,6 +73,10 @@ fn lane(
         Fallbacks::new(Arc::from(route.name.as_str()), policy.map(|policy| (**policy).clone()));
     fallbacks.classifier = Arc::clone(&upstream.config.classifier);
     fallbacks.stale = Some(Arc::clone(&parts.stale));
+    fallbacks.deferred = parts.deferred.as_ref().map(|port| {
+        let service = Arc::clone(upstream.instances.service());
+        Defers { port: Arc::clone(port), service }
+    });
     fallbacks.observer = parts.machines.observer();
     fallbacks.switch = route.switch.as_ref().and_then(|name| PolicyName::new(name).ok());
     if let Some(book) = &parts.switches {

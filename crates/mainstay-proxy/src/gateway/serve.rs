@@ -23,7 +23,7 @@ use super::keys::Found;
 use super::lane::Lane;
 use super::protection::Admitted;
 use super::telling::{Bytes, Streaming};
-use super::{Gateway, Parts, Running, Way};
+use super::{Gateway, Parts, Running, Way, receipts};
 use crate::body::{InBody, Meter, OutBody, PipelineBody};
 use crate::key::Facts;
 use crate::mirror::Mirrors;
@@ -52,6 +52,9 @@ pub(super) async fn serve(
         Err(problem) => return answer::refused(running, parts, &head, from, started, problem),
     };
     let asked = Asked { running, parts, arrival: &arrival, started };
+    if let Some(asking) = receipts::asking(asked) {
+        return Box::pin(receipts::answer(asked, asking)).await;
+    }
     let (coming, sent) = match send(asked, head, body) {
         Ok(sent) => sent,
         Err(answer) => return *answer,

@@ -46,8 +46,8 @@ pub struct RawStep {
     pub delay: Option<RawDelay>,
     /// Answer with a problem.
     pub fail: Option<RawFail>,
-    /// Take the call on and make it later. Needs the transaction coordinator, which this version
-    /// does not have.
+    /// Take the call on, make it later, and answer with a receipt. Answers only where the
+    /// coordinator of transactions runs beside the gateway.
     pub defer: Option<RawDefer>,
 }
 
@@ -114,11 +114,12 @@ pub struct RawFail {
     pub code: Option<String>,
 }
 
-/// `defer`: known, and refused.
+/// `defer`: later, and at least once.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct RawDefer {
-    /// Name of the queue.
+    /// Name of the queue; `[deferred.NAME]` says what holds for it, if the defaults do not. Must be
+    /// given.
     pub queue: Option<String>,
 }
 
@@ -144,18 +145,13 @@ impl TryFrom<RawStep> for Step {
 
     fn try_from(raw: RawStep) -> Result<Self, Invalid> {
         let when = When::parse(raw.when.as_deref().unwrap_or_default())?;
-        if raw.defer.is_some() {
-            return Err(Invalid::contradiction(
-                "defer",
-                "needs the transaction coordinator, which this version does not have",
-            ));
-        }
         let given = [
             raw.silent.map(|it| it.resolve().map_err(|e| e.within("silent"))),
             raw.value.map(|it| it.resolve().map_err(|e| e.within("value"))),
             raw.stale.map(|it| it.resolve().map_err(|e| e.within("stale"))),
             raw.substitute.map(|it| it.resolve().map_err(|e| e.within("substitute"))),
             raw.delay.map(|it| it.resolve().map_err(|e| e.within("delay"))),
+            raw.defer.map(|it| it.resolve().map_err(|e| e.within("defer"))),
             raw.fail.map(|it| it.resolve().map_err(|e| e.within("fail"))),
         ];
         let mut given = given.into_iter().flatten();
@@ -275,6 +271,14 @@ impl RawDelay {
     }
 }
 
+impl RawDefer {
+    fn resolve(self) -> Result<Action, Invalid> {
+        let name = self.queue.unwrap_or_default();
+        let queue = PolicyName::new(&name).map_err(|e| Invalid::range("queue", e.to_string()))?;
+        Ok(Action::Defer { queue })
+    }
+}
+
 impl RawFail {
     fn resolve(self) -> Result<Action, Invalid> {
         let code = match self.code {
@@ -321,7 +325,7 @@ const CONDITIONS: &str = "must be `circuit`, `timeout`, `connect`, `congestion`,
     `no-instance`, `unavailable`, `any`, `slow`, `switch`, `switch:NAME`, `limited` or `shed`";
 
 const ONE_ACTION: &str = "must stand beside exactly one of `silent`, `value`, `stale`, \
-    `substitute`, `delay`, `fail`";
+    `substitute`, `delay`, `defer`, `fail`";
 
 /// What a step may say of itself: the refusals of stages, not faults of the request or of ours.
 const CODES: [Code; 6] = [

@@ -203,7 +203,8 @@ fn a_wrong_step_is_named() {
         ("when = ['slow'], delay = { queue_max = 0 }", "delay.queue_max"),
         ("when = ['timeout', 'switch'], delay = {}", "when"),
         ("when = ['limited', 'shed'], substitute = { service = 'b' }", "when"),
-        ("when = ['any'], defer = { queue = 'orders' }", "defer"),
+        ("when = ['any'], defer = {}", "defer.queue"),
+        ("when = ['any'], defer = { queue = 'a b' }", "defer.queue"),
     ] {
         let table = format!("steps = [{{ when = ['any'], fail = {{}} }}, {{ {step} }}]");
         let error = read(&table).expect_err(step);
@@ -220,14 +221,15 @@ proptest! {
     /// asked who would call an upstream for a call that was refused.
     #[test]
     fn a_list_ends_and_never_recurses(
-        picks in prop::collection::vec((0usize..12, 0usize..6), 1..=16),
+        picks in prop::collection::vec((0usize..12, 0usize..7), 1..=16),
         at in 0usize..13,
         on: bool,
     ) {
         let words = ["circuit", "timeout", "connect", "congestion", "5xx", "no-instance",
             "unavailable", "slow", "switch", "switch:a", "limited", "shed"];
         let actions = ["silent = {}", "value = { body = '' }", "stale = {}",
-            "substitute = { service = 'b' }", "delay = {}", "fail = {}"];
+            "substitute = { service = 'b' }", "delay = {}", "fail = {}",
+            "defer = { queue = 'q' }"];
         let moments = ["before", "slow", "off", "slow-and-off", "limited", "shed", "circuit",
             "timeout", "connect", "congestion", "5xx", "no-instance", "other"];
         let steps = picks.iter().map(|&(word, action)| {

@@ -43,7 +43,8 @@ pub(super) async fn explain(
     if let Some((_, fallback)) =
         running.plane.fallbacks.iter().find(|(known, _)| known.as_str() == name)
     {
-        return Ok(Json(route::fallback(&running, &subject, name, fallback)));
+        let defers = shared.gateway.parts().deferred.is_some();
+        return Ok(Json(route::fallback((&running, defers), &subject, name, fallback)));
     }
     let machines = shared.gateway.parts().machines.circuits();
     let is_meant =

@@ -41,6 +41,7 @@ use crate::cli::Session;
 use crate::cluster::Cluster;
 use crate::control;
 use crate::control_client::{ContextFile, default_data_dir, started_ticks};
+use crate::deferred::Deferrals;
 use crate::dns::Dns;
 use crate::exit::Exit;
 use crate::output::hex;
@@ -295,10 +296,12 @@ fn rules(live: &mut Live<Settings, Meant>, copies: Option<&Copies>) -> Rules {
     rules
 }
 
-/// What the data plane serves by beside files: rules and switches of the store, here or elsewhere.
+/// What the data plane serves by beside files: rules and switches of the store, here or elsewhere;
+/// and who keeps requests to be made later, here.
 struct Agreed {
     copies: Option<Copies>,
     switches: Option<Book>,
+    deferrals: Option<Deferrals>,
 }
 
 impl Agreed {
@@ -308,6 +311,7 @@ impl Agreed {
         Self {
             copies: copies.or_else(|| elsewhere.map(Elsewhere::copies)),
             switches: switches.or_else(|| elsewhere.map(Elsewhere::switch_book)),
+            deferrals: cluster.and_then(|cluster| cluster.deferrals.clone()),
         }
     }
 }
@@ -324,9 +328,17 @@ fn gateway(
     let (mut parts, log_writer) = parts(&meant.plane.gateway)?;
     parts.resolve = knows;
     parts.switches = agreed.switches.map(|book| Arc::new(book) as _);
+    parts.deferred = agreed.deferrals.clone().map(|own| Arc::new(own) as _);
     keeping::restore(data, &parts.machines);
     let gateway =
         Gateway::new(Arc::clone(&meant.plane), parts).map_err(|error| unreadable(&error))?;
+    match &agreed.deferrals {
+        Some(deferrals) => deferrals.outlets().open(&gateway),
+        None if meant.plane.defers() => {
+            tracing::warn!("no `defer` step answers: this process coordinates no transactions");
+        }
+        None => {}
+    }
     gateway.parts().metrics.register(|registry| rules.figures().register(registry));
     Ok((gateway, log_writer))
 }

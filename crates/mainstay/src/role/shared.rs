@@ -187,6 +187,9 @@ impl Shared {
         if let Some(transactions) = self.transactions() {
             transactions.look();
         }
+        if let Some(deferrals) = self.cluster.as_ref().and_then(|own| own.deferrals.as_ref()) {
+            deferrals.look_around();
+        }
         let live = self.live.lock();
         let (last, meant) = (live.last().clone(), live.current());
         drop(live);

@@ -11,7 +11,7 @@ use mainstay_proxy::config::{Plane, RawGateway, RawPlane, RawUpstream};
 use mainstay_proxy::route::RawRoute;
 use mainstay_resilience::Invalid;
 use mainstay_resilience::circuit::RawCircuit;
-use mainstay_resilience::fallback::RawFallback;
+use mainstay_resilience::fallback::{RawDeferred, RawFallback};
 use mainstay_resilience::limit::RawLimit;
 use mainstay_resilience::system::RawSystem;
 use schemars::JsonSchema;
@@ -90,6 +90,8 @@ pub struct Settings {
     pub limit: BTreeMap<String, RawLimit>,
     /// Fallbacks by name.
     pub fallback: BTreeMap<String, RawFallback>,
+    /// Queues of deferred requests by name.
+    pub deferred: BTreeMap<String, RawDeferred>,
 }
 
 impl Settings {
@@ -103,6 +105,7 @@ impl Settings {
             circuit: take(&mut self.circuit),
             limit: take(&mut self.limit),
             fallback: take(&mut self.fallback),
+            deferred: take(&mut self.deferred),
         }
     }
 }

@@ -19,6 +19,7 @@ use mainstay_call::calls::{Sent, Within};
 use mainstay_call::clock::MonotonicClock;
 use mainstay_call::machines::Machines;
 use mainstay_call::observe::Silent;
+use mainstay_call::resolve::Resolve;
 use mainstay_call::transport::failed;
 use mainstay_call::{BoxError, CallError, Calls, Policy, Refusal};
 use mainstay_coord::health::targets::Addresses;
@@ -52,19 +53,87 @@ const BODY_BYTES_MAX: usize = 64 << 10;
 type Payload = Full<Bytes>;
 type Http = Client<Connector, Sent<Payload>>;
 type AnswerBody = UnsyncBoxBody<Bytes, BoxError>;
-type Answer = Response<AnswerBody>;
+pub(super) type Answer = Response<AnswerBody>;
 
 /// Calls branches.
 pub(super) struct Caller {
-    resolver: Arc<RegistryResolver>,
     databases: Databases,
-    services: Mutex<BTreeMap<Arc<str>, (Calls<Http>, Instant)>>,
-    http: Http,
+    services: Services,
     urls: Client<Connector, Payload>,
-    policy: Policy,
-    machines: Arc<Machines>,
     markers: BodyMarkers,
     figures: Figures,
+}
+
+/// Calls services, each through a client of its own.
+pub(super) struct Services {
+    resolver: Arc<dyn Resolve>,
+    clients: Mutex<BTreeMap<Arc<str>, (Calls<Http>, Instant)>>,
+    http: Http,
+    policy: Policy,
+    machines: Arc<Machines>,
+}
+
+impl Services {
+    /// Those that `resolver` knows, at `addresses` where they go by a name.
+    pub(super) fn new(resolver: Arc<dyn Resolve>, addresses: Addresses) -> Self {
+        let mut policy = Policy::default();
+        policy.retry.attempts = std::num::NonZeroU32::MIN;
+        Self {
+            resolver,
+            clients: Mutex::default(),
+            http: client(Judge::Services(addresses)),
+            policy,
+            machines: Arc::new(Machines::new(Arc::new(Silent))),
+        }
+    }
+
+    /// Calls `service` once.
+    ///
+    /// # Errors
+    ///
+    /// What it means that no answer came.
+    pub(super) async fn call(
+        &self,
+        service: &str,
+        mut request: Request<Payload>,
+        timeout: Duration,
+    ) -> Result<Answer, Outcome> {
+        let calls = self.client(service).map_err(Outcome::Denied)?;
+        request.extensions_mut().insert(Within(timeout));
+        match calls.call(request).await {
+            Ok(answer) => Ok(answer.map(|body| body.map_err(Into::into).boxed_unsync())),
+            Err(error) => Err(unanswered(&error)),
+        }
+    }
+
+    /// Has the resolver asked anew when `service` is called next.
+    pub(super) fn forget(&self, service: &str) {
+        self.clients.lock().remove(service);
+    }
+
+    fn client(&self, service: &str) -> Result<Calls<Http>, String> {
+        let now = MonotonicClock.now();
+        let mut clients = self.clients.lock();
+        if let Some((calls, used)) = clients.get_mut(service) {
+            *used = now;
+            return Ok(calls.clone());
+        }
+        let builder = Calls::to(service).map_err(|error| error.to_string())?;
+        let calls = builder
+            .resolve(&*self.resolver)
+            .upstream(self.http.clone())
+            .policy(self.policy.clone())
+            .machines(Arc::clone(&self.machines))
+            .build();
+        if SERVICES_MAX <= clients.len() {
+            let oldest = clients.iter().min_by_key(|(_, (_, used))| *used);
+            if let Some(name) = oldest.map(|(name, _)| Arc::clone(name)) {
+                clients.remove(&name);
+            }
+        }
+        clients.insert(service.into(), (calls.clone(), now));
+        Ok(calls)
+    }
 }
 
 impl Caller {
@@ -77,16 +146,10 @@ impl Caller {
         markers: BodyMarkers,
         figures: Figures,
     ) -> Self {
-        let mut policy = Policy::default();
-        policy.retry.attempts = std::num::NonZeroU32::MIN;
         Self {
-            resolver,
             databases,
-            services: Mutex::default(),
-            http: client(Judge::Services(addresses)),
+            services: Services::new(resolver, addresses),
             urls: client(Judge::Urls(targets)),
-            policy,
-            machines: Arc::new(Machines::new(Arc::new(Silent))),
             markers,
             figures,
         }
@@ -100,46 +163,12 @@ impl Caller {
         let sent = async {
             match target {
                 Target::Service { service, .. } => {
-                    self.to_service(service, request, call.timeout).await
+                    self.services.call(service, request, call.timeout).await
                 }
                 Target::Url(_) => self.to_url(request).await,
             }
         };
-        let began = MonotonicClock.now();
-        let answer = match tokio::time::timeout(call.timeout, sent).await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(outcome)) => return outcome,
-            Err(_elapsed) => return classify(Ending::Broken(too_slow(call.timeout))),
-        };
-        let status = answer.status().as_u16();
-        // In our own dialect the head says it all; what follows is read for people, and so that
-        // the connection can be used again.
-        let body = match call.dialect {
-            Dialect::Native => read(answer.into_body(), PATIENCE).await.unwrap_or_default(),
-            Dialect::Dtm => {
-                let left = call.timeout.saturating_sub(MonotonicClock.now().since(began));
-                match read(answer.into_body(), left).await {
-                    Ok(body) => body,
-                    Err(why) => return classify(Ending::Broken(why)),
-                }
-            }
-        };
-        let ending = Ending::Answered { status, detail: body };
-        reply::outcome(call.dialect, ending, self.markers)
-    }
-
-    async fn to_service(
-        &self,
-        service: &str,
-        mut request: Request<Payload>,
-        timeout: Duration,
-    ) -> Result<Answer, Outcome> {
-        let calls = self.calls_of(service).map_err(Outcome::Denied)?;
-        request.extensions_mut().insert(Within(timeout));
-        match calls.call(request).await {
-            Ok(answer) => Ok(answer.map(|body| body.map_err(Into::into).boxed_unsync())),
-            Err(error) => Err(unanswered(&error)),
-        }
+        came_of(call, sent, self.markers).await
     }
 
     async fn to_url(&self, request: Request<Payload>) -> Result<Answer, Outcome> {
@@ -148,31 +177,35 @@ impl Caller {
             Err(error) => Err(unanswered(&failed(error.into()))),
         }
     }
+}
 
-    /// The client of a service.
-    fn calls_of(&self, service: &str) -> Result<Calls<Http>, String> {
-        let now = MonotonicClock.now();
-        let mut services = self.services.lock();
-        if let Some((calls, used)) = services.get_mut(service) {
-            *used = now;
-            return Ok(calls.clone());
-        }
-        let builder = Calls::to(service).map_err(|error| error.to_string())?;
-        let calls = builder
-            .resolve(&*self.resolver)
-            .upstream(self.http.clone())
-            .policy(self.policy.clone())
-            .machines(Arc::clone(&self.machines))
-            .build();
-        if SERVICES_MAX <= services.len() {
-            let oldest = services.iter().min_by_key(|(_, (_, used))| *used);
-            if let Some(name) = oldest.map(|(name, _)| Arc::clone(name)) {
-                services.remove(&name);
+/// What came of `sent`, within the time that `call` has.
+pub(super) async fn came_of(
+    call: &Outgoing,
+    sent: impl Future<Output = Result<Answer, Outcome>>,
+    markers: BodyMarkers,
+) -> Outcome {
+    let began = MonotonicClock.now();
+    let answer = match tokio::time::timeout(call.timeout, sent).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(outcome)) => return outcome,
+        Err(_elapsed) => return classify(Ending::Broken(too_slow(call.timeout))),
+    };
+    let status = answer.status().as_u16();
+    // In our own dialect the head says it all; what follows is read for people, and so that
+    // the connection can be used again.
+    let body = match call.dialect {
+        Dialect::Native => read(answer.into_body(), PATIENCE).await.unwrap_or_default(),
+        Dialect::Dtm => {
+            let left = call.timeout.saturating_sub(MonotonicClock.now().since(began));
+            match read(answer.into_body(), left).await {
+                Ok(body) => body,
+                Err(why) => return classify(Ending::Broken(why)),
             }
         }
-        services.insert(service.into(), (calls.clone(), now));
-        Ok(calls)
-    }
+    };
+    let ending = Ending::Answered { status, detail: body };
+    reply::outcome(call.dialect, ending, markers)
 }
 
 impl Participants for Caller {

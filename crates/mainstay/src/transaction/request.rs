@@ -67,8 +67,16 @@ pub(super) fn request(call: &Outgoing, target: &Target) -> Result<Request<Full<B
             headers.insert(name, value);
         }
     }
+    // Said by us alone: senders of messages are refused names like it.
+    let host = call.payload.headers.iter().find(|(name, _)| name == HOST_KEPT);
+    if let Some(host) = host.and_then(|(_, value)| HeaderValue::from_str(value).ok()) {
+        request.headers_mut().insert(header::HOST, host);
+    }
     Ok(request)
 }
+
+/// Keeps the host that a deferred request was sent to. Not sent itself.
+pub(crate) const HOST_KEPT: &str = "mainstay-host";
 
 /// Whether a sender may not say it: what a connection needs, and what only we say.
 pub(crate) fn is_reserved(name: &HeaderName) -> bool {

@@ -4,10 +4,10 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{CACHE_CONTROL, HeaderValue};
+use http::header::{CACHE_CONTROL, HeaderValue, UPGRADE};
 use http::{Request, Response};
 use http_body::Body;
-use mainstay_core::name::ServiceName;
+use mainstay_core::name::{PolicyName, ServiceName};
 use mainstay_core::problem::Code;
 use mainstay_core::{Clock, Instant};
 use mainstay_resilience::classify::Verdict;
@@ -18,17 +18,20 @@ use super::body::FallbackBody;
 use super::kept::Kept;
 use super::refusal;
 use super::settings::{Dialect, Fallbacks, Waits};
+use super::taking::{self, Taking};
 use super::{Answer, Substitute};
 use crate::answer::{self, Head};
 use crate::clock::MonotonicClock;
 use crate::context::{Context, Degraded};
-use crate::error::{CallError, Refusal};
+use crate::deferred::Receipt;
+use crate::error::{BoxError, CallError, Refusal};
 use crate::replay::Replay;
 use crate::stage::limit::Asked;
 use crate::stage::timeout::is_grpc;
 use crate::stale::{Keeping, Question};
 
-/// Most of a body that is kept for a substitute: 64 KiB.
+/// Most of a body that is kept for a substitute: 64 KiB. For a step that defers it is what may be
+/// deferred.
 const REPLAY_BYTES_MAX: usize = 64 * 1024;
 
 /// A call of a route that has steps.
@@ -37,7 +40,7 @@ pub(super) struct Call<T, B> {
     fallbacks: Arc<Fallbacks>,
     pub(super) context: Arc<Context>,
     substitutes: T,
-    /// The request, where a substitute may have to be sent it.
+    /// The request, where a substitute may have to be sent it, or it may be made later.
     kept: Option<Box<Kept<B>>>,
     /// What the answer would be stored by.
     question: Option<Box<Question>>,
@@ -71,13 +74,16 @@ pub(super) enum Next<S, U, B, R> {
     Delay { until: Instant, waits: Waits, tells: Box<Tells<S, B, R>> },
     /// Another service.
     Ask { asks: Asks<U, B>, until: Instant, tells: Box<Tells<S, B, R>> },
+    /// Handing the request over.
+    Defer { taking: Box<Taking<B>>, until: Instant, tells: Box<Tells<S, B, R>> },
 }
 
 /// A substitute and the request for it. Boxed, as [`Tells`] is, so that calls that come to neither
 /// do not carry the room for them.
 pub(super) type Asks<U, B> = Box<(U, Request<Replay<B>>)>;
 
-/// What has to be known when a delay is over, or a substitute has answered, or has not.
+/// What has to be known when a delay is over, a substitute has answered, or the request is kept; or
+/// has not and is not.
 #[derive(Debug)]
 pub(super) struct Tells<S, B, R> {
     moment: Moment,
@@ -85,7 +91,11 @@ pub(super) struct Tells<S, B, R> {
     otherwise: Otherwise<S, B, R>,
 }
 
-impl<T, B: Body> Call<T, B> {
+impl<T, B> Call<T, B>
+where
+    B: Body + Unpin,
+    B::Error: Into<BoxError>,
+{
     /// Takes note of `request`, and makes it one that can be sent again if that may be needed.
     pub(super) fn begin(
         fallbacks: &Arc<Fallbacks>,
@@ -104,8 +114,8 @@ impl<T, B: Body> Call<T, B> {
             &http::Method::HEAD => Dialect::Head,
             _ => Dialect::Http,
         };
-        let (request, kept) = if steps.is_some_and(|steps| steps.substitutes) {
-            let request = request.map(|body| Replay::new(body, REPLAY_BYTES_MAX));
+        let (request, kept) = if let Some(most) = kept_bytes_max(fallbacks) {
+            let request = request.map(|body| Replay::new(body, most));
             let kept = Box::new(Kept::of(&request));
             (request, Some(kept))
         } else {
@@ -174,9 +184,16 @@ impl<T, B: Body> Call<T, B> {
                 }
                 Action::Substitute { service } => {
                     if let Some(asks) = self.substitute(service) {
-                        let until = self.context.deadline().map_or(Instant::MAX, |d| d.at);
+                        let until = self.until();
                         let tells = Box::new(Tells { moment, degraded, otherwise });
                         return Next::Ask { asks, until, tells };
+                    }
+                }
+                Action::Defer { queue } => {
+                    if let Some(taking) = self.defer(queue) {
+                        let until = self.until();
+                        let tells = Box::new(Tells { moment, degraded, otherwise });
+                        return Next::Defer { taking, until, tells };
                     }
                 }
             }
@@ -235,8 +252,39 @@ impl<T, B: Body> Call<T, B> {
             Some(result) => result,
             None => Err(mainstay_resilience::Failure::Deadline { sent: true }.into()),
         };
-        let otherwise = match otherwise {
-            // The substitute may have read some of the body.
+        let otherwise = self.unread(otherwise, result);
+        self.next(moment, otherwise)
+    }
+
+    /// Goes on after the request was handed over, or could not be.
+    pub(super) fn taken<S, R>(
+        &mut self,
+        receipt: Option<Receipt>,
+        tells: Tells<S, B, R>,
+    ) -> Next<S, T::Service, B, R>
+    where
+        T: Substitute<B, R>,
+        R: Body,
+    {
+        let Tells { moment, degraded, otherwise } = tells;
+        if let Some(receipt) = receipt {
+            self.tell(degraded);
+            return Next::Over(Ok(taking::response(&receipt, self.dialect)));
+        }
+        let most = kept_bytes_max(&self.fallbacks).unwrap_or(REPLAY_BYTES_MAX);
+        let spent = refusal::spent(&self.fallbacks.name, most);
+        let otherwise = self.unread(otherwise, Err(spent.into()));
+        self.next(moment, otherwise)
+    }
+
+    /// What becomes of the call when no further step answers, after a step that may have read some
+    /// of its body: it ends with `result` if it cannot be read once more.
+    fn unread<S, R>(
+        &self,
+        otherwise: Otherwise<S, B, R>,
+        result: Result<Response<R>, CallError>,
+    ) -> Otherwise<S, B, R> {
+        match otherwise {
             Otherwise::Send(service, request) => match self.again() {
                 Some(body) => {
                     self.context.note(MonotonicClock.now());
@@ -244,9 +292,14 @@ impl<T, B: Body> Call<T, B> {
                 }
                 None => Otherwise::Return(result),
             },
-            other => other,
-        };
-        self.next(moment, otherwise)
+            Otherwise::Limited(refusal, asked, service, request) => match self.again() {
+                Some(body) => {
+                    Otherwise::Limited(refusal, asked, service, request.map(|_read| body))
+                }
+                None => Otherwise::Return(Err((*refusal).into())),
+            },
+            Otherwise::Return(result) => Otherwise::Return(result),
+        }
     }
 
     /// Goes on after a delay.
@@ -346,6 +399,25 @@ impl<T, B: Body> Call<T, B> {
         Some(Box::new((service, kept.again(context, body))))
     }
 
+    /// The request, on its way into `queue`.
+    fn defer(&self, queue: &PolicyName) -> Option<Box<Taking<B>>> {
+        let (to, kept) = (self.fallbacks.deferred.as_ref()?, self.kept.as_ref()?);
+        let now = MonotonicClock.now();
+        let is_late = self.context.deadline().is_some_and(|deadline| deadline.has_passed(now));
+        let head = kept.head();
+        // A tunnel is no request that could be made later.
+        if is_late || head.headers.contains_key(UPGRADE) {
+            return None;
+        }
+        let announced = kept.body.size_hint().lower();
+        Taking::begin(to, queue.clone(), head, || kept.body.again(), announced)
+    }
+
+    /// Until when the call may take.
+    fn until(&self) -> Instant {
+        self.context.deadline().map_or(Instant::MAX, |deadline| deadline.at)
+    }
+
     fn again(&self) -> Option<Replay<B>> {
         self.kept.as_ref()?.body.again()
     }
@@ -355,6 +427,14 @@ impl<T, B: Body> Call<T, B> {
         self.context.degrade(degraded);
         self.fallbacks.observer.degraded(degraded);
     }
+}
+
+/// Most of a body that is kept, if some step may need it.
+fn kept_bytes_max(fallbacks: &Fallbacks) -> Option<usize> {
+    let steps = fallbacks.steps.as_ref()?;
+    let deferred = fallbacks.deferred.as_ref().filter(|_| steps.defers);
+    let deferred = deferred.map(|to| to.port.body_bytes_max());
+    deferred.into_iter().chain(steps.substitutes.then_some(REPLAY_BYTES_MAX)).max()
 }
 
 /// A result that passes as it is.

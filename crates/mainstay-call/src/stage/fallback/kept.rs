@@ -1,4 +1,4 @@
-//! A request that may have to be sent to a substitute.
+//! A request that may have to be sent to a substitute, or made later.
 
 use std::sync::Arc;
 
@@ -29,6 +29,15 @@ impl<B: Body> Kept<B> {
             extensions: request.extensions().clone(),
             body: request.body().handle(),
         }
+    }
+
+    /// Its head alone, without what this process knows of it.
+    pub(super) fn head(&self) -> http::request::Parts {
+        let (mut head, ()) = Request::new(()).into_parts();
+        head.method = self.method.clone();
+        head.uri = self.uri.clone();
+        head.headers = self.headers.clone();
+        head
     }
 
     /// The same request as a call of its own.

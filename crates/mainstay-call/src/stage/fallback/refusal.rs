@@ -38,6 +38,15 @@ pub(super) fn crowded(rule: &Arc<str>, most: u32) -> Refusal {
     own(rule, Code::DelayQueueFull, figures)
 }
 
+/// The refusal of a call whose body was read to be kept, but was longer than the `most` bytes that
+/// are: it cannot be read once more.
+pub(super) fn spent(rule: &Arc<str>, most: usize) -> Refusal {
+    #[expect(clippy::cast_precision_loss, reason = "shown to people")]
+    let most = most as f64;
+    let figures = Figures { observed: most, threshold: most, unit: "bytes of body kept" };
+    own(rule, Code::BodyTooLarge, figures)
+}
+
 /// The refusal of a route that is switched off.
 pub(super) fn switched_off(fallbacks: &Fallbacks) -> CallError {
     let switch = fallbacks.switch.as_ref().map_or("", |name| name.as_str());

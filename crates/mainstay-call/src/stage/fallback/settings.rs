@@ -16,6 +16,7 @@ use mainstay_resilience::fallback::{Action, FallbackPolicy, Moment};
 use super::body::FallbackBody;
 use crate::clock::MonotonicClock;
 use crate::context::Context;
+use crate::deferred::Deferred;
 use crate::observe::{Observer, Silent};
 use crate::stale::{StaleStore, Wanted, place};
 
@@ -44,6 +45,15 @@ pub trait Pace: Debug + Send + Sync {
     fn is_slow(&self, now: Instant) -> bool;
 }
 
+/// Where requests go that are made later.
+#[derive(Clone, Debug)]
+pub struct Defers {
+    /// Who keeps them.
+    pub port: Arc<dyn Deferred>,
+    /// The service they are for.
+    pub service: Arc<str>,
+}
+
 /// The fallback of one route, and what it works with.
 #[derive(Debug)]
 pub struct Fallbacks {
@@ -53,6 +63,8 @@ pub struct Fallbacks {
     pub classifier: Arc<Classifier>,
     /// Where good answers are kept; without it no `stale` step can answer. None by default.
     pub stale: Option<Arc<StaleStore>>,
+    /// Who keeps requests to be made later; without it no `defer` step can answer. None by default.
+    pub deferred: Option<Defers>,
     /// The route's own switch. None by default.
     pub switch: Option<PolicyName>,
     /// The state of switches, of the namespace the route is in. By default there are none.
@@ -71,6 +83,7 @@ impl Fallbacks {
             name,
             classifier: Arc::default(),
             stale: None,
+            deferred: None,
             switch: None,
             switches: Arc::new(NoSwitches),
             pace: None,
@@ -154,6 +167,8 @@ pub(super) struct Steps {
     pub(super) looks_before: bool,
     /// Some step asks another service, and so needs the request again.
     pub(super) substitutes: bool,
+    /// Some step has the request made later, and so needs it too.
+    pub(super) defers: bool,
     /// The keys by which `stale` steps look.
     pub(super) wanted: Wanted,
 }
@@ -172,6 +187,7 @@ impl Steps {
             delayed: actions().map(|_| AtomicU32::new(0)).collect(),
             looks_before: policy.looks_before(),
             substitutes: actions().any(|action| matches!(action, Action::Substitute { .. })),
+            defers: actions().any(|action| matches!(action, Action::Defer { .. })),
             wanted,
             policy,
         }

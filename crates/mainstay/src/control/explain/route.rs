@@ -104,9 +104,10 @@ fn limit_steps<'a>(
     found.map(|limit| limit_step(&limit))
 }
 
-/// The steps of a fallback in their order, and who uses it.
+/// The steps of a fallback in their order, and who uses it; in a process that keeps deferred
+/// requests or does not.
 pub(super) fn fallback(
-    running: &Running,
+    (running, defers): (&Running, bool),
     subject: &str,
     name: &str,
     fallback: &Arc<FallbackPolicy>,
@@ -123,6 +124,11 @@ pub(super) fn fallback(
             }
             Answers::Stale { max_age, .. } => {
                 ("ready", Some(format!("answers up to {} s old", max_age.as_secs_f64())))
+            }
+            Answers::Defer { queue } => {
+                let holds = running.plane.queue(queue.as_str());
+                let observed = format!("queue {queue}, at most {} requests", holds.items_max);
+                (if defers { "ready" } else { "reject" }, Some(observed))
             }
             Answers::Delay { span, .. } => ("ready", Some(format!("{} s", span.as_secs_f64()))),
             Answers::Silent { status, .. }

@@ -1,0 +1,218 @@
+//! Requests that a real process takes on and makes later.
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on has failed")]
+
+#[path = "support/support.rs"]
+mod support;
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use support::gateway::Gateway;
+use support::participant::Participant;
+use support::wait::until;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A node whose route `/` leads to the service at `address`.
+fn config(address: &str, more: &str) -> String {
+    format!(
+        r#"
+[server]
+listen = "127.0.0.1:0"
+[gateway]
+listen = ["127.0.0.1:0"]
+drain_delay_seconds = 0
+[transaction]
+backoff_initial_milliseconds = 20
+backoff_max_seconds = 1
+call_timeout_seconds = 1
+payload_bytes_max = 1000
+[route.orders]
+prefix = "/"
+to = "order"
+switch = "open"
+fallback = "orders"
+[upstream.order]
+instances = ["{address}"]
+connect_seconds = 0.2
+[upstream.order.retry]
+attempts = 1
+[fallback.orders]
+steps = [
+  {{ when = ["switch:later", "unavailable", "5xx"], defer = {{ queue = "orders" }} }},
+  {{ when = ["switch:later", "any"], fail = {{ status = 503 }} }},
+]
+{more}"#
+    )
+}
+
+/// An answer of the gateway.
+#[derive(Debug)]
+struct Answer {
+    status: u16,
+    head: String,
+    body: String,
+}
+
+impl Answer {
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.body).expect(&self.body)
+    }
+
+    fn header(&self, name: &str) -> Option<&str> {
+        let mut lines = self.head.lines().filter_map(|line| line.split_once(": "));
+        lines.find(|(known, _)| known.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+    }
+}
+
+fn ask(node: &Gateway, method: &str, path: &str, headers: &str, body: &str) -> Answer {
+    let mut stream = TcpStream::connect(node.address(0)).unwrap();
+    let length = body.len();
+    write!(
+        stream,
+        "{method} {path} HTTP/1.1\r\nhost: shop.example\r\nconnection: close\r\n\
+         content-type: text/plain\r\ncontent-length: {length}\r\n{headers}\r\n{body}"
+    )
+    .unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    let (head, body) = text.split_once("\r\n\r\n").expect(&text);
+    let status = head.get(9..12).unwrap().parse().unwrap();
+    Answer { status, head: head.to_owned(), body: body.to_owned() }
+}
+
+fn order(node: &Gateway, headers: &str, body: &str) -> Answer {
+    ask(node, "POST", "/orders?x=1", headers, body)
+}
+
+fn look(node: &Gateway, location: &str) -> Value {
+    ask(node, "GET", location, "", "").json()
+}
+
+#[track_caller]
+fn turns_into(node: &Gateway, location: &str, state: &str) -> Value {
+    let mut seen = Value::Null;
+    until(&format!("{location} is {state}"), PATIENCE, || {
+        seen = look(node, location);
+        seen["state"] == state
+    });
+    seen
+}
+
+#[track_caller]
+fn taken(answer: &Answer) -> String {
+    assert_eq!(answer.status, 202, "{answer:?}");
+    answer.header("location").unwrap().to_owned()
+}
+
+#[track_caller]
+fn turn(node: &Gateway, name: &str, value: bool) {
+    let content = json!({ "content": { "type": "boolean", "value": value } }).to_string();
+    let why = "mainstay-reason: because\r\n";
+    let path = format!("/api/v1/switches/default/{name}");
+    let (status, answer) = node.call_with("PUT", &path, why, &content);
+    assert!((200..300).contains(&status), "{answer}");
+}
+
+#[test]
+fn a_switch_has_requests_made_later_and_each_has_a_receipt() {
+    let shop = Participant::start();
+    let node = Gateway::start_dev("deferred", &config(&shop.address.to_string(), ""));
+    assert_eq!(order(&node, "", "1").status, 200);
+    turn(&node, "later", true);
+    shop.answers("/orders", 503, "busy");
+    let mut first = None;
+    until("the switch is seen", PATIENCE, || {
+        let headers = "authorization: Bearer x\r\nx-user: 7\r\n";
+        first = Some(order(&node, headers, "2")).filter(|answer| answer.status == 202);
+        first.is_some()
+    });
+    let first = first.unwrap();
+    let (location, told) = (taken(&first), first.json());
+    assert_eq!(first.header("mainstay-outcome"), Some("defer;cause=switch"));
+    assert_eq!(told["state"], "queued", "{told}");
+    let id = told["receipt"].as_str().unwrap();
+    assert_eq!(location, format!("/.well-known/mainstay/receipts/{id}"));
+    // It is tried, and fails, and is tried again.
+    until("it was tried twice", PATIENCE, || {
+        let seen = look(&node, &location);
+        seen["tries"].as_u64() >= Some(2) && seen["next_try_at"].is_string()
+    });
+    assert!(node.counted("mainstay_deferred_items", "queue=\"orders\"") <= 1);
+    shop.answers("/orders", 200, "");
+    let done = turns_into(&node, &location, "done");
+    assert!(done["ended_at"].is_string() && done["next_try_at"].is_null(), "{done}");
+    let asked = shop.asked();
+    let sent: Vec<_> = asked.iter().filter(|asked| asked.body == "2").collect();
+    assert!(2 < sent.len(), "{asked:?}");
+    for sent in sent {
+        assert_eq!((&*sent.method, &*sent.target), ("POST", "/orders?x=1"));
+        for (name, want) in [
+            ("idempotency-key", Some(id)),
+            ("content-type", Some("text/plain")),
+            ("host", Some("shop.example")),
+            ("x-user", Some("7")),
+            ("authorization", None),
+            ("mainstay-queue", None),
+        ] {
+            assert_eq!(sent.headers.get(name).map(String::as_str), want, "{name}");
+        }
+    }
+    let unknown = "/.well-known/mainstay/receipts/00000000000000000000000000000000";
+    assert_eq!(ask(&node, "GET", unknown, "", "").status, 404);
+    assert_eq!(ask(&node, "DELETE", &location, "", "").status, 405);
+    // A body that may not be kept is not, and the next step answers.
+    assert_eq!(order(&node, "", &"x".repeat(1_001)).status, 503);
+}
+
+#[test]
+fn a_receipt_survives_a_kill_and_a_repeat_is_given_the_same() {
+    let shop = Participant::start();
+    shop.answers("/orders", 503, "busy");
+    let mut node = Gateway::start_dev("deferred-kill", &config(&shop.address.to_string(), ""));
+    let key = "idempotency-key: k-1\r\n";
+    let location = taken(&order(&node, key, "7"));
+    assert_eq!(taken(&order(&node, key, "7")), location, "a repeat");
+    assert_eq!(order(&node, key, "8").status, 503, "another request with the same key");
+    node.signal(Signal::KILL);
+    node.ended();
+    let node = node.again("deferred-killed", &[]);
+    assert_eq!(taken(&order(&node, key, "7")), location, "a repeat after the kill");
+    shop.answers("/orders", 201, "");
+    let done = turns_into(&node, &location, "done");
+    assert_eq!(done["receipt"].as_str(), location.rsplit('/').next());
+    let asked = shop.asked();
+    let last = asked.last().unwrap();
+    assert_eq!((&*last.headers["idempotency-key"], &*last.body), ("k-1", "7"));
+}
+
+#[test]
+fn a_full_queue_leaves_it_to_the_next_step_and_what_lies_there_goes_on() {
+    let shop = Participant::start();
+    shop.answers("/orders", 503, "busy");
+    let more = "[deferred.orders]\nitems_max = 2\n";
+    let node = Gateway::start_dev("deferred-full", &config(&shop.address.to_string(), more));
+    let kept = [taken(&order(&node, "", "1")), taken(&order(&node, "", "2"))];
+    let full = order(&node, "", "3");
+    assert_eq!(full.status, 503, "{full:?}");
+    assert_eq!(full.header("mainstay-outcome").unwrap().split(';').next(), Some("degraded"));
+    shop.answers("/orders", 200, "");
+    for location in kept {
+        turns_into(&node, &location, "done");
+    }
+    shop.answers("/orders", 503, "busy");
+    until("there is room again", PATIENCE, || order(&node, "", "4").status == 202);
+}
+
+#[test]
+fn a_gateway_without_a_coordinator_defers_nothing() {
+    let shop = Participant::start();
+    shop.answers("/orders", 503, "busy");
+    let node = Gateway::start("deferred-alone", &config(&shop.address.to_string(), ""));
+    assert_eq!(order(&node, "", "1").status, 503);
+    let path = "/.well-known/mainstay/receipts/00000000000000000000000000000000";
+    assert_eq!(ask(&node, "GET", path, "", "").status, 200, "it is the service's");
+}
