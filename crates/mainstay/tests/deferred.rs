@@ -133,7 +133,8 @@ fn a_switch_has_requests_made_later_and_each_has_a_receipt() {
     let first = first.unwrap();
     let (location, told) = (taken(&first), first.json());
     assert_eq!(first.header("mainstay-outcome"), Some("defer;cause=switch"));
-    assert_eq!(told["state"], "queued", "{told}");
+    // It may be on its way already.
+    assert!(told["state"] == "queued" || told["state"] == "delivering", "{told}");
     let id = told["receipt"].as_str().unwrap();
     assert_eq!(location, format!("/.well-known/mainstay/receipts/{id}"));
     // It is tried, and fails, and is tried again.
