@@ -3,7 +3,6 @@
 //! Each round starts every server in turn on the same disk, in an order that is rotated from one
 //! round to the next, and lets the same clients do the same to it; reported are medians.
 
-mod http;
 mod scenario;
 mod server;
 mod zookeeper;
@@ -12,7 +11,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use scenario::{Round, What, round};
+use bench_measure::{Round, least, machine, median, most};
+use scenario::{What, round};
 use server::{Kind, Server};
 
 struct Arguments {
@@ -42,7 +42,7 @@ fn main() {
     }
     drop(std::fs::remove_dir_all(&folder));
     println!("{} rounds of {} s.", arguments.rounds, arguments.seconds.as_secs());
-    println!("{}\n", machine());
+    println!("{}\n", conditions());
     if !missing.is_empty() {
         println!("Not installed here, and left out: {missing:?}.\n");
     }
@@ -51,55 +51,38 @@ fn main() {
     );
     println!("|---|---|---|---|---|---|---|---|---|---|---|---|");
     for ((what, clients, kind), rounds) in &results {
-        let of = |read: fn(&Round) -> f64| sorted(rounds, read);
-        let rate = of(|round| round.per_second);
+        let of = |read: fn(&Round) -> f64| median(rounds.iter().map(read));
+        let rates = rounds.iter().map(|round| round.per_second);
         let ours = results.get(&(*what, *clients, Kind::Mainstay));
-        let ours =
-            ours.map_or(f64::NAN, |rounds| median(&sorted(rounds, |round| round.per_second)));
+        let ours = ours.into_iter().flatten().map(|round| round.per_second);
+        let rate = median(rates.clone());
         println!(
             "| {} | {clients} | {kind:?} | {:.0} | {:.0} | {:.0} | {:.2} | {:.2} | {:.2} | {:.1} | {:.0} | {:.0} |",
             what.named(),
-            median(&rate),
-            rate.first().unwrap_or(&0.0),
-            rate.last().unwrap_or(&0.0),
-            ours / median(&rate),
-            median(&of(|round| round.p50_ms)),
-            median(&of(|round| round.p99_ms)),
-            median(&of(|round| round.cpu_micros)),
-            median(&of(|round| round.written_bytes)),
-            median(&of(|round| round.resident_mib)),
+            rate,
+            least(rates.clone()),
+            most(rates),
+            median(ours) / rate,
+            of(|round| round.p50_ms),
+            of(|round| round.p99_ms),
+            of(|round| round.cpu_micros),
+            of(|round| round.written_bytes),
+            of(|round| round.resident_mib),
         );
     }
     println!("\n× is our rate divided by that server's, of the same run.");
 }
 
-fn sorted(rounds: &[Round], read: fn(&Round) -> f64) -> Vec<f64> {
-    let mut values: Vec<f64> = rounds.iter().map(read).collect();
-    values.sort_by(f64::total_cmp);
-    values
-}
-
-fn median(sorted: &[f64]) -> f64 {
-    sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN)
-}
-
-/// What the figures were measured on.
-fn machine() -> String {
-    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-    let info = read("/proc/cpuinfo");
-    let name = info.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or("?");
-    let cores = info.lines().filter(|line| line.starts_with("processor")).count();
-    let load = read("/proc/loadavg");
+/// What the figures were measured on and against.
+fn conditions() -> String {
     let version = |command: &str, argument: &str| {
         let out = std::process::Command::new(command).arg(argument).output();
         let text = out.map(|out| String::from_utf8_lossy(&out.stdout).into_owned());
         text.unwrap_or_default().lines().next().unwrap_or("none").to_owned()
     };
     format!(
-        "Machine: {}, {cores} cores, Linux {}; load average at the end {}. Peers: {}; ZooKeeper of Debian's package.",
-        name.trim_start_matches(['\t', ':', ' ']),
-        read("/proc/sys/kernel/osrelease").trim(),
-        load.split(' ').next().unwrap_or("?"),
+        "Machine: {} at the end. Peers: {}; ZooKeeper of Debian's package.",
+        machine(),
         version("etcd", "--version"),
     )
 }

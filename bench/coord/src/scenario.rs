@@ -1,14 +1,13 @@
 //! What clients do, one thread each, one request after the other.
 
-use std::sync::Barrier;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use bench_measure::http::Connection;
+use bench_measure::{Round, closed_loop};
 use serde_json::{Value, json};
 
-use crate::http::Connection;
 use crate::server::{Kind, Server};
 use crate::zookeeper::{Client, Mode};
 
@@ -27,17 +26,6 @@ pub enum What {
     Beat,
 }
 
-/// What came of one round.
-#[derive(Clone, Copy, Debug)]
-pub struct Round {
-    pub per_second: f64,
-    pub p50_ms: f64,
-    pub p99_ms: f64,
-    pub cpu_micros: f64,
-    pub written_bytes: f64,
-    pub resident_mib: f64,
-}
-
 impl What {
     pub const fn named(self) -> &'static str {
         match self {
@@ -50,55 +38,10 @@ impl What {
     }
 }
 
-/// Lets `clients` do `what` for `span`, once all of them are prepared; a quarter of it goes before
-/// and does not count.
+/// Lets `clients` do `what` for `span`.
 pub fn round(server: &Server, what: What, clients: usize, span: Duration) -> Round {
-    let (over, counting) = (AtomicBool::new(false), AtomicBool::new(false));
-    let (done, prepared) = (AtomicU64::new(0), Barrier::new(clients + 1));
-    std::thread::scope(|scope| {
-        let players: Vec<_> = (0..clients)
-            .map(|number| {
-                let (over, counting, done, prepared) = (&over, &counting, &done, &prepared);
-                scope.spawn(move || {
-                    let mut player = Player::new(server, what, number);
-                    prepared.wait();
-                    let mut times = Vec::new();
-                    while !over.load(Ordering::Relaxed) {
-                        let began = Instant::now();
-                        player.once();
-                        if counting.load(Ordering::Relaxed) {
-                            done.fetch_add(1, Ordering::Relaxed);
-                            times.push(began.elapsed());
-                        }
-                    }
-                    times
-                })
-            })
-            .collect();
-        prepared.wait();
-        std::thread::sleep(span / 4);
-        let (before, began) = (server.used(), Instant::now());
-        counting.store(true, Ordering::Relaxed);
-        std::thread::sleep(span);
-        let (count, took, after) = (done.load(Ordering::Relaxed), began.elapsed(), server.used());
-        over.store(true, Ordering::Relaxed);
-        let times = players.into_iter().map(|player| player.join().expect("a client"));
-        let mut times: Vec<Duration> = times.flatten().collect();
-        times.sort_unstable();
-        let at = |share: f64| {
-            let at = (times.len() as f64 * share) as usize;
-            times.get(at).map_or(0.0, |time| time.as_secs_f64() * 1e3)
-        };
-        let each = |total: f64| total / (count as f64).max(1.0);
-        Round {
-            per_second: count as f64 / took.as_secs_f64(),
-            p50_ms: at(0.5),
-            p99_ms: at(0.99),
-            cpu_micros: each((after.cpu_seconds - before.cpu_seconds) * 1e6),
-            written_bytes: each((after.written_bytes - before.written_bytes) as f64),
-            resident_mib: after.resident_kib as f64 / 1024.0,
-        }
-    })
+    let player = |number| Player::new(server, what, number);
+    closed_loop(clients, span, player, Player::once, || server.used())
 }
 
 enum Way {

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use bench_measure::{Used, used};
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     Mainstay,
@@ -20,14 +22,6 @@ pub struct Server {
     pub headers: String,
     child: Child,
     folder: PathBuf,
-}
-
-/// What a process has used so far.
-#[derive(Clone, Copy, Debug)]
-pub struct Used {
-    pub cpu_seconds: f64,
-    pub written_bytes: u64,
-    pub resident_kib: u64,
 }
 
 impl Kind {
@@ -88,22 +82,7 @@ impl Server {
     }
 
     pub fn used(&self) -> Used {
-        let proc = PathBuf::from(format!("/proc/{}", self.child.id()));
-        let read = |name: &str| fs::read_to_string(proc.join(name)).expect("it runs");
-        let stat = read("stat");
-        let fields: Vec<&str> = stat.rsplit(") ").next().unwrap_or("").split(' ').collect();
-        let ticks =
-            |at: usize| fields.get(at).and_then(|text| text.parse::<f64>().ok()).unwrap_or(0.0);
-        let of = |text: &str, name: &str| {
-            let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap_or("0");
-            line.split_whitespace().next().and_then(|text| text.parse().ok()).unwrap_or(0)
-        };
-        Used {
-            // User and system time, in the kernel's ticks of 10 ms.
-            cpu_seconds: (ticks(11) + ticks(12)) / 100.0,
-            written_bytes: of(&read("io"), "write_bytes:"),
-            resident_kib: of(&read("status"), "VmRSS:"),
-        }
+        used(self.child.id())
     }
 }
 

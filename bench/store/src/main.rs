@@ -4,12 +4,13 @@
 //! read against that. Every round measures disk and store in turn, so that whatever else the
 //! machine does falls on both; reported are medians and the spread.
 
-mod disk;
 mod load;
 mod rest;
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
+
+use bench_measure::{disk, least, machine, median, most};
 
 /// How it is run.
 struct Arguments {
@@ -32,7 +33,7 @@ fn main() {
 
 fn run(arguments: &Arguments, folder: &Path) {
     println!("values of {} bytes, {} rounds of {} s", load::VALUE_BYTES, arguments.rounds, arguments.seconds.as_secs());
-    println!("{}\n", rest::machine());
+    println!("{}\n", machine());
     let mut syncs = Vec::new();
     let mut puts: Vec<Vec<load::Puts>> = CLIENTS.map(|_| Vec::new()).into();
     for _ in 0..arguments.rounds {
@@ -53,8 +54,8 @@ fn run(arguments: &Arguments, folder: &Path) {
         println!(
             "| {clients} | {:.0} | {:.0} | {:.0} | {:.0} | {:.2} | {:.1} | {:.2} | {:.2} |",
             median(rates.iter().copied()),
-            least(&rates),
-            most(&rates),
+            least(rates.iter().copied()),
+            most(rates.iter().copied()),
             of(|result| result.commits_per_second),
             of(|result| result.commits_per_second) / disk,
             of(|result| result.puts_a_commit),
@@ -73,26 +74,12 @@ fn run(arguments: &Arguments, folder: &Path) {
     for (name, values, digits) in rows {
         row(name, &values, digits);
     }
-    println!("\n{}", rest::load_average());
+    println!("\nAt the end: {}", machine());
 }
 
 fn row(name: &str, values: &[f64], digits: usize) {
     let median = median(values.iter().copied());
-    println!("| {name} | {median:.digits$} | {:.digits$} | {:.digits$} |", least(values), most(values));
-}
-
-fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
-}
-
-fn least(values: &[f64]) -> f64 {
-    values.iter().copied().fold(f64::INFINITY, f64::min)
-}
-
-fn most(values: &[f64]) -> f64 {
-    values.iter().copied().fold(0.0, f64::max)
+    println!("| {name} | {median:.digits$} | {:.digits$} | {:.digits$} |", least(values.iter().copied()), most(values.iter().copied()));
 }
 
 fn arguments() -> Arguments {

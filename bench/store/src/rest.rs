@@ -169,30 +169,10 @@ fn open_full(path: &Path, arguments: &Arguments) -> f64 {
 
 /// Bytes this process has had written to disk.
 fn written() -> u64 {
-    proc_number("/proc/self/io", "write_bytes:")
+    bench_measure::used(std::process::id()).written_bytes
 }
 
 /// Bytes of this process in memory.
 fn resident() -> u64 {
-    proc_number("/proc/self/status", "VmRSS:") * 1_024
-}
-
-fn proc_number(path: &str, name: &str) -> u64 {
-    let text = std::fs::read_to_string(path).unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix(name));
-    let number = line.and_then(|line| line.split_whitespace().next());
-    number.and_then(|number| number.parse().ok()).unwrap_or(0)
-}
-
-pub fn machine() -> String {
-    let cpus = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = cpus.lines().find_map(|line| line.strip_prefix("model name\t: "));
-    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let cores = std::thread::available_parallelism().map_or(0, usize::from);
-    format!("{}, {cores} cores, Linux {}", model.unwrap_or("?"), kernel.trim())
-}
-
-pub fn load_average() -> String {
-    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    format!("load average {} at the end", text.split(' ').next().unwrap_or("?"))
+    bench_measure::used(std::process::id()).resident_kib * 1_024
 }
