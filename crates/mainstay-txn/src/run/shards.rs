@@ -218,6 +218,11 @@ impl Coordinator {
             session: lease.get(),
         };
         let store = &*self.shared.ports.store;
+        if self.lane(shard).is_some_and(|lane| lane.has_of(shard)) {
+            // This session had it before, and its key may still be there. What is on its way would
+            // be written after the shard was read, and nobody here would know of it.
+            return Ok(());
+        }
         match owner::claim(store, shard, &owner, lease, settings.replace).await? {
             Claim::Ours(created) => {
                 let opened = self.open(shard, created).await;
