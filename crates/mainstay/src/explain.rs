@@ -60,7 +60,8 @@ macro_rules! pages {
 
 pages! { ENGLISH, "":
     "address-refused" "app-not-healthy" "audit-unavailable" "backup-invalid" "batch-too-large"
-    "body-timeout" "body-too-large" "branch-id-invalid" "branch-target-denied" "canary-not-found"
+    "body-timeout" "body-too-large" "branch-already-ended" "branch-id-invalid"
+    "branch-ongoing" "branch-refused" "branch-target-denied" "canary-not-found"
     "canary-running" "cancelled" "check-circuits-open" "check-clock-sane" "check-data-dir-writable"
     "check-disk-free" "check-gateway-state-age" "check-instances" "check-instances-expiring"
     "check-kernel" "check-keyring-mode" "check-limits-saturated" "check-memory" "check-open-files" "check-panic-active"
