@@ -1,9 +1,9 @@
 //! The barrier: a participant does each operation once, in whatever order they arrive.
 //!
 //! Calls are repeated, and overtake each other. In the local transaction of its business statements
-//! a participant inserts two rows, each unless it is there: one for the operation that it undoes,
-//! if it undoes one, and one for itself. How many were inserted tells what to do: an undo that
-//! finds nothing to undo takes the place of what has not come yet (*empty rollback*), so that it is
+//! a participant inserts rows, each unless it is there: one for each operation that it undoes, if it
+//! undoes any, and one for itself. How many were inserted tells what to do: an undo that finds
+//! nothing to undo takes the place of what has not come yet (*empty rollback*), so that it is
 //! refused when it comes after all (*hanging*).
 //!
 //! Table and statements are a contract between programs in several languages that share a database.
@@ -73,12 +73,15 @@ pub const OF_DTM: Statements = Statements {
     message: "msg",
 };
 
-/// The operation that `op` undoes, whose place it takes if that has not come.
-pub fn undone(op: &str) -> Option<&'static str> {
+/// The operations that `op` undoes, whose places it takes if they have not come. A branch of a
+/// two-phase commit prepares in its action, or after it when it is called for that: either may come
+/// late.
+pub fn undone(op: &str) -> &'static [&'static str] {
     match op {
-        "compensate" | "rollback" => Some("action"),
-        "cancel" => Some("try"),
-        _ => None,
+        "compensate" => &["action"],
+        "rollback" => &["action", "prepare"],
+        "cancel" => &["try"],
+        _ => &[],
     }
 }
 
@@ -101,21 +104,22 @@ pub enum Passage {
 }
 
 impl Passage {
-    /// Judges the operation `op` by the rows that were inserted: `origin` for what it undoes (0
+    /// Judges the operation `op` by the rows that were inserted: `taken` for all that it undoes (0
     /// where it undoes nothing), `own` for itself; and, if its own row stood there already, by that
     /// row's reason.
     ///
-    /// | origin | own | reason | |
+    /// | taken | own | reason | |
     /// |---|---|---|---|
-    /// | 1 | 1 | | the undo comes first: empty rollback |
-    /// | – or 0 | 1 | | run |
+    /// | all it undoes | 1 | | the undo comes first: empty rollback |
+    /// | fewer, or it undoes nothing | 1 | | run |
     /// | | 0 | the operation itself | duplicate |
     /// | | 0 | another | its undo was here: hanging |
-    pub fn judge(op: &str, origin: u64, own: u64, reason: Option<&str>) -> Self {
+    pub fn judge(op: &str, taken: u64, own: u64, reason: Option<&str>) -> Self {
+        let places = undone(op).len();
         match (own, reason) {
             (0, Some(reason)) if reason != op => Self::Hanging,
             (0, _) => Self::Duplicate,
-            _ if origin > 0 => Self::EmptyRollback,
+            _ if 0 < places && usize::try_from(taken) == Ok(places) => Self::EmptyRollback,
             _ => Self::Run,
         }
     }
@@ -132,7 +136,7 @@ pub const ROLLED_BACK: &str = "rollback";
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
 
     use super::*;
 
@@ -148,9 +152,9 @@ mod tests {
         }
 
         fn arrives(&mut self, op: &'static str) -> Passage {
-            let origin = undone(op).map_or(0, |origin| self.insert(origin, op));
+            let taken = undone(op).iter().map(|place| self.insert(place, op)).sum();
             let own = self.insert(op, op);
-            Passage::judge(op, origin, own, self.0.get(op).copied())
+            Passage::judge(op, taken, own, self.0.get(op).copied())
         }
     }
 
@@ -165,7 +169,12 @@ mod tests {
     #[test]
     fn passages_are_those_of_the_table() {
         use Passage::{Duplicate, EmptyRollback, Hanging, Run};
-        for (first, undo) in [("try", "cancel"), ("action", "compensate"), ("action", "rollback")] {
+        for (first, undo) in [
+            ("try", "cancel"),
+            ("action", "compensate"),
+            ("action", "rollback"),
+            ("prepare", "rollback"),
+        ] {
             check(&[first], &[Run]);
             check(&[first, first], &[Run, Duplicate]);
             check(&[first, undo], &[Run, Run]);
@@ -174,6 +183,11 @@ mod tests {
             check(&[first, undo, undo], &[Run, Run, Duplicate]);
             check(&[undo, undo, first, first], &[EmptyRollback, Duplicate, Hanging, Hanging]);
         }
+        // Each of both was done or not, and neither is done any more.
+        check(&["action", "rollback", "prepare"], &[Run, Run, Hanging]);
+        check(&["prepare", "rollback", "action"], &[Run, Run, Hanging]);
+        check(&["action", "prepare", "rollback", "rollback"], &[Run, Run, Run, Duplicate]);
+        check(&["rollback", "action", "prepare"], &[EmptyRollback, Hanging, Hanging]);
         assert_eq!((seq(1), seq(12)), ("01".to_owned(), "12".to_owned()));
         check(&["confirm", "confirm"], &[Run, Duplicate]);
         check(&[LOCAL_OP, LOCAL_OP], &[Run, Duplicate]);
@@ -181,18 +195,23 @@ mod tests {
 
     #[test]
     fn in_whatever_order_the_effect_is_that_of_an_orderly_world() {
-        // All orders of up to twelve arrivals of both.
-        for orders in 0..1_u32 << 12 {
-            let mut table = Table::default();
-            let mut ran = Vec::new();
-            for at in 0..12 {
-                let op = if orders >> at & 1 == 1 { "cancel" } else { "try" };
-                if table.arrives(op) == Passage::Run {
-                    ran.push(op);
+        // All orders of eight arrivals.
+        for ops in [["try", "try", "cancel"], ["action", "prepare", "rollback"]] {
+            for orders in 0..3_usize.pow(8) {
+                let mut table = Table::default();
+                let mut ran = Vec::new();
+                for at in 0..8 {
+                    let op = ops[orders / 3_usize.pow(at) % 3];
+                    if table.arrives(op) == Passage::Run {
+                        ran.push(op);
+                    }
                 }
+                // Each once; an undo after all of it, and not without any.
+                let undone = ran.iter().position(|op| *op == ops[2]);
+                let once: BTreeSet<_> = ran.iter().collect();
+                let orderly = undone.is_none_or(|at| 0 < at && at + 1 == ran.len());
+                assert!(orderly && once.len() == ran.len(), "{ops:?} {orders}: {ran:?}");
             }
-            let orderly = [&[][..], &["try"], &["try", "cancel"]].contains(&&ran[..]);
-            assert!(orderly, "{orders:b}: {ran:?}");
         }
     }
 }

@@ -184,13 +184,14 @@ impl Barrier {
     }
 
     /// Rows to insert, in this order: what is undone, if anything, and the operation itself.
-    fn rows<'a>(&'a self, seq: &'a str) -> (Option<[&'a str; 6]>, [&'a str; 6]) {
+    fn rows<'a>(&'a self, seq: &'a str) -> (Vec<[&'a str; 6]>, [&'a str; 6]) {
         let op = self.branch.op.as_str();
-        (barrier::undone(op).map(|origin| self.row(origin, seq, op)), self.row(op, seq, op))
+        let places = barrier::undone(op).iter().map(|place| self.row(place, seq, op));
+        (places.collect(), self.row(op, seq, op))
     }
 
-    fn judge(&self, origin: u64, own: u64, reason: Option<&str>) -> Passage {
-        Passage::judge(&self.branch.op, origin, own, reason)
+    fn judge(&self, taken: u64, own: u64, reason: Option<&str>) -> Passage {
+        Passage::judge(&self.branch.op, taken, own, reason)
     }
 }
 
@@ -263,12 +264,15 @@ mod tests {
         let branch = Branch::new("tcc", "order-7", "02", "cancel").unwrap();
         let mut barrier = Barrier::of(&branch);
         let seq = barrier.next_seq();
-        let (origin, own) = barrier.rows(&seq);
-        assert_eq!(origin, Some(["tcc", "order-7", "02", "try", "01", "cancel"]));
+        let (places, own) = barrier.rows(&seq);
+        assert_eq!(places, [["tcc", "order-7", "02", "try", "01", "cancel"]]);
         assert_eq!(own, ["tcc", "order-7", "02", "cancel", "01", "cancel"]);
         assert_eq!(barrier.clone().next_seq(), "02");
+        let branch = Branch::new("xa", "order-7", "02", "rollback").unwrap();
+        let places = ["action", "prepare"].map(|op| ["xa", "order-7", "02", op, "01", "rollback"]);
+        assert_eq!(Barrier::of(&branch).rows("01").0, places);
         let local = Barrier::local_part("paid-9").unwrap();
-        assert_eq!(local.rows("01"), (None, ["message", "paid-9", "00", "msg", "01", "msg"]));
+        assert_eq!(local.rows("01"), (vec![], ["message", "paid-9", "00", "msg", "01", "msg"]));
         // Clients of DTM call the mode otherwise; what is asked is the row of the local part.
         let asked = Branch::new("message", "paid-9", "00", "msg").unwrap();
         let row = ["msg", "paid-9", "00", "msg", "01", "rollback"];

@@ -171,17 +171,6 @@ impl State {
     }
 }
 
-impl Op {
-    /// What an operation undoes, for which its barrier keeps the place: a late one is refused.
-    pub const fn undoes(self) -> Option<Self> {
-        match self {
-            Self::Compensate | Self::Rollback => Some(Self::Action),
-            Self::Cancel => Some(Self::Try),
-            _ => None,
-        }
-    }
-}
-
 impl OpState {
     /// Whether an answer has settled it.
     pub const fn is_settled(self) -> bool {

@@ -88,15 +88,15 @@ impl Barrier {
         seq: &str,
     ) -> Result<Option<Passed<T>>, BarrierError<E, Error>> {
         let insert = self.statements.insert_mariadb;
-        let (origin, own) = self.rows(seq);
+        let (places, own) = self.rows(seq);
         let inserted = async {
-            let origin = match origin {
-                Some(row) => write(transaction, insert, row).await?,
-                None => 0,
-            };
-            Ok((origin, write(transaction, insert, own).await?))
+            let mut taken = 0;
+            for row in places {
+                taken += write(transaction, insert, row).await?;
+            }
+            Ok((taken, write(transaction, insert, own).await?))
         };
-        let (origin, inserted) = inserted.await.map_err(|error| {
+        let (taken, inserted) = inserted.await.map_err(|error| {
             if is_lock_wait(&error) { BarrierError::Ongoing } else { BarrierError::Database(error) }
         })?;
         let reason = match inserted {
@@ -104,7 +104,7 @@ impl Barrier {
             0 => reason(transaction, self.statements.reason, own).await?,
             _ => None,
         };
-        Ok(Passed::without(self.judge(origin, inserted, reason.as_deref())))
+        Ok(Passed::without(self.judge(taken, inserted, reason.as_deref())))
     }
 
     /// Looks whether it is still the same transaction: after a deadlock there is none, and

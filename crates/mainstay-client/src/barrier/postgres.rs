@@ -89,23 +89,23 @@ impl Barrier {
         seq: &str,
     ) -> Result<Option<Passed<T>>, BarrierError<E, Error>> {
         let insert = self.statements.insert_postgres;
-        let (origin, own) = self.rows(seq);
+        let (places, own) = self.rows(seq);
         transaction.batch_execute(receipt::LOCK_WAIT_POSTGRES).await?;
         let inserted = async {
-            let origin = match origin {
-                Some(row) => write(transaction, insert, row).await?,
-                None => 0,
-            };
-            Ok((origin, write(transaction, insert, own).await?))
+            let mut taken = 0;
+            for row in places {
+                taken += write(transaction, insert, row).await?;
+            }
+            Ok((taken, write(transaction, insert, own).await?))
         };
-        let (origin, inserted) = inserted.await.map_err(|error| {
+        let (taken, inserted) = inserted.await.map_err(|error| {
             if is_lock_wait(&error) { BarrierError::Ongoing } else { BarrierError::Database(error) }
         })?;
         let reason = match inserted {
             0 => reason(transaction, self.statements.reason, own).await?,
             _ => None,
         };
-        Ok(Passed::without(self.judge(origin, inserted, reason.as_deref())))
+        Ok(Passed::without(self.judge(taken, inserted, reason.as_deref())))
     }
 
     /// Looks whether the transaction can still be committed: a commit of one that has failed is a

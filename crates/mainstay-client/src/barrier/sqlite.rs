@@ -37,11 +37,14 @@ impl Barrier {
         let seq = self.next_seq();
         let Some(transaction) = begin(connection)? else { return Err(BarrierError::Ongoing) };
         let (insert, read) = (self.statements.insert_sqlite, self.statements.reason);
-        let (origin, own) = self.rows(&seq);
-        let origin = origin.map_or(Ok(0), |row| write(&transaction, insert, row))?;
+        let (places, own) = self.rows(&seq);
+        let mut taken = 0;
+        for row in places {
+            taken += write(&transaction, insert, row)?;
+        }
         let inserted = write(&transaction, insert, own)?;
         let reason_was = reason(&transaction, read, own)?;
-        let passage = self.judge(origin, inserted, reason_was.as_deref());
+        let passage = self.judge(taken, inserted, reason_was.as_deref());
         let passed = match Passed::without(passage) {
             Some(passed) => passed,
             None => {

@@ -132,7 +132,11 @@ struct Two<P> {
 
 impl<P: Party> Two<P> {
     fn barrier(&self, gid: &str, op: &str) -> Barrier {
-        let mode = if op == "msg" { "message" } else { "tcc" };
+        let mode = match op {
+            "msg" => "message",
+            "action" | "prepare" | "rollback" => "xa",
+            _ => "tcc",
+        };
         let branch = Branch::new(mode, gid, if op == "msg" { "00" } else { "01" }, op).unwrap();
         let barrier = Barrier::of(&branch);
         if self.of_dtm { barrier.table_of_dtm() } else { barrier }
@@ -202,6 +206,16 @@ async fn rows<P: Party>(first: P, second: P, of_dtm: bool) {
     assert_eq!(two.first.effects().await, 8);
     errors(&mut two).await;
     messages(&mut two).await;
+    rollbacks(&mut two).await;
+}
+
+/// A branch of a two-phase commit that is rolled back neither acts nor prepares any more.
+async fn rollbacks<P: Party>(two: &mut Two<P>) {
+    use Came::{Duplicate, EmptyRollback, Hanging, Ran};
+    let overtaken = [("rollback", EmptyRollback), ("prepare", Hanging), ("action", Hanging)];
+    two.play("all-overtaken", &overtaken).await;
+    two.play("acted", &[("action", Ran), ("rollback", Ran), ("prepare", Hanging)]).await;
+    two.play("prepared", &[("prepare", Ran), ("rollback", Ran), ("rollback", Duplicate)]).await;
 }
 
 /// An error, and a second local transaction.
@@ -271,7 +285,7 @@ async fn on_postgresql_each_operation_takes_effect_once() {
     rows(first, second, true).await;
     let modes = "SELECT string_agg(DISTINCT trans_type, ' ') FROM dtm_barrier.barrier";
     let modes = server.connect().await.query_one(modes, &[]).await.unwrap();
-    assert_eq!(modes.get::<_, &str>(0), "msg tcc");
+    assert_eq!(modes.get::<_, &str>(0), "msg tcc xa");
 }
 
 #[tokio::test]
@@ -428,6 +442,7 @@ fn on_sqlite_each_operation_takes_effect_once() {
         &[("compensate", EmptyRollback), ("action", Hanging), ("compensate", Duplicate)],
     );
     play("refused", &[("action", Failed), ("action", Ran)]);
+    play("rolled-back", &[("rollback", EmptyRollback), ("prepare", Hanging), ("action", Hanging)]);
     let effects: i64 =
         first.query_row("SELECT count(*) FROM effect", [], |row| row.get(0)).unwrap();
     assert_eq!(effects, 3);

@@ -207,10 +207,11 @@ impl Place {
     }
 
     fn arrives(&mut self, op: Op) -> Passage {
-        let origin = undone(op.as_str()).map_or(0, |origin| self.insert(origin, op.as_str()));
+        let places = undone(op.as_str()).iter();
+        let taken = places.map(|place| self.insert(place, op.as_str())).sum();
         let own = self.insert(op.as_str(), op.as_str());
         let reason = self.barrier.get(op.as_str()).copied();
-        Passage::judge(op.as_str(), origin, own, reason)
+        Passage::judge(op.as_str(), taken, own, reason)
     }
 
     fn insert(&mut self, op: &'static str, reason: &'static str) -> u64 {
