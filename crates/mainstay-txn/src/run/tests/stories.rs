@@ -13,7 +13,7 @@ use crate::log::Unreadable;
 use crate::machine::{By, Resolution, Submit, VoteOf};
 use crate::moment::Moment;
 use crate::name::{BranchId, Gid, ResourceName};
-use crate::owner::{ClaimError, Replace};
+use crate::owner::{ClaimError, Replace, winner};
 use crate::receipt::Verdict;
 use crate::run::{Until, Verb, VerbError};
 use crate::target::Target;
@@ -187,6 +187,37 @@ async fn a_node_that_was_replaced_decides_nothing() {
     let shares = [first.shards(), second.shards()];
     assert_eq!(shares.iter().sum::<usize>(), 8);
     assert!(shares.iter().all(|share| *share > 0), "{shares:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_being_written_while_its_shard_is_given_up_is_known_to_whoever_has_it_next() {
+    let town = Town::new(22);
+    let first = town.node("n1", Replace::OwnName).await;
+    let shards = first.coordinator.identity().shards;
+    let goes = |gid: &Gid| winner(["n1", "n2"], gid.shard(shards)) == Some("n2");
+    let name = (0..).map(|n| gid(&format!("order-{n}"))).find(goes).unwrap();
+    let shard = name.shard(shards);
+    first.jam(true);
+    let (coordinator, begin) = (first.coordinator.clone(), saga(name.as_str(), "stock"));
+    let begun = tokio::spawn(async move { coordinator.begin(begin).await });
+    let second = town.node("n2", Replace::OwnName).await;
+    // It waits in vain for what is on its way, and that it releases the shard is lost.
+    while first.owns(shard) {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    // By now it has looked again, and its own key still stands there.
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    assert!(first.shards() > 4, "it has claimed the others again that n2 should have");
+    first.jam(false);
+    assert!(begun.await.unwrap().is_ok(), "it was written in the end");
+    while town.ended(&name).await.is_none() {
+        for node in [&first, &second] {
+            let asked = node.coordinator.get(&name).await;
+            assert!(!matches!(asked, Err(VerbError::Unknown { .. })), "{asked:?}");
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(town.ended(&name).await, Some(State::Committed));
 }
 
 #[tokio::test(start_paused = true)]

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use mainstay_core::{Clock, Instant};
 use mainstay_store::{
-    Applied, Batch, Error, Get, Got, Granted, LeaseId, LeaseStatus, Memory, Page, RangeRequest,
-    Revision, Snapshot, Status, Store, Watch, WatchRequest, store::Pending,
+    Applied, Batch, Error, Get, Got, Granted, LeaseId, LeaseStatus, Memory, Op as StoreOp, Page,
+    RangeRequest, Revision, Snapshot, Status, Store, Watch, WatchRequest, store::Pending,
 };
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
@@ -16,7 +16,7 @@ use prometheus_client::registry::Registry;
 use crate::log;
 use crate::machine::{Finding, Outcome};
 use crate::moment::Moment;
-use crate::name::{Gid, Shards};
+use crate::name::{Gid, Shard, Shards};
 use crate::owner::{ClaimError, Replace};
 use crate::port::{Answering, Hooks, Outgoing, Participants, Surroundings};
 use crate::retention::Retention;
@@ -59,6 +59,8 @@ struct Link {
     draw: Arc<Draw>,
     /// Nothing gets through.
     cut: Arc<AtomicBool>,
+    /// Batches of lanes are on their way while it lasts, and all others are lost.
+    jam: Arc<AtomicBool>,
     /// One batch in this many meets a fault; 0 is none.
     faults: u64,
     /// How long a batch takes.
@@ -94,6 +96,12 @@ impl Store for Link {
         Box::pin(async move {
             // A sync takes its time, so that records gather.
             tokio::time::sleep(self.sync).await;
+            while self.jam.load(Ordering::Acquire) {
+                if !is_of_a_lane(&batch) {
+                    return Err(Error::Unavailable { why: "lost in a jam".to_owned() });
+                }
+                tokio::time::sleep(self.sync).await;
+            }
             self.check()?;
             let fault = if self.faults == 0 { 9 } else { self.draw.below(self.faults) };
             match fault {
@@ -158,6 +166,11 @@ impl Store for Link {
     fn close(&self) -> Pending<'_, ()> {
         self.store.close()
     }
+}
+
+/// Whether it writes records.
+fn is_of_a_lane(batch: &Batch) -> bool {
+    batch.then.iter().any(|op| matches!(op, StoreOp::Put(put) if put.key.starts_with(b"txn/lane/")))
 }
 
 /// What participants did, and how they answer.
@@ -281,6 +294,7 @@ pub(super) struct Town {
 pub(super) struct Node {
     pub(super) coordinator: Coordinator,
     cut: Arc<AtomicBool>,
+    jam: Arc<AtomicBool>,
 }
 
 impl Node {
@@ -293,6 +307,12 @@ impl Node {
         self.cut.store(false, Ordering::Release);
     }
 
+    /// Records are on their way to the log while `lasts`, and everything else it writes is lost. It
+    /// reads, and keeps its session.
+    pub(super) fn jam(&self, lasts: bool) {
+        self.jam.store(lasts, Ordering::Release);
+    }
+
     /// How many transactions are live.
     pub(super) fn live(&self) -> usize {
         self.coordinator.shared.slots.lock().len()
@@ -301,6 +321,10 @@ impl Node {
     /// How many shards it owns.
     pub(super) fn shards(&self) -> usize {
         self.coordinator.shared.owned.lock().len()
+    }
+
+    pub(super) fn owns(&self, shard: Shard) -> bool {
+        self.coordinator.shared.owned.lock().contains_key(&shard)
     }
 
     /// Its metrics, as Prometheus reads them.
@@ -361,11 +385,12 @@ impl Town {
     }
 
     pub(super) async fn start(&self, name: &str, replace: Replace) -> Result<Node, ClaimError> {
-        let cut = Arc::new(AtomicBool::new(false));
+        let (cut, jam) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
         let link = Link {
             store: self.store.clone(),
             draw: Arc::clone(&self.draw),
             cut: Arc::clone(&cut),
+            jam: Arc::clone(&jam),
             faults: self.faults,
             sync: self.sync,
             background: self.background.clone(),
@@ -380,7 +405,7 @@ impl Town {
         let retention = Retention { span: self.remembered, ..Retention::default() };
         let settings = Settings { shards, lanes: 2, replace, retention, ..Settings::new(name) };
         let coordinator = Coordinator::start(settings, ports).await?;
-        Ok(Node { coordinator, cut })
+        Ok(Node { coordinator, cut, jam })
     }
 
     /// Keys of the log that begin with `prefix`.
