@@ -112,8 +112,10 @@ impl Databases {
     /// Speaks to them from now on, as the node `node` of `cluster`; again is no more than once.
     pub(super) fn open(&self, cluster: Cluster, node: &str) {
         let shared = &self.0;
+        // Held, so that a reload comes before or after.
+        let known = shared.known.lock();
         shared.resources.get_or_init(|| {
-            let settings = self.settings();
+            let settings = settings(&known);
             Arc::new(Resources::new(cluster, node, settings, &shared.surroundings))
         });
     }
@@ -122,21 +124,17 @@ impl Databases {
     pub(super) fn look_after(&self, coordinator: Coordinator) {
         let shared = &self.0;
         let Some(resources) = shared.resources.get() else { return };
+        // Held, so that one that is added meanwhile gets its loops once.
+        let known = shared.known.lock();
         shared.sweeper.get_or_init(|| {
             let (resources, surroundings) = (Arc::clone(resources), &shared.surroundings);
             let sweeper =
                 Sweeper::new(resources, coordinator, Arc::clone(surroundings), shared.sweeps);
             Arc::new(sweeper)
         });
-        // Held, so that one that is added meanwhile gets its loops once.
-        let known = shared.known.lock();
         for (name, known) in &*known {
             self.start(name, &known.stop);
         }
-    }
-
-    fn settings(&self) -> Vec<ResourceSettings> {
-        self.0.known.lock().values().map(|known| known.settings.clone()).collect()
     }
 
     fn start(&self, name: &ResourceName, stop: &CancellationToken) {
@@ -253,7 +251,7 @@ impl Databases {
             };
             wanted.iter().any(is_it)
         };
-        let mut going = self.settings();
+        let mut going = settings(&self.0.known.lock());
         going.retain(|known| !stays(known) && coordinator.uses(&known.name));
         match going.into_iter().next() {
             Some(used) => Err(InUse { resource: used.name }),
@@ -267,34 +265,29 @@ impl Databases {
         // Sessions say good-bye on tasks of their own.
         let _inside = shared.runtime.enter();
         let mut known = shared.known.lock();
+        if let Some(resources) = shared.resources.get() {
+            resources.replace(wanted.clone());
+        }
         let mut before = std::mem::take(&mut *known);
-        for settings in wanted.clone() {
+        for settings in wanted {
             let name = settings.name.clone();
-            let kept = before.remove(&name);
-            let same = kept.filter(|kept| {
-                let is_same = kept.settings == settings;
-                if !is_same {
-                    kept.stop.cancel();
+            match before.remove(&name) {
+                // Its loops go on.
+                Some(same) if same.settings == settings => {
+                    known.insert(name, same);
                 }
-                is_same
-            });
-            let one = same.unwrap_or_else(|| {
-                let stop = shared.stop.child_token();
-                Known { settings, checked: None, stop }
-            });
-            known.insert(name, one);
+                changed => {
+                    if let Some(changed) = changed {
+                        changed.stop.cancel();
+                    }
+                    let stop = shared.stop.child_token();
+                    self.start(&name, &stop);
+                    known.insert(name, Known { settings, checked: None, stop });
+                }
+            }
         }
         for gone in before.values() {
             gone.stop.cancel();
-        }
-        if let Some(resources) = shared.resources.get() {
-            resources.replace(wanted);
-        }
-        let fresh = known.iter().filter(|(_, known)| known.checked.is_none());
-        let fresh: Vec<_> = fresh.map(|(name, known)| (name.clone(), known.stop.clone())).collect();
-        drop(known);
-        for (name, stop) in &fresh {
-            self.start(name, stop);
         }
     }
 
@@ -338,6 +331,10 @@ impl std::fmt::Debug for Databases {
     }
 }
 
+fn settings(known: &BTreeMap<ResourceName, Known>) -> Vec<ResourceSettings> {
+    known.values().map(|known| known.settings.clone()).collect()
+}
+
 /// Tells the operator when a database is found otherwise than before.
 fn tell(name: &ResourceName, before: Option<&Checked>, now: &Checked) {
     if before.is_some_and(|before| before.found == now.found) {
@@ -352,5 +349,72 @@ fn tell(name: &ResourceName, before: Option<&Checked>, now: &Checked) {
             }
         }
         Err(error) => DatabaseAway { resource, error }.emit(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mainstay_core::ManualClock;
+    use mainstay_store::Memory;
+    use mainstay_txn::port::{Answering, Hooks, Participants};
+    use mainstay_txn::resource::{Address, Kind};
+    use mainstay_txn::run::{Ports, Settings};
+    use mainstay_txn::{Finding, Gid, State};
+
+    use super::*;
+    use crate::transaction::NodeClock;
+
+    /// Nobody is called, and nothing ends.
+    struct Nobody;
+
+    impl Participants for Nobody {
+        fn call(&self, _: Outgoing) -> Answering<'_, Outcome> {
+            Box::pin(async { Outcome::Unknown("nobody is there".to_owned()) })
+        }
+    }
+
+    impl Hooks for Nobody {
+        fn ended(&self, _: &Gid, _: State) -> Answering<'_, Result<(), String>> {
+            Box::pin(async { Ok(()) })
+        }
+
+        fn found(&self, _: &Gid, _: &Finding) {}
+    }
+
+    fn database(name: &str, user: &str) -> ResourceSettings {
+        let url = format!("mariadb://{user}@%2Fnowhere%2Fsocket/shop");
+        let address = Address::parse(Kind::MariaDb, &url).unwrap();
+        ResourceSettings::new(ResourceName::new(name).unwrap(), address)
+    }
+
+    #[tokio::test]
+    async fn a_reload_starts_loops_of_what_is_new_or_changed_alone() {
+        let surroundings: Arc<dyn Surroundings> = Arc::new(NodeClock::new());
+        let ports = Ports {
+            store: Arc::new(Memory::new(ManualClock::default())),
+            participants: Arc::new(Nobody),
+            hooks: Arc::new(Nobody),
+            surroundings: Arc::clone(&surroundings),
+        };
+        let coordinator = Coordinator::start(Settings::new("n1"), ports).await.unwrap();
+        let (orders, stock) = (database("orders", "a"), database("stock", "a"));
+        let databases =
+            Databases::new(vec![orders.clone()], SweepSettings::default(), surroundings);
+        databases.open(coordinator.identity().cluster.clone(), "n1");
+        let loops = || databases.0.tasks.len();
+        assert_eq!(loops(), 0);
+        databases.look_after(coordinator.clone());
+        assert_eq!(loops(), 2);
+        // Nobody has looked at the first yet: on this thread nothing runs meanwhile.
+        databases.replace(vec![orders, stock.clone()]);
+        assert_eq!(loops(), 4, "those of the first go on");
+        databases.replace(vec![database("orders", "b"), stock]);
+        assert_eq!(loops(), 6, "two are being ended");
+        while 4 < loops() {
+            tokio::task::yield_now().await;
+        }
+        databases.replace(Vec::new());
+        assert_eq!(databases.shutdown(Duration::from_secs(5)).await, 0);
+        assert_eq!(coordinator.shutdown(Duration::from_secs(5)).await, 0);
     }
 }
