@@ -35,7 +35,7 @@ use std::time::Duration;
 use parking_lot::RwLock;
 
 pub use address::{Address, AddressInvalid, Host};
-pub use check::{Fault, grants, tables};
+pub use check::Fault;
 pub use failure::Failure;
 pub use settings::ResourceSettings;
 pub use sweep::{Judged, Sighting, SweepSettings, Sweeper};
@@ -356,11 +356,10 @@ impl Resources {
         let facts = check::facts(&mut lent.session, &self.cluster, ends_sessions).await;
         lent.end(&facts);
         let (kind, user) = (settings.address.kind, &settings.address.user);
-        Ok(check::faults(kind, &facts?, user, resource.as_str()))
+        Ok(check::faults(kind, &facts?, user))
     }
 
-    /// Makes the tables of `resource` that are not there, with the coordinator's own credentials;
-    /// [`tables`] and [`grants`] are for an administrator to do it.
+    /// Makes the tables of `resource` that are not there, with the coordinator's own credentials.
     ///
     /// # Errors
     ///
@@ -372,7 +371,7 @@ impl Resources {
     pub async fn init(&self, resource: &ResourceName) -> Result<(), Failure> {
         let mut lent = self.lend(resource).await?;
         let mut made = Ok(());
-        for statement in tables(lent.settings().address.kind) {
+        for statement in check::tables(lent.settings().address.kind) {
             made = made.and(lent.session.run(statement).await);
         }
         lent.end(&made);

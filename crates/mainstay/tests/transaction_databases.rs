@@ -280,7 +280,8 @@ async fn databases_come_and_go_while_it_runs() {
     assert_eq!(joins().0, 201, "it is still there");
     // What stays the same keeps its sessions, and another address is taken at once.
     let moved = table("orders", &orders).replace("coordinator@", "nobody@");
-    reload(&moved, "resource-unreachable");
+    reload(&moved, "resource-cannot-prepare");
+    assert_eq!(code(&joins()), (409, "resource-cannot-prepare"));
     reload(&table("orders", &orders), READY);
     assert_eq!(post(&node, "/a/abort", &json!({})).0, 200);
     until("it has ended", PATIENCE, || {

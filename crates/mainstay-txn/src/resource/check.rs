@@ -16,10 +16,8 @@ use crate::database::Cluster;
 pub struct Fault {
     /// What is wrong.
     pub what: String,
-    /// What to do: a line of its settings, a statement, a command.
+    /// What to do: a line of its settings, or a statement.
     pub fix: String,
-    /// Whether nothing can be prepared there at all.
-    pub cannot_prepare: bool,
 }
 
 /// A table as it has to be.
@@ -143,14 +141,12 @@ pub(super) async fn facts(
     Ok(facts)
 }
 
-/// What is wrong with a database that says this about itself; `user` is as whom we come, and
-/// `resource` what the settings call it.
-pub(super) fn faults(kind: Kind, facts: &Facts, user: &str, resource: &str) -> Vec<Fault> {
+/// What is wrong with a database that says this about itself; `user` is as whom we come.
+pub(super) fn faults(kind: Kind, facts: &Facts, user: &str) -> Vec<Fault> {
     let mut faults = Vec::new();
     let mut fault = |what: String, fix: String| {
-        faults.push(Fault { what, fix, cannot_prepare: false });
+        faults.push(Fault { what, fix });
     };
-    let init = format!("mainstay transaction resource init {resource}");
     let grantee = quoted(kind, user);
     if facts.only_reads {
         fault(
@@ -175,9 +171,9 @@ pub(super) fn faults(kind: Kind, facts: &Facts, user: &str, resource: &str) -> V
             let fix = format!("GRANT {rights} ON {name} TO {grantee}");
             fault(format!("`{user}` may not {rights} on {name}"), fix);
         } else if !facts.columns.iter().any(|[table, ..]| table == name) {
-            fault(format!("table {name} is not there, or not ours to see"), init.clone());
+            fault(format!("table {name} is not there, or not ours to see"), made(kind, name));
         } else if let Some(what) = wrong(table, facts) {
-            let fix = format!("rename {name} away, then `{init}`");
+            let fix = format!("rename {name} away, then {}", made(kind, name));
             fault(format!("table {name}: {what}"), fix);
         }
     }
@@ -198,12 +194,11 @@ pub(super) fn faults(kind: Kind, facts: &Facts, user: &str, resource: &str) -> V
         fault(format!("`{user}` may not end sessions, and `kill_held_sessions` is set"), fix);
     }
     if facts.prepared_max == Some(0) {
-        faults.push(Fault {
-            what: "max_prepared_transactions is 0: nothing can be prepared".to_owned(),
-            fix: "max_prepared_transactions = 200 in postgresql.conf, then restart the server"
+        fault(
+            "max_prepared_transactions is 0: nothing can be prepared".to_owned(),
+            "max_prepared_transactions = 200 in postgresql.conf, then restart the server"
                 .to_owned(),
-            cannot_prepare: true,
-        });
+        );
     }
     faults
 }
@@ -234,21 +229,17 @@ fn wrong(table: &Table, facts: &Facts) -> Option<String> {
 }
 
 /// The statements that make the tables; each does nothing where its table is there.
-pub const fn tables(kind: Kind) -> &'static [&'static str] {
+pub(super) const fn tables(kind: Kind) -> &'static [&'static str] {
     match kind {
         Kind::Postgres => &[sql::RECEIPT_POSTGRES, sql::INDEX_POSTGRES, sql::COORDINATOR_POSTGRES],
         Kind::MariaDb => &[sql::RECEIPT_MARIADB, sql::COORDINATOR_MARIADB],
     }
 }
 
-/// The statements that give `user`, as whom the coordinator comes, what it needs, for an
-/// administrator to run. In `PostgreSQL` it also takes membership of each role that prepares.
-pub fn grants(kind: Kind, user: &str) -> Vec<String> {
-    let grantee = quoted(kind, user);
-    vec![
-        format!("GRANT SELECT, INSERT, DELETE ON mainstay_receipt TO {grantee}"),
-        format!("GRANT SELECT, INSERT, UPDATE ON mainstay_coordinator TO {grantee}"),
-    ]
+/// The statements that make the table `name`, and what belongs to it.
+fn made(kind: Kind, name: &str) -> String {
+    let own: Vec<_> = tables(kind).iter().filter(|made| made.contains(name)).copied().collect();
+    own.join("; ")
 }
 
 /// `name` as a part of a statement.
@@ -285,7 +276,7 @@ mod tests {
     fn check(kind: Kind, change: impl FnOnce(&mut Facts), want: &[&str]) {
         let mut facts = sound(kind);
         change(&mut facts);
-        let faults = faults(kind, &facts, "coordinator", "orders");
+        let faults = faults(kind, &facts, "coordinator");
         let shown: Vec<String> =
             faults.iter().map(|fault| format!("{} -> {}", fault.what, fault.fix)).collect();
         assert_eq!(shown.len(), want.len(), "{shown:?}");
@@ -300,7 +291,9 @@ mod tests {
             check(*kind, |_| {}, &[]);
             check(*kind, |facts| facts.only_reads = true, &["address of the primary"]);
             let gone = |facts: &mut Facts| facts.columns.clear();
-            check(*kind, gone, &["resource init orders", "resource init orders"]);
+            let made = ["mainstay_receipt", "mainstay_coordinator"]
+                .map(|name| format!("CREATE TABLE IF NOT EXISTS {name} ("));
+            check(*kind, gone, &made.each_ref().map(String::as_str));
             let loose = |facts: &mut Facts| {
                 facts.keys.remove(&["mainstay_receipt", "branch"].map(ToOwned::to_owned));
             };

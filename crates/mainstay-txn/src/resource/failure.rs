@@ -16,7 +16,7 @@ pub enum Failure {
     #[error("{0}")]
     Busy(String),
     /// Our tables are not there.
-    #[error("{0}; `mainstay transaction resource init` makes the tables")]
+    #[error("{0}")]
     NoTable(String),
     /// It could not be reached, or did not answer: the session is no longer to be used, and what
     /// became of a statement is open.

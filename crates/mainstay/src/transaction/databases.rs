@@ -30,6 +30,9 @@ const CHECK_EVERY: Duration = Duration::from_secs(30);
 /// The same for one that cannot, or does not answer: it is back for everybody within this time.
 const CHECK_AGAIN: Duration = Duration::from_secs(5);
 
+/// What to do where the coordinator cannot log in.
+const LET_IN: &str = "the user in `url`, `password_file`, `ca_file`, or whom the server lets in";
+
 /// The databases of this node. Clones stand for the same.
 #[derive(Clone)]
 pub struct Databases(Arc<Shared>);
@@ -215,7 +218,7 @@ impl Databases {
                 Err(cannot(whats.join("; ")))
             }
             Some(Checked { found: Err(Failure::Denied(_)), .. }) => {
-                Err(cannot("it refuses the coordinator's credentials".to_owned()))
+                Err(cannot("the coordinator cannot log in, and its own log says why".to_owned()))
             }
             None | Some(Checked { found: Err(_), .. }) => Err(away()),
         }
@@ -348,6 +351,7 @@ fn tell(name: &ResourceName, before: Option<&Checked>, now: &Checked) {
                 CannotPrepare { resource, what, fix }.emit();
             }
         }
+        Err(Failure::Denied(what)) => CannotPrepare { resource, what, fix: LET_IN }.emit(),
         Err(error) => DatabaseAway { resource, error }.emit(),
     }
 }
