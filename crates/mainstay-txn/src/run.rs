@@ -108,8 +108,10 @@ struct Slot {
     owned: Owned,
     kept: Arc<tokio::sync::Mutex<Kept>>,
     standing: watch::Sender<Standing>,
-    /// What lists go by; `None` until it was read.
+    /// What lists go by; `None` until it was read, or begun.
     glance: Mutex<Option<Glance>>,
+    /// The log had it when this node took it over.
+    was_logged: bool,
 }
 
 /// Where a transaction stands, as far as others wait for it.
@@ -136,6 +138,7 @@ type Locked = OwnedMappedMutexGuard<Kept, Transaction>;
 
 impl Slot {
     fn new(gid: &Gid, owned: Owned, kept: Kept) -> Arc<Self> {
+        let was_logged = matches!(kept, Kept::Unread);
         Arc::new(Self {
             gid: gid.clone(),
             owned,
@@ -146,6 +149,7 @@ impl Slot {
                 is_closed: false,
             }),
             glance: Mutex::default(),
+            was_logged,
         })
     }
 

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use super::{Coordinator, Kept};
+use super::Coordinator;
 use crate::figures::Live;
 use crate::moment::Moment;
 use crate::name::{Gid, ResourceName};
@@ -121,8 +121,8 @@ impl Coordinator {
         let slots = self.shared.slots.lock();
         slots.values().any(|slot| match &*slot.glance.lock() {
             Some(glance) => !glance.state.is_final() && glance.resources.contains(resource),
-            // One that is being begun is locked, and has no branches.
-            None => slot.kept.try_lock().is_ok_and(|kept| matches!(*kept, Kept::Unread)),
+            // One that is being begun has no branches yet.
+            None => slot.was_logged,
         })
     }
 

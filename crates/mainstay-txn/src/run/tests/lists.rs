@@ -2,10 +2,14 @@
 
 use std::time::Duration;
 
+use mainstay_store::{Batch, Put, Store as _};
+
 use super::stories::{endpoint, gid, operator, saga};
-use super::town::Town;
+use super::town::{Node, Town};
+use crate::log;
+use crate::name::{ResourceName, Shards};
 use crate::owner::Replace;
-use crate::transaction::Begin;
+use crate::transaction::{Begin, NewBranch, Part, Payload};
 use crate::word::{Mode, Op, State};
 
 #[tokio::test(start_paused = true)]
@@ -60,4 +64,31 @@ async fn what_is_live_and_what_has_ended_is_listed_newest_first_and_counted() {
     ] {
         assert!(text.contains(line), "no `{line}` in\n{text}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_database_is_used_while_a_branch_in_it_is_live_or_may_be() {
+    let town = Town::new(41);
+    let [orders, stock] = ["orders", "stock"].map(|name| ResourceName::new(name).unwrap());
+    let uses = |node: &Node| [&orders, &stock].map(|resource| node.coordinator.uses(resource));
+    let node = town.node("n1", Replace::Everybody).await;
+    let name = gid("order-1");
+    node.coordinator.begin(Begin::new(name.clone(), Mode::Xa)).await.unwrap();
+    assert_eq!(uses(&node), [false, false]);
+    let (part, payload) = (Part::Resource(orders.clone()), Payload::default());
+    let branch = NewBranch { branch: None, part, after: Vec::new(), payload };
+    node.coordinator.register(&name, branch).await.unwrap();
+    assert_eq!(uses(&node), [true, false]);
+    node.coordinator.abort(&name, operator()).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(uses(&node), [false, false], "it has ended");
+    assert_eq!(node.coordinator.shutdown(Duration::from_secs(6)).await, 0);
+    // One that cannot be read may use any, also while somebody tries to read it.
+    let damaged = log::Keys::new(&gid("order-2"), Shards::new(8).unwrap()).register();
+    let put = Batch::new().then(Put::new(damaged, "\u{1}\u{7f}"));
+    assert!(town.store.apply(put).await.unwrap().succeeded);
+    let node = town.node("n1", Replace::Everybody).await;
+    let slot = node.coordinator.slot(&gid("order-2")).unwrap();
+    let _reading = slot.kept.lock().await;
+    assert_eq!(uses(&node), [true, true]);
 }
