@@ -35,7 +35,7 @@ use std::time::Duration;
 use parking_lot::RwLock;
 
 pub use address::{Address, AddressInvalid, Host};
-pub use check::Fault;
+pub use check::{Fault, grants, tables};
 pub use failure::Failure;
 pub use settings::ResourceSettings;
 pub use sweep::{Judged, Sighting, SweepSettings, Sweeper};
@@ -359,7 +359,8 @@ impl Resources {
         Ok(check::faults(kind, &facts?, user))
     }
 
-    /// Makes the tables of `resource` that are not there, with the coordinator's own credentials.
+    /// Makes the tables of `resource` that are not there, with the coordinator's own credentials;
+    /// [`tables`] and [`grants`] are for an administrator to do it.
     ///
     /// # Errors
     ///
@@ -371,7 +372,7 @@ impl Resources {
     pub async fn init(&self, resource: &ResourceName) -> Result<(), Failure> {
         let mut lent = self.lend(resource).await?;
         let mut made = Ok(());
-        for statement in check::tables(lent.settings().address.kind) {
+        for statement in tables(lent.settings().address.kind) {
             made = made.and(lent.session.run(statement).await);
         }
         lent.end(&made);

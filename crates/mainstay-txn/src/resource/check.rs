@@ -229,11 +229,21 @@ fn wrong(table: &Table, facts: &Facts) -> Option<String> {
 }
 
 /// The statements that make the tables; each does nothing where its table is there.
-pub(super) const fn tables(kind: Kind) -> &'static [&'static str] {
+pub const fn tables(kind: Kind) -> &'static [&'static str] {
     match kind {
         Kind::Postgres => &[sql::RECEIPT_POSTGRES, sql::INDEX_POSTGRES, sql::COORDINATOR_POSTGRES],
         Kind::MariaDb => &[sql::RECEIPT_MARIADB, sql::COORDINATOR_MARIADB],
     }
+}
+
+/// The statements that give `user`, as whom the coordinator comes, what it needs, for an
+/// administrator to run. In `PostgreSQL` it also takes membership of each role that prepares.
+pub fn grants(kind: Kind, user: &str) -> Vec<String> {
+    let grantee = quoted(kind, user);
+    vec![
+        format!("GRANT SELECT, INSERT, DELETE ON mainstay_receipt TO {grantee}"),
+        format!("GRANT SELECT, INSERT, UPDATE ON mainstay_coordinator TO {grantee}"),
+    ]
 }
 
 /// The statements that make the table `name`, and what belongs to it.
