@@ -425,7 +425,8 @@ fn all_faults_of_all_files_are_collected_in_order() {
 }
 
 fn live(case: &Case) -> reload::Live<Root, Root> {
-    reload::Live::start(case.sources.clone(), resolve, &["server.listen"]).expect("valid").0
+    let restart_only = &["server.listen", "circuit", "!circuit.x"];
+    reload::Live::start(case.sources.clone(), resolve, restart_only).expect("valid").0
 }
 
 #[test]
@@ -454,13 +455,14 @@ fn a_broken_file_at_start_starts_nothing_and_on_reload_changes_nothing() {
 fn restart_only_keys_are_listed_until_the_restart() {
     let case = Case::new(&[("mainstay.toml", "server.listen = \"a\"\nlimit.max = 1")]);
     let mut live = live(&case);
-    let write = |content| fs::write(case.folder.path().join("mainstay.toml"), content);
-    write("server.listen = \"b\"\n[circuit.x]\ncooldown_seconds = 1").expect("written");
+    let write = |content: &str| fs::write(case.folder.path().join("mainstay.toml"), content);
+    let circuits = "[circuit.x]\ncooldown_seconds = 1\n[circuit.y]\ncooldown_seconds = 1";
+    write(&format!("server.listen = \"b\"\n{circuits}")).expect("written");
     let reloaded = live.reload(|_| Ok(())).expect("valid");
-    assert_eq!(reloaded.applied, ["circuit.x.cooldown_seconds", "limit.max"]);
-    assert_eq!(reloaded.needs_restart, ["server.listen"]);
+    assert_eq!(reloaded.applied, ["circuit.x.cooldown_seconds", "limit.max"], "x is excepted");
+    assert_eq!(reloaded.needs_restart, ["circuit.y.cooldown_seconds", "server.listen"]);
     let reloaded = live.reload(|_| Ok(())).expect("valid");
-    assert_eq!((reloaded.applied.len(), reloaded.needs_restart.len()), (0, 1));
+    assert_eq!((reloaded.applied.len(), reloaded.needs_restart.len()), (0, 2));
     write("# moved\n\nserver.listen = \"a\"\n[circuit.x]\ncooldown_seconds = 1").expect("written");
     assert_eq!(live.reload(|_| Ok(())).expect("valid"), reload::Reloaded::default());
 }
