@@ -153,23 +153,20 @@ impl Control {
     }
 
     /// Sends `request` to whoever it is for, who is no server of the control plane; returns the
-    /// status and body of the answer.
+    /// status and body of the answer, or why there is none.
     pub(crate) async fn call(
         &self,
         request: Request<Full<Bytes>>,
         timeout: Duration,
-    ) -> Result<(StatusCode, Bytes), ClientError> {
+    ) -> Result<(StatusCode, Bytes), String> {
         let answered = async {
-            let response = self.pool.request(request).await.map_err(|error| {
-                let why = chain(&error);
-                if error.is_connect() { not_sent(why) } else { unknown(why) }
-            })?;
+            let response = self.pool.request(request).await.map_err(|error| chain(&error))?;
             let status = response.status();
             let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
-            body.map(|body| (status, body.to_bytes())).map_err(|error| unknown(error.to_string()))
+            body.map(|body| (status, body.to_bytes())).map_err(|error| error.to_string())
         };
         let answer = tokio::time::timeout(timeout, answered).await;
-        answer.unwrap_or_else(|_| Err(unknown(format!("nothing in {timeout:?}"))))
+        answer.unwrap_or_else(|_elapsed| Err(format!("nothing in {timeout:?}")))
     }
 
     /// How many servers there are.

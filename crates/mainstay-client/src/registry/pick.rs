@@ -6,12 +6,14 @@ use http::Method;
 use mainstay_api::registry::ServiceView;
 use mainstay_call::draw;
 use mainstay_core::Effect;
+use mainstay_core::problem::Code;
 
 use super::following;
 use crate::client::Shared;
 use crate::control::{Call, segment};
 use crate::error::ClientError;
 use crate::pause::pause;
+use crate::problem::problem;
 
 /// For the answer to one try.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -36,7 +38,7 @@ pub(crate) async fn pick(shared: &Shared, service: &str) -> Result<String, Clien
                 pause(tries, error.retry_after()).await;
             }
             // The registry has never heard of it.
-            Err(ClientError::Refused(problem)) if problem.status == 404 => {
+            Err(ClientError::Refused(refused)) if refused.status == 404 => {
                 return Err(nobody(service));
             }
             answer => break answer?,
@@ -56,6 +58,6 @@ pub(crate) async fn pick(shared: &Shared, service: &str) -> Result<String, Clien
 }
 
 fn nobody(service: &str) -> ClientError {
-    let why = format!("no instance of `{service}` takes calls");
-    ClientError::Unreachable { why, effect: Effect::None }
+    let detail = format!("no instance of `{service}` takes calls");
+    ClientError::Refused(Box::new(problem(Code::NoInstance, detail, Some(Effect::None))))
 }
