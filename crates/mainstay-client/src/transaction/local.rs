@@ -34,6 +34,7 @@ impl Message {
     ///
     /// [`TxError::Business`]: rolled back, and nothing is sent. [`TxError::Unknown`]: whether the
     /// local part was committed is open; the check will tell, and the message follows it.
+    /// [`TxError::Mixed`]: it is committed, and an operator aborted the message before it was sent.
     ///
     /// # Cancel safety
     ///
@@ -61,6 +62,7 @@ impl Message {
     ///
     /// [`TxError::Business`]: rolled back, and nothing is sent. [`TxError::Unknown`]: whether the
     /// local part was committed is open; the check will tell, and the message follows it.
+    /// [`TxError::Mixed`]: it is committed, and an operator aborted the message before it was sent.
     ///
     /// # Cancel safety
     ///
@@ -95,7 +97,9 @@ impl Message {
         let call = post("/transactions".to_owned(), Duration::ZERO).document(&begin);
         let begun: Result<Transaction, _> = insist(&shared, &call, patience).await;
         // Should it have been begun all the same, the check says that there is no local part.
-        begun.map_err(asking::NoAnswer::of_begin)?;
+        let begun = begun.map_err(asking::NoAnswer::of_begin)?;
+        // What was aborted before under this gid is never sent: there must be no local part.
+        asking::outcome(begun)?;
         Ok((Prepared { shared, gid, patience }, barrier))
     }
 }
@@ -111,11 +115,17 @@ impl Prepared {
                 let why = "it was asked for before its local part was committed".to_owned();
                 Err(TxError::Aborted { gid, why })
             }
-            Ok(passed) => match asking::submit(&shared, &gid, asking::decided(), patience).await {
-                // The local part says that it is to be sent, and the check will.
-                Ok(_) | Err(TxError::Unknown { .. } | TxError::Unavailable { .. }) => Ok(passed),
-                Err(error) => Err(error.with_business()),
-            },
+            Ok(passed) => {
+                let submitted = asking::submit(&shared, &gid, asking::decided(), patience).await;
+                match submitted {
+                    // Aborted by somebody else meanwhile, with its local part committed.
+                    Err(TxError::Aborted { .. } | TxError::Mixed { .. }) => {
+                        Err(TxError::Mixed { gid })
+                    }
+                    // The local part says that it is to be sent, and the check will.
+                    _ => Ok(passed),
+                }
+            }
             Err(BarrierError::Business(error)) => {
                 let detail = "its local part failed".to_owned();
                 asking::abort(&shared, &gid, detail, patience).await;
