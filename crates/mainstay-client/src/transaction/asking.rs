@@ -154,7 +154,9 @@ impl NoAnswer {
 
     /// Of a branch that was to join: it was not tried.
     pub(super) fn of_join(self, gid: &str) -> TxError {
-        if self.error.is(Code::TransactionNotActive) {
+        let is_over =
+            [Code::TransactionDeadlinePassed, Code::TransactionNotActive, Code::TransactionUnknown];
+        if is_over.into_iter().any(|code| self.error.is(code)) {
             return TxError::Aborted { gid: gid.to_owned(), why: self.error.to_string() };
         }
         self.error.into()
@@ -169,10 +171,8 @@ impl NoAnswer {
         if error.is(Code::TransactionMixed) {
             return TxError::Mixed { gid: gid.to_owned() };
         }
-        match (error.is_passing(), effect) {
-            (true, Effect::None) | (false, _) => error.into(),
-            (true, _) => unknown(gid, &error),
-        }
+        // A refusal says nothing of a try before it that may have arrived.
+        if effect == Effect::None { error.into() } else { unknown(gid, &error) }
     }
 }
 
@@ -221,4 +221,36 @@ impl Drop for Open {
 /// The wait of a submit.
 pub(super) fn decided() -> SubmitTransaction {
     SubmitTransaction { wait: Some(WaitFor::Decided), ..SubmitTransaction::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::problem::problem;
+
+    #[test]
+    fn a_refusal_takes_nothing_back_that_an_earlier_try_may_have_done() {
+        let came = |effect| {
+            let refused = problem(Code::PermissionMissing, "no".to_owned(), Some(Effect::None));
+            let error = ClientError::Refused(Box::new(refused));
+            NoAnswer { error, effect }.of_submit("order-1")
+        };
+        assert!(matches!(came(Effect::None), TxError::Refused(_)));
+        assert!(matches!(came(Effect::Unknown), TxError::Unknown { gid, .. } if gid == "order-1"));
+    }
+
+    #[test]
+    fn a_branch_comes_too_late_for_what_is_over() {
+        let came = |code| {
+            let refused = problem(code, "late".to_owned(), Some(Effect::None));
+            let error = ClientError::Refused(Box::new(refused));
+            NoAnswer { error, effect: Effect::None }.of_join("trip-1")
+        };
+        for code in
+            [Code::TransactionDeadlinePassed, Code::TransactionNotActive, Code::TransactionUnknown]
+        {
+            assert!(matches!(came(code), TxError::Aborted { .. }), "{code}");
+        }
+        assert!(matches!(came(Code::BranchTargetDenied), TxError::Refused(_)));
+    }
 }

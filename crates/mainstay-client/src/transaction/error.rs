@@ -10,8 +10,8 @@ use crate::error::ClientError;
 /// Why a transaction did not come out as asked. `E` is what the program's own statements return.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum TxError<E = Infallible> {
-    /// It was decided to abort: nothing has taken effect, or is being undone. To begin it anew is
-    /// safe.
+    /// It was decided to abort: nothing has taken effect, or is being undone. To begin it anew,
+    /// under another gid, is safe.
     #[error("transaction {gid} was aborted: {why}")]
     Aborted {
         /// Which.

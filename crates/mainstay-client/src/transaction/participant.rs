@@ -1,4 +1,4 @@
-//! Calls of a participant by the initiator itself.
+//! Tries of branches, which the initiator calls itself.
 
 use std::time::Duration;
 
@@ -20,34 +20,23 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often one that is still at it is asked again.
 const ONGOING_TRIES: u32 = 20;
 
-/// What a participant said to its business call.
+/// What a participant said to a try.
 #[derive(Debug)]
 pub(super) enum Said {
     /// It is done.
     Done(Bytes),
-    /// It is not, and never will be.
-    Refused(String),
-    /// Nothing that means either.
-    Unknown(String),
+    /// No, or nothing that means either.
+    NotDone(String),
 }
 
-/// Which branch is called, and what for.
-#[derive(Debug)]
-pub(super) struct Called<'a> {
-    pub(super) gid: &'a str,
-    pub(super) branch: &'a str,
-    pub(super) op: &'static str,
-    pub(super) mode: &'static str,
-}
-
-/// Calls `target` for a branch.
+/// Calls `target` for `branch` of `gid`.
 ///
 /// # Errors
 ///
 /// [`ClientError`] when it is not known where that is; nothing was sent to it.
 pub(super) async fn call(
     shared: &Shared,
-    called: &Called<'_>,
+    (gid, branch): (&str, &str),
     target: &Target,
     body: Option<&RawValue>,
 ) -> Result<Said, ClientError> {
@@ -60,17 +49,15 @@ pub(super) async fn call(
                 (format!("http://{address}{path}"), method.as_deref())
             }
         };
-        let request = request(called, &url, method, body)?;
+        let request = request((gid, branch), &url, method, body)?;
         match shared.control.call(request, CALL_TIMEOUT).await {
             Ok((StatusCode::TOO_EARLY, _)) if tries < ONGOING_TRIES => {}
             Ok((status, body)) if status.is_success() => return Ok(Said::Done(body)),
             Ok((status, body)) => {
                 let text: String = String::from_utf8_lossy(&body).chars().take(512).collect();
-                let said = format!("{url} answered {status} {text}");
-                let is_refusal = status == StatusCode::CONFLICT;
-                return Ok(if is_refusal { Said::Refused(said) } else { Said::Unknown(said) });
+                return Ok(Said::NotDone(format!("{url} answered {status} {text}")));
             }
-            Err(error) => return Ok(Said::Unknown(format!("{url}: {error}"))),
+            Err(why) => return Ok(Said::NotDone(format!("{url}: {why}"))),
         }
         tries += 1;
         pause(tries, None).await;
@@ -78,13 +65,12 @@ pub(super) async fn call(
 }
 
 fn request(
-    called: &Called<'_>,
+    (gid, branch): (&str, &str),
     url: &str,
     method: Option<&str>,
     body: Option<&RawValue>,
 ) -> Result<Request<Full<Bytes>>, ClientError> {
     let wrong = |what, why| ClientError::Invalid { what, why };
-    let Called { gid, branch, op, mode } = called;
     let document = body.map_or_else(Bytes::new, |json| Bytes::from(json.get().to_owned()));
     let mut request = Request::new(Full::new(document));
     *request.uri_mut() =
@@ -97,9 +83,9 @@ fn request(
     for (name, value) in [
         ("mainstay-gid", gid.as_str()),
         ("mainstay-branch", branch),
-        ("mainstay-op", op),
-        ("mainstay-mode", mode),
-        ("idempotency-key", &format!("{gid}:{branch}:{op}")),
+        ("mainstay-op", "try"),
+        ("mainstay-mode", "tcc"),
+        ("idempotency-key", &format!("{gid}:{branch}:try")),
     ] {
         let value = HeaderValue::from_str(value);
         headers.insert(name, value.map_err(|_invalid| wrong("branch", "must be visible ASCII"))?);

@@ -14,8 +14,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
-use super::asking::{self, Open, insist, post};
-use super::participant::{self, Called, Said};
+use super::asking::{self, NoAnswer, Open, insist, post};
+use super::participant::{self, Said};
 use super::{Body, PATIENCE, TxError, at, begin, new_gid};
 use crate::client::{Client, Shared};
 
@@ -62,7 +62,9 @@ impl Tcc {
         Self { client, begin: begin("tcc", name), patience: PATIENCE }
     }
 
-    /// Its name, 1 to 128 bytes; one that nobody has used unless told.
+    /// Its name, 1 to 128 bytes; one that nobody has used unless told. What was begun before under
+    /// that name is not run again, as its branches would join once more; [`TxError`] says what
+    /// became of it.
     pub fn gid(mut self, gid: impl Into<String>) -> Self {
         self.begin.gid = Some(gid.into());
         self
@@ -116,10 +118,11 @@ impl Tcc {
         // Armed before it is sent: what was begun, and dropped before the answer, is aborted too.
         let mut open = Open::new(Arc::clone(&shared), gid.clone(), patience);
         let call = post("/transactions".to_owned(), Duration::ZERO).document(&begin);
-        if let Err(error) = insist::<Transaction>(&shared, &call, patience).await {
-            // Should it have been begun, no branch is in it: its deadline ends it.
+        let begun = insist::<Transaction>(&shared, &call, patience).await;
+        if let Err(error) = begun.map_err(NoAnswer::of_begin).and_then(unused) {
+            // Should it have been begun here, no branch is in it: its deadline ends it.
             open.disarm();
-            return Err(error.of_begin().with_business());
+            return Err(error.with_business());
         }
         let opened = OpenTcc {
             shared: Arc::clone(&shared),
@@ -140,6 +143,16 @@ impl Tcc {
         open.disarm();
         decided.map(|_| value).map_err(TxError::with_business)
     }
+}
+
+/// Refuses what was begun before, and has branches or an end already.
+fn unused(begun: Transaction) -> Result<(), TxError> {
+    let Transaction { summary, branches, .. } = asking::outcome(begun)?;
+    if summary.state == "active" && branches.is_empty() {
+        return Ok(());
+    }
+    let why = format!("it was begun before, and is {}", summary.state);
+    Err(TxError::Unknown { gid: summary.gid, why })
 }
 
 impl<E> OpenTcc<E> {
@@ -187,12 +200,11 @@ impl<E> OpenTcc<E> {
         // Chosen here, so that a registration without an answer can be sent again.
         let branch = new_gid();
         self.register(&branch, targets, body.clone()).await?;
-        let called = Called { gid: &self.gid, branch: &branch, op: "try", mode: "tcc" };
-        let said =
-            participant::call(&self.shared, &called, &targets.r#try, body.as_deref()).await?;
-        let answer = match said {
+        let called = (&*self.gid, &*branch);
+        let said = participant::call(&self.shared, called, &targets.r#try, body.as_deref());
+        let answer = match said.await? {
             Said::Done(answer) => answer,
-            Said::Refused(why) | Said::Unknown(why) => return Err(self.aborted(why)),
+            Said::NotDone(why) => return Err(self.aborted(why)),
         };
         if answer.is_empty() {
             return Ok(T::default());
