@@ -135,6 +135,17 @@ async fn branches_that_were_tried_are_confirmed_or_cancelled() {
     let confirmed: Vec<_> =
         confirmed.map(|asked| asked.headers["mainstay-branch"].clone()).collect();
     assert!(confirmed.iter().any(|branch| branch == says("mainstay-branch")), "{confirmed:?}");
+    // The same gid again reserves nothing more, as both would be confirmed.
+    let again = client
+        .tcc("trip")
+        .gid("trip-1")
+        .run(async |tcc: OpenTcc| tcc.branch_at::<Value>(&seat(&shop), &json!({ "row": 7 })).await);
+    let again = again.await.unwrap_err();
+    assert!(
+        matches!(&again, TxError::Unknown { why, .. } if why.contains("begun before")),
+        "{again}"
+    );
+    assert_eq!((shop.count("/try"), shop.count("/cancel")), (2, 0));
     // One refuses: all are cancelled, also the one that was not tried to the end.
     shop.answers("/full", 409, "sold out");
     let full = TccTargets { r#try: Target::Url { url: shop.url("/full") }, ..seat(&shop) };
@@ -155,6 +166,19 @@ async fn branches_that_were_tried_are_confirmed_or_cancelled() {
     });
     assert_eq!(own.await.unwrap_err(), TxError::Business("no"));
     until("it is cancelled", || shop.count("/cancel") == 3).await;
+    // A participant that is not there.
+    let nowhere = Target::Url { url: "http://127.0.0.1:1/try".to_owned() };
+    let nowhere = TccTargets { r#try: nowhere, ..seat(&shop) };
+    let away = client.tcc("trip").gid("trip-3");
+    let away = away.run(async |tcc: OpenTcc| tcc.branch_at::<()>(&nowhere, &json!({})).await);
+    let away = away.await.unwrap_err();
+    assert!(
+        matches!(&away, TxError::Aborted { why, .. } if !why.contains("control plane")),
+        "{away}"
+    );
+    until("it is cancelled too", || shop.count("/cancel") == 4).await;
+    let again = client.tcc("trip").gid("trip-3").run(async |_: OpenTcc| Ok(()));
+    assert!(matches!(again.await, Err(TxError::Aborted { .. })), "it was, under that gid");
     assert_eq!((shop.count("/confirm"), client.transactions_dropped()), (2, 0));
 }
 
@@ -192,6 +216,7 @@ async fn services_are_found_in_the_registry() {
     let nobody = client.tcc("trip").run(async |tcc: OpenTcc| tcc.branch::<()>("air", &7).await);
     let nobody = nobody.await.unwrap_err();
     assert!(matches!(&nobody, TxError::Unavailable { effect: Effect::None, .. }), "{nobody}");
+    assert!(nobody.to_string().contains("no-instance"), "{nobody}");
     let registration = Registration::new("air", "127.0.0.1", shop.address.port());
     let registered = client.register(registration).unwrap();
     until("it is registered", || {
@@ -222,12 +247,15 @@ async fn answers_that_get_lost_are_asked_for_again_and_count_once() {
     // Each verb of a transaction loses its first answer.
     let way = Lossy::start(node.door().0, 1);
     let client = client_at(&node, way.address);
-    let tcc = client
-        .tcc("trip")
-        .run(async |tcc: OpenTcc| tcc.branch_at::<()>(&seat(&shop), &json!({})).await);
+    let tcc = client.tcc("trip").run(async |tcc: OpenTcc| {
+        way.lose(1);
+        tcc.branch_at::<()>(&seat(&shop), &json!({})).await?;
+        way.lose(1);
+        Ok(())
+    });
     tcc.await.unwrap();
     until("it is confirmed", || shop.count("/confirm") == 1).await;
-    assert_eq!((way.lost(), shop.count("/try"), shop.count("/cancel")), (1, 1, 0));
+    assert_eq!((way.lost(), shop.count("/try"), shop.count("/cancel")), (3, 1, 0));
 }
 
 #[tokio::test]
@@ -289,6 +317,10 @@ async fn a_message_is_sent_if_and_only_if_its_local_part_is_committed() {
     assert!(matches!(failed.await, Err(TxError::Business(_))));
     until("it is aborted", || show(&node, "m-2")["state"] == "aborted").await;
     assert_eq!((shop.count("/was-paid"), shop.count("/mail")), (0, 1));
+    // Nor is it under the same gid, so there must be no local part either.
+    let again =
+        message("m-2").with_local_postgres(&mut sql, async |sql| sql.execute(pay, &[]).await);
+    assert!(matches!(again.await, Err(TxError::Aborted { .. })));
     // A local part slower than the check, which says no and keeps its word.
     let asked = Check::of(&Branch::new("message", "m-3", "00", "msg").unwrap());
     assert_eq!(asked.postgres(&mut sql).await.unwrap(), Checked::RolledBack);
@@ -297,6 +329,14 @@ async fn a_message_is_sent_if_and_only_if_its_local_part_is_committed() {
     assert!(matches!(late.await, Err(TxError::Aborted { .. })));
     let rows = sql.query_one("SELECT count(*) FROM paid", &[]).await.unwrap();
     assert_eq!(rows.get::<_, i64>(0), 1);
+    // Aborted by an operator while the local part was about to be committed.
+    let crossed = message("m-4").with_local_postgres(&mut sql, async |sql| {
+        let (status, _) = node.call("POST", "/api/v1/transactions/m-4/abort", "{}");
+        assert_eq!(status, 200);
+        sql.execute(pay, &[]).await
+    });
+    let crossed = crossed.await;
+    assert!(matches!(&crossed, Err(TxError::Mixed { gid }) if gid == "m-4"), "{crossed:?}");
     // Without a check nobody could tell.
     let no_check = client.message("paid").at_url(shop.url("/mail"), &1);
     let refused = no_check.with_local_postgres(&mut sql, async |sql| sql.execute(pay, &[]).await);

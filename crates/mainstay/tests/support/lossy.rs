@@ -33,6 +33,11 @@ impl Lossy {
         lossy
     }
 
+    /// Loses the next `answers` too.
+    pub(crate) fn lose(&self, answers: usize) {
+        self.lost.fetch_add(answers, Ordering::SeqCst);
+    }
+
     /// How many answers were lost.
     pub(crate) fn lost(&self) -> usize {
         self.seen.load(Ordering::SeqCst)
