@@ -95,12 +95,12 @@ impl Log {
         let lane = events.iter().filter_map(mainstay_store::Event::entry);
         let lane =
             lane.filter(|entry| entry.key.starts_with(b"txn/lane/")).map(|entry| entry.lease);
-        let Some(session) = lane.last() else { return Ok(()) };
+        let session = lane.last().flatten();
         for event in events {
             let Some(gid) = register_of(event.key()) else { continue };
             let owner =
                 state.get(&log::shard(gid.shard(self.shards))).and_then(|entry| entry.lease);
-            if owner != session {
+            if session.is_none() || owner != session {
                 return Err(format!(
                     "{gid} was written at {revision} by session {session:?}, its shard is of {owner:?}"
                 ));
