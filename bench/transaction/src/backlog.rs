@@ -21,7 +21,7 @@ const CLIENTS: u64 = 32;
 /// What came of one round.
 #[derive(Clone, Copy, Debug)]
 pub struct Recovery {
-    /// From the start of the process until it answers.
+    /// From the start of the process until it answers for one of them.
     pub serving_seconds: f64,
     /// From the start of the process until all have ended, or all but those of whoever hangs.
     pub ended_seconds: f64,
@@ -50,6 +50,12 @@ pub fn round(binary: &Path, folder: &Path, hanging: bool) -> Recovery {
     }
     let began = Instant::now();
     let coordinator = Coordinator::start(Kind::Mainstay, binary, folder, "", None);
+    // It listens before it has read what it has.
+    let mut open = coordinator.connection();
+    while open.ask("GET", "/api/v1/transactions/left-0", b"").0 != 200 {
+        assert!(began.elapsed() < Duration::from_secs(60), "it does not coordinate");
+        std::thread::sleep(Duration::from_millis(5));
+    }
     let serving_seconds = began.elapsed().as_secs_f64();
     let left = if hanging { SAGAS / PARTICIPANTS as u64 } else { 0 };
     loop {
