@@ -206,7 +206,7 @@ fn a_node_that_dies_or_stands_still_beside_another_leaves_a_history_of_one_lock(
 
 #[test]
 fn members_that_are_cut_off_leave_a_history_of_one_lock() {
-    if !namespaces::entered("members_that_are_cut_off_leave_a_history_of_one_lock") {
+    if !namespaces::entered() {
         return;
     }
     let etcd = members::Etcd::start_apart();
