@@ -164,25 +164,22 @@ async fn keyring_mode(path: PathBuf) -> Checked {
     let shown = path.display().to_string();
     let found = tokio::fs::metadata(path).await;
     let own = rustix::process::geteuid().as_raw();
-    let (verdict, summary) = match &found {
-        Err(error) => (Verdict::Warn, format!("the keyring on disk cannot be looked at: {error}")),
+    let (verdict, summary, next) = match &found {
+        Err(error) => {
+            let summary = format!("the keyring on disk cannot be looked at: {error}");
+            (Verdict::Warn, summary, Some("mainstay explain keyring-unreadable".to_owned()))
+        }
         Ok(found) if found.mode() & 0o077 != 0 => {
             let mode = found.mode() & 0o777;
-            (Verdict::Fail, format!("the keyring has mode {mode:04o}: others can read it"))
+            let summary = format!("the keyring has mode {mode:04o}: others can read it");
+            (Verdict::Fail, summary, Some(format!("chmod 0600 {shown}")))
         }
         Ok(found) if found.uid() != own => {
             let owner = found.uid();
-            (
-                Verdict::Fail,
-                format!("the keyring belongs to user {owner}, not {own}, who runs this"),
-            )
+            let summary = format!("the keyring belongs to user {owner}, not {own}, who runs this");
+            (Verdict::Fail, summary, Some(format!("chown {own} {shown}")))
         }
-        Ok(_) => (Verdict::Pass, "nobody else can read the keyring".to_owned()),
-    };
-    let next = match verdict {
-        Verdict::Pass => None,
-        Verdict::Fail => Some(format!("chmod 0600 {shown}")),
-        _ => Some("mainstay explain keyring-unreadable".to_owned()),
+        Ok(_) => (Verdict::Pass, "nobody else can read the keyring".to_owned(), None),
     };
     checked("keyring-mode", "security", verdict, summary, None, next.as_deref())
 }
