@@ -69,6 +69,9 @@ pub enum NotDeferred {
     /// The same key was used for another request.
     #[error("the idempotency key was used for another request")]
     KeyTaken,
+    /// The same request with the same key was taken on before, and was given up.
+    #[error("the request was taken on before and given up")]
+    GivenUp,
     /// It could not be written down, or nobody knows whether it was.
     #[error("the request could not be kept: {0}")]
     Away(String),

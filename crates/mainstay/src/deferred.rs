@@ -97,7 +97,11 @@ impl Deferred for Deferrals {
 
     fn defer(&self, deferral: Deferral) -> Answering<Result<Receipt, NotDeferred>> {
         let own = Arc::clone(&self.0);
-        let kept = self.0.runtime.spawn(async move { own.keep(deferral).await });
+        let kept = self.0.runtime.spawn(async move {
+            let queue = deferral.queue.clone();
+            let kept = own.keep(deferral).await;
+            kept.inspect_err(|error| own.figures.refused(&queue, error))
+        });
         Box::pin(async move { kept.await.unwrap_or_else(|_ended| Err(stopping())) })
     }
 
@@ -134,8 +138,8 @@ impl Shared {
         let policy = self.policy(deferral.queue.as_str());
         let message = Message::of(&deferral, &policy, || self.mint.id(&coordinator))?;
         if message.is_keyed() {
-            match coordinator.get(message.gid()).await {
-                Ok(seen) => return message.repeated(&seen).ok_or(NotDeferred::KeyTaken),
+            match latest(&coordinator, message.gid()).await {
+                Ok(seen) => return message.repeated(&seen),
                 Err(VerbError::Unknown { .. }) => {}
                 Err(error) => return Err(away(&error)),
             }
@@ -149,7 +153,7 @@ impl Shared {
             // Somebody repeated it at the same moment.
             Err(VerbError::Refused(Refused::GidTaken { .. })) => {
                 let seen = coordinator.get(message.gid()).await.map_err(|error| away(&error))?;
-                message.repeated(&seen).ok_or(NotDeferred::KeyTaken)
+                message.repeated(&seen)
             }
             Err(VerbError::Refused(refused)) => Err(NotDeferred::Unfit(refused.to_string())),
             Err(error) => Err(away(&error)),

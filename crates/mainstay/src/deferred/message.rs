@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use http::header::{AUTHORIZATION, CONTENT_TYPE, COOKIE, HOST, PROXY_AUTHORIZATION};
 use http::{HeaderMap, HeaderName};
-use mainstay_call::deferred::{Deferral, NotDeferred, Receipt};
+use mainstay_call::deferred::{Deferral, NotDeferred, Receipt, ReceiptState};
 use mainstay_call::draw;
 use mainstay_call::stage::timeout::is_grpc;
 use mainstay_resilience::fallback::DeferredPolicy;
@@ -148,13 +148,24 @@ impl Message {
 
     /// The receipt of one that was kept before, if it asks for the same. What differs from one
     /// attempt to the next, as traces and times do, counts for nothing.
-    pub(super) fn repeated(&self, seen: &Seen) -> Option<Receipt> {
-        let (kept, own) = (&seen.transaction.begin.steps, &self.begin.steps);
-        let [(kept, own)] = kept.iter().zip(own).collect::<Vec<_>>()[..] else { return None };
-        let is_same = kept.part == own.part
-            && kept.payload.bytes == own.payload.bytes
-            && kept.payload.content_type == own.payload.content_type;
-        is_same.then(|| self.receipt(seen))
+    ///
+    /// # Errors
+    ///
+    /// [`NotDeferred::KeyTaken`]; [`NotDeferred::GivenUp`] of one that nobody makes any more: who is
+    /// told that it was taken on would rely on it.
+    pub(super) fn repeated(&self, seen: &Seen) -> Result<Receipt, NotDeferred> {
+        let is_same = |kept: &NewBranch, own: &NewBranch| {
+            kept.part == own.part
+                && kept.payload.bytes == own.payload.bytes
+                && kept.payload.content_type == own.payload.content_type
+        };
+        match (&seen.transaction.begin.steps[..], &self.begin.steps[..]) {
+            ([kept], [own]) if is_same(kept, own) => match self.receipt(seen) {
+                Receipt { state: ReceiptState::Dead, .. } => Err(NotDeferred::GivenUp),
+                receipt => Ok(receipt),
+            },
+            _ => Err(NotDeferred::KeyTaken),
+        }
     }
 }
 
@@ -169,22 +180,23 @@ pub(super) fn bytes(begin: &Begin) -> u64 {
 }
 
 /// The id that the same caller's same request with the same key always has. Callers are told apart
-/// by their credential, so that nobody is given another's receipt for a key that both chose.
+/// by host, credential and cookies, so that nobody is given another's receipt, and has no request
+/// made, for a key that both chose.
 fn id_of(deferral: &Deferral, path: &str, key: &str) -> String {
     let Deferral { queue, service, request } = deferral;
-    let credential = request.headers().get(AUTHORIZATION);
-    let credential = credential.map_or(b"".as_slice(), |value| value.as_bytes());
     let mut hash = Sha256::new();
-    for part in [
-        queue.as_str().as_bytes(),
-        service.as_bytes(),
-        request.method().as_str().as_bytes(),
-        path.as_bytes(),
-        credential,
-        key.as_bytes(),
-    ] {
+    let mut add = |part: &[u8]| {
         hash.update((part.len() as u64).to_be_bytes());
         hash.update(part);
+    };
+    let method = request.method().as_str();
+    for part in [queue.as_str(), service, method, path, key] {
+        add(part.as_bytes());
+    }
+    for name in [HOST, AUTHORIZATION, COOKIE] {
+        let values = request.headers().get_all(name);
+        add(&(values.iter().count() as u64).to_be_bytes());
+        values.iter().for_each(|value| add(value.as_bytes()));
     }
     hex(hash.finalize().get(..16).unwrap_or_default())
 }
@@ -223,6 +235,8 @@ fn unfit(why: &str) -> NotDeferred {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use bytes::Bytes;
     use http::Request;
     use mainstay_core::name::PolicyName;
@@ -297,7 +311,14 @@ mod tests {
         let first = id(&[key, ("x-trace", "1")]);
         assert_eq!(first, id(&[key, ("x-trace", "2")]));
         assert_ne!(first, id(&[("idempotency-key", "k-2")]));
-        assert_ne!(first, id(&[key, ("authorization", "Bearer x")]), "another caller");
+        let others = [
+            ("authorization", "Bearer x"),
+            ("authorization", "a=1"),
+            ("cookie", "a=1"),
+            ("host", "a=1"),
+        ];
+        let others: BTreeSet<_> = others.iter().map(|other| id(&[key, *other])).collect();
+        assert!(others.len() == 4 && !others.contains(&first), "other callers: {others:?}");
         let made = message(&[key], false).unwrap();
         assert_eq!(header(&made, "idempotency-key"), Some("k-1"));
         assert_eq!(gid(&made.id).as_ref(), Some(made.gid()));

@@ -18,6 +18,7 @@ use mainstay_resilience::fallback::DeferredPolicy;
 use mainstay_txn::Coordinator;
 use parking_lot::Mutex;
 use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
@@ -26,6 +27,10 @@ use super::message::{self, LABEL, NAME};
 
 /// How often the coordinator's transactions are looked through at most.
 const EVERY: Duration = Duration::from_millis(250);
+
+/// How long it is waited at most until all that waits has been read after a start. What takes
+/// longer cannot be read, or is begun again and again: neither may keep requests from being taken.
+const READING_MAX: Duration = Duration::from_secs(2);
 
 /// Requests, and their bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -69,6 +74,7 @@ pub(super) struct Tally(Arc<Mutex<State>>);
 
 #[derive(Debug, Default)]
 struct State {
+    asked_at: Option<Instant>,
     looked_at: Option<Instant>,
     waiting: Waiting,
     /// Kept since it was looked.
@@ -97,15 +103,8 @@ impl Tally {
     ) -> Result<Place, NotDeferred> {
         let now = MonotonicClock.now();
         let mut state = self.0.lock();
-        if state.looked_at.is_none_or(|at| EVERY <= now.since(at)) {
-            let (waiting, partial) = count(coordinator);
-            // Later those that are not seen are being begun, and are counted as entering.
-            if partial && state.looked_at.is_none() {
-                return Err(NotDeferred::Away("what waits is being read".to_owned()));
-            }
-            state.waiting = waiting;
-            state.since.clear();
-            state.looked_at = Some(now);
+        if state.is_old(now) && !state.look(count(coordinator), now) {
+            return Err(NotDeferred::Away("what waits is being read".to_owned()));
         }
         let amount = Amount { items: 1, bytes: room.bytes };
         let queue = room.queue.as_str();
@@ -120,6 +119,24 @@ impl Tally {
 }
 
 impl State {
+    fn is_old(&self, now: Instant) -> bool {
+        self.looked_at.is_none_or(|at| EVERY <= now.since(at))
+    }
+
+    /// Goes by what is `waiting` from now on, unless some of it is not known yet.
+    fn look(&mut self, (waiting, partial): (Waiting, bool), now: Instant) -> bool {
+        let asked_at = *self.asked_at.get_or_insert(now);
+        // Later those that are not seen are being begun, and are counted as entering, or are read
+        // after a takeover and seen within moments.
+        if partial && self.looked_at.is_none() && now.since(asked_at) < READING_MAX {
+            return false;
+        }
+        self.waiting = waiting;
+        self.since.clear();
+        self.looked_at = Some(now);
+        true
+    }
+
     fn has_room(&self, queue: &str, amount: Amount, policy: &DeferredPolicy) -> bool {
         let all = [&self.waiting, &self.since, &self.entering];
         let held = all.into_iter().filter_map(|part| part.get(queue)).copied();
@@ -179,10 +196,17 @@ struct ByState {
     state: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ByReason {
+    queue: String,
+    reason: &'static str,
+}
+
 /// What is told of queues.
 #[derive(Debug, Default)]
 pub(super) struct Figures {
     items: Family<ByState, Gauge>,
+    refused: Family<ByReason, Counter>,
 }
 
 impl Figures {
@@ -190,6 +214,20 @@ impl Figures {
     pub(super) fn register(&self, registry: &mut Registry) {
         let help = "Deferred requests that have not ended, by queue and state";
         registry.register("deferred_items", help, self.items.clone());
+        let help = "Requests that a queue did not take, by queue and reason";
+        registry.register("deferred_refused", help, self.refused.clone());
+    }
+
+    /// A request for `queue` was not taken on.
+    pub(super) fn refused(&self, queue: &PolicyName, error: &NotDeferred) {
+        let reason = match error {
+            NotDeferred::Nobody | NotDeferred::Away(_) => "away",
+            NotDeferred::Full(_) => "full",
+            NotDeferred::Unfit(_) => "unfit",
+            NotDeferred::KeyTaken => "key-taken",
+            NotDeferred::GivenUp => "given-up",
+        };
+        self.refused.get_or_create(&ByReason { queue: queue.to_string(), reason }).inc();
     }
 
     /// So much waits in the queues that are `known`, and in others.
@@ -216,6 +254,23 @@ impl Figures {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_cannot_be_read_after_a_start_is_not_waited_for_for_ever() {
+        let (mut state, now) = (State::default(), MonotonicClock.now());
+        let amount = Amount { items: 3, bytes: 30 };
+        let seen = || Waiting::from([("q".into(), amount)]);
+        assert!(!state.look((seen(), true), now), "more may be read");
+        assert!(!state.look((seen(), true), now.plus(READING_MAX / 2)));
+        assert!(state.is_old(now.plus(READING_MAX / 2)));
+        let later = now.plus(READING_MAX);
+        assert!(state.look((seen(), true), later));
+        assert_eq!((state.waiting.get("q"), state.is_old(later)), (Some(&amount), false));
+        // From then on some are always being begun.
+        assert!(state.look((seen(), true), later.plus(EVERY)));
+        let mut state = State::default();
+        assert!(state.look((seen(), false), now), "all of it is known");
+    }
 
     #[test]
     fn a_queue_holds_no_more_than_it_may_and_a_place_that_is_given_up_is_free() {
