@@ -209,6 +209,59 @@ fn a_full_queue_leaves_it_to_the_next_step_and_what_lies_there_goes_on() {
 }
 
 #[test]
+fn one_that_was_given_up_is_not_taken_on_again_and_can_be_delivered_after_all() {
+    let shop = Participant::start();
+    shop.answers("/orders", 503, "busy");
+    let more = "[deferred.orders]\nexpire_seconds = 1\n";
+    let node = Gateway::start_dev("deferred-dead", &config(&shop.address.to_string(), more));
+    let key = "idempotency-key: k-1\r\n";
+    let location = taken(&order(&node, key, "7"));
+    // To others than participants it is an answer like any other.
+    shop.answers("/orders", 409, "no such article");
+    let dead = turns_into(&node, &location, "dead");
+    assert_eq!(dead["final_status"], 409, "{dead}");
+    shop.answers("/orders", 503, "busy");
+    assert_eq!(order(&node, key, "7").status, 503, "nobody makes it any more");
+    assert_eq!(node.counted("mainstay_deferred_refused_total", "reason=\"given-up\""), 1);
+    shop.answers("/orders", 200, "");
+    let id = location.rsplit('/').next().unwrap();
+    let path = format!("/api/v1/transactions/deferred-{id}/redeliver");
+    let (status, answer) = node.call("POST", &path, r#"{"reason":"the shop has it again"}"#);
+    assert_eq!(status, 200, "{answer}");
+    turns_into(&node, &location, "done");
+    shop.answers("/orders", 503, "busy");
+    assert_eq!(taken(&order(&node, key, "7")), location, "it was made");
+}
+
+#[test]
+fn what_waits_is_not_sent_in_the_clear_to_a_service_that_speaks_tls_by_then() {
+    let shop = Participant::start();
+    shop.answers("/orders", 503, "busy");
+    let plain = config(&shop.address.to_string(), "");
+    let node = Gateway::start_dev("deferred-tls", &plain);
+    let location = taken(&order(&node, "", "7"));
+    let reload = |config: &str| {
+        node.configure(config);
+        let (status, answer) = node.call("POST", "/api/v1/settings/reload", r#"{"reason":"tls"}"#);
+        assert_eq!(status, 200, "{answer}");
+    };
+    let sealed = plain.replace("fallback = \"orders\"", "");
+    reload(&sealed.replace("connect_seconds", "tls = { mode = \"on\" }\nconnect_seconds"));
+    let tries = || look(&node, &location)["tries"].as_u64().unwrap();
+    let goes_on = |when: &str| {
+        let before = tries();
+        until(when, PATIENCE, || before + 1 < tries());
+    };
+    goes_on("one that was under way has ended");
+    let sent = shop.count("/orders");
+    shop.answers("/orders", 200, "");
+    goes_on("it is not forgotten");
+    assert_eq!(shop.count("/orders"), sent);
+    reload(&plain);
+    turns_into(&node, &location, "done");
+}
+
+#[test]
 fn a_gateway_without_a_coordinator_defers_nothing() {
     let shop = Participant::start();
     shop.answers("/orders", 503, "busy");

@@ -13,7 +13,6 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::names::Written;
-use super::upstream::Protocol;
 use super::{GatewayConfig, RawGateway, RawUpstream, UpstreamConfig};
 use crate::route::{Action, RawRoute, Route, Routes};
 
@@ -176,7 +175,7 @@ fn check_defers(
     let Some(queue) = steps.queues().next() else { return };
     for (service, _) in split.shares() {
         let upstream = upstreams.get(service);
-        if upstream.is_some_and(|it| it.tls.is_some() || it.protocol == Protocol::Http2) {
+        if upstream.is_some_and(|upstream| !upstream.is_plain_http1()) {
             let problem = format!(
                 "defers to queue `{queue}`, but `{service}` speaks TLS or HTTP/2; deferred requests \
                  are sent over HTTP/1.1 in the clear"

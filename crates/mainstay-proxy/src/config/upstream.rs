@@ -142,6 +142,13 @@ pub struct UpstreamConfig {
     pub outlier: OutlierPolicy,
 }
 
+impl UpstreamConfig {
+    /// Whether calls are sent over HTTP/1.1 in the clear, those of gRPC aside.
+    pub const fn is_plain_http1(&self) -> bool {
+        self.tls.is_none() && !matches!(self.protocol, Protocol::Http2)
+    }
+}
+
 /// One instance of a static list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InstanceConfig {

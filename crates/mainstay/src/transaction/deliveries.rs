@@ -168,6 +168,12 @@ impl Deliveries {
             let why = format!("there is no `[upstream.{service}]`");
             return Outcome::Unsent { why, retry_after: None };
         };
+        // It may have become so since the request was taken on. What is sealed is not sent in the
+        // clear, whoever listens there.
+        if !upstream.is_plain_http1() {
+            let why = format!("`[upstream.{service}]` speaks TLS or HTTP/2");
+            return Outcome::Unsent { why, retry_after: None };
+        }
         let policy = gateway.running().plane.queue(queue);
         drop(gateway);
         let turns = self.outlets.line(queue, policy.concurrency);
@@ -181,27 +187,29 @@ impl Deliveries {
         };
         self.follow(service, upstream);
         let sent = self.services.call(service, request, call.timeout);
-        came_of(call, sent, BodyMarkers::Off).await
+        answered(came_of(call, sent, BodyMarkers::Off).await)
     }
 
-    /// Has a service that is reached otherwise than before looked for anew.
+    /// Has a service looked for anew that is reached otherwise than before, or was never followed.
     fn follow(&self, service: &str, upstream: Arc<UpstreamConfig>) {
         let mut reached = self.reached.lock();
-        match reached.get_mut(service) {
-            Some(last) if Arc::ptr_eq(last, &upstream) => {}
-            Some(last) => {
-                if **last != *upstream {
-                    self.services.forget(service);
-                }
-                *last = upstream;
+        if reached.get(service).is_none_or(|last| **last != *upstream) {
+            self.services.forget(service);
+            if REACHED_MAX <= reached.len() {
+                reached.clear();
             }
-            None => {
-                if REACHED_MAX <= reached.len() {
-                    reached.clear();
-                }
-                reached.insert(service.into(), upstream);
-            }
+            reached.insert(service.into(), upstream);
         }
+    }
+}
+
+/// What `outcome` means of a service that knows nothing of transactions: whatever it answers but 2xx
+/// is a try that failed.
+fn answered(outcome: Outcome) -> Outcome {
+    match outcome {
+        Outcome::Refused(detail) => Outcome::Unknown(format!("409 {detail}")),
+        Outcome::Ongoing => Outcome::Unknown("425 ".to_owned()),
+        outcome => outcome,
     }
 }
 
