@@ -234,19 +234,19 @@ fn one_that_was_given_up_is_not_taken_on_again_and_can_be_delivered_after_all() 
 }
 
 #[test]
-fn what_waits_is_not_sent_in_the_clear_to_a_service_that_speaks_tls_by_then() {
+fn what_waits_is_not_sent_to_a_service_that_speaks_otherwise_by_then() {
     let shop = Participant::start();
     shop.answers("/orders", 503, "busy");
     let plain = config(&shop.address.to_string(), "");
-    let node = Gateway::start_dev("deferred-tls", &plain);
+    let node = Gateway::start_dev("deferred-moved", &plain);
     let location = taken(&order(&node, "", "7"));
     let reload = |config: &str| {
         node.configure(config);
-        let (status, answer) = node.call("POST", "/api/v1/settings/reload", r#"{"reason":"tls"}"#);
+        let (status, answer) = node.call("POST", "/api/v1/settings/reload", r#"{"reason":"moved"}"#);
         assert_eq!(status, 200, "{answer}");
     };
-    let sealed = plain.replace("fallback = \"orders\"", "");
-    reload(&sealed.replace("connect_seconds", "tls = { mode = \"on\" }\nconnect_seconds"));
+    let other = plain.replace("fallback = \"orders\"", "");
+    reload(&other.replace("connect_seconds", "protocol = \"http2\"\nconnect_seconds"));
     let tries = || look(&node, &location)["tries"].as_u64().unwrap();
     let goes_on = |when: &str| {
         let before = tries();
