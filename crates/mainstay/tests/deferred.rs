@@ -242,7 +242,8 @@ fn what_waits_is_not_sent_to_a_service_that_speaks_otherwise_by_then() {
     let location = taken(&order(&node, "", "7"));
     let reload = |config: &str| {
         node.configure(config);
-        let (status, answer) = node.call("POST", "/api/v1/settings/reload", r#"{"reason":"moved"}"#);
+        let (status, answer) =
+            node.call("POST", "/api/v1/settings/reload", r#"{"reason":"moved"}"#);
         assert_eq!(status, 200, "{answer}");
     };
     let other = plain.replace("fallback = \"orders\"", "");
