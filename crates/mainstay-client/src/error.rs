@@ -80,4 +80,15 @@ impl ClientError {
             Self::Invalid { .. } | Self::Lost(_) | Self::Stopped => false,
         }
     }
+
+    /// Whether what was asked for may have happened all the same.
+    pub(crate) fn may_be_done(&self) -> bool {
+        match self {
+            Self::Unreachable { effect, .. } => *effect != Effect::None,
+            Self::Refused(problem) => {
+                self.is_passing() && problem.effect.as_deref() != Some("none")
+            }
+            Self::Invalid { .. } | Self::Lost(_) | Self::Stopped => false,
+        }
+    }
 }

@@ -116,15 +116,18 @@ async fn end(state: &State) {
 }
 
 /// Makes `call` until it is answered, or what it is about is over. A session that is gone already
-/// is as good.
+/// is as good, and so is a lock once a try without an answer may have given it back.
 async fn insist(state: &State, call: &Call, until: Instant) -> Result<(), ClientError> {
     let mut tries = 0;
+    let mut may_be_done = false;
     loop {
         let error = match state.client.control.send(call).await {
             Ok(_done) => return Ok(()),
             Err(error) if error.is(Code::SessionNotFound) => return Ok(()),
+            Err(error) if may_be_done && error.is(Code::LockNotHeld) => return Ok(()),
             Err(error) => error,
         };
+        may_be_done |= error.may_be_done();
         tries += 1;
         if !error.is_passing() || until <= clock::now() {
             return Err(error);

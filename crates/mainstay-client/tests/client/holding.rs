@@ -202,6 +202,20 @@ async fn a_client_that_stops_gives_back_what_it_holds() {
 }
 
 #[tokio::test]
+async fn a_lock_that_a_try_without_an_answer_gave_back_is_not_missed_at_the_next() {
+    let (hangs, works) = (Server::start().await, Server::start().await);
+    let held = client(&[hangs.url(), works.url()]).lock("sku/1").ttl(TTL).acquire().await.unwrap();
+    hangs.sheet.lock().give_back = Mood::Hangs;
+    works.sheet.lock().give_back = Mood::Refuses(409, "lock-not-held");
+    held.release().await.unwrap();
+    assert_eq!((hangs.seen(RELEASE).len(), works.seen(RELEASE).len()), (1, 1));
+
+    // One that nobody can have given back was taken away.
+    let held = hold(&works, TTL).await;
+    assert_eq!(held.release().await.unwrap_err().code(), "lock-not-held");
+}
+
+#[tokio::test]
 async fn semaphores_and_elections_are_asked_for_in_their_own_words() {
     let server = Server::start().await;
     let client = client(&[server.url()]);

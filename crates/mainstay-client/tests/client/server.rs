@@ -41,6 +41,7 @@ pub(crate) struct Sheet {
     pub(crate) open: Mood,
     pub(crate) renew: Mood,
     pub(crate) acquire: Mood,
+    pub(crate) give_back: Mood,
     pub(crate) stream: Mood,
     pub(crate) register: Mood,
     pub(crate) beat: Mood,
@@ -194,6 +195,7 @@ fn noted(head: &http::request::Parts, path: &str, document: Value, sheet: &mut S
         "sessions" => sheet.open,
         "renew" => sheet.renew,
         "acquire" => sheet.acquire,
+        "release" => sheet.give_back,
         "stream" => sheet.stream,
         _ => Mood::Good,
     }
