@@ -67,6 +67,21 @@ fn whoever_is_asked_answers_and_another_goes_on_when_one_dies() {
             assert_eq!((status, &seen["state"]), (200, &json!("committing")), "{seen}");
         }
     }
+    // Clients of DTM know one address.
+    for n in 0..8 {
+        let gid = format!("trip-{n}");
+        let named = json!({ "gid": gid, "trans_type": "tcc" });
+        let dtm = |method: &str, path: &str, body: &Value| {
+            let body = if body.is_null() { String::new() } else { body.to_string() };
+            let (status, text) = a.call(method, &format!("/api/dtmsvr/{path}"), &body);
+            (status, serde_json::from_str::<Value>(&text).unwrap())
+        };
+        let done = (200, json!({ "dtm_result": "SUCCESS" }));
+        assert_eq!(dtm("POST", "prepare", &named), done, "{gid}");
+        let seen = dtm("GET", &format!("query?gid={gid}"), &Value::Null);
+        assert_eq!((seen.0, &seen.1["transaction"]["status"]), (200, &json!("prepared")), "{gid}");
+        assert_eq!(dtm("POST", "abort", &named), done, "{gid}");
+    }
     // A name of its own making is always one that the node asked can take.
     for _message in 0..8 {
         let send = json!({ "target": { "url": shop.url("/mail") } });

@@ -30,26 +30,30 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{DefaultBodyLimit, Request};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, Uri, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{any, get, post};
 use axum::{Json, Router};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use mainstay_txn::{Coordinator, Mode};
+use mainstay_txn::{Coordinator, Gid, Mode};
 use serde_json::json;
 
 use super::author::Principal;
 use super::guard::{bearer, same};
+use super::transactions::forward::dtm_passed_on;
 use crate::cluster::Cluster;
 use crate::role::Shared;
 use crate::transaction::Transactions;
 use crate::transaction::settings::DtmConfig;
-pub(super) use answer::Said;
+pub(super) use answer::{Elsewhere, Said};
 
 /// Largest body: half a mebibyte of payloads in JSON, whose quotes double at worst, and a thousand
 /// steps with two URLs.
-const BODY_BYTES_MAX: usize = 2 << 20;
+pub(super) const BODY_BYTES_MAX: usize = 2 << 20;
+
+/// Below which path transactions are.
+pub(super) const PREFIX: &str = "/api/dtmsvr";
 
 /// The calls, by their whole paths.
 pub(super) fn calls(cluster: Option<Arc<Cluster>>) -> Router<Arc<Shared>> {
@@ -66,7 +70,7 @@ pub(super) fn calls(cluster: Option<Arc<Cluster>>) -> Router<Arc<Shared>> {
         let nobody = move || async move {
             (StatusCode::NOT_FOUND, Json(json!({ "message": line }))).into_response()
         };
-        return own.nest("/api/dtmsvr", Router::new().fallback(nobody));
+        return own.nest(PREFIX, Router::new().fallback(nobody));
     };
     let door = Router::new()
         .route("/version", get(read::version))
@@ -83,9 +87,10 @@ pub(super) fn calls(cluster: Option<Arc<Cluster>>) -> Router<Arc<Shared>> {
         .route("/query", get(read::query))
         .route("/all", get(read::all))
         .fallback(missing)
+        .layer(axum::middleware::from_fn_with_state(Arc::clone(&cluster), dtm_passed_on))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(cluster);
-    own.nest("/api/dtmsvr", door)
+    own.nest(PREFIX, door)
 }
 
 /// Workflows, topics and other protocols: nobody may take the answer for a decision.
@@ -114,9 +119,14 @@ fn of(cluster: &Cluster) -> Result<(&Transactions, Coordinator), Said> {
     }
 }
 
+/// Which transaction a request is about: a `POST` says so in its body, a `GET` in its query.
+pub(super) fn gid_of(uri: &Uri, body: &[u8]) -> Option<Gid> {
+    read::named(uri).or_else(|| words::Fields::read(body).ok()?.gid().ok())
+}
+
 /// Whether `path` is one of the door.
 pub(super) fn is_its(path: &str) -> bool {
-    path.starts_with("/api/dtmsvr")
+    path.starts_with(PREFIX)
         || matches!(path, "/api/ping" | "/api/metrics" | "/api/json-rpc")
 }
 

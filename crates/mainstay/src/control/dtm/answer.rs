@@ -9,6 +9,8 @@ use std::time::Duration;
 use axum::Json;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use mainstay_core::problem::Code;
+use mainstay_txn::commit::LogError;
 use mainstay_txn::run::VerbError;
 use serde_json::{Value, json};
 
@@ -32,7 +34,16 @@ pub(in crate::control) enum Said {
         /// When it makes sense again.
         after: Duration,
     },
+    /// 503: another node owns the transaction.
+    Elsewhere {
+        /// When it makes sense again.
+        after: Duration,
+    },
 }
+
+/// Marks an answer that another node could give.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::control) struct Elsewhere;
 
 /// The document of a verb, or why there is none.
 pub(super) type Answer = Result<Json<Value>, Said>;
@@ -68,6 +79,10 @@ impl Said {
             Self::Away { why, .. } => {
                 (StatusCode::SERVICE_UNAVAILABLE, json!({ "message": plain(why) }))
             }
+            Self::Elsewhere { .. } => {
+                let why = "this node does not own the transaction, and does not know who does";
+                (StatusCode::SERVICE_UNAVAILABLE, json!({ "message": why }))
+            }
         }
     }
 }
@@ -81,9 +96,12 @@ impl IntoResponse for Said {
     fn into_response(self) -> Response {
         let (status, document) = self.document();
         let mut response = (status, Json(document)).into_response();
-        if let Self::Away { after, .. } = self {
+        if let Self::Away { after, .. } | Self::Elsewhere { after } = self {
             let seconds = after.as_secs() + u64::from(0 < after.subsec_nanos());
             response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+        }
+        if matches!(self, Self::Elsewhere { .. }) {
+            response.extensions_mut().insert(Elsewhere);
         }
         response
     }
@@ -93,6 +111,7 @@ impl IntoResponse for Said {
 impl From<VerbError> for Said {
     fn from(error: VerbError) -> Self {
         match (&error, error.retry_after()) {
+            (VerbError::Log(LogError::NotOwner), Some(after)) => Self::Elsewhere { after },
             (_, Some(after)) => Self::Away { why: error.to_string(), after },
             (VerbError::Unknown { gid }, None) => unknown(gid.as_str()),
             (_, None) => Self::Wrong(error.to_string()),
@@ -105,7 +124,9 @@ impl From<Refused> for Said {
     fn from(refused: Refused) -> Self {
         let (status, detail, after) = refused.said();
         let detail = detail.to_owned();
+        let is_elsewhere = refused.code() == Code::TransactionOwnerUnknown.as_str();
         match (status, after) {
+            (_, Some(after)) if is_elsewhere => Self::Elsewhere { after },
             (_, Some(after)) => Self::Away { why: detail, after },
             (StatusCode::CONFLICT, None) => Self::Failure(detail),
             (_, None) => Self::Wrong(detail),

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Query, State};
+use axum::http::Uri;
 use mainstay_txn::run::{Glance, VerbError};
 use mainstay_txn::{Begin, Gid, Mode, Moment, State as Stands, Transaction};
 use serde::Deserialize;
@@ -45,6 +46,12 @@ pub(super) async fn new_gid(State(cluster): State<Arc<Cluster>>) -> Answer {
 #[serde(default)]
 pub(super) struct Which {
     gid: String,
+}
+
+/// Which transaction the query of `uri` names.
+pub(super) fn named(uri: &Uri) -> Option<Gid> {
+    let Query(Which { gid: text }) = Query::try_from_uri(uri).ok()?;
+    gid(&text).ok()
 }
 
 /// `GET query`

@@ -26,6 +26,7 @@ use tokio::net::TcpStream;
 
 use super::super::AGREED_BYTES_MAX;
 use super::super::answer::Refused;
+use super::super::dtm;
 use crate::cluster::Cluster;
 use crate::cluster::opening::Opened;
 use crate::transaction::reachable;
@@ -44,55 +45,134 @@ const PATIENCE: Duration = Duration::from_secs(65);
 /// Largest answer: a page of 500 summaries, or a transaction of a thousand branches.
 const ANSWER_BYTES_MAX: usize = 8 << 20;
 
-/// Passes a request on if this node does not own its transaction and another does.
+/// The API that a request belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Door {
+    Native,
+    Dtm,
+}
+
+impl Door {
+    /// Below which path its calls are.
+    const fn prefix(self) -> &'static str {
+        match self {
+            Self::Native => "/api/v1",
+            Self::Dtm => dtm::PREFIX,
+        }
+    }
+
+    const fn body_bytes_max(self) -> usize {
+        match self {
+            Self::Native => AGREED_BYTES_MAX,
+            Self::Dtm => dtm::BODY_BYTES_MAX,
+        }
+    }
+
+    /// Whether `path`, without the prefix, may be about one transaction.
+    fn is_about_one(self, path: &str) -> bool {
+        match self {
+            Self::Native => path.contains("/transactions") || path.ends_with("/messages"),
+            Self::Dtm => true,
+        }
+    }
+
+    /// Whether this node answered that it does not own the transaction.
+    fn is_not_owner(self, response: &Response) -> bool {
+        let told = response.extensions();
+        match self {
+            Self::Native => told
+                .get::<Refused>()
+                .is_some_and(|refused| refused.code() == Code::TransactionOwnerUnknown.as_str()),
+            Self::Dtm => told.get::<dtm::Elsewhere>().is_some(),
+        }
+    }
+
+    /// Which transaction a request is about.
+    fn gid(self, parts: &Parts, body: &[u8]) -> Option<Gid> {
+        match self {
+            Self::Native => gid_of(parts.uri.path(), body),
+            Self::Dtm => dtm::gid_of(&parts.uri, body),
+        }
+    }
+
+    /// What the owner answers whom it does not know.
+    const fn stranger(self) -> StatusCode {
+        match self {
+            Self::Native => StatusCode::UNAUTHORIZED,
+            Self::Dtm => StatusCode::FORBIDDEN,
+        }
+    }
+
+    fn too_large(self) -> Response {
+        match self {
+            Self::Native => Refused::of_status(StatusCode::PAYLOAD_TOO_LARGE).into_response(),
+            Self::Dtm => StatusCode::PAYLOAD_TOO_LARGE.into_response(),
+        }
+    }
+
+    fn refused(self, detail: &str, effect: Effect, owner: &str) -> Response {
+        let again = Duration::from_secs(1);
+        match self {
+            Self::Native => Refused::new(Code::TransactionOwnerUnknown, detail)
+                .with_effect(effect)
+                .with("owner", owner.into())
+                .retry_after(again)
+                .into_response(),
+            Self::Dtm => {
+                dtm::Said::Away { why: format!("{detail} ({owner})"), after: again }.into_response()
+            }
+        }
+    }
+}
+
+/// Passes a request of the native API on if this node does not own its transaction and another
+/// does.
 pub(in crate::control) async fn passed_on(
     State(cluster): State<Arc<Cluster>>,
     request: Request,
     next: Next,
 ) -> Response {
-    let path = request.uri().path();
-    let is_ours = path.contains("/transactions") || path.ends_with("/messages");
+    answered(Door::Native, &cluster, request, next).await
+}
+
+/// The same for clients of DTM.
+pub(in crate::control) async fn dtm_passed_on(
+    State(cluster): State<Arc<Cluster>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    answered(Door::Dtm, &cluster, request, next).await
+}
+
+async fn answered(door: Door, cluster: &Cluster, request: Request, next: Next) -> Response {
     // A store of its own has one node.
     let is_alone = matches!(cluster.opened, Opened::Embedded(_));
+    let is_ours = door.is_about_one(request.uri().path());
     if is_alone || !is_ours || request.headers().contains_key(FORWARDED) {
         return next.run(request).await;
     }
     let (parts, body) = request.into_parts();
-    let Ok(body) = to_bytes(body, AGREED_BYTES_MAX).await else {
-        return Refused::of_status(StatusCode::PAYLOAD_TOO_LARGE).into_response();
-    };
+    let Ok(body) = to_bytes(body, door.body_bytes_max()).await else { return door.too_large() };
     let again = parts.clone();
     let response = next.run(Request::from_parts(parts, Body::from(body.clone()))).await;
-    let is_refused = response
-        .extensions()
-        .get::<Refused>()
-        .is_some_and(|refused| refused.code() == Code::TransactionOwnerUnknown.as_str());
-    let gid = if is_refused { gid_of(again.uri.path(), &body) } else { None };
+    let gid = if door.is_not_owner(&response) { door.gid(&again, &body) } else { None };
     let Some(gid) = gid else { return response };
-    let Some(owner) = owner(&cluster, &gid).await else { return response };
+    let Some(owner) = owner(cluster, &gid).await else { return response };
     let Some(address) = reachable(&owner) else {
         let detail = "the owner listens on the loopback of another machine; ask it there";
-        return refused(detail, Effect::None, &owner);
+        return door.refused(detail, Effect::None, &owner);
     };
-    match tokio::time::timeout(PATIENCE, pass_on(address, again, body)).await {
-        Ok(Ok(answer)) if answer.status() == StatusCode::UNAUTHORIZED => {
+    match tokio::time::timeout(PATIENCE, pass_on(door, address, again, body)).await {
+        Ok(Ok(answer)) if answer.status() == door.stranger() => {
             let detail = "the owner does not know this node's callers; let nodes share \
                           `server.token_file`, or ask the owner itself";
-            refused(detail, Effect::None, &owner)
+            door.refused(detail, Effect::None, &owner)
         }
         Ok(Ok(answer)) => answer,
-        Ok(Err(Failed { sent: false, why })) => refused(&why, Effect::None, &owner),
-        Ok(Err(Failed { sent: true, why })) => refused(&why, Effect::Unknown, &owner),
-        Err(_elapsed) => refused("the owner does not answer", Effect::Unknown, &owner),
+        Ok(Err(Failed { sent: false, why })) => door.refused(&why, Effect::None, &owner),
+        Ok(Err(Failed { sent: true, why })) => door.refused(&why, Effect::Unknown, &owner),
+        Err(_elapsed) => door.refused("the owner does not answer", Effect::Unknown, &owner),
     }
-}
-
-fn refused(detail: &str, effect: Effect, owner: &str) -> Response {
-    Refused::new(Code::TransactionOwnerUnknown, detail)
-        .with_effect(effect)
-        .with("owner", owner.into())
-        .retry_after(Duration::from_secs(1))
-        .into_response()
 }
 
 /// Which transaction a request is about.
@@ -123,7 +203,12 @@ struct Failed {
     why: String,
 }
 
-async fn pass_on(address: SocketAddr, parts: Parts, body: Bytes) -> Result<Response, Failed> {
+async fn pass_on(
+    door: Door,
+    address: SocketAddr,
+    parts: Parts,
+    body: Bytes,
+) -> Result<Response, Failed> {
     let unsent = |error: &dyn std::fmt::Display| Failed {
         sent: false,
         why: format!("the owner is not reached: {error}"),
@@ -136,10 +221,10 @@ async fn pass_on(address: SocketAddr, parts: Parts, body: Bytes) -> Result<Respo
     let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
     let (mut sender, connection) = handshake.map_err(|error| unsent(&error))?;
     let own = parts.uri.path_and_query().map_or("/", |own| own.as_str());
-    let own = own.strip_prefix("/api/v1").unwrap_or(own);
+    let own = own.strip_prefix(door.prefix()).unwrap_or(own);
     let mut request = hyper::Request::new(Full::new(body));
     *request.method_mut() = parts.method;
-    *request.uri_mut() = format!("/api/v1{own}").parse().map_err(|error| unsent(&error))?;
+    *request.uri_mut() = format!("{}{own}", door.prefix()).parse().map_err(|error| unsent(&error))?;
     *request.headers_mut() = parts.headers;
     let headers = request.headers_mut();
     for name in [header::CONNECTION, header::CONTENT_LENGTH, header::TRANSFER_ENCODING] {
