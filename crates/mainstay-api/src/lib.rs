@@ -19,6 +19,7 @@
 //! | a process and its store | [`node`] |
 //! | rules and switches | [`rules`] |
 //! | global transactions | [`transaction`] |
+//! | requests that are made later | [`deferred`] |
 //! | receipts of branches in databases | [`receipt`] |
 //! | barriers of participants | [`barrier`] |
 //! | why something did not work | [`problem`] |
@@ -27,6 +28,7 @@
 
 pub mod barrier;
 pub mod config;
+pub mod deferred;
 pub mod gateway;
 #[cfg(feature = "grpc")]
 pub mod grpc;

@@ -76,6 +76,29 @@ pub const COORDINATOR_MARIADB: &str = "CREATE TABLE IF NOT EXISTS mainstay_coord
 cluster char(8) PRIMARY KEY, log_id char(36) NOT NULL, sequence bigint NOT NULL, \
 written_at timestamp(6) NOT NULL) ENGINE=InnoDB";
 
+/// What a database of `PostgreSQL` was told of the log of a cluster.
+pub const READ_MARK_POSTGRES: &str =
+    "SELECT log_id::text, sequence FROM mainstay_coordinator WHERE cluster = ?";
+
+/// The same in `MariaDB`.
+pub const READ_MARK_MARIADB: &str =
+    "SELECT log_id, sequence FROM mainstay_coordinator WHERE cluster = ?";
+
+/// Tells a database of `PostgreSQL` how far the log of a cluster has come: cluster, log id,
+/// sequence. A greater sequence stays.
+pub const WRITE_MARK_POSTGRES: &str = "INSERT INTO mainstay_coordinator \
+(cluster, log_id, sequence, written_at) VALUES (?, ?, ?, clock_timestamp()) \
+ON CONFLICT (cluster) DO UPDATE SET log_id = excluded.log_id, sequence = excluded.sequence, \
+written_at = excluded.written_at WHERE mainstay_coordinator.sequence < excluded.sequence";
+
+/// The same in `MariaDB`, which assigns one after the other: the sequence that is compared with
+/// comes last.
+pub const WRITE_MARK_MARIADB: &str = "INSERT INTO mainstay_coordinator \
+(cluster, log_id, sequence, written_at) VALUES (?, ?, ?, current_timestamp(6)) \
+ON DUPLICATE KEY UPDATE log_id = IF(sequence < VALUES(sequence), VALUES(log_id), log_id), \
+written_at = IF(sequence < VALUES(sequence), VALUES(written_at), written_at), \
+sequence = GREATEST(sequence, VALUES(sequence))";
+
 /// The first statement of a branch: gid, branch, who writes.
 pub const INSERT_DONE: &str =
     "INSERT INTO mainstay_receipt (gid, branch, kind, written_by) VALUES (?, ?, 'done', ?)";

@@ -12,6 +12,12 @@
 //! | `GET /transactions/GID` | – | 200 [`Transaction`]; 404 `transaction-unknown` |
 //! | `GET /transactions` | – | 200 [`Transactions`], the newest first |
 //! | `POST /messages` | [`SendMessage`] | 202 [`Accepted`], durable |
+//! | `GET /transaction-resources`, `/NAME` | – | 200 [`Resources`], [`Resource`], as the node asked sees them |
+//! | `GET /transaction-resources/NAME/prepared` | – | 200 [`PreparedBranches`]; 503 `resource-unreachable` |
+//! | `POST /transaction-resources/NAME/sweep` | [`SweepResource`] | 200 [`PreparedBranches`] |
+//! | `POST /transaction-resources/NAME/check` | – | 200 [`Resource`]; 409 `resource-cannot-prepare` |
+//! | `POST /transaction-log/accept` | [`Operate`] | 200 [`LogAccepted`] |
+//! | `POST /transaction-resources/NAME/init` | [`Operate`] | 200 [`Resource`]: its tables are there |
 //!
 //! Verbs are `retry`, `pause`, `resume`, `resolve` and `redeliver`.
 //!
@@ -21,12 +27,17 @@
 //! answer, or one with `effect` `unknown`, repeats it.
 
 mod ask;
+mod resource;
 mod status;
 
 pub use ask::{
     AbortTransaction, BeginTransaction, BranchKind, BranchTargets, BranchVote, Evidence, Operate,
     Outcome, RegisterBranch, ResolveTransaction, SendMessage, Step, SubmitTransaction, Target,
     VoteWord, WaitFor, WhenPrepared,
+};
+pub use resource::{
+    LogAccepted, PreparedBranch, PreparedBranches, Resource, ResourceFault, Resources,
+    SweepResource,
 };
 pub use status::{
     Accepted, Note, Operation, PayloadSeen, Reason, Registered, Summary, Transaction,

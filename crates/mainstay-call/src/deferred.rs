@@ -121,6 +121,12 @@ pub enum ReceiptState {
 }
 
 impl ReceiptState {
+    /// The state that `word` stands for.
+    pub fn parse(word: &str) -> Option<Self> {
+        let all = [Self::Queued, Self::Delivering, Self::Done, Self::Dead];
+        all.into_iter().find(|state| state.as_str() == word)
+    }
+
     /// The word for it.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -314,6 +314,8 @@ codes! {
     TransactionVerbNotAllowed = "transaction-verb-not-allowed", 409, 9, "The verb is not possible";
     /// As many live transactions as a node takes, or one that is ending.
     TransactionOverloaded = "transaction-overloaded", 503, 14, "Too many live transactions";
+    /// The log was put back from an old backup, and databases know better.
+    TransactionLogBehind = "transaction-log-behind", 503, 9, "The transaction log is behind";
     /// Too many records wait for the log.
     TransactionLogOverloaded = "transaction-log-overloaded", 503, 14, "The transaction log is overloaded";
     /// The log could not be written or read.

@@ -3,6 +3,7 @@
 //! | key | value | written |
 //! |---|---|---|
 //! | `txn/meta` | cluster, log id, shard count | once |
+//! | `txn/high` | how far it has come, as databases were told | a sweep, after work was begun |
 //! | `txn/node/<node>` | address of a node; ends with its session | at its start |
 //! | `txn/lane/<node>/<n>` | session and number of the last batch; ends with the session | each batch |
 //! | `txn/shard/<ss>` | who owns the shard; ends with the owner's session | takeover |
@@ -24,7 +25,7 @@ use bytes::Bytes;
 use mainstay_store::{Key, Op as StoreOp, Put, Range};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
-pub use record::{Lane, Meta, Node, Owner, Unreadable};
+pub use record::{High, Lane, Meta, Node, Owner, Unreadable};
 
 use crate::machine::Write;
 use crate::moment::Moment;
@@ -41,6 +42,11 @@ fn segment(text: &str) -> String {
 /// What the log says about itself.
 pub fn meta() -> Key {
     made("txn/meta".to_owned())
+}
+
+/// How far the log has come, as databases were told.
+pub fn high() -> Key {
+    made("txn/high".to_owned())
 }
 
 /// All nodes.

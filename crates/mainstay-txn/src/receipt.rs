@@ -184,6 +184,19 @@ pub enum Verdict {
     Orphan,
 }
 
+impl Verdict {
+    /// The word for people and documents.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Commit => "commit",
+            Self::Rollback => "rollback",
+            Self::RollbackUnvoted => "rollback-unvoted",
+            Self::Leave => "leave",
+            Self::Orphan => "orphan",
+        }
+    }
+}
+
 /// How long a branch without a record is left alone.
 pub const ORPHAN_GRACE: Duration = Duration::from_secs(90);
 

@@ -12,7 +12,9 @@
 //! | what is said on a session | `postgresql`, `mariadb` |
 //! | whether it is set up to take part; its tables | `check` |
 //! | what is prepared held against the log; old receipts | `sweep` |
+//! | whether the log is as new as databases know | `mark` |
 //! | why a database did not do as asked | `failure` |
+//! | what is counted | `figures` |
 //!
 //! Everything that is asked about one branch is asked on one session: a second one might reach
 //! another server behind the same name, and what one server lacks says nothing about another.
@@ -21,7 +23,9 @@ mod address;
 mod check;
 mod events;
 mod failure;
+mod figures;
 mod mariadb;
+mod mark;
 mod pool;
 mod postgresql;
 mod settings;
@@ -37,6 +41,8 @@ use parking_lot::RwLock;
 pub use address::{Address, AddressInvalid, Host};
 pub use check::{Fault, grants, tables};
 pub use failure::Failure;
+pub use figures::Figures;
+pub use mark::{LogStanding, Mark, NotAttested};
 pub use settings::ResourceSettings;
 pub use sweep::{Judged, Sighting, SweepSettings, Sweeper};
 pub use tls::Tls;
@@ -115,6 +121,7 @@ pub struct Resources {
     surroundings: Arc<dyn Surroundings>,
     pools: RwLock<BTreeMap<ResourceName, Arc<Pool>>>,
     tasks: Tasks,
+    figures: Figures,
 }
 
 impl std::fmt::Debug for Resources {
@@ -147,9 +154,16 @@ impl Resources {
             surroundings: Arc::clone(surroundings),
             pools: RwLock::default(),
             tasks: Tasks::default(),
+            figures: Figures::default(),
         };
         own.replace(settings);
         own
+    }
+
+    /// The same, counted by `figures`.
+    pub fn counted_by(mut self, figures: Figures) -> Self {
+        self.figures = figures;
+        self
     }
 
     /// Goes by `settings` from now on. Sessions of those that are as they were stay; those of the
@@ -169,8 +183,12 @@ impl Resources {
             pools.insert(name, pool);
         }
         drop(pools);
-        for gone in before.values() {
+        let pools = self.pools.read();
+        for (name, gone) in &before {
             gone.close();
+            if !pools.contains_key(name) {
+                self.figures.forget(name);
+            }
         }
     }
 
@@ -219,8 +237,15 @@ impl Resources {
         };
         let held_by = session_id.as_deref().and_then(|id| id.parse().ok());
         match call.op {
-            Op::Commit => self.finish(&pool, &xid, Decision::Commit, held_by).await,
-            Op::Rollback => self.finish(&pool, &xid, Decision::Abort, held_by).await,
+            Op::Commit | Op::Rollback => {
+                let decision =
+                    if call.op == Op::Commit { Decision::Commit } else { Decision::Abort };
+                let outcome = self.finish(&pool, &xid, decision, held_by).await;
+                if outcome == Outcome::Done {
+                    self.figures.called(resource, decision);
+                }
+                outcome
+            }
             Op::Prepare => self.is_prepared(&pool, &xid).await,
             op => Outcome::Unknown(format!("a database cannot be asked to {op}")),
         }
@@ -280,10 +305,14 @@ impl Resources {
 
     /// Ends a branch that a sweep has found.
     async fn end(&self, resource: &ResourceName, xid: &Xid, decision: Decision) -> Outcome {
-        match self.pool(resource) {
-            Some(pool) => self.finish(&pool, xid, decision, None).await,
-            None => Outcome::Denied(format!("this node has no resource `{resource}`")),
+        let Some(pool) = self.pool(resource) else {
+            return Outcome::Denied(format!("this node has no resource `{resource}`"));
+        };
+        let outcome = self.finish(&pool, xid, decision, None).await;
+        if outcome == Outcome::Done {
+            self.figures.swept_up(resource, decision);
         }
+        outcome
     }
 
     /// Gid and branch of receipts older than `age`, a thousand at most, passing over the `after`
@@ -359,6 +388,33 @@ impl Resources {
         Ok(check::faults(kind, &facts?, user))
     }
 
+    /// What `resource` was told of our log.
+    async fn mark(&self, resource: &ResourceName) -> Result<Option<Mark>, Failure> {
+        let mut lent = self.lend(resource).await?;
+        let mark = match &mut lent.session {
+            Session::Postgres(session) => session.mark(&self.cluster).await,
+            Session::MariaDb(session) => session.mark(&self.cluster).await,
+        };
+        lent.end(&mark);
+        mark
+    }
+
+    /// Tells `resource` of our log.
+    async fn write_mark(&self, resource: &ResourceName, mark: &Mark) -> Result<(), Failure> {
+        let mut lent = self.lend(resource).await?;
+        let written = match &mut lent.session {
+            Session::Postgres(session) => session.write_mark(&self.cluster, mark).await,
+            Session::MariaDb(session) => session.write_mark(&self.cluster, mark).await,
+        };
+        lent.end(&written);
+        written
+    }
+
+    /// All of them.
+    fn names(&self) -> Vec<ResourceName> {
+        self.pools.read().keys().cloned().collect()
+    }
+
     /// Makes the tables of `resource` that are not there, with the coordinator's own credentials;
     /// [`tables`] and [`grants`] are for an administrator to do it.
     ///
@@ -371,10 +427,16 @@ impl Resources {
     /// Which tables are made is open; calling again does no harm.
     pub async fn init(&self, resource: &ResourceName) -> Result<(), Failure> {
         let mut lent = self.lend(resource).await?;
-        let mut made = Ok(());
-        for statement in tables(lent.settings().address.kind) {
-            made = made.and(lent.session.run(statement).await);
-        }
+        let kind = lent.settings().address.kind;
+        let made = async {
+            let facts = check::facts(&mut lent.session, &self.cluster, false).await?;
+            // An index of a table that is there may be looked for by its owner alone.
+            for statement in check::missing(kind, &facts) {
+                lent.session.run(statement).await?;
+            }
+            Ok(())
+        };
+        let made = made.await;
         lent.end(&made);
         made
     }

@@ -12,11 +12,13 @@
 //! | verbs of initiators and operators | `verbs` |
 //! | one event: step, write, effects | `step` |
 //! | what has ended; what sweeps find | `history` |
+//! | how far the log has come, as databases were told | `high` |
 //! | lists of what is live, and of what has ended | `list` |
 //! | calls of branches, within their limits | `calls` |
 //! | shards: claimed, read, given up; the session of the node | `shards` |
 
 mod calls;
+mod high;
 mod history;
 mod list;
 mod settings;
@@ -28,7 +30,7 @@ mod verbs;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use mainstay_store::{Get, LeaseId, Revision};
@@ -94,6 +96,10 @@ struct Shared {
     due_changed: Notify,
     schedule: Mutex<Schedule<Job>>,
     stopping: AtomicBool,
+    /// How much was begun, or joined.
+    work_begun: AtomicU64,
+    /// Why nothing is begun or committed: the log is behind what databases were told.
+    behind: RwLock<Option<String>>,
     /// Everything but the lanes.
     work: Tasks,
     lanes_work: Tasks,
@@ -225,6 +231,8 @@ impl Coordinator {
                 due_changed: Notify::new(),
                 schedule,
                 stopping: AtomicBool::new(false),
+                work_begun: AtomicU64::new(0),
+                behind: RwLock::default(),
                 work: Tasks::default(),
                 lanes_work: Tasks::default(),
             }),

@@ -107,7 +107,7 @@ pub const PRE: [Check; 7] = [
 ];
 
 /// The checks that only a running process can answer.
-pub const LIVE: [&str; 17] = [
+pub const LIVE: [&str; 20] = [
     "settings-loaded",
     "circuits-open",
     "panic-active",
@@ -125,6 +125,9 @@ pub const LIVE: [&str; 17] = [
     "protection-active",
     "services-without-health",
     "instances-expiring",
+    "transactions-in-doubt",
+    "heuristic-outcomes",
+    "rm-reachable",
 ];
 
 /// Runs `checks` on `subject`, all at once; answers in order of the list.

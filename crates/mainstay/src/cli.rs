@@ -11,6 +11,7 @@ mod backup;
 mod calls;
 mod check;
 mod config;
+mod deferred;
 mod dns;
 mod explain;
 mod faults;
@@ -121,6 +122,7 @@ pub fn run(arguments: Vec<OsString>, session: &mut Session<'_>) -> u8 {
         Command::Lock { verb } => lock::lock(verb, session),
         Command::Leader { verb } => lock::leader(verb, session),
         Command::Transaction { verb } => transaction::run(verb, session),
+        Command::Deferred { verb } => deferred::run(verb, session),
         Command::Store { verb } => store::run(verb, session),
         Command::Audit { verb } => audit::run(verb, session),
         Command::Keyring { verb } => keyring::run(verb, session),

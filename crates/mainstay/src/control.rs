@@ -28,6 +28,7 @@ mod circuits;
 mod conditions;
 mod connection;
 mod consul;
+mod deferred;
 mod dns;
 mod dtm;
 mod events;
@@ -196,6 +197,7 @@ fn agreed() -> Router<Arc<Cluster>> {
         .merge(switches::calls())
         .merge(plans::calls())
         .merge(transactions::calls())
+        .merge(deferred::calls())
 }
 
 /// The calls every process has.

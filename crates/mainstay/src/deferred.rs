@@ -15,6 +15,7 @@ mod message;
 mod receipt;
 mod tally;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -24,13 +25,14 @@ use mainstay_core::name::PolicyName;
 use mainstay_resilience::fallback::DeferredPolicy;
 use mainstay_txn::error::Refused;
 use mainstay_txn::run::{Seen, VerbError};
-use mainstay_txn::{Coordinator, Gid, Transaction};
+use mainstay_txn::{Begin, Coordinator, Gid, Transaction};
 use tokio::runtime::Handle;
 
 use crate::report::causes;
 use crate::transaction::Coordinators;
 use crate::transaction::deliveries::{Outlets, queue_of};
-use message::{Message, Mint};
+pub(crate) use message::gid;
+use message::{LABEL, Message, Mint, NAME};
 use tally::{Figures, Room, Tally};
 
 /// Keeps requests as messages of this process' coordinator. Clones stand for the same.
@@ -72,13 +74,38 @@ impl Deferrals {
         self.0.figures.register(registry);
     }
 
+    /// All queues, as far as this node knows.
+    pub(crate) fn queues(&self, coordinator: &Coordinator) -> Vec<Standing> {
+        let (waiting, _partial) = tally::count(coordinator);
+        let known = self.known();
+        let mut names: BTreeSet<&str> = known.iter().map(PolicyName::as_str).collect();
+        names.extend(waiting.keys().map(|queue| &**queue));
+        let standing = |queue: &str| {
+            let amount = waiting.get(queue).copied().unwrap_or_default();
+            let delivering = u64::from(self.0.outlets.under_way(queue)).min(amount.items);
+            Standing {
+                queue: queue.to_owned(),
+                queued: amount.items - delivering,
+                delivering,
+                bytes: amount.bytes,
+                policy: self.0.policy(queue),
+            }
+        };
+        names.into_iter().map(standing).collect()
+    }
+
+    /// Queues that steps name, or that are configured.
+    fn known(&self) -> Vec<PolicyName> {
+        match self.0.outlets.gateway() {
+            Some(gateway) => gateway.running().plane.queues().into_iter().cloned().collect(),
+            None => Vec::new(),
+        }
+    }
+
     /// Brings what is counted of this moment up to date.
     pub fn look_around(&self) {
         let Some(coordinator) = self.0.coordinators.get() else { return };
-        let known: Vec<PolicyName> = match self.0.outlets.gateway() {
-            Some(gateway) => gateway.running().plane.queues().into_iter().cloned().collect(),
-            None => Vec::new(),
-        };
+        let known = self.known();
         let (waiting, _partial) = tally::count(&coordinator);
         self.0.figures.look(&known, &waiting, |queue| self.0.outlets.under_way(queue));
     }
@@ -162,7 +189,7 @@ impl Shared {
 
     /// What became of the request with the receipt `id`: of the last of those it was replayed as.
     async fn find(&self, id: &str) -> Result<Receipt, NoReceipt> {
-        let gid = message::gid(id).ok_or(NoReceipt::Unknown)?;
+        let gid = gid(id).ok_or(NoReceipt::Unknown)?;
         let coordinator = self
             .coordinator()
             .ok_or_else(|| NoReceipt::Away("the coordinator has not started".to_owned()))?;
@@ -179,6 +206,62 @@ impl Shared {
         }
         Ok(receipt::receipt(id, transaction))
     }
+}
+
+/// How a queue stands at this node.
+#[derive(Clone, Debug)]
+pub(crate) struct Standing {
+    /// What it is called.
+    pub(crate) queue: String,
+    /// Requests that wait.
+    pub(crate) queued: u64,
+    /// Requests that are being sent.
+    pub(crate) delivering: u64,
+    /// Bytes of both.
+    pub(crate) bytes: u64,
+    /// What holds for it.
+    pub(crate) policy: DeferredPolicy,
+}
+
+/// Whether what was begun so is a deferred request of `queue`.
+pub(crate) fn is_of(begin: &Begin, queue: &str) -> bool {
+    begin.name.as_deref() == Some(NAME)
+        && begin.labels.get(LABEL).is_some_and(|label| label == queue)
+}
+
+/// The receipt of a deferred request, as it stands; `None` of what is none.
+pub(crate) fn receipt(transaction: &Transaction) -> Option<Receipt> {
+    Some(receipt::receipt(message::id(transaction.gid())?, transaction))
+}
+
+/// Whether a deferred request was given up and then replayed as another.
+pub(crate) async fn is_replayed(
+    coordinator: &Coordinator,
+    transaction: &Transaction,
+) -> Result<bool, VerbError> {
+    let own = transaction.gid();
+    let base = message::id(own).and_then(gid).filter(|_| receipt::is_dead(transaction));
+    match base {
+        Some(base) => Ok(latest(coordinator, &base).await?.transaction.gid() != own),
+        None => Ok(false),
+    }
+}
+
+/// All that the request `base` was replayed as, `last` among them, the last first.
+pub(crate) fn generations(base: &Gid, last: &Gid) -> Vec<Gid> {
+    let later = (1..).map_while(|number| base.again(number).ok());
+    let mut all = vec![base.clone()];
+    if base != last {
+        for gid in later {
+            let is_last = gid == *last;
+            all.push(gid);
+            if is_last {
+                break;
+            }
+        }
+    }
+    all.reverse();
+    all
 }
 
 /// The queue that a transaction was deferred to, if it is a deferred request.

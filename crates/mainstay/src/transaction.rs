@@ -325,6 +325,7 @@ impl Transactions {
     pub fn register(&self, registry: &mut prometheus_client::registry::Registry) {
         self.counts.register(registry);
         self.calls.register(registry);
+        self.databases.register(registry);
     }
 
     /// Brings what is counted of this moment up to date.

@@ -233,6 +233,91 @@ fn one_that_was_given_up_is_not_taken_on_again_and_can_be_delivered_after_all() 
     assert_eq!(taken(&order(&node, key, "7")), location, "it was made");
 }
 
+/// What the control API says of queues; never what requests say.
+#[track_caller]
+fn get(node: &Gateway, path: &str) -> Value {
+    let (status, text) = node.control(&format!("/api/v1/deferred{path}"));
+    assert_eq!(status, 200, "{text}");
+    assert!(!text.contains("secret"), "{text}");
+    serde_json::from_str(&text).unwrap()
+}
+
+#[test]
+fn an_operator_sees_what_waits_and_replays_or_discards_what_is_dead() {
+    let shop = Participant::start();
+    let more = "[deferred.orders]\nexpire_seconds = 1\n";
+    let mut node = Gateway::start_dev("deferred-doors", &config(&shop.address.to_string(), more));
+    shop.answers("/orders", 500, "not today");
+    let receipts: Vec<String> = (0..3)
+        .map(|n| {
+            let headers = format!("idempotency-key: k-{n}\r\nauthorization: Bearer secret\r\n");
+            let answer = order(&node, &headers, "a secret body");
+            taken(&answer);
+            answer.json()["receipt"].as_str().unwrap().to_owned()
+        })
+        .collect();
+    let verb = |node: &Gateway, receipt: &str, verb: &str, body: &Value| {
+        let path = format!("/api/v1/deferred/orders/{receipt}/{verb}");
+        let (status, text) = node.call("POST", &path, &body.to_string());
+        (status, serde_json::from_str(&text).unwrap_or(Value::Null))
+    };
+    let dead = |node: &Gateway| {
+        let page = get(node, "/orders?state=dead");
+        let items = page["items"].as_array().unwrap().iter();
+        let mut all: Vec<_> = items.map(|it| it["receipt"].as_str().unwrap().to_owned()).collect();
+        all.sort();
+        all
+    };
+    let queue = get(&node, "")["items"][0].clone();
+    assert_eq!((&queue["queue"], &queue["items_max"]), (&json!("orders"), &json!(10_000)));
+    let mut all = receipts.clone();
+    all.sort();
+    until("all are dead", PATIENCE, || dead(&node) == all);
+    let one = get(&node, &format!("/orders/{}", receipts[0]));
+    // A try that the circuit refused may have been the last.
+    assert!(one["state"] == "dead" && one["last_error"].is_string(), "{one}");
+    assert_eq!((&one["method"], &one["path"]), (&json!("POST"), &json!("/orders")), "{one}");
+    let (_, text) = node.control("/api/v1/deferred/others/x");
+    assert!(text.contains("not-found"), "{text}");
+
+    // Made again over a crash, under the same receipt.
+    let why = json!({ "reason": "order is back" });
+    assert_eq!(verb(&node, &receipts[0], "replay", &json!({})).0, 422, "without a reason");
+    let (status, again) = verb(&node, &receipts[0], "replay", &why);
+    assert_eq!((status, &again["receipt"]), (200, &json!(receipts[0])), "{again}");
+    node.signal(Signal::KILL);
+    node.ended();
+    shop.answers("/orders", 200, "");
+    node = node.again("deferred-doors-again", &[]);
+    let location = format!("/.well-known/mainstay/receipts/{}", receipts[0]);
+    let state = |node: &Gateway| look(node, &location)["state"].clone();
+    until("it has ended", PATIENCE, || matches!(state(&node).as_str(), Some("done" | "dead")));
+    if state(&node) == "dead" {
+        // It expired while the node was away.
+        assert_eq!(verb(&node, &receipts[0], "replay", &why).0, 200);
+    }
+    turns_into(&node, &location, "done");
+    let refused = verb(&node, &receipts[0], "replay", &why);
+    assert_eq!((refused.0, &refused.1["code"]), (409, &json!("transaction-verb-not-allowed")));
+
+    // Forgotten: its key counts as never used.
+    assert_eq!(verb(&node, &receipts[1], "discard", &why).0, 204);
+    assert_eq!(dead(&node), [receipts[2].clone()]);
+    let (status, _) = node.control(&format!("/api/v1/deferred/orders/{}", receipts[1]));
+    assert_eq!(status, 404);
+    let (_, audit) = node.control("/api/v1/audit?action=deferred:*");
+    for action in ["deferred:replay", "deferred:discard"] {
+        assert!(audit.contains(action), "{action}: {audit}");
+    }
+    // Given up while it waits.
+    shop.answers("/orders", 503, "busy");
+    let waits = order(&node, "idempotency-key: k-9\r\n", "x").json();
+    let waits = waits["receipt"].as_str().unwrap();
+    assert_eq!(verb(&node, waits, "discard", &why).0, 204);
+    until("it is dead", PATIENCE, || dead(&node).iter().any(|receipt| receipt == waits));
+    assert_eq!(verb(&node, waits, "replay", &why).0, 409, "an operator gave it up for good");
+}
+
 #[test]
 fn what_waits_is_not_sent_to_a_service_that_speaks_otherwise_by_then() {
     let shop = Participant::start();

@@ -16,6 +16,7 @@ mod shop;
 #[path = "support/support.rs"]
 mod support;
 
+use std::process::Command;
 use std::time::Duration;
 
 use mainstay_txn::resource::Kind;
@@ -52,9 +53,13 @@ struct Trade {
 
 impl Trade {
     async fn open(name: &str) -> Self {
+        Self::open_with(name, CONFIG).await
+    }
+
+    async fn open_with(name: &str, config: &str) -> Self {
         let (orders, stock) = tokio::join!(Shop::open(Kind::Postgres), Shop::open(Kind::MariaDb));
         let tables = [table("orders", &orders), table("stock", &stock)];
-        let node = Gateway::start_dev(name, &[CONFIG, &tables.concat()].concat());
+        let node = Gateway::start_dev(name, &[config, &tables.concat()].concat());
         until("both take part", PATIENCE, || node.logged(READY) == 2);
         Self { node, orders, stock }
     }
@@ -107,6 +112,20 @@ impl Trade {
         let votes: Vec<_> = branches.iter().zip(["orders", "stock"]).map(vote).collect();
         let document = json!({ "votes": votes, "wait": wait, "wait_seconds": 30 });
         self.post(&format!("/{gid}/submit"), &document)
+    }
+
+    /// Waits until each database was told a number of the log above `above`; the greatest.
+    async fn are_told(&self, above: i64) -> i64 {
+        let told = "SELECT COALESCE(MAX(sequence), 0) FROM mainstay_coordinator";
+        let began = std::time::Instant::now();
+        loop {
+            let marks = [self.orders.number(told).await, self.stock.number(told).await];
+            if marks.iter().all(|mark| above < *mark) {
+                return marks.into_iter().max().unwrap();
+            }
+            assert!(began.elapsed() < PATIENCE, "databases were told {marks:?}");
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
     }
 
     #[track_caller]
@@ -237,6 +256,149 @@ async fn what_nobody_speaks_of_is_swept() {
     assert!(trade.node.logged("transaction-unvoted-branch") >= 2);
     assert_eq!(trade.orders.balance().await, 90, "{}", trade.show("order-1"));
     assert_eq!(trade.stock.balance().await, 90);
+}
+
+fn ask(node: &Gateway, method: &str, path: &str, document: &Value) -> (u16, Value) {
+    let body = if document.is_null() { String::new() } else { document.to_string() };
+    let (status, text) = node.call(method, &format!("/api/v1{path}"), &body);
+    (status, serde_json::from_str(&text).unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn an_operator_sees_what_is_prepared_and_sweeps_by_hand() {
+    let config = CONFIG.replace("sweep_interval_seconds = 1", "sweep_interval_seconds = 300");
+    let mut trade = Trade::open_with("tx-db-doors", &config).await;
+    let get = |trade: &Trade, path: &str| {
+        let (status, document) = ask(&trade.node, "GET", path, &Value::Null);
+        assert_eq!(status, 200, "{document}");
+        document
+    };
+    let all = get(&trade, "/transaction-resources");
+    let stands = |at: usize| [&all["items"][at]["name"], &all["items"][at]["state"]];
+    assert_eq!([stands(0), stands(1)], [["orders", "ready"], ["stock", "ready"]], "{all}");
+    let none = ask(&trade.node, "GET", "/transaction-resources/nobody", &Value::Null);
+    assert_eq!(code(&none), (404, "not-found"));
+
+    trade.prepare("order-1").await;
+    let orders = "/transaction-resources/orders";
+    let prepared = get(&trade, &format!("{orders}/prepared"));
+    let first = &prepared["items"][0];
+    assert_eq!((&first["gid"], &first["verdict"]), (&json!("order-1"), &json!("leave")));
+    trade.orders.prepare_branch("ghost", "01").await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let verdicts = |document: &Value| {
+        let items = document["items"].as_array().unwrap().iter();
+        let told = items.map(|item| format!("{} {}", item["gid"], item["verdict"]));
+        let mut told: Vec<_> = told.collect();
+        told.sort();
+        told
+    };
+    let want = [r#""ghost" "orphan""#, r#""order-1" "leave""#];
+    assert_eq!(verdicts(&get(&trade, &format!("{orders}/prepared"))), want);
+    let sweep = |document: &Value| ask(&trade.node, "POST", &format!("{orders}/sweep"), document);
+    assert_eq!(verdicts(&sweep(&json!({ "report_only": true })).1), want);
+    assert_eq!(code(&sweep(&json!({}))), (422, "reason-required"));
+    assert_eq!(trade.orders.prepared().await, 2, "nothing was touched yet");
+    let (status, swept) = sweep(&json!({ "reason": "looks after ghosts" }));
+    assert_eq!((status, verdicts(&swept)), (200, want.map(str::to_owned).to_vec()), "{swept}");
+    trade.ends("ghost", "aborted");
+    let (_, metrics) = trade.node.control("/metrics");
+    for line in [
+        "mainstay_resource_prepared_count{resource=\"orders\"} 2",
+        "mainstay_resource_sweeps_total{resource=\"orders\",result=\"done\"}",
+        "mainstay_resource_resolved_total{resource=\"orders\",how=\"rollback\"} 1",
+    ] {
+        assert!(metrics.contains(line), "{line}");
+    }
+    let audit = get(&trade, "/audit?action=transaction:sweep");
+    assert_eq!(audit["items"][0]["reason"], "looks after ghosts", "{audit}");
+
+    // A right that is missing is named, with the statement that gives it; so is a table.
+    let check = || ask(&trade.node, "POST", &format!("{orders}/check"), &Value::Null);
+    assert_eq!(check().0, 200);
+    trade.orders.administrate("REVOKE DELETE ON mainstay_receipt FROM coordinator").await;
+    let refused = check();
+    assert_eq!(code(&refused), (409, "resource-cannot-prepare"));
+    let fix = refused.1["faults"][0]["fix"].as_str().unwrap();
+    trade.orders.administrate(fix).await;
+    trade.orders.administrate("DROP TABLE mainstay_coordinator").await;
+    assert_eq!(code(&check()), (409, "resource-cannot-prepare"));
+    trade.orders.administrate("GRANT CREATE ON SCHEMA public TO coordinator").await;
+    let init = json!({ "reason": "orders takes part" });
+    let (status, made) = ask(&trade.node, "POST", &format!("{orders}/init"), &init);
+    assert_eq!((status, &made["state"]), (200, &json!("ready")), "{made}");
+    let checks = get(&trade, "/checks");
+    let of = |id: &str| {
+        let items = checks["items"].as_array().unwrap();
+        items.iter().find(|item| item["id"] == id).unwrap()["state"].clone()
+    };
+    let ids = ["transactions-in-doubt", "heuristic-outcomes", "rm-reachable"];
+    assert_eq!(ids.map(of), ["pass", "pass", "pass"], "{checks}");
+}
+
+/// `mainstay …`, with the token of `node`.
+#[track_caller]
+fn command(node: &Gateway, arguments: &[&str]) -> String {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mainstay"));
+    command.args(arguments).env_remove("XDG_RUNTIME_DIR").env("HOME", "/nonexistent");
+    command.env("STATE_DIRECTORY", node.home().join("data"));
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{arguments:?}: {said}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_log_from_an_old_backup_ends_nothing_until_it_is_accepted() {
+    let mut trade = Trade::open("tx-db-old").await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("old.backup");
+    let file = file.to_str().unwrap();
+    // A first transaction, of which databases are told.
+    let branches = trade.prepare("order-1").await;
+    assert_eq!(trade.submit("order-1", &branches, "done").0, 200);
+    let before = trade.are_told(0).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let before = trade.are_told(before - 1).await;
+    command(&trade.node, &["backup", "create", file]);
+    // Another one after the backup: one of its branches has committed, the other still waits.
+    let branches = trade.prepare("order-2").await;
+    trade.orders.administrate("REVOKE shopkeeper FROM coordinator").await;
+    assert_eq!(trade.submit("order-2", &branches, "decided").0, 200);
+    trade.are_told(before).await;
+    while trade.stock.prepared().await != 0 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    trade.node.signal(Signal::KILL);
+    trade.node.ended();
+    trade.orders.administrate("GRANT shopkeeper TO coordinator").await;
+    let data = trade.node.home().join("data");
+    let restore =
+        ["backup", "restore", file, "--data-dir", data.to_str().unwrap(), "--force", "--yes"];
+    command(&trade.node, &restore);
+    trade.node = trade.node.again("tx-db-old-again", &[]);
+
+    until("it is found out", PATIENCE, || trade.node.logged("transaction-log-behind") > 0);
+    let refused = trade.post("", &json!({ "gid": "order-3", "mode": "xa" }));
+    assert_eq!(code(&refused), (503, "transaction-log-behind"), "{refused:?}");
+    assert_eq!(refused.1["effect"], "none");
+    // For longer than an orphan is left alone, and several sweeps.
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    assert_eq!(trade.orders.prepared().await, 1, "what has committed elsewhere was not undone");
+    let found = command(&trade.node, &["transaction", "prepared", "orders", "-o", "json"]);
+    let found: Value = serde_json::from_str(&found).unwrap();
+    let found = &found["items"][0];
+    assert_eq!((&found["gid"], &found["verdict"]), (&json!("order-2"), &json!("orphan")));
+    // Its other branch has committed, as its receipt shows: so must this one.
+    let xid = found["xid"].as_str().unwrap();
+    trade.orders.administrate(&format!("COMMIT PREPARED '{xid}'")).await;
+    let accept = ["transaction", "accept-log", "--reason", "ended by hand", "--yes"];
+    command(&trade.node, &accept);
+    assert_eq!(trade.orders.balance().await, trade.stock.balance().await);
+    let branches = trade.prepare("order-3").await;
+    let (status, done) = trade.submit("order-3", &branches, "done");
+    assert_eq!((status, &done["state"]), (200, &json!("committed")), "{done}");
+    trade.closes(3, 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -118,6 +118,14 @@ pub struct Meta {
     pub shards: u32,
 }
 
+/// How far a log has come, as databases were told.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct High {
+    /// Grows when work was begun.
+    #[prost(uint64, tag = "1")]
+    pub sequence: u64,
+}
+
 /// A node that may own shards.
 #[derive(Clone, PartialEq, Eq, Message)]
 pub struct Node {
@@ -151,4 +159,4 @@ pub struct Owner {
     pub session: u64,
 }
 
-impl_value!(Meta Node Lane Owner);
+impl_value!(Meta High Node Lane Owner);

@@ -252,6 +252,14 @@ fn made(kind: Kind, name: &str) -> String {
     own.join("; ")
 }
 
+/// The statements that make the tables a database lacks, if it says this about itself.
+pub(super) fn missing(kind: Kind, facts: &Facts) -> Vec<&'static str> {
+    let is_there = |name: &str| facts.columns.iter().any(|[table, ..]| table == name);
+    let all = TABLES_POSTGRES.iter().map(|table| table.name).filter(|name| !is_there(name));
+    all.flat_map(|name| tables(kind).iter().copied().filter(move |made| made.contains(name)))
+        .collect()
+}
+
 /// `name` as a part of a statement.
 pub(super) fn quoted(kind: Kind, name: &str) -> String {
     match kind {

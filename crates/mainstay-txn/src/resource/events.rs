@@ -18,6 +18,38 @@ impl SweepFailed<'_> {
     }
 }
 
+/// Nothing is begun, committed or ended.
+#[derive(Debug)]
+pub(super) struct LogBehind<'a> {
+    pub(super) resource: &'a str,
+    pub(super) why: &'a str,
+}
+
+impl LogBehind<'_> {
+    pub(super) fn emit(self) {
+        let Self { resource, why } = self;
+        tracing::error!(
+            resource,
+            why,
+            next = "mainstay explain transaction-log-behind",
+            "transaction-log-behind: nothing is begun, committed or ended"
+        );
+    }
+}
+
+/// It is again.
+#[derive(Debug)]
+pub(super) struct LogUpToDate<'a> {
+    pub(super) resource: &'a str,
+}
+
+impl LogUpToDate<'_> {
+    pub(super) fn emit(self) {
+        let Self { resource } = self;
+        tracing::info!(resource, "transaction log is up to date with what the database was told");
+    }
+}
+
 /// A branch was prepared and is in no vote: it is rolled back.
 #[derive(Debug)]
 pub(super) struct Unvoted<'a> {

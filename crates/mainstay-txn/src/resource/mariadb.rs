@@ -9,6 +9,7 @@ use mysql_async::{Conn, Error, OptsBuilder, Params, SslOpts};
 use super::address::{Address, Host};
 use super::check::Facts;
 use super::failure::Failure;
+use super::mark::Mark;
 use super::{Prepared, Within};
 use crate::database::{Cluster, Listed, Xid};
 use crate::receipt::{Ask, Receipt, Told};
@@ -139,6 +140,25 @@ impl Session {
             return Ok(());
         }
         self.run(&format!("KILL CONNECTION {id}")).await
+    }
+
+    /// What it was told of the log of `cluster`.
+    pub(super) async fn mark(&mut self, cluster: &Cluster) -> Result<Option<Mark>, Failure> {
+        self.must_be_primary().await?;
+        let found: Vec<(String, u64)> =
+            self.query(sql::READ_MARK_MARIADB, (cluster.as_str(),)).await?;
+        Ok(found.into_iter().next().map(|(log_id, sequence)| Mark { log_id, sequence }))
+    }
+
+    /// Tells it of the log of `cluster`.
+    pub(super) async fn write_mark(
+        &mut self,
+        cluster: &Cluster,
+        Mark { log_id, sequence }: &Mark,
+    ) -> Result<(), Failure> {
+        let row = (cluster.as_str(), log_id, sequence);
+        let write = self.connection.exec_drop(sql::WRITE_MARK_MARIADB, row);
+        self.within.answer(write).await?.map_err(judge)
     }
 
     /// Receipts older than `age`, passing over the `after` oldest.

@@ -11,6 +11,7 @@ use tokio_postgres::{Client, Config, Error, NoTls, Row};
 use super::address::{Address, Host};
 use super::check::{Facts, quoted};
 use super::failure::Failure;
+use super::mark::Mark;
 use super::tls::Connector;
 use super::{Kind, Prepared, Within};
 use crate::database::{Cluster, Xid};
@@ -199,6 +200,25 @@ impl Session {
             [(&gids, Type::VARCHAR_ARRAY), (&branches, Type::VARCHAR_ARRAY)];
         let deleted = self.client.execute_typed(delete, &parameters);
         self.within.answer(deleted).await?.map_err(judge)
+    }
+
+    /// What it was told of the log of `cluster`.
+    pub(super) async fn mark(&self, cluster: &Cluster) -> Result<Option<Mark>, Failure> {
+        self.must_be_primary().await?;
+        let read = sql::numbered(sql::READ_MARK_POSTGRES);
+        let rows = self.query(&read, &[(&cluster.as_str(), Type::TEXT)]).await?;
+        let Some(row) = rows.first() else { return Ok(None) };
+        let sequence: i64 = get(row, 1)?;
+        Ok(Some(Mark { log_id: get(row, 0)?, sequence: sequence.try_into().unwrap_or(0) }))
+    }
+
+    /// Tells it of the log of `cluster`.
+    pub(super) async fn write_mark(&self, cluster: &Cluster, mark: &Mark) -> Result<(), Failure> {
+        let write = sql::numbered(sql::WRITE_MARK_POSTGRES);
+        let sequence = i64::try_from(mark.sequence).unwrap_or(i64::MAX);
+        let row: [Parameter<'_>; 3] =
+            [(&cluster.as_str(), Type::TEXT), (&mark.log_id, Type::TEXT), (&sequence, Type::INT8)];
+        self.query(&write, &row).await.map(drop)
     }
 
     /// What this database says about itself.

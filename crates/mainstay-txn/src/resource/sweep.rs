@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::events::{Lingers, SweepFailed, Unvoted};
 use super::failure::Failure;
+use super::mark::LogStanding;
 use super::{Prepared, Resources};
 use crate::commit::LogError;
 use crate::database::{Listed, Xid};
@@ -79,12 +80,16 @@ pub enum Judged {
 
 /// Sweeps the databases of a node.
 pub struct Sweeper {
-    resources: Arc<Resources>,
-    coordinator: Coordinator,
+    pub(super) resources: Arc<Resources>,
+    pub(super) coordinator: Coordinator,
     surroundings: Arc<dyn Surroundings>,
     settings: SweepSettings,
     /// When a branch was first listed, and whether it was told of. Only what is still listed stays.
     seen: Mutex<BTreeMap<ResourceName, BTreeMap<String, Seen>>>,
+    /// How the log stands beside what each was told.
+    pub(super) standings: Mutex<BTreeMap<ResourceName, LogStanding>>,
+    /// How much of what was begun here the number of the log covers.
+    pub(super) covered: tokio::sync::Mutex<u64>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -107,7 +112,15 @@ impl Sweeper {
         surroundings: Arc<dyn Surroundings>,
         settings: SweepSettings,
     ) -> Self {
-        Self { resources, coordinator, surroundings, settings, seen: Mutex::default() }
+        Self {
+            resources,
+            coordinator,
+            surroundings,
+            settings,
+            seen: Mutex::default(),
+            standings: Mutex::default(),
+            covered: tokio::sync::Mutex::default(),
+        }
     }
 
     /// Sweeps `resource` again and again until it is told to stop. One loop a database, so that one
@@ -137,7 +150,7 @@ impl Sweeper {
     }
 
     /// Looks at what `resource` holds prepared and ends what the log says has ended; with
-    /// `report_only` it only says what it would do.
+    /// `report_only`, or while the log is behind, it only says what it would do.
     ///
     /// # Errors
     ///
@@ -147,6 +160,19 @@ impl Sweeper {
     ///
     /// Safe: whatever was under way is found by the next sweep.
     pub async fn sweep(
+        &self,
+        resource: &ResourceName,
+        report_only: bool,
+    ) -> Result<Vec<Sighting>, Failure> {
+        // Nobody is ended by a log that may lack what it speaks of.
+        let standing = self.attest(resource).await;
+        let report_only = report_only || !matches!(standing, Ok(LogStanding::UpToDate));
+        let swept = self.look_through(resource, report_only).await;
+        self.resources.figures.saw(resource, swept.as_deref().ok());
+        swept
+    }
+
+    async fn look_through(
         &self,
         resource: &ResourceName,
         report_only: bool,

@@ -3,11 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use mainstay_store::{Batch, Compare, Error, Op as StoreOp, RangeRequest, Select};
+use mainstay_store::{Batch, Compare, Error, Op as StoreOp, Put, RangeRequest, Select};
 use tokio_util::sync::CancellationToken;
 
 use super::step::Found;
 use super::{Coordinator, Slot, VerbError};
+use crate::commit::LogError;
+use crate::error::Refused;
 use crate::events::TrimFailed;
 use crate::log::{self, Keys};
 use crate::name::{BranchId, Gid, ResourceName, Shard};
@@ -58,6 +60,46 @@ impl Coordinator {
     /// it may go.
     pub fn is_over(&self, gid: &Gid) -> bool {
         self.owned(gid).is_ok() && self.slot(gid).is_none()
+    }
+
+    /// Forgets a transaction that has ended, before its time: whoever uses its gid again begins
+    /// anew. `record` says who wants that, and is put by the same batch.
+    ///
+    /// # Errors
+    ///
+    /// [`VerbError`]; [`VerbError::Unknown`] of one that is not known,
+    /// [`Refused::NotAllowed`] of one that has not ended.
+    ///
+    /// # Cancel safety
+    ///
+    /// Whether it is forgotten is open; asking again does no harm.
+    pub async fn forget_ended(&self, gid: &Gid, record: Put) -> Result<(), VerbError> {
+        let (shard, created) = self.owned(gid)?;
+        let ended = self.get(gid).await?.transaction;
+        if !ended.state().is_final() {
+            let (mode, state) = (ended.begin.mode, ended.state());
+            return Err(Refused::NotAllowed { verb: "forget", mode, state }.into());
+        }
+        let keys = Keys::new(gid, self.shared.settings.shards);
+        let batch = Batch::new()
+            .when(Compare::created_at(&log::shard(shard), created))
+            .when(Compare::missing(&keys.register()))
+            .then(StoreOp::delete(&keys.history()))
+            .then(StoreOp::delete(&keys.body()))
+            .then(record);
+        match self.shared.ports.store.apply(batch).await {
+            Ok(applied) if applied.succeeded => {}
+            // Another node owns it by now, or its end is just being written.
+            Ok(_) => return Err(LogError::NotOwner.into()),
+            Err(Error::OutcomeUnknown) => {
+                let why = Error::OutcomeUnknown.to_string();
+                return Err(LogError::Lost { why }.into());
+            }
+            Err(error) => return Err(error.into()),
+        }
+        self.shared.history.lock().remove(gid);
+        self.shared.settings.figures.forgot(1);
+        Ok(())
     }
 
     async fn take_orphan(

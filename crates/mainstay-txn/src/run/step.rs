@@ -49,6 +49,7 @@ impl Coordinator {
                 Ok(*seen)
             }
             Found::Absent(absent) => {
+                self.is_up_to_date()?;
                 let now = self.shared.ports.surroundings.now();
                 self.create(absent, Transaction::begin(begin, now, &policy), record).await
             }

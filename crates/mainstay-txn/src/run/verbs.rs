@@ -41,6 +41,15 @@ pub enum VerbError {
     /// The node is going away.
     #[error("coordinator is stopping")]
     Stopping,
+    /// The node went away in the middle of it.
+    #[error("coordinator stopped before it knew what became of it")]
+    Stopped,
+    /// The log was put back from an old backup: it does not know what databases know.
+    #[error("transaction log is behind: {why}")]
+    Behind {
+        /// Which database says so, and how.
+        why: String,
+    },
     /// Its record cannot be read.
     #[error("record of the transaction cannot be read")]
     Unreadable(#[from] Unreadable),
@@ -57,8 +66,9 @@ impl VerbError {
             Self::Log(error) => error.code(),
             Self::Unknown { .. } => "transaction-unknown",
             Self::Overloaded { .. } | Self::Stopping => "transaction-overloaded",
+            Self::Behind { .. } => "transaction-log-behind",
             Self::Unreadable(unreadable) => unreadable.code(),
-            Self::Store(_) => "transaction-log-unavailable",
+            Self::Store(_) | Self::Stopped => "transaction-log-unavailable",
         }
     }
 
@@ -66,6 +76,7 @@ impl VerbError {
     pub const fn effect(&self) -> Effect {
         match self {
             Self::Log(error) => error.effect(),
+            Self::Stopped => Effect::Unknown,
             _ => Effect::None,
         }
     }
@@ -73,9 +84,13 @@ impl VerbError {
     /// When it makes sense to ask again.
     pub const fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::Log(_) | Self::Overloaded { .. } | Self::Stopping | Self::Store(_) => {
-                Some(Duration::from_secs(1))
-            }
+            Self::Log(_)
+            | Self::Overloaded { .. }
+            | Self::Stopping
+            | Self::Stopped
+            | Self::Store(_) => Some(Duration::from_secs(1)),
+            // An operator has to look.
+            Self::Behind { .. } => Some(Duration::from_secs(30)),
             Self::Refused(_) | Self::Unknown { .. } | Self::Unreadable(_) => None,
         }
     }
@@ -153,6 +168,7 @@ impl Coordinator {
     ///
     /// It goes on: ask again, or look.
     pub async fn begin(&self, begin: Begin) -> Result<Seen, VerbError> {
+        self.works();
         let own = self.clone();
         self.run(async move { own.do_begin(begin, None).await }).await
     }
@@ -167,6 +183,7 @@ impl Coordinator {
     ///
     /// It goes on: ask again, or look.
     pub async fn register(&self, gid: &Gid, branch: NewBranch) -> Result<Seen, VerbError> {
+        self.works();
         self.happens(gid, Event::Register(branch)).await
     }
 
@@ -207,6 +224,7 @@ impl Coordinator {
         submit: Submit,
         lost: Option<(Begin, Moment, Moment)>,
     ) -> Result<Seen, VerbError> {
+        self.is_up_to_date()?;
         match self.happens(gid, Event::Submit(submit.clone())).await {
             Err(VerbError::Unknown { .. }) => {}
             answer => return answer,
@@ -214,6 +232,7 @@ impl Coordinator {
         let Some((begin, begun_at, deadline_at)) = lost else {
             return Err(Refused::Aborted(None).into());
         };
+        self.works();
         let own = self.clone();
         self.run(async move { own.do_submit_lost(begin, (begun_at, deadline_at), submit).await })
             .await
@@ -342,6 +361,6 @@ impl Coordinator {
             let answer = verb.await;
             drop(sender.send(answer)); // Whoever went away does not want to know.
         });
-        receiver.await.unwrap_or(Err(VerbError::Stopping))
+        receiver.await.unwrap_or(Err(VerbError::Stopped))
     }
 }

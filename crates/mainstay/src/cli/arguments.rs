@@ -4,6 +4,7 @@ pub(super) mod agreed;
 pub(super) mod audit;
 pub(super) mod backup;
 pub(super) mod config;
+pub(super) mod deferred;
 pub(super) mod keyring;
 pub(super) mod lock;
 pub(super) mod rules;
@@ -155,6 +156,12 @@ pub(super) enum Command {
     Transaction {
         #[command(subcommand)]
         verb: transaction::Transaction,
+    },
+    /// Deferred requests: what waits in each queue, dead letters.
+    #[command(after_help = examples("deferred list", "deferred replay orders --all --reason 'INC-7'"))]
+    Deferred {
+        #[command(subcommand)]
+        verb: deferred::Deferred,
     },
     /// The store of agreed state.
     #[command(after_help = examples("store status", "store range --prefix ins/"))]

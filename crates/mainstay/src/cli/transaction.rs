@@ -6,9 +6,10 @@ use std::time::Duration;
 use mainstay_call::clock::MonotonicClock;
 use mainstay_core::Clock as _;
 use mainstay_core::problem::Code;
+use mainstay_txn::resource::{Kind, grants, tables};
 use serde_json::{Value as Json, json};
 
-use super::arguments::transaction::{Find, Outcome, Told, Transaction};
+use super::arguments::transaction::{Find, Outcome, Resource, Told, Transaction};
 use super::audit::moment;
 use super::calls::{confirm, encoded, span};
 use super::settings::reason;
@@ -32,6 +33,28 @@ const TRANSACTIONS: Table<'static> = Table(&[
     Column::new("ENDED", "/finished_at").wide(),
     Column::new("DEADLINE", "/deadline_at").wide(),
     Column::new("DIALECT", "/dialect").wide(),
+]);
+
+const RESOURCES: Table<'static> = Table(&[
+    Column::new("NAME", "/name"),
+    Column::new("KIND", "/kind"),
+    Column::new("STATE", "/state"),
+    Column::new("PLACE", "/place").optional(),
+    Column::new("FAULT", "/faults/0/what").optional(),
+    Column::new("SESSIONS", "/sessions_in_use").optional(),
+    Column::new("USER", "/user").wide(),
+    Column::new("CHECKED", "/checked_at").wide(),
+    Column::new("DOWN SINCE", "/down_since").wide(),
+]);
+
+const PREPARED: Table<'static> = Table(&[
+    Column::new("XID", "/xid"),
+    Column::new("AGE S", "/age_seconds"),
+    Column::new("VERDICT", "/verdict"),
+    Column::new("OUTCOME", "/outcome").optional(),
+    Column::new("OWNER", "/owner").optional(),
+    Column::new("GID", "/gid").wide(),
+    Column::new("BRANCH", "/branch").wide(),
 ]);
 
 /// How long one question waits: less than an answer may take.
@@ -67,11 +90,70 @@ pub(super) fn run(verb: Transaction, session: &mut Session<'_>) -> Ended {
             let body = json!({ "as": outcome.as_str(), "branch": branch });
             change("resolve", &told, &body, session)
         }
+        Transaction::Resources => {
+            let all = session.control()?.get("/api/v1/transaction-resources")?;
+            session.show(&all, &RESOURCES)
+        }
+        Transaction::Prepared { resource } => {
+            let found = session.control()?.get(&of_resource(&resource, "/prepared"))?;
+            session.show(&found, &PREPARED)
+        }
+        Transaction::Sweep { resource, report_only, reason: why } => {
+            let why = reason(why.as_deref(), !report_only)?;
+            let body = json!({ "report_only": report_only });
+            let at = of_resource(&resource, "/sweep");
+            let found = session.control()?.change("POST", &at, Some(&body), why.as_deref())?;
+            session.show(&found, &PREPARED)
+        }
+        Transaction::AcceptLog { reason: why } => {
+            let why = reason(why.as_deref(), true)?;
+            let consequence =
+                "what databases hold prepared and the log does not know is rolled back";
+            confirm("transaction-log", consequence, session)?;
+            let at = "/api/v1/transaction-log/accept";
+            let done = session.control()?.change("POST", at, Some(&json!({})), why.as_deref())?;
+            session.print(&blocks(&[&done]))
+        }
+        Transaction::Resource { verb } => of_one(&verb, session),
     }
 }
 
 fn path(gid: &str, rest: &str) -> String {
     format!("/api/v1/transactions/{}{rest}", encoded(gid))
+}
+
+fn of_resource(name: &str, rest: &str) -> String {
+    format!("/api/v1/transaction-resources/{}{rest}", encoded(name))
+}
+
+fn of_one(verb: &Resource, session: &mut Session<'_>) -> Ended {
+    let document = match verb {
+        Resource::Show { resource } => session.control()?.get(&of_resource(resource, ""))?,
+        Resource::Check { resource } => {
+            session.control()?.change("POST", &of_resource(resource, "/check"), None, None)?
+        }
+        Resource::Init { resource, print: true, reason: _ } => {
+            let document = session.control()?.get(&of_resource(resource, ""))?;
+            let field = |name: &str| document.get(name).and_then(Json::as_str).unwrap_or_default();
+            let Some(kind) = Kind::parse(field("kind")) else {
+                let what = format!("this command knows no databases of kind `{}`", field("kind"));
+                return Err(usage(what).into());
+            };
+            let tables = tables(kind).iter().map(|made| (*made).to_owned());
+            let all = tables.chain(grants(kind, field("user")));
+            let text = all.fold(String::new(), |text, statement| text + &statement + ";\n");
+            return session.print(&text);
+        }
+        Resource::Init { resource, print: false, reason: why } => {
+            let why = reason(why.as_deref(), true)?;
+            let at = of_resource(resource, "/init");
+            session.control()?.change("POST", &at, Some(&json!({})), why.as_deref())?
+        }
+    };
+    if matches!(session.global.output, None | Some(Format::Table | Format::Wide)) {
+        return session.print(&blocks(&[&document]));
+    }
+    session.show(&document, &RESOURCES)
 }
 
 fn list(find: &Find, session: &mut Session<'_>) -> Ended {

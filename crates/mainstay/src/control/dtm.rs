@@ -126,8 +126,7 @@ pub(super) fn gid_of(uri: &Uri, body: &[u8]) -> Option<Gid> {
 
 /// Whether `path` is one of the door.
 pub(super) fn is_its(path: &str) -> bool {
-    path.starts_with(PREFIX)
-        || matches!(path, "/api/ping" | "/api/metrics" | "/api/json-rpc")
+    path.starts_with(PREFIX) || matches!(path, "/api/ping" | "/api/metrics" | "/api/json-rpc")
 }
 
 /// Who a request comes from: whoever bears the token, or has it as the password of a URL's

@@ -7,6 +7,7 @@
 
 mod call;
 mod config;
+mod deferred;
 mod gateway;
 mod locks;
 mod node;
@@ -77,6 +78,7 @@ fn calls() -> Vec<Call> {
         registry::calls(),
         locks::calls(),
         transactions::calls(),
+        deferred::calls(),
         config::calls(),
         objects::calls(),
         gateway::calls(),

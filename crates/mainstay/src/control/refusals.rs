@@ -25,7 +25,7 @@ use crate::role::Shared;
 struct Change(Method, &'static str, &'static str, &'static str);
 
 /// Those that are no changes of objects with a history.
-const CHANGES: [Change; 35] = [
+const CHANGES: [Change; 40] = [
     Change(Method::PUT, "/registry/{namespace}/services/{service}", "service:settings", "service"),
     Change(Method::DELETE, "/registry/{namespace}/services/{service}", "service:remove", "service"),
     Change(Method::DELETE, INSTANCE, "instance:deregister", "instance"),
@@ -88,6 +88,21 @@ const CHANGES: [Change; 35] = [
     Change(Method::POST, "/transactions/{gid}/resume", "transaction:resume", "transaction"),
     Change(Method::POST, "/transactions/{gid}/resolve", "transaction:resolve", "transaction"),
     Change(Method::POST, "/transactions/{gid}/redeliver", "transaction:redeliver", "transaction"),
+    Change(Method::POST, "/transaction-log/accept", "transaction:accept-log", "transaction-log"),
+    Change(
+        Method::POST,
+        "/transaction-resources/{name}/sweep",
+        "transaction:sweep",
+        "transaction-resource",
+    ),
+    Change(
+        Method::POST,
+        "/transaction-resources/{name}/init",
+        "transaction:resource-init",
+        "transaction-resource",
+    ),
+    Change(Method::POST, "/deferred/{queue}/{receipt}/replay", "deferred:replay", "transaction"),
+    Change(Method::POST, "/deferred/{queue}/{receipt}/discard", "deferred:discard", "transaction"),
     Change(Method::POST, "/store/compact", COMPACT, "store"),
     Change(Method::GET, "/backup", "backup:create", "store"),
     Change(Method::POST, "/keyring/rotate", "keyring:rotate", "keyring"),

@@ -5,12 +5,14 @@
 //! | what initiators ask for | this one; documents are read in [`ask`] |
 //! | what operators ask for, each with its record | [`operate`] |
 //! | how things stand | [`show`], [`list`], [`walk`](mod@walk) |
+//! | databases that take part | [`resources`] |
 //! | what another node owns | [`forward`] |
 
 mod ask;
 pub(super) mod forward;
 pub(super) mod list;
 pub(super) mod operate;
+mod resources;
 mod show;
 pub(super) mod walk;
 
@@ -49,6 +51,7 @@ const WAIT_SECONDS_MAX: f64 = 60.0;
 /// The calls.
 pub(super) fn calls() -> Router<Arc<Cluster>> {
     let one = |rest: &str| format!("/transactions/{{gid}}{rest}");
+    let resource = |rest: &str| format!("/transaction-resources/{{name}}{rest}");
     Router::new()
         .route("/transactions", get(list::list).post(begin))
         .route(&one(""), get(look))
@@ -61,6 +64,13 @@ pub(super) fn calls() -> Router<Arc<Cluster>> {
         .route(&one("/resolve"), post(operate::resolve))
         .route(&one("/redeliver"), post(operate::redeliver))
         .route("/messages", post(send))
+        .route("/transaction-log/accept", post(resources::accept_log))
+        .route("/transaction-resources", get(resources::list))
+        .route(&resource(""), get(resources::show))
+        .route(&resource("/prepared"), get(resources::prepared))
+        .route(&resource("/check"), post(resources::check))
+        .route(&resource("/sweep"), post(resources::sweep))
+        .route(&resource("/init"), post(resources::init))
 }
 
 /// Which transaction a path names.
@@ -78,7 +88,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Named {
 }
 
 /// What coordinates transactions here.
-fn of(cluster: &Cluster) -> Result<(&Transactions, Coordinator), Refused> {
+pub(super) fn of(cluster: &Cluster) -> Result<(&Transactions, Coordinator), Refused> {
     let Some(transactions) = &cluster.transactions else {
         let detail = "this node coordinates no transactions (`transaction.enabled`)";
         return Err(Refused::new(Code::NotFound, detail));

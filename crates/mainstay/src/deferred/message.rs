@@ -36,6 +36,11 @@ pub(crate) fn gid(id: &str) -> Option<Gid> {
     Gid::new(&format!("{PREFIX}{id}")).ok().filter(|_| legal)
 }
 
+/// The receipt's id in the gid of a request, or of what it was replayed as.
+pub(super) fn id(gid: &Gid) -> Option<&str> {
+    gid.as_str().strip_prefix(PREFIX)?.get(..32)
+}
+
 /// Draws ids of receipts. Whoever knows one may ask what became of a request, so they cannot be
 /// guessed from each other.
 #[derive(Debug, Default)]

@@ -35,8 +35,8 @@ const READING_MAX: Duration = Duration::from_secs(2);
 /// Requests, and their bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Amount {
-    items: u64,
-    bytes: u64,
+    pub(super) items: u64,
+    pub(super) bytes: u64,
 }
 
 impl Amount {

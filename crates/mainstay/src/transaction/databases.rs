@@ -9,11 +9,14 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use mainstay_store::Put;
 use mainstay_txn::database::Cluster;
-use mainstay_txn::port::{Outgoing, Surroundings};
+use mainstay_txn::port::{Outgoing, Surroundings, To};
 use mainstay_txn::resource::{
-    Failure, Fault, ResourceSettings, Resources, Sighting, Standing, SweepSettings, Sweeper,
+    Failure, Fault, Figures, LogStanding, ResourceSettings, Resources, Sighting, Standing,
+    SweepSettings, Sweeper,
 };
+use mainstay_txn::run::VerbError;
 use mainstay_txn::{Coordinator, Moment, Outcome, ResourceName};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
@@ -30,6 +33,9 @@ const CHECK_EVERY: Duration = Duration::from_secs(30);
 /// The same for one that cannot, or does not answer: it is back for everybody within this time.
 const CHECK_AGAIN: Duration = Duration::from_secs(5);
 
+/// Before a call is tried again that waits until it is known how the log stands.
+const HELD_AGAIN: Duration = Duration::from_secs(1);
+
 /// What to do where the coordinator cannot log in.
 const LET_IN: &str = "the user in `url`, `password_file`, `ca_file`, or whom the server lets in";
 
@@ -41,6 +47,7 @@ struct Shared {
     sweeps: SweepSettings,
     surroundings: Arc<dyn Surroundings>,
     known: Mutex<BTreeMap<ResourceName, Known>>,
+    figures: Figures,
     /// Once the log has said whose branches are ours.
     resources: OnceLock<Arc<Resources>>,
     /// Once there is a coordinator to ask what the log says.
@@ -77,6 +84,8 @@ pub struct Shown {
     pub checked: Option<Checked>,
     /// Its sessions; none before the coordinator has started.
     pub standing: Option<Standing>,
+    /// How the log stands beside what it was told, once that was looked at.
+    pub log: Option<LogStanding>,
 }
 
 /// A database cannot be removed: live transactions have branches in it.
@@ -104,6 +113,7 @@ impl Databases {
             sweeps,
             surroundings,
             known: Mutex::new(known.collect()),
+            figures: Figures::default(),
             resources: OnceLock::new(),
             sweeper: OnceLock::new(),
             stop,
@@ -119,7 +129,8 @@ impl Databases {
         let known = shared.known.lock();
         shared.resources.get_or_init(|| {
             let settings = settings(&known);
-            Arc::new(Resources::new(cluster, node, settings, &shared.surroundings))
+            let resources = Resources::new(cluster, node, settings, &shared.surroundings);
+            Arc::new(resources.counted_by(shared.figures.clone()))
         });
     }
 
@@ -178,12 +189,38 @@ impl Databases {
     pub async fn check(&self, name: &ResourceName) -> Option<Checked> {
         let resources = self.0.resources.get()?;
         let found = resources.check(name).await;
+        if let Some(sweeper) = self.0.sweeper.get() {
+            // Why it cannot be told, the check has found as well, or the next one does.
+            drop(sweeper.attest(name).await);
+        }
         let checked = Checked { at: self.0.surroundings.now(), found };
         let mut known = self.0.known.lock();
         let known = known.get_mut(name)?;
         tell(name, known.checked.as_ref(), &checked);
         known.checked = Some(checked.clone());
         Some(checked)
+    }
+
+    /// Puts what is counted into `registry`.
+    pub(super) fn register(&self, registry: &mut prometheus_client::registry::Registry) {
+        self.0.figures.register(registry);
+    }
+
+    /// Makes the tables of `resource` that are not there, then looks at it; `None` as for
+    /// [`Databases::check`].
+    ///
+    /// # Errors
+    ///
+    /// [`Failure`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Which tables are made is open; calling again does no harm.
+    pub async fn init(&self, resource: &ResourceName) -> Option<Result<Checked, Failure>> {
+        if let Err(failure) = self.0.resources.get()?.init(resource).await {
+            return Some(Err(failure));
+        }
+        Some(Ok(self.check(resource).await?))
     }
 
     /// All of them as they stand, by name.
@@ -202,7 +239,8 @@ impl Databases {
         let Known { settings, checked, .. } = known;
         let standing =
             self.0.resources.get().and_then(|resources| resources.standing(&settings.name));
-        Shown { settings: settings.clone(), checked: checked.clone(), standing }
+        let log = self.0.sweeper.get().and_then(|sweeper| sweeper.standing(&settings.name));
+        Shown { settings: settings.clone(), checked: checked.clone(), standing, log }
     }
 
     /// Whether a branch may join that lies in `resource`: it is there, and can prepare.
@@ -231,10 +269,40 @@ impl Databases {
 
     /// Ends a branch, or says whether it is prepared.
     pub(super) async fn call(&self, call: &Outgoing) -> Outcome {
-        match self.0.resources.get() {
-            Some(resources) => resources.call(call).await,
-            None => Outcome::Unknown("databases are not spoken to yet".to_owned()),
+        let To::Resource { resource, .. } = &call.to else {
+            return Outcome::Unknown("not a branch of a database".to_owned());
+        };
+        let sweeper = self.0.sweeper.get();
+        let log = sweeper.and_then(|sweeper| sweeper.standing(resource));
+        let why = match log {
+            Some(LogStanding::UpToDate) => None,
+            Some(_) => Some("transaction log is behind what the database was told"),
+            None => Some("database has not said yet how far the log was"),
+        };
+        match (self.0.resources.get(), why) {
+            (Some(resources), None) => resources.call(call).await,
+            (_, why) => Outcome::Unsent {
+                why: why.unwrap_or("databases are not spoken to yet").to_owned(),
+                retry_after: Some(HELD_AGAIN),
+            },
         }
+    }
+
+    /// Goes by the log as it is; `record` says who wants that. Returns its number, and which
+    /// databases did not answer. `None` before the coordinator has started.
+    ///
+    /// # Errors
+    ///
+    /// [`VerbError`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Whether it was accepted is open; accepting it again does no harm.
+    pub async fn accept_log(
+        &self,
+        record: Put,
+    ) -> Option<Result<(u64, Vec<ResourceName>), VerbError>> {
+        Some(self.0.sweeper.get()?.accept_log(record).await)
     }
 
     /// Whether nothing keeps `wanted` from being all there are.
@@ -272,6 +340,11 @@ impl Databases {
             resources.replace(wanted.clone());
         }
         let mut before = std::mem::take(&mut *known);
+        if let Some(sweeper) = shared.sweeper.get() {
+            // Another database under the same name was told of another log.
+            let is_same = |known: &Known| wanted.contains(&known.settings);
+            sweeper.forget(|name| before.get(name).is_some_and(is_same));
+        }
         for settings in wanted {
             let name = settings.name.clone();
             match before.remove(&name) {

@@ -61,6 +61,71 @@ pub(in crate::cli) enum Transaction {
     /// Delivers once more a message that was given up.
     #[command(after_help = examples("transaction redeliver m-1 --reason 'the receiver is back'", "tx redeliver m-1 --reason 'INC-7'"))]
     Redeliver(Told),
+    /// Lists the databases that take part, as the node that is asked sees them.
+    #[command(after_help = examples("transaction resources", "tx resources -o json"))]
+    Resources,
+    /// Lists what a database holds prepared, and what a sweep would make of it.
+    #[command(after_help = examples("transaction prepared orders", "tx prepared orders -o wide"))]
+    Prepared {
+        /// The database.
+        resource: String,
+    },
+    /// Ends what a database holds prepared and the log says has ended. It happens by itself, too.
+    #[command(after_help = examples("transaction sweep orders --report-only", "tx sweep orders --reason 'INC-7'"))]
+    Sweep {
+        /// The database.
+        resource: String,
+        /// Only say what would be done.
+        #[arg(long)]
+        report_only: bool,
+        /// Why; goes into the audit record.
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+    },
+    /// Goes by the log as it is, after it was put back from a backup that databases know to be old.
+    /// What they still hold prepared and the log does not know is rolled back then.
+    #[command(after_help = examples("transaction accept-log --reason 'prepared branches were ended by hand'", "tx accept-log --reason 'INC-7' --yes"))]
+    AcceptLog {
+        /// Why; goes into the audit record.
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+    },
+    /// Sets a database up to take part.
+    #[command(after_help = examples("transaction resource check orders", "tx resource init orders --print"))]
+    Resource {
+        #[command(subcommand)]
+        verb: Resource,
+    },
+}
+
+/// A database that takes part.
+#[derive(Clone, Debug, Subcommand)]
+pub(in crate::cli) enum Resource {
+    /// Shows how it stands.
+    #[command(after_help = examples("transaction resource show orders", "tx resource show orders -o json"))]
+    Show {
+        /// The database.
+        resource: String,
+    },
+    /// Looks whether it can take part, now.
+    #[command(after_help = examples("transaction resource check orders", "tx resource check orders -o json"))]
+    Check {
+        /// The database.
+        resource: String,
+    },
+    /// Makes the tables that are not there, with the coordinator's own rights.
+    #[command(after_help = examples("transaction resource init orders --print", "transaction resource init orders --reason 'orders takes part'"))]
+    Init {
+        /// The database.
+        resource: String,
+        /// Only print the statements, and those that give the coordinator its rights, for whoever
+        /// may run them.
+        #[arg(long)]
+        print: bool,
+        /// Why; goes into the audit record.
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+    },
 }
 
 /// One transaction.

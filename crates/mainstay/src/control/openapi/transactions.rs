@@ -1,8 +1,9 @@
 //! Calls of global transactions.
 
 use mainstay_api::transaction::{
-    AbortTransaction, Accepted, BeginTransaction, Operate, RegisterBranch, Registered,
-    ResolveTransaction, SendMessage, SubmitTransaction, Transaction, Transactions,
+    AbortTransaction, Accepted, BeginTransaction, LogAccepted, Operate, PreparedBranches,
+    RegisterBranch, Registered, ResolveTransaction, Resource, Resources, SendMessage,
+    SubmitTransaction, SweepResource, Transaction, Transactions,
 };
 use mainstay_core::problem::Code;
 
@@ -47,7 +48,51 @@ pub(super) fn calls() -> Vec<Call> {
         operate("resume", "Calls again."),
         operate("redeliver", "Delivers once more a message that was given up, under another gid."),
     ]);
+    calls.extend(resources());
+    calls.push(accept_log());
     calls
+}
+
+fn accept_log() -> Call {
+    let path = "/transaction-log/accept";
+    call("post", TAG, "acceptTransactionLog", path, "Goes by the log as it is.")
+        .takes::<Operate>()
+        .gives::<LogAccepted>(200, "Databases object no more.")
+        .refuses(&[Code::NotFound, Code::TransactionLogUnavailable])
+        .audited()
+}
+
+/// Calls about databases, which each node answers as it sees them.
+fn resources() -> [Call; 6] {
+    let all = "/transaction-resources";
+    let one = |method, id, rest: &str, summary: &str| {
+        call(method, TAG, id, format!("{all}/{{name}}{rest}"), summary)
+            .refuses(&[Code::NotFound, Code::TransactionLogUnavailable])
+    };
+    let asks = [Code::ResourceCannotPrepare, Code::ResourceUnreachable];
+    [
+        call("get", TAG, "listTransactionResources", all, "Lists databases that take part.")
+            .gives::<Resources>(200, "All of them.")
+            .refuses(&[Code::NotFound, Code::TransactionLogUnavailable]),
+        one("get", "showTransactionResource", "", "Shows a database that takes part.")
+            .gives::<Resource>(200, "How it stands."),
+        one("get", "listPreparedBranches", "/prepared", "Lists what a database holds prepared.")
+            .gives::<PreparedBranches>(200, "What a sweep would make of each.")
+            .refuses(&asks),
+        one("post", "checkTransactionResource", "/check", "Looks whether it can take part.")
+            .gives::<Resource>(200, "It can.")
+            .refuses(&asks),
+        one("post", "sweepTransactionResource", "/sweep", "Ends what the log says has ended.")
+            .takes::<SweepResource>()
+            .gives::<PreparedBranches>(200, "What was found, and what was made of it.")
+            .refuses(&asks)
+            .audited(),
+        one("post", "initTransactionResource", "/init", "Makes the tables that are not there.")
+            .takes::<Operate>()
+            .gives::<Resource>(200, "How it stands now.")
+            .refuses(&asks)
+            .audited(),
+    ]
 }
 
 fn initiated() -> [Call; 2] {
@@ -132,6 +177,7 @@ fn of(method: &'static str, id: &str, rest: &str, summary: &str) -> Call {
 fn logged(call: Call) -> Call {
     call.refuses(&[
         Code::NotFound,
+        Code::TransactionLogBehind,
         Code::TransactionLogUnavailable,
         Code::TransactionLogOverloaded,
         Code::TransactionOwnerUnknown,

@@ -29,6 +29,7 @@ use super::super::answer::Refused;
 use super::super::dtm;
 use crate::cluster::Cluster;
 use crate::cluster::opening::Opened;
+use crate::deferred;
 use crate::transaction::reachable;
 
 /// Marks what was passed on, so that two nodes that are wrong about each other do not do it for
@@ -71,7 +72,11 @@ impl Door {
     /// Whether `path`, without the prefix, may be about one transaction.
     fn is_about_one(self, path: &str) -> bool {
         match self {
-            Self::Native => path.contains("/transactions") || path.ends_with("/messages"),
+            Self::Native => {
+                path.contains("/transactions")
+                    || path.contains("/deferred/")
+                    || path.ends_with("/messages")
+            }
             Self::Dtm => true,
         }
     }
@@ -181,6 +186,9 @@ fn gid_of(path: &str, body: &[u8]) -> Option<Gid> {
     struct Named {
         gid: String,
     }
+    if let Some((_, rest)) = path.split_once("/deferred/") {
+        return deferred::gid(rest.split('/').nth(1)?);
+    }
     if let Some((_, rest)) = path.split_once("/transactions/") {
         let segment = rest.split('/').next()?;
         let text = percent_decode_str(segment).decode_utf8().ok()?;
@@ -224,7 +232,8 @@ async fn pass_on(
     let own = own.strip_prefix(door.prefix()).unwrap_or(own);
     let mut request = hyper::Request::new(Full::new(body));
     *request.method_mut() = parts.method;
-    *request.uri_mut() = format!("{}{own}", door.prefix()).parse().map_err(|error| unsent(&error))?;
+    *request.uri_mut() =
+        format!("{}{own}", door.prefix()).parse().map_err(|error| unsent(&error))?;
     *request.headers_mut() = parts.headers;
     let headers = request.headers_mut();
     for name in [header::CONNECTION, header::CONTENT_LENGTH, header::TRANSFER_ENCODING] {
@@ -264,6 +273,10 @@ mod tests {
         assert_eq!(of("/transactions/a%3Ab/submit", "").as_deref(), Some("a:b"));
         assert_eq!(of("/api/v1/transactions/g", "").as_deref(), Some("g"));
         assert_eq!(of("/transactions", r#"{"gid":"g","mode":"tcc"}"#).as_deref(), Some("g"));
+        let receipt = "0123456789abcdef0123456789abcdef";
+        let named = of(&format!("/deferred/orders/{receipt}/replay"), "");
+        assert_eq!(named, Some(format!("deferred-{receipt}")));
+        assert_eq!(of("/deferred/orders", ""), None);
         assert_eq!(of("/messages", r#"{"target":{}}"#), None);
         assert_eq!(of("/transactions", "no document"), None);
     }

@@ -95,6 +95,6 @@ fn payload(payload: &Payload) -> api::PayloadSeen {
     api::PayloadSeen { bytes: bytes.len(), sha256, content_type: content_type.clone() }
 }
 
-fn text(at: Moment) -> String {
+pub(super) fn text(at: Moment) -> String {
     unix_time(at.unix_millis())
 }
