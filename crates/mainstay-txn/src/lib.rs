@@ -9,6 +9,7 @@
 //! | the log: keys, records, what a step writes | [`log`] |
 //! | what a log is, for all nodes | [`meta`] |
 //! | group commit | [`commit`] |
+//! | where tests end the process | `crash` |
 //! | what drives it all, and what it asks of others | [`run`], [`port`] |
 //! | who owns which shard | [`owner`] |
 //! | how long is remembered how they ended | [`retention`] |
@@ -24,6 +25,7 @@
 pub mod backoff;
 pub mod classify;
 pub mod commit;
+mod crash;
 pub mod database;
 pub mod due;
 pub mod error;

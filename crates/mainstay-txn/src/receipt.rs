@@ -12,6 +12,7 @@
 
 use std::time::Duration;
 
+use crate::crash;
 use crate::machine::Outcome;
 use crate::word::Decision;
 
@@ -126,6 +127,10 @@ impl Resolve {
     fn commit(&mut self, told: &Told) -> Then {
         match (self.asked, told) {
             (Ask::Finish(_), Told::Ended) => Then::Over(Outcome::Done),
+            // The mistake that a bank of three databases is to find.
+            (Ask::Finish(_), Told::NoSuchBranch) if crash::is_wrong("unknown-is-done") => {
+                Then::Over(Outcome::Done)
+            }
             (Ask::Finish(_), Told::NoSuchBranch) => Then::Ask(Ask::List),
             (Ask::List, Told::Listed(true)) => {
                 Then::Over(Outcome::Held("prepared, and held by a live session".to_owned()))

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::LogError;
 use super::queue::{LaneQueue, Next, Place, Told};
+use crate::crash;
 use crate::figures::Figures;
 use crate::log::Change;
 use crate::name::Shard;
@@ -154,6 +155,9 @@ impl Lane {
             let next = queue.lock().next(flush || stop.is_cancelled());
             match next {
                 Next::Send(batch) => {
+                    if flush {
+                        crash::batch("lazy-waits");
+                    }
                     (flush, is_patient) = (false, false);
                     match self.send(batch).await {
                         Sent::Applied => {}
@@ -202,6 +206,7 @@ impl Lane {
         let answer = store.apply(batch).await;
         let applied = answer.as_ref().is_ok_and(|applied| applied.succeeded);
         if applied {
+            crash::batch("batch-applied");
             figures.committed(records, surroundings.now().since(began));
         } else if answer.is_ok() {
             figures.fenced();

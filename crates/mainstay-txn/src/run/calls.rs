@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::{Coordinator, Slot};
+use crate::crash;
 use crate::machine::{Event, Outcome};
 use crate::name::BranchId;
 use crate::port::{Outgoing, To};
@@ -63,11 +64,27 @@ impl Coordinator {
                 retry_after: Some(NOT_NOW),
             },
         };
+        let was_done = outcome == Outcome::Done;
+        match op {
+            Op::Action if was_done => crash::point("action-answered", &slot.gid),
+            Op::Confirm | Op::Cancel | Op::Commit | Op::Rollback if was_done => {
+                crash::point("branch-ended", &slot.gid);
+            }
+            _ => {}
+        }
         let draw = self.shared.ports.surroundings.draw();
         let event = Event::Answered { branch: branch.clone(), op: *op, outcome, draw };
         if let Some(mut transaction) = slot.live().await {
             // What could not be written is asked again.
             drop(self.take_in(slot, &mut transaction, event).await);
+            match op {
+                Op::Compensate if was_done => crash::point("step-undone", &slot.gid),
+                Op::Prepare => crash::point("vote-taken", &slot.gid),
+                Op::Confirm | Op::Cancel | Op::Commit | Op::Rollback if was_done => {
+                    crash::point("branch-told", &slot.gid);
+                }
+                _ => {}
+            }
         }
     }
 

@@ -10,6 +10,7 @@ use tokio::sync::OwnedMutexGuard;
 use super::calls::Job;
 use super::{Coordinator, Kept, Locked, Owned, Seen, Slot, VerbError, live};
 use crate::commit::{Lane, LogError, Place};
+use crate::crash;
 use crate::error::Refused;
 use crate::events::{HookFailed, Unread};
 use crate::log::{self, Change, Keys};
@@ -18,7 +19,7 @@ use crate::moment::Moment;
 use crate::name::{BranchId, Gid, Shard};
 use crate::schedule::Peer;
 use crate::transaction::{Begin, Transaction};
-use crate::word::Op;
+use crate::word::{Decision, Op};
 
 /// How long a hook that failed waits, and how long at most.
 const HOOK_WAIT: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
@@ -50,8 +51,12 @@ impl Coordinator {
             }
             Found::Absent(absent) => {
                 self.is_up_to_date()?;
+                crash::point("begin-taken", &begin.gid);
                 let now = self.shared.ports.surroundings.now();
-                self.create(absent, Transaction::begin(begin, now, &policy), record).await
+                let begun = Transaction::begin(begin, now, &policy);
+                let kept = self.create(absent, begun, record).await?;
+                crash::point("begin-kept", kept.transaction.gid());
+                Ok(kept)
             }
         }
     }
@@ -179,8 +184,12 @@ impl Coordinator {
         record: Option<Put>,
     ) -> Result<Seen, VerbError> {
         let owned = self.owned(gid)?;
+        let joins = matches!(event, Event::Register(_));
         if let Some((slot, mut transaction)) = self.locked(gid).await? {
             self.take_in_with(&slot, &mut transaction, event, record).await?;
+            if joins {
+                crash::point("branch-kept", gid);
+            }
             return Ok(self.seen(&slot, &transaction));
         }
         // What has ended says so, and changes no more.
@@ -267,6 +276,13 @@ impl Coordinator {
         let durable = step.write.durable || record.is_some();
         change.accompany(record);
         let (before, answered) = undo.map(|Undo { before, answered }| (before, answered)).unzip();
+        let was_decided = before.as_ref().and_then(|before| before.register.decision);
+        let decided = transaction.register.decision.filter(|now| Some(*now) != was_decided);
+        match decided {
+            Some(Decision::Commit) => crash::point("commit-taken", &slot.gid),
+            Some(Decision::Abort) => crash::point("abort-taken", &slot.gid),
+            None => {}
+        }
         if !change.is_empty() {
             let written = self.write(slot.place(), change, durable).await;
             if let Err(error) = written {
@@ -280,6 +296,11 @@ impl Coordinator {
                 }
                 return Err(error.into());
             }
+        }
+        match decided {
+            Some(Decision::Commit) => crash::point("commit-kept", &slot.gid),
+            Some(Decision::Abort) => crash::point("abort-kept", &slot.gid),
+            None => {}
         }
         self.shared.settings.figures.went_on(before.as_deref(), transaction);
         let mut has_ended = false;
@@ -344,6 +365,7 @@ impl Coordinator {
         let (own, slot) = (self.clone(), Arc::clone(slot));
         self.shared.work.spawn("transaction end", |stop| async move {
             let mut wait = HOOK_WAIT.0;
+            crash::point("all-told", &slot.gid);
             loop {
                 if slot.is_closed() {
                     return; // Its next owner runs them.
@@ -364,6 +386,7 @@ impl Coordinator {
             let end = Change::end(&transaction, shards, epoch);
             drop(transaction);
             let Some(lane) = own.lane(slot.owned.0) else { return };
+            crash::point("end-sent", &slot.gid);
             let written = match lane.write_lazily(slot.place(), end) {
                 Ok(pending) => pending.written().await,
                 Err(error) => Err(error),

@@ -17,6 +17,9 @@ use super::wait::{now, pause, until};
 /// How long a debug build on a busy machine may take to start or to end.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// Names the point at which the process is to end, below its home.
+const CRASH_AT: &str = "crash-at";
+
 /// What a process holds.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Holds {
@@ -114,6 +117,7 @@ impl Gateway {
             .arg(home.path().join("data"))
             .args(arguments)
             .env_remove("XDG_RUNTIME_DIR")
+            .env("CRASH_POINTS_FILE", home.path().join(CRASH_AT))
             .stdout(File::create(&out).unwrap())
             .stderr(File::create(&log).unwrap())
             .spawn()
@@ -195,6 +199,20 @@ impl Gateway {
     /// Sends it a signal.
     pub(crate) fn signal(&self, signal: Signal) {
         send(&self.child, signal);
+    }
+
+    /// It ends as by a kill at the next moment of the name `point`.
+    #[allow(dead_code, reason = "not every test binary ends it so")]
+    pub(crate) fn crashes_at(&self, point: &str) {
+        let new = self.home.path().join("crash-new");
+        fs::write(&new, point).unwrap();
+        fs::rename(new, self.home.path().join(CRASH_AT)).unwrap();
+    }
+
+    /// Whether its process has ended.
+    #[allow(dead_code, reason = "not every test binary ends it so")]
+    pub(crate) fn is_over(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
     }
 
     /// Waits until it ends by itself.
