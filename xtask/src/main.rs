@@ -1,4 +1,4 @@
-//! Automation of this repository: `cargo xtask ci | tidy | models | docs [--check] | bench NAME | prove calls|transactions`.
+//! Automation of this repository: `cargo xtask ci | tidy | models | docs [--check] | bench NAME | prove bank|calls|crashes|transactions`.
 //!
 //! No dependencies, so that it builds in a second on a machine that has nothing yet. Anything that
 //! needs the program itself (the reference pages) is asked of the program.
@@ -23,9 +23,14 @@ cargo xtask TASK
   models          every order in which threads can meet at what workers share, tried by loom
   docs [--check]  writes docs/reference, or fails when it is stale
   bench NAME …    runs bench/NAME/run
+  prove bank [--minutes N]
+                  moves money between three databases that long, 10 minutes unless told, while the
+                  coordinator and the databases die
   prove calls [--record]
                   holds a release build to what is promised under 2,000 requests a second;
                   prints the report, or keeps it with its date in bench/results
+  prove crashes   ends the coordinator at every moment between two steps, in every mode of
+                  transaction, on real databases
   prove transactions [SEEDS]
                   plays that many simulated runs of coordinators, 10,000 unless told";
 
@@ -39,8 +44,11 @@ fn main() -> ExitCode {
         ["docs"] => docs::run(&root(), docs::Mode::Write),
         ["docs", "--check"] => docs::run(&root(), docs::Mode::Check),
         ["bench", name, rest @ ..] => bench(name, rest),
+        ["prove", "bank"] => prove::bank("10"),
+        ["prove", "bank", "--minutes", minutes] => prove::bank(minutes),
         ["prove", "calls"] => prove::calls(&root(), prove::Report::Print),
         ["prove", "calls", "--record"] => prove::calls(&root(), prove::Report::Keep),
+        ["prove", "crashes"] => prove::crashes(),
         ["prove", "transactions"] => prove::transactions("10000"),
         ["prove", "transactions", seeds] => prove::transactions(seeds),
         _ => Err(vec![USAGE.to_owned()]),

@@ -43,6 +43,21 @@ pub(crate) fn transactions(seeds: &str) -> Outcome {
     crate::cargo(&[&run[..], &["--seeds", seeds]].concat(), &[])
 }
 
+/// Plays every case of a coordinator that dies. Not a release build: the coordinator is to check
+/// itself meanwhile.
+pub(crate) fn crashes() -> Outcome {
+    let test = ["test", "--locked", "-p", "mainstay", "--test", "crash_matrix"];
+    crate::cargo(&test, &[("MAINSTAY_CRASHES", "all")])
+}
+
+/// Lets the bank be open for `minutes`.
+pub(crate) fn bank(minutes: &str) -> Outcome {
+    let number: Option<u64> = minutes.parse().ok().filter(|minutes| (1..=1440).contains(minutes));
+    let number = number.ok_or_else(|| vec![format!("`{minutes}` is not 1 to 1440 minutes")])?;
+    let test = ["test", "--locked", "-p", "mainstay", "--test", "bank"];
+    crate::cargo(&test, &[("MAINSTAY_BANK_SECONDS", &(number * 60).to_string())])
+}
+
 fn absent(error: std::io::Error) -> std::io::Result<()> {
     if error.kind() == std::io::ErrorKind::NotFound { Ok(()) } else { Err(error) }
 }
