@@ -4,11 +4,16 @@
 //! |---|---|---|
 //! | saga | [`Client::saga`] | with its last step, or with everything undone that may have been started |
 //! | try, confirm, cancel | [`Client::tcc`] | when all are confirmed, or all cancelled |
+//! | two-phase commit | [`Client::xa`] | when all branches, in databases and services, are committed, or all rolled back |
 //! | message with a local part | [`Client::message`] | when its receivers have it, if the local part was committed |
 //! | one way, at least once | [`Client::one_way`] | when its receiver has it |
 //!
 //! ```no_run
-//! # async fn example(client: &mainstay_client::Client) -> Result<(), mainstay_client::TxError> {
+//! # async fn example(
+//! #     client: &mainstay_client::Client,
+//! #     orders: &tokio_postgres::Client,
+//! #     stock: mysql_async::Conn,
+//! # ) -> Result<(), mainstay_client::TxError> {
 //! use mainstay_client::transaction::{Step, Wait};
 //! use serde_json::json;
 //!
@@ -25,6 +30,25 @@
 //!     tcc.branch::<()>("hotel", &json!({ "nights": 2 })).await
 //! })
 //! .await?;
+//!
+//! use mainstay_client::transaction::OpenXa;
+//! use mysql_async::prelude::Queryable as _;
+//!
+//! let transfer = client.xa("transfer").run(async |xa: OpenXa<String>| {
+//!     xa.postgres("orders", orders, async |sql| {
+//!         let sold = sql.batch_execute("UPDATE orders SET paid = true WHERE id = 7").await;
+//!         sold.map_err(|error| error.to_string())
+//!     })
+//!     .await?;
+//!     xa.mysql("stock", stock, async |sql| {
+//!         let taken = sql.query_drop("UPDATE stock SET count = count - 1 WHERE sku = 'b-1'").await;
+//!         taken.map_err(|error| error.to_string())
+//!     })
+//!     .await
+//! });
+//! if let Err(error) = transfer.await {
+//!     eprintln!("{error}, effect {:?}", error.effect());
+//! }
 //!
 //! client.one_way("mail", "/send").at_least_once().send(&order).await?;
 //! # Ok(())
@@ -47,11 +71,13 @@ mod message;
 mod participant;
 mod saga;
 mod tcc;
+mod xa;
 
 pub use error::TxError;
 pub use message::{AtLeastOnce, Message, OneWay};
 pub use saga::{Saga, Settled, Step, Wait};
 pub use tcc::{OpenTcc, Tcc, TccTargets};
+pub use xa::{OpenXa, Xa, XaTargets};
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -75,6 +101,12 @@ impl Client {
     /// A transaction whose branches reserve, and are then all confirmed or all cancelled.
     pub fn tcc(&self, name: impl Into<String>) -> Tcc {
         Tcc::new(self.clone(), name.into())
+    }
+
+    /// A two-phase commit over databases of this program, which the coordinator knows, and services
+    /// that keep their branches prepared.
+    pub fn xa(&self, name: impl Into<String>) -> Xa {
+        Xa::new(self.clone(), name.into())
     }
 
     /// A message that is delivered if, and only if, a local transaction is committed.

@@ -19,12 +19,17 @@ mod support;
 use std::process::Command;
 use std::time::Duration;
 
+use mainstay_api::transaction::Target;
+use mainstay_client::transaction::{OpenXa, XaTargets};
+use mainstay_client::{Client, TxError};
 use mainstay_txn::resource::Kind;
+use mysql_async::prelude::Queryable as _;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use servers::Postgres;
 use shop::Shop;
 use support::gateway::Gateway;
+use support::participant::Participant;
 use support::wait::until;
 
 const CONFIG: &str = r#"
@@ -192,6 +197,73 @@ async fn both_databases_commit_or_neither_does() {
     assert_eq!(code(&refused), (409, "transaction-aborted"), "{refused:?}");
     trade.ends("order-4", "aborted");
     trade.closes(2, 2).await;
+}
+
+/// Money taken in both databases, and charged by a service, as the library does it. `fails` says
+/// where the program gives up, or panics.
+async fn transfer(
+    client: Client,
+    gid: &'static str,
+    (orders, stock): (tokio_postgres::Client, mysql_async::Conn),
+    bank: XaTargets,
+    fails: &'static str,
+) -> Result<&'static str, TxError<&'static str>> {
+    let transfer = client.xa("transfer").gid(gid);
+    let run = transfer.run(async |xa: OpenXa<&'static str>| {
+        xa.postgres("orders", &orders, async |sql| {
+            sql.batch_execute("INSERT INTO taken VALUES (10)").await.map_err(|_error| "orders")
+        })
+        .await?;
+        xa.mysql("stock", stock, async |sql| {
+            sql.query_drop("INSERT INTO taken VALUES (10)").await.map_err(|_error| "stock")?;
+            if fails == "stock" { Err("sold out") } else { Ok(()) }
+        })
+        .await?;
+        assert_ne!(fails, "panic");
+        xa.endpoint_at::<()>(&bank, &json!({ "amount": 10 })).await?;
+        Ok("paid")
+    });
+    run.await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_program_commits_in_both_databases_and_a_service_or_nowhere() {
+    let trade = Trade::open("tx-db-library").await;
+    let bank = Participant::start();
+    let at = |path: &str| Target::Url { url: bank.url(path) };
+    let targets =
+        XaTargets { action: at("/charge"), commit: at("/commit"), rollback: at("/rollback") };
+    let (address, token) = trade.node.door();
+    let client = Client::builder([format!("http://{address}")]).token(token).name("test");
+    let client = client.build().unwrap();
+    let run = async |gid, fails| {
+        let sessions = (trade.orders.postgres().await, trade.stock.mariadb().await);
+        tokio::spawn(transfer(client.clone(), gid, sessions, targets.clone(), fails)).await
+    };
+    assert_eq!(run("pay-1", "").await.unwrap(), Ok("paid"));
+    trade.ends("pay-1", "committed");
+    trade.closes(1, 0).await;
+    until("the service has heard", PATIENCE, || bank.count("/commit") == 1);
+    // Its own statements fail: what was prepared is rolled back.
+    assert_eq!(run("pay-2", "stock").await.unwrap(), Err(TxError::Business("sold out")));
+    trade.ends("pay-2", "aborted");
+    trade.closes(1, 1).await;
+    // It panics with both prepared.
+    assert!(run("pay-3", "panic").await.unwrap_err().is_panic());
+    trade.ends("pay-3", "aborted");
+    trade.closes(1, 2).await;
+    assert_eq!(client.transactions_dropped(), 1);
+    // The service refuses.
+    bank.answers("/charge", 409, "no money");
+    let refused = run("pay-4", "").await.unwrap();
+    assert!(matches!(&refused, Err(TxError::Aborted { why, .. }) if why.contains("no money")));
+    trade.ends("pay-4", "aborted");
+    trade.closes(1, 3).await;
+    until("it may forget", PATIENCE, || bank.count("/rollback") == 1);
+    // What was committed under a name is not done again.
+    let again = run("pay-1", "").await.unwrap();
+    assert!(matches!(&again, Err(TxError::Unknown { .. })), "{again:?}");
+    trade.closes(1, 3).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -1,4 +1,4 @@
-//! Tries of branches, which the initiator calls itself.
+//! Tries and actions of branches, which the initiator calls itself.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 /// How often one that is still at it is asked again.
 const ONGOING_TRIES: u32 = 20;
 
-/// What a participant said to a try.
+/// What a participant said.
 #[derive(Debug)]
 pub(super) enum Said {
     /// It is done.
@@ -29,14 +29,27 @@ pub(super) enum Said {
     NotDone(String),
 }
 
-/// Calls `target` for `branch` of `gid`.
+/// Which branch is called, and for what.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Called<'a> {
+    /// Its transaction.
+    pub(super) gid: &'a str,
+    /// Its name.
+    pub(super) branch: &'a str,
+    /// What it is to do.
+    pub(super) op: &'a str,
+    /// The mode of its transaction.
+    pub(super) mode: &'a str,
+}
+
+/// Calls `target` for the branch that is `called`.
 ///
 /// # Errors
 ///
 /// [`ClientError`] when it is not known where that is; nothing was sent to it.
 pub(super) async fn call(
     shared: &Shared,
-    (gid, branch): (&str, &str),
+    called: Called<'_>,
     target: &Target,
     body: Option<&RawValue>,
 ) -> Result<Said, ClientError> {
@@ -49,7 +62,7 @@ pub(super) async fn call(
                 (format!("http://{address}{path}"), method.as_deref())
             }
         };
-        let request = request((gid, branch), &url, method, body)?;
+        let request = request(called, &url, method, body)?;
         match shared.control.call(request, CALL_TIMEOUT).await {
             Ok((StatusCode::TOO_EARLY, _)) if tries < ONGOING_TRIES => {}
             Ok((status, body)) if status.is_success() => return Ok(Said::Done(body)),
@@ -65,7 +78,7 @@ pub(super) async fn call(
 }
 
 fn request(
-    (gid, branch): (&str, &str),
+    Called { gid, branch, op, mode }: Called<'_>,
     url: &str,
     method: Option<&str>,
     body: Option<&RawValue>,
@@ -83,9 +96,9 @@ fn request(
     for (name, value) in [
         ("mainstay-gid", gid.as_str()),
         ("mainstay-branch", branch),
-        ("mainstay-op", "try"),
-        ("mainstay-mode", "tcc"),
-        ("idempotency-key", &format!("{gid}:{branch}:try")),
+        ("mainstay-op", op),
+        ("mainstay-mode", mode),
+        ("idempotency-key", &format!("{gid}:{branch}:{op}")),
     ] {
         let value = HeaderValue::from_str(value);
         headers.insert(name, value.map_err(|_invalid| wrong("branch", "must be visible ASCII"))?);

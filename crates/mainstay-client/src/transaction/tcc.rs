@@ -119,7 +119,7 @@ impl Tcc {
         let mut open = Open::new(Arc::clone(&shared), gid.clone(), patience);
         let call = post("/transactions".to_owned(), Duration::ZERO).document(&begin);
         let begun = insist::<Transaction>(&shared, &call, patience).await;
-        if let Err(error) = begun.map_err(NoAnswer::of_begin).and_then(unused) {
+        if let Err(error) = begun.map_err(NoAnswer::of_begin).and_then(asking::unused) {
             // Should it have been begun here, no branch is in it: its deadline ends it.
             open.disarm();
             return Err(error.with_business());
@@ -143,16 +143,6 @@ impl Tcc {
         open.disarm();
         decided.map(|_| value).map_err(TxError::with_business)
     }
-}
-
-/// Refuses what was begun before, and has branches or an end already.
-fn unused(begun: Transaction) -> Result<(), TxError> {
-    let Transaction { summary, branches, .. } = asking::outcome(begun)?;
-    if summary.state == "active" && branches.is_empty() {
-        return Ok(());
-    }
-    let why = format!("it was begun before, and is {}", summary.state);
-    Err(TxError::Unknown { gid: summary.gid, why })
 }
 
 impl<E> OpenTcc<E> {
@@ -200,7 +190,8 @@ impl<E> OpenTcc<E> {
         // Chosen here, so that a registration without an answer can be sent again.
         let branch = new_gid();
         self.register(&branch, targets, body.clone()).await?;
-        let called = (&*self.gid, &*branch);
+        let called =
+            participant::Called { gid: &self.gid, branch: &branch, op: "try", mode: "tcc" };
         let said = participant::call(&self.shared, called, &targets.r#try, body.as_deref());
         let answer = match said.await? {
             Said::Done(answer) => answer,

@@ -200,6 +200,24 @@ impl Shop {
         }
     }
 
+    /// A session of the application, in `PostgreSQL`.
+    #[allow(dead_code, reason = "tests of the product run programs there")]
+    pub(crate) async fn postgres(&self) -> Client {
+        match &self.server {
+            Server::Postgres(server) => server.connect_as("shopkeeper", "shop").await.unwrap(),
+            Server::MariaDb(_) => unreachable!("it is a MariaDB"),
+        }
+    }
+
+    /// The same in `MariaDB`.
+    #[allow(dead_code, reason = "tests of the product run programs there")]
+    pub(crate) async fn mariadb(&self) -> Conn {
+        match &self.server {
+            Server::MariaDb(server) => server.connect_as("shopkeeper", "shop").await.unwrap(),
+            Server::Postgres(_) => unreachable!("it is a PostgreSQL"),
+        }
+    }
+
     /// Prepares a branch of `gid`, as an application does that votes yes.
     pub(crate) async fn prepare(&self, gid: &str) {
         self.begin(gid).await.unwrap().prepare().await;
