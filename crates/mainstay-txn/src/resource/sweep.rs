@@ -268,6 +268,8 @@ impl Sweeper {
 
     /// Deletes receipts that are old, and whose transaction this node owns and knows to be over,
     /// until there are none or half of the time between two sweeps has gone by. Returns how many.
+    /// None goes before the database has said that the log is up to date: one that is behind knows
+    /// nothing of what lives, and an operator has to read the receipts.
     ///
     /// # Errors
     ///
@@ -277,6 +279,9 @@ impl Sweeper {
     ///
     /// Safe: what is not deleted is found by the next sweep.
     pub async fn forget_receipts(&self, resource: &ResourceName) -> Result<u64, Failure> {
+        if self.standing(resource) != Some(LogStanding::UpToDate) {
+            return Ok(0);
+        }
         let until = self.surroundings.now().plus(self.settings.interval / 2);
         let (mut deleted, mut kept) = (0, 0);
         loop {

@@ -153,6 +153,7 @@ async fn ends_as_the_log_says(world: World) {
     assert_eq!((world.shop.prepared().await, world.shop.balance().await), (3, 90));
     Box::pin(takes_the_orphan(&world)).await;
     Box::pin(forgets_receipts(&world, &active)).await;
+    Box::pin(keeps_receipts_of_what_it_may_not_know(&world)).await;
     assert_eq!(world.coordinator.shutdown(Duration::from_secs(5)).await, 0);
 }
 
@@ -236,6 +237,22 @@ async fn forgets_many_receipts(world: &World, sweeper: &Sweeper) {
     );
     world.shop.administrate(&many).await;
     assert_eq!(sweeper.forget_receipts(world.name()).await.unwrap(), 12_000);
+}
+
+/// A log that is behind what the database was told takes nothing for over.
+async fn keeps_receipts_of_what_it_may_not_know(world: &World) {
+    let hasty = world.sweeper(Duration::ZERO);
+    assert_eq!(hasty.forget_receipts(world.name()).await.unwrap(), 0, "nobody has looked yet");
+    let receipt = "INSERT INTO mainstay_receipt (gid, branch, kind, written_by)
+        VALUES ('unheard-of', '01', 'done', 'test')";
+    world.shop.administrate(receipt).await;
+    let told = |by: &str| format!("UPDATE mainstay_coordinator SET sequence = sequence {by} 1000");
+    world.shop.administrate(&told("+")).await;
+    world.sweep(&hasty, false).await;
+    assert_eq!(hasty.forget_receipts(world.name()).await.unwrap(), 0);
+    world.shop.administrate(&told("-")).await;
+    world.sweep(&hasty, false).await;
+    assert_eq!(hasty.forget_receipts(world.name()).await.unwrap(), 1);
 }
 
 /// Waits until the sessions of `MariaDB` that have prepared are gone.
