@@ -47,7 +47,7 @@ use arguments::{Command, Global};
 use crate::child;
 use crate::control_client::Control;
 use crate::exit::Exit;
-use crate::output::{Format, Table};
+use crate::output::{Format, Table, blocks};
 use crate::report::{self, Report};
 use crate::settings::Errors;
 
@@ -192,6 +192,21 @@ impl Session<'_> {
             self.note(&format!("not shown, too wide: {} (-o wide shows all)", dropped.join(", ")));
         }
         self.print(&text)
+    }
+
+    /// Writes one document: all of it for people, a row of `table` as far as there are forms for
+    /// programs.
+    fn show_one(&mut self, document: &serde_json::Value, table: &Table<'_>) -> Ended {
+        if self.is_for_people() {
+            self.print(&blocks(&[document]))
+        } else {
+            self.show(document, table)
+        }
+    }
+
+    /// Whether a person reads what is written, not a program.
+    const fn is_for_people(&self) -> bool {
+        matches!(self.global.output, None | Some(Format::Table | Format::Wide))
     }
 
     /// Prints the events of a stream, a document a line, until it ends or the reader goes away.

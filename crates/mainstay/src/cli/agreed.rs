@@ -51,7 +51,7 @@ pub(super) fn service(verb: Service, session: &mut Session<'_>) -> Ended {
         Service::Show { service, healthy } => {
             let path = format!("{}?healthy={healthy}", path(&service)?);
             let document = session.control()?.get(&path)?;
-            if matches!(session.global.output, None | Some(Format::Table | Format::Wide))
+            if session.is_for_people()
                 && let Some(why) = document.pointer("/protected/reason").and_then(Json::as_str)
             {
                 session.note(&format!("protected: {why}"));
@@ -131,10 +131,7 @@ fn show(Which { service, id }: &Which, session: &mut Session<'_>) -> Ended {
         let missing = Report::error(Code::InstanceNotFound, message);
         return Err(missing.next(format!("mainstay instance list {service}")).into());
     };
-    if matches!(session.global.output, None | Some(Format::Table | Format::Wide)) {
-        return session.print(&blocks(&[instance]));
-    }
-    session.show(instance, &INSTANCES)
+    session.show_one(instance, &INSTANCES)
 }
 
 fn add(register: Register, session: &mut Session<'_>) -> Ended {

@@ -7,7 +7,7 @@ use super::arguments::audit::{Audit, Search};
 use super::calls::{encoded, span};
 use super::{Ended, Session, usage};
 use crate::exit::Exit;
-use crate::output::{Column, Format, Table, blocks};
+use crate::output::{Column, Table};
 use crate::settings::Errors;
 
 const RECORDS: Table<'static> = Table(&[
@@ -29,10 +29,7 @@ pub(super) fn run(verb: Audit, session: &mut Session<'_>) -> Ended {
         Audit::Search(search) => find(search, session),
         Audit::Show { id } => {
             let document = session.control()?.get(&format!("/api/v1/audit/{}", encoded(&id)))?;
-            if matches!(session.global.output, None | Some(Format::Table | Format::Wide)) {
-                return session.print(&blocks(&[&document]));
-            }
-            session.show(&document, &RECORDS)
+            session.show_one(&document, &RECORDS)
         }
     }
 }

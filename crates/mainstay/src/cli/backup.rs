@@ -32,7 +32,7 @@ use crate::cluster::keys::refused;
 use crate::cluster::opening;
 use crate::cluster::settings::Backend;
 use crate::exit::Exit;
-use crate::output::{Column, Format, Table, blocks};
+use crate::output::{Column, Table, blocks};
 use crate::report::{Report, causes};
 use crate::role::HeldFolder;
 use crate::settings::root::Meant;
@@ -280,7 +280,7 @@ fn into_place(asked: &Restore, session: &mut Session<'_>) -> Ended {
 
 /// A document for programs, or its main lines for people.
 fn show(document: &Json, session: &mut Session<'_>) -> Ended {
-    if !matches!(session.global.output, None | Some(Format::Table | Format::Wide)) {
+    if !session.is_for_people() {
         return session.show(document, &PARTS);
     }
     let mut lines = document.clone();

@@ -77,7 +77,7 @@ pub(super) fn route(verb: Route, session: &mut Session<'_>) -> Ended {
     let body = json!({ "method": method.to_uppercase(), "url": url, "headers": headers });
     // A question: it changes nothing, and may be asked twice.
     let answer = session.control()?.ask("POST", "/api/v1/routes/test", Some(&body))?;
-    if !matches!(session.global.output, None | Some(Format::Table | Format::Wide)) {
+    if !session.is_for_people() {
         return session.show(&answer, &STAGES);
     }
     let text = |name: &str| answer.get(name).and_then(Json::as_str);
@@ -203,7 +203,7 @@ pub(super) fn limit(verb: Limit, session: &mut Session<'_>) -> Ended {
     };
     let path = format!("/api/v1/limits/{}/{}/usage?top={top}", encoded(&namespace), encoded(&name));
     let usage = session.control()?.get(&path)?;
-    if !matches!(session.global.output, None | Some(Format::Table | Format::Wide)) {
+    if !session.is_for_people() {
         return session.show(&usage, &KEYS);
     }
     let mut head = usage.clone();

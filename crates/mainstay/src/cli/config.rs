@@ -278,7 +278,7 @@ fn canary(release: &Release) -> Result<Option<Json>, Errors> {
 
 /// Says what a publication came to.
 fn published(group: &Group, done: &Json, session: &mut Session<'_>) -> Ended {
-    if !matches!(session.global.output, None | Some(Format::Table | Format::Wide)) {
+    if !session.is_for_people() {
         return session.show(done, &CHANGES);
     }
     let is = |name: &str| done.get(name).and_then(Json::as_bool) == Some(true);
@@ -306,7 +306,7 @@ fn published(group: &Group, done: &Json, session: &mut Session<'_>) -> Ended {
 
 /// What differs, item by item.
 fn difference(diff: &Json, session: &mut Session<'_>) -> Ended {
-    if !matches!(session.global.output, None | Some(Format::Table | Format::Wide)) {
+    if !session.is_for_people() {
         return session.show(diff, &CHANGES);
     }
     let items = diff.get("items").and_then(Json::as_array).into_iter().flatten();

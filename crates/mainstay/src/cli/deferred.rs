@@ -7,7 +7,7 @@ use super::calls::{confirm, encoded};
 use super::settings::reason;
 use super::{Ended, Session};
 use crate::exit::Exit;
-use crate::output::{Column, Format, Table, blocks};
+use crate::output::{Column, Table};
 use crate::settings::Errors;
 
 const QUEUES: Table<'static> = Table(&[
@@ -126,8 +126,5 @@ fn replay_all(queue: &str, why: Option<&str>, session: &mut Session<'_>) -> Ende
 }
 
 fn shown(document: &Json, session: &mut Session<'_>) -> Ended {
-    if matches!(session.global.output, None | Some(Format::Table | Format::Wide)) {
-        return session.print(&blocks(&[document]));
-    }
-    session.show(document, &REQUESTS)
+    session.show_one(document, &REQUESTS)
 }

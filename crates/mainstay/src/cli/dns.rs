@@ -13,7 +13,7 @@ use super::{Ended, Session, usage};
 use crate::control_client::block_on;
 use crate::dns::ask::{exchange, question};
 use crate::exit::Exit;
-use crate::output::{Column, Format, Table};
+use crate::output::{Column, Table};
 use crate::report::Report;
 use crate::settings::Errors;
 
@@ -71,9 +71,7 @@ fn show(name: &str, answer: &Message, session: &mut Session<'_>) -> Ended {
     }
     let of = |records: &[Record]| records.iter().map(record).collect::<Vec<Json>>();
     let items = of(&answer.answers);
-    if items.is_empty()
-        && matches!(session.global.output, None | Some(Format::Table | Format::Wide))
-    {
+    if items.is_empty() && session.is_for_people() {
         session.note(&format!("`{name}` is there, without a record of this type"));
         return Ok(Exit::Done.code());
     }

@@ -6,7 +6,7 @@ use super::arguments::Explain;
 use super::calls::encoded;
 use super::{Ended, Session};
 use crate::explain::{self, Language};
-use crate::output::{Column, Format, Table};
+use crate::output::{Column, Table};
 use crate::settings::Settings;
 use crate::settings::schema::{Child, Schema};
 
@@ -42,7 +42,7 @@ pub(super) fn run(arguments: Explain, session: &mut Session<'_>) -> Ended {
         }
         errors
     })?;
-    if !matches!(session.global.output, None | Some(Format::Table | Format::Wide)) {
+    if !session.is_for_people() {
         return session.show(&answer, &STEPS);
     }
     let summary = answer.get("summary").and_then(Json::as_str).unwrap_or(&subject).to_owned();

@@ -22,7 +22,7 @@ use crate::backup::whole::Whole;
 use crate::cluster::keys::refused;
 use crate::cluster::opening;
 use crate::cluster::settings::StoreConfig;
-use crate::output::{Column, Format, Table, blocks};
+use crate::output::{Column, Table};
 use crate::report::{Report, causes};
 use crate::role::HeldFolder;
 use crate::settings::root::Meant;
@@ -63,10 +63,7 @@ pub(super) fn run(verb: Verb, session: &mut Session<'_>) -> Ended {
 }
 
 fn show(document: &Json, session: &mut Session<'_>) -> Ended {
-    if matches!(session.global.output, None | Some(Format::Table | Format::Wide)) {
-        return session.print(&blocks(&[document]));
-    }
-    session.show(document, &KEYS)
+    session.show_one(document, &KEYS)
 }
 
 fn needed(named: &PassphraseFile, session: &mut Session<'_>) -> Result<Zeroizing<String>, Errors> {

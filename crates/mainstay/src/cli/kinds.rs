@@ -7,7 +7,7 @@ use super::calls::{confirm, encoded};
 use super::settings::reason;
 use super::{Ended, Session, usage};
 use crate::exit::Exit;
-use crate::output::{Column, Format, Table, blocks};
+use crate::output::{Column, Table};
 use crate::settings::Errors;
 
 const HISTORY: Table<'static> = Table(&[
@@ -64,10 +64,7 @@ impl Noun {
 
     /// A document as lines, or in the form asked for.
     pub(super) fn document(self, document: &Json, session: &mut Session<'_>) -> Ended {
-        if matches!(session.global.output, None | Some(Format::Table | Format::Wide)) {
-            return session.print(&blocks(&[document]));
-        }
-        session.show(document, &self.table)
+        session.show_one(document, &self.table)
     }
 
     pub(super) fn history(self, one: &One, session: &mut Session<'_>) -> Ended {
@@ -83,7 +80,7 @@ impl Noun {
     }
 
     fn difference(self, diff: &Json, session: &mut Session<'_>) -> Ended {
-        if matches!(session.global.output, None | Some(Format::Table | Format::Wide)) {
+        if session.is_for_people() {
             let text = diff.get("unified").and_then(Json::as_str).unwrap_or_default();
             return session.print(text);
         }
@@ -131,7 +128,7 @@ impl Noun {
         let path = if how.dry_run { format!("{path}?dry_run=true") } else { path.to_owned() };
         let done = session.control()?.change_from(method, &path, body, why.as_deref(), base)?;
         let diff = done.get("diff").cloned().unwrap_or_default();
-        if matches!(session.global.output, None | Some(Format::Table | Format::Wide)) {
+        if session.is_for_people() {
             self.difference(&diff, session)?;
         } else {
             session.show(&done, &HISTORY)?;

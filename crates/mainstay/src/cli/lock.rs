@@ -10,7 +10,7 @@ use super::calls::{confirm, encoded};
 use super::settings::reason;
 use super::{Ended, Session};
 use crate::exit::Exit;
-use crate::output::{Column, Format, Table, blocks, items};
+use crate::output::{Column, Table, items};
 
 const PLACES: Table<'static> =
     Table(&[Column::new("NAMESPACE", "/namespace"), Column::new("NAME", "/name")]);
@@ -86,10 +86,7 @@ fn waiters(page: &Page, session: &mut Session<'_>) -> Ended {
 
 fn show(area: Area, one: &One, session: &mut Session<'_>) -> Ended {
     let document = session.control()?.get(&path(area, one))?;
-    if matches!(session.global.output, None | Some(Format::Table | Format::Wide)) {
-        return session.print(&blocks(&[&document]));
-    }
-    session.show(&document, &PLACES)
+    session.show_one(&document, &PLACES)
 }
 
 /// Takes something from whoever holds it with `token`.

@@ -9,7 +9,7 @@ use super::kinds::Noun;
 use super::settings::reason;
 use super::switch::value_of;
 use super::{Ended, Session, usage};
-use crate::output::{Column, Format, Table};
+use crate::output::{Column, Table};
 use crate::report::Report;
 use crate::settings::Errors;
 
@@ -117,7 +117,7 @@ fn turned(verb: &str, one: &One, how: &How, body: &Json, session: &mut Session<'
 
 /// What became, or would become, of each switch.
 fn effects(told: &Json, session: &mut Session<'_>) -> Ended {
-    if !matches!(session.global.output, None | Some(Format::Table | Format::Wide)) {
+    if !session.is_for_people() {
         return session.show(told, &EFFECTS);
     }
     let effects = told.get("effects").cloned().unwrap_or_default();

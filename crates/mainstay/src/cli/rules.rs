@@ -134,7 +134,7 @@ pub(super) fn list(kind: RuleKind, namespace: Option<&str>, session: &mut Sessio
 
 pub(super) fn show(kind: RuleKind, name: &str, session: &mut Session<'_>) -> Ended {
     let shown = session.control()?.get(&Of::new(kind, name)?.path())?;
-    if !matches!(session.global.output, None | Some(Format::Table | Format::Wide)) {
+    if !session.is_for_people() {
         return session.show(&shown, &RULES);
     }
     let text = |member: &str| shown.get(member).and_then(Json::as_str);
@@ -282,7 +282,7 @@ fn remove(kind: RuleKind, ask: &Remove, session: &mut Session<'_>) -> Ended {
         return rehearsed(&answer, ask.rehearsal.exit_code, session);
     }
     let from = answer.pointer("/diff/from").and_then(Json::as_u64).unwrap_or(0);
-    if matches!(session.global.output, None | Some(Format::Table | Format::Wide)) {
+    if session.is_for_people() {
         session.print(&format!("removed {kind} {}", of.name))?;
     } else {
         session.show(&answer, &RULES)?;
@@ -299,7 +299,7 @@ fn dry(path: &str, is_dry: bool) -> String {
 fn done(of: &Of<'_>, answer: &Json, before: u64, session: &mut Session<'_>) -> Ended {
     let changed = answer.get("changed").and_then(Json::as_bool).unwrap_or(true);
     let text = |member: &str| answer.get(member).and_then(Json::as_str).unwrap_or_default();
-    if matches!(session.global.output, None | Some(Format::Table | Format::Wide)) {
+    if session.is_for_people() {
         let revision = answer.get("revision").and_then(Json::as_u64).unwrap_or(0);
         let what = if changed { "is now" } else { "is as it was," };
         let state = text("state").replace('_', " ");
@@ -343,7 +343,7 @@ fn rehearsed(answer: &Json, wants_code: bool, session: &mut Session<'_>) -> Ende
 }
 
 fn differs(diff: &Json, session: &mut Session<'_>) -> Ended {
-    if matches!(session.global.output, None | Some(Format::Table | Format::Wide)) {
+    if session.is_for_people() {
         return session.print(diff.get("unified").and_then(Json::as_str).unwrap_or_default());
     }
     session.show(diff, &RULES)

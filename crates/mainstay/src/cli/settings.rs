@@ -70,7 +70,7 @@ fn validate(file: &ConfigFile, session: &mut Session<'_>) -> Ended {
 
 fn reload(session: &mut Session<'_>) -> Ended {
     let answer = session.control()?.change("POST", "/api/v1/settings/reload", None, None)?;
-    if matches!(session.global.output, None | Some(Format::Table | Format::Wide)) {
+    if session.is_for_people() {
         let list = |name: &str| {
             let paths = answer.get(name).and_then(serde_json::Value::as_array);
             let paths = paths.map(Vec::as_slice).unwrap_or_default();

@@ -26,7 +26,7 @@ use crate::cluster::known::Known;
 use crate::cluster::opening;
 use crate::cluster::settings::{Backend, StoreConfig};
 use crate::exit::Exit;
-use crate::output::{Column, Format, Table, blocks, hex};
+use crate::output::{Column, Format, Table, hex};
 use crate::report::{Report, causes};
 use crate::role::HeldFolder;
 use crate::settings::root::Meant;
@@ -85,10 +85,7 @@ pub(super) fn run(verb: Verb, session: &mut Session<'_>) -> Ended {
 }
 
 fn show(document: &Json, session: &mut Session<'_>) -> Ended {
-    if matches!(session.global.output, None | Some(Format::Table | Format::Wide)) {
-        return session.print(&blocks(&[document]));
-    }
-    session.show(document, &KEYS)
+    session.show_one(document, &KEYS)
 }
 
 /// Prints changes as they come.

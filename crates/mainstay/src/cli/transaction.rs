@@ -15,7 +15,7 @@ use super::calls::{confirm, encoded, span};
 use super::settings::reason;
 use super::{Ended, Session, usage};
 use crate::exit::Exit;
-use crate::output::{Column, Format, Table, blocks};
+use crate::output::{Column, Table, blocks};
 use crate::report::Report;
 use crate::settings::Errors;
 
@@ -150,10 +150,7 @@ fn of_one(verb: &Resource, session: &mut Session<'_>) -> Ended {
             session.control()?.change("POST", &at, Some(&json!({})), why.as_deref())?
         }
     };
-    if matches!(session.global.output, None | Some(Format::Table | Format::Wide)) {
-        return session.print(&blocks(&[&document]));
-    }
-    session.show(&document, &RESOURCES)
+    session.show_one(&document, &RESOURCES)
 }
 
 fn list(find: &Find, session: &mut Session<'_>) -> Ended {
@@ -200,10 +197,7 @@ fn show(gid: &str, session: &mut Session<'_>) -> Ended {
 }
 
 fn shown(document: &Json, session: &mut Session<'_>) -> Ended {
-    if matches!(session.global.output, None | Some(Format::Table | Format::Wide)) {
-        return session.print(&blocks(&[document]));
-    }
-    session.show(document, &TRANSACTIONS)
+    session.show_one(document, &TRANSACTIONS)
 }
 
 /// Waits for the end, question by question.
@@ -283,7 +277,7 @@ fn rest() {
 
 /// Prints one; `false` when nobody reads any more.
 fn line(item: &Json, session: &mut Session<'_>) -> bool {
-    let is_text = matches!(session.global.output, None | Some(Format::Table | Format::Wide));
+    let is_text = session.is_for_people();
     let text = if is_text {
         let field = |name: &str| item.get(name).and_then(Json::as_str).unwrap_or_default();
         let is_stuck = item.get("stuck").and_then(Json::as_bool) == Some(true);
@@ -303,7 +297,7 @@ fn change(verb: &str, told: &Told, body: &Json, session: &mut Session<'_>) -> En
     let document = session.control()?.change("POST", &at, Some(body), why.as_deref())?;
     let field = |name: &str| document.get(name).and_then(Json::as_str).unwrap_or_default();
     session.note(&format!("{} is {}", field("gid"), field("state")));
-    if matches!(session.global.output, None | Some(Format::Table | Format::Wide)) {
+    if session.is_for_people() {
         return Ok(Exit::Done.code());
     }
     session.show(&document, &TRANSACTIONS)

@@ -7,7 +7,6 @@ use super::{Of, RULES, check, read, root};
 use crate::cli::arguments::rules::Simulate;
 use crate::cli::{Ended, Session, usage};
 use crate::exit::Exit;
-use crate::output::Format;
 use crate::rules::replay::replays;
 
 pub(super) fn run(kind: RuleKind, ask: &Simulate, session: &mut Session<'_>) -> Ended {
@@ -27,7 +26,7 @@ pub(super) fn run(kind: RuleKind, ask: &Simulate, session: &mut Session<'_>) -> 
         "replay_seconds": ask.replay,
     });
     let answer = control.ask("POST", &format!("{}/simulate", root(kind)), Some(&body))?;
-    if !matches!(session.global.output, None | Some(Format::Table | Format::Wide)) {
+    if !session.is_for_people() {
         return session.show(&answer, &RULES);
     }
     let count = |of: &str, what: &str| {
