@@ -65,6 +65,7 @@
 
 mod asking;
 mod error;
+mod joining;
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 mod local;
 mod message;

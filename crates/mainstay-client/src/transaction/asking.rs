@@ -146,16 +146,6 @@ pub(super) fn outcome(seen: Transaction) -> Result<Transaction, TxError> {
     Err(TxError::Aborted { gid, why: reason.unwrap_or_default() })
 }
 
-/// Refuses what was begun before, and has branches or an end already.
-pub(super) fn unused(begun: Transaction) -> Result<Transaction, TxError> {
-    let begun = outcome(begun)?;
-    if begun.summary.state == "active" && begun.branches.is_empty() {
-        return Ok(begun);
-    }
-    let why = format!("it was begun before, and is {}", begun.summary.state);
-    Err(TxError::Unknown { gid: begun.summary.gid, why })
-}
-
 impl NoAnswer {
     /// Of a request that does nothing by itself.
     pub(super) fn of_begin(self) -> TxError {

@@ -1,23 +1,16 @@
 //! Try, confirm, cancel.
 
-use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::marker::PhantomData;
-use std::sync::Arc;
 use std::time::Duration;
 
-use mainstay_api::transaction::{
-    BeginTransaction, BranchKind, BranchTargets, RegisterBranch, Registered, Target, Transaction,
-    WhenPrepared,
-};
+use mainstay_api::transaction::{BeginTransaction, BranchTargets, Target};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::value::RawValue;
 
-use super::asking::{self, NoAnswer, Open, insist, post};
-use super::participant::{self, Said};
-use super::{Body, PATIENCE, TxError, at, begin, new_gid};
-use crate::client::{Client, Shared};
+use super::joining::{self, Joining};
+use super::{PATIENCE, TxError, asking, at, begin, new_gid};
+use crate::client::Client;
 
 /// A transaction of try, confirm and cancel, before it is begun.
 #[derive(Clone, Debug)]
@@ -32,17 +25,13 @@ pub struct Tcc {
 /// been decided nobody can join. `E` is what the program's own statements return.
 #[derive(Debug)]
 pub struct OpenTcc<E = Infallible> {
-    shared: Arc<Shared>,
-    gid: Arc<str>,
-    patience: Duration,
+    joining: Joining,
     business: PhantomData<fn() -> E>,
 }
 
 impl<E> Clone for OpenTcc<E> {
     fn clone(&self) -> Self {
-        let Self { shared, gid, patience, business } = self;
-        let (shared, gid) = (Arc::clone(shared), Arc::clone(gid));
-        Self { shared, gid, patience: *patience, business: *business }
+        Self { joining: self.joining.clone(), business: PhantomData }
     }
 }
 
@@ -112,43 +101,16 @@ impl Tcc {
         F: FnOnce(OpenTcc<E>) -> Running,
         Running: Future<Output = Result<T, TxError<E>>>,
     {
-        let Self { client, mut begin, patience } = self;
-        let gid = begin.gid.get_or_insert_with(new_gid).clone();
-        let shared = client.shared;
-        // Armed before it is sent: what was begun, and dropped before the answer, is aborted too.
-        let mut open = Open::new(Arc::clone(&shared), gid.clone(), patience);
-        let call = post("/transactions".to_owned(), Duration::ZERO).document(&begin);
-        let begun = insist::<Transaction>(&shared, &call, patience).await;
-        if let Err(error) = begun.map_err(NoAnswer::of_begin).and_then(asking::unused) {
-            // Should it have been begun here, no branch is in it: its deadline ends it.
-            open.disarm();
-            return Err(error.with_business());
-        }
-        let opened = OpenTcc {
-            shared: Arc::clone(&shared),
-            gid: gid.as_str().into(),
-            patience,
-            business: PhantomData,
-        };
-        let value = match business(opened).await {
-            Ok(value) => value,
-            Err(error) => {
-                open.abort("its initiator failed".to_owned()).await;
-                return Err(error);
-            }
-        };
-        let decided = asking::submit(&shared, &gid, asking::decided(), patience).await;
-        // Whatever came of it, nothing is decided against it from here on: if nobody has heard of
-        // the submit, the deadline aborts.
-        open.disarm();
-        decided.map(|_| value).map_err(TxError::with_business)
+        let Self { client, begin, patience } = self;
+        let open = |joining| business(OpenTcc { joining, business: PhantomData });
+        joining::run(client, begin, patience, open, |_begun| asking::decided()).await
     }
 }
 
 impl<E> OpenTcc<E> {
     /// Its name.
     pub fn gid(&self) -> &str {
-        &self.gid
+        self.joining.gid()
     }
 
     /// Lets `service` join with `ask`: by its `/try`, now, and `/confirm` or `/cancel` later.
@@ -186,53 +148,11 @@ impl<E> OpenTcc<E> {
         targets: &TccTargets,
         ask: &(impl Serialize + Sync),
     ) -> Result<T, TxError<E>> {
-        let body = Body::of(ask).checked()?;
-        // Chosen here, so that a registration without an answer can be sent again.
-        let branch = new_gid();
-        self.register(&branch, targets, body.clone()).await?;
-        let called =
-            participant::Called { gid: &self.gid, branch: &branch, op: "try", mode: "tcc" };
-        let said = participant::call(&self.shared, called, &targets.r#try, body.as_deref());
-        let answer = match said.await? {
-            Said::Done(answer) => answer,
-            Said::NotDone(why) => return Err(self.aborted(why)),
-        };
-        if answer.is_empty() {
-            return Ok(T::default());
-        }
-        let read = serde_json::from_slice(&answer);
-        read.map_err(|error| self.aborted(format!("the answer to a try: {error}")))
-    }
-
-    /// Durable before it is tried: from then on the branch is cancelled whatever happens.
-    async fn register(
-        &self,
-        branch: &str,
-        targets: &TccTargets,
-        payload: Option<Box<RawValue>>,
-    ) -> Result<(), TxError<E>> {
-        let targets = BranchTargets {
+        let ends = BranchTargets {
             confirm: Some(targets.confirm.clone()),
             cancel: Some(targets.cancel.clone()),
             ..BranchTargets::default()
         };
-        let register = RegisterBranch {
-            branch: Some(branch.to_owned()),
-            kind: BranchKind::Endpoint,
-            resource: None,
-            targets,
-            prepare: WhenPrepared::Own,
-            payload,
-            payload_base64: None,
-            content_type: None,
-            headers: BTreeMap::new(),
-        };
-        let call = post(asking::path(&self.gid, "/branches"), Duration::ZERO).document(&register);
-        let joined = insist::<Registered>(&self.shared, &call, self.patience).await;
-        joined.map(drop).map_err(|error| error.of_join(&self.gid).with_business())
-    }
-
-    fn aborted(&self, why: String) -> TxError<E> {
-        TxError::Aborted { gid: self.gid.to_string(), why }
+        self.joining.call(&new_gid(), ("tcc", "try"), (&targets.r#try, ends), ask).await
     }
 }

@@ -1,6 +1,5 @@
 //! Two-phase commits: branches in databases of this program, and in services.
 
-use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -9,20 +8,17 @@ use std::time::Duration;
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 use mainstay_api::transaction::Evidence;
 use mainstay_api::transaction::{
-    BeginTransaction, BranchKind, BranchTargets, BranchVote, RegisterBranch, Registered,
-    SubmitTransaction, Target, Transaction, VoteWord, WhenPrepared,
+    BeginTransaction, BranchTargets, BranchVote, SubmitTransaction, Target, Transaction, VoteWord,
 };
 use parking_lot::Mutex;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::value::RawValue;
 
-use super::asking::{self, NoAnswer, Open, insist, post};
-use super::participant::{self, Said};
-use super::{Body, PATIENCE, TxError, at, begin, new_gid};
+use super::joining::{self, Joining};
+use super::{PATIENCE, TxError, asking, at, begin, new_gid};
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 use crate::branch::{Begun, BranchError, BranchName};
-use crate::client::{Client, Shared};
+use crate::client::Client;
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 use crate::error::ClientError;
 
@@ -39,9 +35,7 @@ pub struct Xa {
 /// decided nobody can join. `E` is what the program's own statements return.
 #[derive(Debug)]
 pub struct OpenXa<E = Infallible> {
-    shared: Arc<Shared>,
-    gid: Arc<str>,
-    patience: Duration,
+    joining: Joining,
     /// Of branches that are prepared.
     votes: Arc<Mutex<Vec<BranchVote>>>,
     business: PhantomData<fn() -> E>,
@@ -49,9 +43,8 @@ pub struct OpenXa<E = Infallible> {
 
 impl<E> Clone for OpenXa<E> {
     fn clone(&self) -> Self {
-        let Self { shared, gid, patience, votes, business } = self;
-        let (shared, gid, votes) = (Arc::clone(shared), Arc::clone(gid), Arc::clone(votes));
-        Self { shared, gid, patience: *patience, votes, business: *business }
+        let Self { joining, votes, business } = self;
+        Self { joining: joining.clone(), votes: Arc::clone(votes), business: *business }
     }
 }
 
@@ -121,56 +114,26 @@ impl Xa {
         F: FnOnce(OpenXa<E>) -> Running,
         Running: Future<Output = Result<T, TxError<E>>>,
     {
-        let Self { client, mut begin, patience } = self;
-        let gid = begin.gid.get_or_insert_with(new_gid).clone();
-        let shared = client.shared;
-        // Armed before it is sent: what was begun, and dropped before the answer, is aborted too.
-        let mut open = Open::new(Arc::clone(&shared), gid.clone(), patience);
-        let call = post("/transactions".to_owned(), Duration::ZERO).document(&begin);
-        let begun = insist::<Transaction>(&shared, &call, patience).await;
-        let begun = begun.map_err(NoAnswer::of_begin).and_then(asking::unused);
-        let begun = match begun {
-            Ok(begun) => begun,
-            Err(error) => {
-                // Should it have been begun here, no branch is in it: its deadline ends it.
-                open.disarm();
-                return Err(error.with_business());
-            }
+        let Self { client, begin, patience } = self;
+        let votes: Arc<Mutex<Vec<BranchVote>>> = Arc::default();
+        let open = |joining| {
+            business(OpenXa { joining, votes: Arc::clone(&votes), business: PhantomData })
         };
-        let opened = OpenXa {
-            shared: Arc::clone(&shared),
-            gid: gid.as_str().into(),
-            patience,
-            votes: Arc::default(),
-            business: PhantomData,
-        };
-        let votes = Arc::clone(&opened.votes);
-        let value = match business(opened).await {
-            Ok(value) => value,
-            Err(error) => {
-                open.abort("its initiator failed".to_owned()).await;
-                return Err(error);
-            }
-        };
-        // With them it also counts after a failover that has forgotten the begin.
-        let submit = SubmitTransaction {
+        // With when it was begun it also counts after a failover that has forgotten that.
+        let submit = |begun: Transaction| SubmitTransaction {
             votes: votes.lock().clone(),
             begun_at: Some(begun.summary.created_at),
             deadline_at: begun.summary.deadline_at,
             ..asking::decided()
         };
-        let decided = asking::submit(&shared, &gid, submit, patience).await;
-        // Whatever came of it, nothing is decided against it from here on: if nobody has heard of
-        // the submit, the deadline aborts.
-        open.disarm();
-        decided.map(|_| value).map_err(TxError::with_business)
+        joining::run(client, begin, patience, open, submit).await
     }
 }
 
 impl<E> OpenXa<E> {
     /// Its name.
     pub fn gid(&self) -> &str {
-        &self.gid
+        self.joining.gid()
     }
 
     /// Does a branch in `PostgreSQL`: `business` runs in a local transaction on `client`, which is
@@ -285,22 +248,14 @@ impl<E> OpenXa<E> {
         targets: &XaTargets,
         ask: &(impl Serialize + Sync),
     ) -> Result<T, TxError<E>> {
-        let body = Body::of(ask).checked()?;
-        // Durable before it is called: from then on it is rolled back whatever happens.
         let branch = new_gid();
-        let registered = BranchTargets {
+        let ends = BranchTargets {
             commit: Some(targets.commit.clone()),
             rollback: Some(targets.rollback.clone()),
             ..BranchTargets::default()
         };
-        self.register(&branch, None, registered, body.clone()).await?;
-        let called =
-            participant::Called { gid: &self.gid, branch: &branch, op: "action", mode: "xa" };
-        let said = participant::call(&self.shared, called, &targets.action, body.as_deref());
-        let answer = match said.await? {
-            Said::Done(answer) => answer,
-            Said::NotDone(why) => return Err(self.aborted(why)),
-        };
+        let call = self.joining.call(&branch, ("xa", "action"), (&targets.action, ends), ask);
+        let answer = call.await?;
         self.votes(BranchVote {
             branch,
             resource: None,
@@ -308,42 +263,11 @@ impl<E> OpenXa<E> {
             evidence: None,
             session_id: None,
         });
-        if answer.is_empty() {
-            return Ok(T::default());
-        }
-        let read = serde_json::from_slice(&answer);
-        read.map_err(|error| self.aborted(format!("the answer of a branch: {error}")))
-    }
-
-    async fn register(
-        &self,
-        branch: &str,
-        resource: Option<&str>,
-        targets: BranchTargets,
-        payload: Option<Box<RawValue>>,
-    ) -> Result<Registered, TxError<E>> {
-        let register = RegisterBranch {
-            branch: Some(branch.to_owned()),
-            kind: if resource.is_some() { BranchKind::Resource } else { BranchKind::Endpoint },
-            resource: resource.map(str::to_owned),
-            targets,
-            prepare: WhenPrepared::Own,
-            payload,
-            payload_base64: None,
-            content_type: None,
-            headers: BTreeMap::new(),
-        };
-        let call = post(asking::path(&self.gid, "/branches"), Duration::ZERO).document(&register);
-        let joined = insist::<Registered>(&self.shared, &call, self.patience).await;
-        joined.map_err(|error| error.of_join(&self.gid).with_business())
+        Ok(answer)
     }
 
     fn votes(&self, vote: BranchVote) {
         self.votes.lock().push(vote);
-    }
-
-    fn aborted(&self, why: String) -> TxError<E> {
-        TxError::Aborted { gid: self.gid.to_string(), why }
     }
 }
 
@@ -382,10 +306,11 @@ impl<E> OpenXa<E> {
     /// Lets a branch of `resource` join.
     async fn join(&self, resource: &str) -> Result<Joined, TxError<E>> {
         let branch = new_gid();
-        let joined = self.register(&branch, Some(resource), BranchTargets::default(), None).await?;
+        let joined =
+            self.joining.register(&branch, Some(resource), BranchTargets::default(), None).await?;
         // `ms:CLUSTER:GID:BRANCH`
         let cluster = joined.xid.as_deref().and_then(|xid| xid.split(':').nth(1));
-        let name = BranchName::new(cluster.unwrap_or_default(), &self.gid, &branch);
+        let name = BranchName::new(cluster.unwrap_or_default(), self.gid(), &branch);
         let why = "must be 1 to 48 of A-Z, a-z, 0-9, `.`, `_` and `-`";
         let name = name.map_err(|_invalid| ClientError::Invalid { what: "gid", why })?;
         Ok(Joined { name, branch, resource: resource.to_owned() })
@@ -398,7 +323,9 @@ impl<E> OpenXa<E> {
     ) -> Result<(), TxError<E>> {
         match begun {
             Ok(Begun::New) => Ok(()),
-            Ok(Begun::Already) => Err(self.aborted("its branch was done before".to_owned())),
+            Ok(Begun::Already) => {
+                Err(self.joining.aborted("its branch was done before".to_owned()))
+            }
             Err(error) => Err(self.not_done(&error)),
         }
     }
@@ -406,6 +333,6 @@ impl<E> OpenXa<E> {
     fn not_done(&self, error: &(dyn std::error::Error + 'static)) -> TxError<E> {
         let causes = std::iter::successors(Some(error), |error| error.source());
         let causes: Vec<String> = causes.map(ToString::to_string).collect();
-        self.aborted(causes.join(": "))
+        self.joining.aborted(causes.join(": "))
     }
 }
