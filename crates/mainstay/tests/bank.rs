@@ -323,11 +323,7 @@ async fn run(
     let mut config = CONFIG.to_owned();
     for (name, shop) in BRANCHES.into_iter().zip(&shops) {
         opens_accounts(shop).await;
-        let (kind, url) = (shop.settings.address.kind.as_str(), &shop.url);
-        config.extend([
-            format!("[[transaction.resource]]\nname = \"{name}\"\n"),
-            format!("kind = \"{kind}\"\nurl = \"{url}\"\n"),
-        ]);
+        config.push_str(&shop.table(name));
     }
     let mut node = Gateway::start_dev(name, &config);
     until("all take part", PATIENCE, || node.logged(READY) == 3);

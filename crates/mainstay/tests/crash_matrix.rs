@@ -176,13 +176,8 @@ impl World {
     async fn open() -> Self {
         let (orders, stock) = tokio::join!(Shop::open(Kind::Postgres), Shop::open(Kind::MariaDb));
         let shops = [orders, stock];
-        let table = |(name, shop): (&str, &Shop)| {
-            let (kind, url) = (shop.settings.address.kind.as_str(), &shop.url);
-            format!(
-                "[[transaction.resource]]\nname = \"{name}\"\nkind = \"{kind}\"\nurl = \"{url}\"\n"
-            )
-        };
-        let tables: String = DATABASES.into_iter().zip(&shops).map(table).collect();
+        let tables: String =
+            DATABASES.into_iter().zip(&shops).map(|(name, shop)| shop.table(name)).collect();
         let node = Gateway::start_dev("crash-matrix", &[CONFIG, &tables].concat());
         until("both take part", PATIENCE, || node.logged(READY) == 2);
         Self { node, shops, services: Participant::start(), died: false }

@@ -63,7 +63,7 @@ impl Trade {
 
     async fn open_with(name: &str, config: &str) -> Self {
         let (orders, stock) = tokio::join!(Shop::open(Kind::Postgres), Shop::open(Kind::MariaDb));
-        let tables = [table("orders", &orders), table("stock", &stock)];
+        let tables = [orders.table("orders"), stock.table("stock")];
         let node = Gateway::start_dev(name, &[config, &tables.concat()].concat());
         until("both take part", PATIENCE, || node.logged(READY) == 2);
         Self { node, orders, stock }
@@ -153,11 +153,6 @@ impl Trade {
             assert_eq!((count("done").await, count("tomb").await), (done, tombs), "receipts");
         }
     }
-}
-
-fn table(name: &str, shop: &Shop) -> String {
-    let (kind, url) = (shop.settings.address.kind.as_str(), &shop.url);
-    format!("[[transaction.resource]]\nname = \"{name}\"\nkind = \"{kind}\"\nurl = \"{url}\"\n")
 }
 
 fn post(node: &Gateway, path: &str, document: &Value) -> (u16, Value) {
@@ -478,7 +473,7 @@ async fn a_database_that_is_away_or_cannot_prepare_keeps_nobody_from_starting() 
     let plain = Shop::of_postgres(Postgres::start().await).await;
     let away = "[[transaction.resource]]\nname = \"away\"\nkind = \"mariadb\"\n\
         url = \"mariadb://coordinator@%2Fnowhere%2Fsocket/shop\"\n";
-    let config = [CONFIG, &table("plain", &plain), away].concat();
+    let config = [CONFIG, &plain.table("plain"), away].concat();
     let node = Gateway::start_dev("tx-db-unfit", &config);
     until("both were looked at", PATIENCE, || {
         node.logged("resource-cannot-prepare") > 0 && node.logged("resource-unreachable") > 0
@@ -508,15 +503,15 @@ async fn databases_come_and_go_while_it_runs() {
     let joins = || post(&node, "/a/branches", &json!({ "kind": "resource", "resource": "orders" }));
     assert_eq!(post(&node, "", &json!({ "gid": "a", "mode": "xa" })).0, 201);
     assert_eq!(code(&joins()), (409, "resource-unknown"));
-    reload(&table("orders", &orders), READY);
+    reload(&orders.table("orders"), READY);
     assert_eq!(joins().0, 201);
     reload("", "live transactions have branches in database `orders`");
     assert_eq!(joins().0, 201, "it is still there");
     // What stays the same keeps its sessions, and another address is taken at once.
-    let moved = table("orders", &orders).replace("coordinator@", "nobody@");
+    let moved = orders.table("orders").replace("coordinator@", "nobody@");
     reload(&moved, "resource-cannot-prepare");
     assert_eq!(code(&joins()), (409, "resource-cannot-prepare"));
-    reload(&table("orders", &orders), READY);
+    reload(&orders.table("orders"), READY);
     assert_eq!(post(&node, "/a/abort", &json!({})).0, 200);
     until("it has ended", PATIENCE, || {
         node.control("/api/v1/transactions/a").1.contains("\"state\":\"aborted\"")

@@ -8,6 +8,8 @@
 //!
 //! What was begun since the last sweep of a database is not guarded: nobody has told the database.
 
+use std::collections::BTreeMap;
+
 use mainstay_store::Put;
 
 use super::events::{LogBehind, LogUpToDate};
@@ -133,8 +135,7 @@ impl Sweeper {
             None if before.is_some() => LogUpToDate { resource: name }.emit(),
             None => {}
         }
-        let why = standings.iter().find_map(|(name, standing)| standing.objection(name));
-        self.coordinator.fall_behind(why);
+        self.coordinator.fall_behind(objection(&standings));
     }
 
     /// How the log stood beside what `resource` was told, when that was looked at last.
@@ -146,8 +147,7 @@ impl Sweeper {
     pub fn forget(&self, is_there: impl Fn(&ResourceName) -> bool) {
         let mut standings = self.standings.lock();
         standings.retain(|resource, _| is_there(resource));
-        let why = standings.iter().find_map(|(name, standing)| standing.objection(name));
-        self.coordinator.fall_behind(why);
+        self.coordinator.fall_behind(objection(&standings));
     }
 
     /// Goes by the log as it is: its number becomes greater than any that a database was told, and
@@ -182,6 +182,11 @@ impl Sweeper {
         }
         Ok((sequence, silent))
     }
+}
+
+/// What the first database that has an objection says.
+fn objection(standings: &BTreeMap<ResourceName, LogStanding>) -> Option<String> {
+    standings.iter().find_map(|(resource, standing)| standing.objection(resource))
 }
 
 #[cfg(test)]

@@ -127,6 +127,13 @@ impl Shop {
         Self { server, settings, url, cluster }
     }
 
+    /// The table of the product's configuration that calls it `name`.
+    #[allow(dead_code, reason = "tests of the product configure it")]
+    pub(crate) fn table(&self, name: &str) -> String {
+        let (kind, url) = (self.settings.address.kind.as_str(), &self.url);
+        format!("[[transaction.resource]]\nname = \"{name}\"\nkind = \"{kind}\"\nurl = \"{url}\"\n")
+    }
+
     /// A coordinator's side of it.
     pub(crate) fn resources(&self) -> Resources {
         resources(self.settings.clone())
