@@ -33,8 +33,10 @@ def refuse(connection, request):
 
 
 async def main():
+    # More than the hundred of asyncio: a connect that the kernel drops is sent again a second later.
     options = {"process_request": refuse, "subprotocols": ["shop.v2", "shop.v1"], "max_size": None}
-    async with serve(handler, "127.0.0.1", 0, ping_interval=None, **options) as server:
+    options |= {"ping_interval": None, "backlog": 1000}
+    async with serve(handler, "127.0.0.1", 0, **options) as server:
         print(server.sockets[0].getsockname()[1], flush=True)
         await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
 
