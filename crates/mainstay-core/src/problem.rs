@@ -147,6 +147,8 @@ codes! {
     LeaseFull = "lease-full", 409, 8, "The lease has too many keys";
     /// As many sessions of locks as there may be.
     SessionsFull = "sessions-full", 503, 8, "Too many sessions";
+    /// As many streams and questions that wait as may be open at once.
+    TooManyStreams = "too-many-streams", 503, 8, "Too many streams";
     /// A ttl that is not granted.
     TtlInvalid = "ttl-invalid", 400, 3, "Invalid ttl";
     /// No key can be written like this.

@@ -14,6 +14,7 @@
 //! | objects with a history | [`revisions`] |
 //! | what streams tell; how it is sent | [`items`]; [`sse`], [`grpc`] |
 //! | connections, HTTP/1.1 and HTTP/2 | [`connection`] |
+//! | how many requests are kept open at once | [`kept`] |
 //! | the contract of all that | [`openapi`] |
 //! | the calls | the rest, one module a noun |
 
@@ -39,6 +40,7 @@ mod grpc;
 mod guard;
 mod http_sd;
 mod items;
+mod kept;
 mod keyring;
 mod limits;
 mod locks;
@@ -74,7 +76,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cluster::Cluster;
 use crate::role::Shared;
 use answer::Refused;
-pub use connection::Figures;
+pub use kept::Kept;
 
 /// Largest document taken: the longest there is, a route test with its headers, is a tenth of it.
 const BODY_BYTES_MAX: usize = 64 << 10;
@@ -92,15 +94,15 @@ const BLOCKED_MAX: Duration = Duration::from_mins(1);
 ///
 /// Safe: connections are dropped with it.
 pub async fn serve(listener: TcpListener, shared: Arc<Shared>, stop: CancellationToken) {
-    let figures = shared.streams.clone();
-    answer(listener, router(shared, stop.clone()), figures, stop).await;
+    let kept = shared.streams.clone();
+    answer(listener, router(shared, stop.clone()), kept, stop).await;
 }
 
-async fn answer(listener: TcpListener, router: Router, figures: Figures, stop: CancellationToken) {
+async fn answer(listener: TcpListener, router: Router, kept: Kept, stop: CancellationToken) {
     let listener =
         listener.set_nonblocking(true).and_then(|()| tokio::net::TcpListener::from_std(listener));
     match listener {
-        Ok(listener) => connection::serve(listener, router, BLOCKED_MAX, figures, stop).await,
+        Ok(listener) => connection::serve(listener, router, BLOCKED_MAX, kept, stop).await,
         Err(error) => tracing::error!(%error, "the control plane has ended"),
     }
 }
@@ -122,6 +124,7 @@ pub async fn serve_consul(
         .nest("/v1", consul::calls(shared.cluster.clone()))
         .fallback(consul::nothing)
         .layer(axum::middleware::from_fn_with_state(stop.clone(), streams::end_well))
+        .layer(axum::middleware::from_fn_with_state(shared.streams.clone(), kept::bounded))
         .layer(guard)
         .layer(refused)
         .with_state(Arc::clone(&shared));
@@ -167,6 +170,7 @@ fn router(shared: Arc<Shared>, stop: CancellationToken) -> Router {
         .fallback(|| async { Refused::new(Code::NotFound, "the API has no such path") })
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(axum::middleware::from_fn_with_state(stop, streams::end_well))
+        .layer(axum::middleware::from_fn_with_state(shared.streams.clone(), kept::bounded))
         .layer(guard)
         .layer(refused)
         .layer(axum::middleware::from_fn(grpc::in_its_words))
@@ -297,7 +301,7 @@ mod tests {
         let (stop, blocked) = (CancellationToken::new(), Duration::from_secs(1));
         listener.set_nonblocking(true).unwrap();
         let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-        let served = connection::serve(listener, router, blocked, Figures::default(), stop.clone());
+        let served = connection::serve(listener, router, blocked, Kept::new(8), stop.clone());
         let read = async {
             let mut reader = TcpStream::connect(at).unwrap();
             reader.write_all(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
@@ -320,7 +324,7 @@ mod tests {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let at = listener.local_addr().unwrap();
         let (stop, blocked) = (CancellationToken::new(), Duration::from_secs(1));
-        let served = connection::serve(listener, router, blocked, Figures::default(), stop.clone());
+        let served = connection::serve(listener, router, blocked, Kept::new(8), stop.clone());
         let read = async {
             let io = tokio::net::TcpStream::connect(at).await.unwrap();
             let (mut client, connection) = h2::client::handshake(io).await.unwrap();

@@ -89,7 +89,7 @@ pages! { ENGLISH, "":
     "secret-unreadable" "semaphore-limit-differs" "service-in-use" "service-not-found"
     "session-not-found" "sessions-full" "shed" "store-busy" "store-closed" "store-corrupt" "store-failed"
     "store-format-newer" "store-full" "store-incomplete" "store-locked" "store-regressed"
-    "store-unavailable" "switch-in-use" "switch-type" "switched-off" "transaction-aborted"
+    "store-unavailable" "switch-in-use" "switch-type" "switched-off" "too-many-streams" "transaction-aborted"
     "transaction-branch-taken" "transaction-branch-unknown" "transaction-committed"
     "transaction-deadline-passed" "transaction-gid-invalid" "transaction-gid-taken"
     "transaction-invalid" "transaction-log-behind" "transaction-log-overloaded" "transaction-log-unavailable"

@@ -4,7 +4,8 @@ use std::pin::pin;
 use std::time::Duration;
 
 use mainstay_coord::audit::Filter;
-use mainstay_coord::lock::{Reason, Want};
+use mainstay_coord::keys::Slot;
+use mainstay_coord::lock::{QUEUE_MAX, Reason, Want};
 use mainstay_coord::name::{Gid, RequestId};
 use mainstay_coord::session::Secret;
 use mainstay_coord::{
@@ -12,6 +13,7 @@ use mainstay_coord::{
     Token, Wait,
 };
 use mainstay_core::problem::Code;
+use mainstay_store::{Batch, Get, Key, LeaseId, Put, Range, RangeRequest, Select, Store as _};
 use tokio::task::JoinHandle;
 
 use crate::world::{World, exclusive, lock_name, namespace, owner, settle, shared};
@@ -460,4 +462,40 @@ async fn places_of_other_kinds_and_namespaces_do_not_meet() {
     let _three = b.stand(candidate.wait(Wait::Try)).await.unwrap();
     let place = Place { area: Area::Semaphore, namespace: namespace(), name: lock_name() };
     assert!(node.ground.locks().status(&place).await.unwrap().line.waiters().is_empty());
+}
+
+/// How many stand in the queue.
+async fn queued(world: &World) -> usize {
+    let count = RangeRequest::new(Select::new(Range::prefix(QUEUE)).count_only());
+    usize::try_from(world.memory.range(count).await.unwrap().count).unwrap()
+}
+
+#[tokio::test]
+async fn nobody_comes_into_a_queue_that_is_full_and_nothing_of_them_is_left() {
+    let world = World::new();
+    let node = world.node();
+    let (a, b) = (node.session("a", 15).await, node.session("b", 15).await);
+    let held = a.acquire(exclusive()).await.unwrap();
+    // What others wrote who came before, put there at once: each reads the whole queue as it comes.
+    let place = Place { area: Area::Lock, namespace: namespace(), name: lock_name() };
+    let key = Key::new(world.keys(QUEUE).await.remove(0)).unwrap();
+    let record = world.memory.get(Get::new(key)).await.unwrap().entry.unwrap().value;
+    let sessions: Vec<u64> = (1..QUEUE_MAX as u64).collect();
+    for some in sessions.chunks(128) {
+        let session = |id: &u64| LeaseId::new(1_000_000 + id).unwrap();
+        let slot = |id: &u64| Slot { session: session(id), request: None };
+        let put = |id: &u64| Put::new(place.slot(&slot(id)), record.clone());
+        let batch = some.iter().fold(Batch::new(), |batch, id| batch.then(put(id)));
+        world.memory.apply(batch).await.unwrap();
+    }
+    let error = b.acquire(exclusive()).await.unwrap_err();
+    let LockError::Busy { holder: Some(holder), .. } = &error else { panic!("{error:?}") };
+    assert_eq!((holder.token, error.code()), (held.token(), Code::LockBusy));
+    assert_eq!(queued(&world).await, QUEUE_MAX, "nobody came in");
+    held.release().await.unwrap();
+    local(async {
+        drop(ask(&b, exclusive()).await);
+        assert_eq!(queued(&world).await, QUEUE_MAX, "there was room for one more");
+    })
+    .await;
 }

@@ -1,5 +1,6 @@
 //! Documents in and out.
 
+use std::error::Error;
 use std::time::Duration;
 
 use axum::Json;
@@ -41,6 +42,20 @@ impl Refused {
             "effect": "none",
         });
         Self { status, document: Box::new(document), retry_after: None }
+    }
+
+    /// The problem that `error` is, with all its causes; over when a store that is busy says so.
+    pub(super) fn caused(code: Code, effect: Effect, error: &(dyn Error + 'static)) -> Self {
+        let refused = Self::new(code, report::causes(error)).with_effect(effect);
+        let mut cause = Some(error);
+        while let Some(error) = cause {
+            let store = error.downcast_ref::<mainstay_store::Error>();
+            if let Some(after) = store.and_then(mainstay_store::Error::retry_after) {
+                return refused.retry_after(after);
+            }
+            cause = error.source();
+        }
+        refused
     }
 
     /// The same problem, of a request that may have done something.

@@ -12,7 +12,6 @@ use serde_json::json;
 
 use super::answer::{Answer, Asked, Refused};
 use crate::cluster::Cluster;
-use crate::report::causes;
 
 /// Records of one page, unless others are asked for.
 const PAGE: usize = 100;
@@ -70,6 +69,6 @@ async fn show(State(cluster): State<Arc<Cluster>>, Path(id): Path<String>) -> An
 
 impl From<AuditError> for Refused {
     fn from(error: AuditError) -> Self {
-        Self::new(error.code(), causes(&error)).with_effect(error.effect())
+        Self::caused(error.code(), error.effect(), &error)
     }
 }

@@ -27,7 +27,6 @@ use super::answer::{Answer, Asked, Document, Refused, if_match, items};
 use super::author::By;
 use super::registry::named;
 use crate::cluster::Cluster;
-use crate::report::causes;
 
 /// Releases of one page.
 const PAGE: u64 = 100;
@@ -317,7 +316,7 @@ fn editor(author: Author, headers: &HeaderMap) -> Result<Editor, Refused> {
 
 impl From<CentreError> for Refused {
     fn from(error: CentreError) -> Self {
-        let refused = Self::new(error.code(), causes(&error)).with_effect(error.effect());
+        let refused = Self::caused(error.code(), error.effect(), &error);
         match error.failures() {
             [] => refused,
             failures => refused.with("errors", json!(failures)),

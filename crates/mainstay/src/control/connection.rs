@@ -18,24 +18,20 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::ConnectInfo;
-use axum::http::{HeaderMap, Request, Response, Version};
+use axum::http::{Request, Response, Version};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::rt::Executor;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use parking_lot::Mutex;
-use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::registry::Registry;
 use rustix::net::sockopt::set_tcp_user_timeout;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower_service::Service as _;
 
-use super::grpc;
-use super::streams::is_of;
+use super::kept::{Kept, Place};
 
 /// How long requests under way, streams among them, may go on once told to stop.
 const LAST: Duration = Duration::from_secs(2);
@@ -57,26 +53,6 @@ const HEADER_BYTES_MAX: u32 = 16 << 10;
 /// How often it is looked whether a stream stands, in the time it may stand.
 const LOOKS: u32 = 4;
 
-/// What is told of streams, in Prometheus' words.
-#[derive(Clone, Debug, Default)]
-pub struct Figures {
-    open: Gauge,
-    opened: Counter,
-    stalled: Counter,
-}
-
-impl Figures {
-    /// Puts them into `registry`, whose prefix is `mainstay`.
-    pub fn register(&self, registry: &mut Registry) {
-        let own = registry.sub_registry_with_prefix("control_streams");
-        let open = "Streams and answers over gRPC of the control port being read";
-        own.register("open", open, self.open.clone());
-        own.register("opened", "Streams and answers over gRPC begun", self.opened.clone());
-        let stalled = "Streams over HTTP/2 that were reset since their reader took nothing";
-        own.register("stalled", stalled, self.stalled.clone());
-    }
-}
-
 /// Answers on `listener` by `router` until told to stop, and a moment longer whoever is being
 /// answered; `blocked` is how long a peer may take nothing of what is sent to it.
 ///
@@ -87,13 +63,13 @@ pub(super) async fn serve(
     listener: TcpListener,
     router: Router,
     blocked: Duration,
-    figures: Figures,
+    kept: Kept,
     stop: CancellationToken,
 ) {
     let door = Door {
         router,
         blocked,
-        figures,
+        kept,
         stop,
         tasks: TaskTracker::new(),
         cut: CancellationToken::new(),
@@ -136,7 +112,7 @@ fn is_gone(error: &io::Error) -> bool {
 struct Door {
     router: Router,
     blocked: Duration,
-    figures: Figures,
+    kept: Kept,
     stop: CancellationToken,
     tasks: TaskTracker,
     /// Ends all that is left.
@@ -168,10 +144,9 @@ impl Door {
                 *entering.lock() = Some(Arc::clone(&outflow));
             }
             let answered = self.router.clone().call(request);
-            let figures = self.figures.clone();
             async move {
                 let Ok(response) = answered.await;
-                Ok::<_, Infallible>(watched(response, outflow, &figures))
+                Ok::<_, Infallible>(watched(response, outflow))
             }
         });
         let mut served = pin!(builder.serve_connection(TokioIo::new(connection), service));
@@ -209,7 +184,7 @@ where
 {
     fn execute(&self, stream: F) {
         let outflow = self.entering.lock().take();
-        let Door { blocked, figures, cut, tasks, .. } = self.door.clone();
+        let Door { blocked, kept, cut, tasks, .. } = self.door.clone();
         tasks.spawn(async move {
             let stalled = async {
                 match outflow {
@@ -222,7 +197,7 @@ where
                 () = cut.cancelled() => (),
                 // Dropping it resets the stream.
                 () = stalled => {
-                    figures.stalled.inc();
+                    kept.stalled();
                     tracing::info!("a stream is reset: its reader took nothing for too long");
                 }
             }
@@ -262,34 +237,13 @@ impl Outflow {
 struct Watched {
     body: axum::body::Body,
     outflow: Arc<Outflow>,
-    _open: Option<Open>,
+    /// Of one that is kept: it is free again when this is dropped, however the answer ends.
+    _place: Option<Place>,
 }
 
-/// A stream that is being read.
-struct Open(Gauge);
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.0.dec();
-    }
-}
-
-fn watched(
-    response: Response<axum::body::Body>,
-    outflow: Arc<Outflow>,
-    figures: &Figures,
-) -> Response<Watched> {
-    let open = is_stream(response.headers()).then(|| {
-        figures.opened.inc();
-        figures.open.inc();
-        Open(figures.open.clone())
-    });
-    response.map(|body| Watched { body, outflow, _open: open })
-}
-
-/// Whether an answer is one of those that go on, or may: over gRPC all are of one kind.
-fn is_stream(headers: &HeaderMap) -> bool {
-    is_of(headers, "text/event-stream") || is_of(headers, grpc::KIND)
+fn watched(mut response: Response<axum::body::Body>, outflow: Arc<Outflow>) -> Response<Watched> {
+    let place = response.extensions_mut().remove::<Place>();
+    response.map(|body| Watched { body, outflow, _place: place })
 }
 
 impl Body for Watched {

@@ -130,6 +130,12 @@ pub(super) fn is_its(path: &str) -> bool {
     ["/mainstay.v1.", "/grpc."].iter().any(|package| path.starts_with(package))
 }
 
+/// Whether what `path` is answered with goes on: a stream from here.
+pub(super) fn is_kept(path: &str) -> bool {
+    let call = path.rsplit('/').next().unwrap_or_default();
+    matches!(call, "Watch" | "Session" | "Observe" | "ServerReflectionInfo")
+}
+
 /// Whether `path` is asked by probes.
 pub(super) fn is_health(path: &str) -> bool {
     path.starts_with("/grpc.health.v1.Health/")

@@ -17,7 +17,6 @@ use super::answer::{Answer, Refused};
 use super::author::By;
 use super::backup::passphrase;
 use crate::cluster::Cluster;
-use crate::report::causes;
 
 /// The calls.
 pub(super) fn calls() -> Router<Arc<Cluster>> {
@@ -83,6 +82,6 @@ async fn export(
 
 impl From<RingError> for Refused {
     fn from(error: RingError) -> Self {
-        Self::new(error.code(), causes(&error)).with_effect(error.effect())
+        Self::caused(error.code(), error.effect(), &error)
     }
 }

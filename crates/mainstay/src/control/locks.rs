@@ -16,7 +16,7 @@ use axum::extract::{FromRequestParts, Path, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
 use axum::routing::{get, post, put};
-use axum::{Json, Router};
+use axum::{Extension, Json, Router};
 use mainstay_api::lock::{
     AcquireLock, AcquirePermits, Bind, Bound, Downgrade, ForceRelease, Granted, Mode, Proclaim,
     Release, Released, SECRET_HEADER, StandForElection,
@@ -35,6 +35,7 @@ use serde_json::{Value, json};
 use super::answer::{Document, Refused};
 use super::author::{By, needed};
 use super::events::Changed;
+use super::kept::Kept;
 use super::registry::named;
 use crate::cluster::Cluster;
 use crate::report::causes;
@@ -93,6 +94,7 @@ fn area(path: &str) -> Area {
 /// `POST /locks/…/acquire`
 async fn lock(
     State(cluster): State<Arc<Cluster>>,
+    Extension(kept): Extension<Kept>,
     At(place): At,
     headers: HeaderMap,
     Document(ask): Document<AcquireLock>,
@@ -106,37 +108,43 @@ async fn lock(
     let delay = if asked.is_zero() { cluster.recipes_config.lock_delay } else { asked };
     let request = request.lock_delay(delay)?;
     let credential = credential(&ask.session, &headers)?;
-    acquire(&cluster, &credential, request, ask.wait_seconds, ask.request_id).await.map(Json)
+    let (wait, id) = (ask.wait_seconds, ask.request_id);
+    acquire(&cluster, &kept, &credential, request, wait, id).await.map(Json)
 }
 
 /// `POST /semaphores/…/acquire`
 async fn permits(
     State(cluster): State<Arc<Cluster>>,
+    Extension(kept): Extension<Kept>,
     At(place): At,
     headers: HeaderMap,
     Document(ask): Document<AcquirePermits>,
 ) -> Result<Json<Granted>, Refused> {
     let request = Request::permits(place.namespace, place.name, ask.permits, ask.limit)?;
     let credential = credential(&ask.session, &headers)?;
-    acquire(&cluster, &credential, request, ask.wait_seconds, ask.request_id).await.map(Json)
+    let (wait, id) = (ask.wait_seconds, ask.request_id);
+    acquire(&cluster, &kept, &credential, request, wait, id).await.map(Json)
 }
 
 /// `POST /elections/…/acquire`
 async fn stand(
     State(cluster): State<Arc<Cluster>>,
+    Extension(kept): Extension<Kept>,
     At(place): At,
     headers: HeaderMap,
     Document(ask): Document<StandForElection>,
 ) -> Result<Json<Granted>, Refused> {
     let request = Request::candidate(place.namespace, place.name, ask.value)?.not_reentrant();
     let credential = credential(&ask.session, &headers)?;
-    acquire(&cluster, &credential, request, ask.wait_seconds, ask.request_id).await.map(Json)
+    let (wait, id) = (ask.wait_seconds, ask.request_id);
+    acquire(&cluster, &kept, &credential, request, wait, id).await.map(Json)
 }
 
 /// Waits for a grant. The session is renewed once it is there, since the wait may have used up
 /// most of its ttl; what the holder is told counts from when it sent the request.
 pub(super) async fn acquire(
     cluster: &Cluster,
+    kept: &Kept,
     credential: &Credential,
     request: Request,
     wait_seconds: f64,
@@ -149,9 +157,13 @@ pub(super) async fn acquire(
         let detail = format!("`wait_seconds` must be 0 to {}", max.as_secs());
         return Err(Refused::invalid(detail));
     }
-    let wait = if wait.is_zero() { Wait::Try } else { Wait::AtMost(wait) };
+    let (wait, place) = match wait {
+        Duration::ZERO => (Wait::Try, None),
+        wait => (Wait::AtMost(wait), Some(kept.enter()?)),
+    };
     let request = request.id(named(RequestId::new(request_id))?).wait(wait);
     let grant = cluster.coordination.locks().acquire(credential, request).await?;
+    drop(place);
     let waited = MonotonicClock.now().since(came);
     let ttl = cluster.coordination.sessions().renew(credential).await?;
     Ok(Granted {

@@ -29,7 +29,6 @@ use serde_json::{Value, json};
 
 use super::answer::{Answer, Asked, Refused, items};
 use crate::cluster::Cluster;
-use crate::report::causes;
 
 /// The calls.
 pub(super) fn calls() -> Router<Arc<Cluster>> {
@@ -197,7 +196,7 @@ const LOADING: Duration = Duration::from_secs(1);
 
 impl From<RegistryError> for Refused {
     fn from(error: RegistryError) -> Self {
-        let refused = Self::new(error.code(), causes(&error)).with_effect(error.effect());
+        let refused = Self::caused(error.code(), error.effect(), &error);
         if error.code() == Code::RegistryLoading { refused.retry_after(LOADING) } else { refused }
     }
 }

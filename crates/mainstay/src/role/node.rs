@@ -114,7 +114,7 @@ impl Node {
         let (dns, listeners) = control_doors(&meant, &mut doors, cluster.as_deref(), &gateway)?;
         let server = serve_gateway(&gateway, doors, &transport, workers)?;
         let shared = Arc::new(Shared {
-            streams: streams(&gateway),
+            streams: streams(&meant, &gateway),
             backups: backups(&start, &meant, &gateway),
             gateway,
             cluster,
@@ -400,11 +400,11 @@ fn control_doors(
     Ok((dns, ControlDoors { control, consul, dtm, names }))
 }
 
-/// What is told of the streams of the control port.
-fn streams(gateway: &Gateway) -> control::Figures {
-    let figures = control::Figures::default();
-    gateway.parts().metrics.register(|registry| figures.register(registry));
-    figures
+/// The places for streams of the control port.
+fn streams(meant: &Meant, gateway: &Gateway) -> control::Kept {
+    let kept = control::Kept::new(meant.streams_max);
+    gateway.parts().metrics.register(|registry| kept.register(registry));
+    kept
 }
 
 /// What is told of backups, where this node takes some.

@@ -50,8 +50,8 @@ pub struct Shared {
     pub live: Mutex<Live<Settings, Meant>>,
     /// Rules of the store, which are part of it.
     pub rules: Rules,
-    /// What is told of the streams of the control port.
-    pub streams: crate::control::Figures,
+    /// The places for streams of the control port, and for questions there that wait.
+    pub streams: crate::control::Kept,
     /// What is told of backups that this node takes.
     pub backups: crate::backup::figures::Figures,
     /// What every request to the control plane must bear.

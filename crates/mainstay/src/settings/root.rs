@@ -119,6 +119,8 @@ pub struct Meant {
     pub node: Option<NodeName>,
     /// File with the token callers of the control port bear; `None` to draw one.
     pub token_file: Option<PathBuf>,
+    /// As many streams, and questions that wait, as may be open at the control port at once.
+    pub streams_max: u32,
     /// Where agreed state lies.
     pub store: StoreConfig,
     /// What holds for instances.
@@ -151,9 +153,10 @@ impl Meant {
         let plane = raw.take_plane();
         let Settings { server, store, registry, dns, consul, client, backup, .. } = raw;
         let Settings { config_centre, lock, security, transaction, .. } = raw;
-        let RawServer { listen, node, token_file } = server.unwrap_or_default();
+        let RawServer { listen, node, token_file, streams_max } = server.unwrap_or_default();
         let control = listen.unwrap_or(RawServer::LISTEN);
         let mut faults = Vec::new();
+        let streams_max = streams(streams_max, &mut faults);
         let store = StoreConfig::resolve(store, &mut faults);
         let backup = BackupConfig::resolve(backup, &mut faults);
         let registry = RegistryConfig::resolve(registry, &mut faults);
@@ -180,6 +183,7 @@ impl Meant {
                     control,
                     node,
                     token_file,
+                    streams_max,
                     store,
                     registry,
                     recipes,
@@ -214,6 +218,10 @@ pub struct RawServer {
     /// other, who are given the same. Restart only. Default: none, and a token is drawn at each
     /// start.
     pub token_file: Option<PathBuf>,
+    /// How many streams, blocking queries and waits for locks may be open at the control port at
+    /// once, 1 to 1,000,000; one more is refused with `too-many-streams`. Restart only. Default
+    /// 20000.
+    pub streams_max: Option<u32>,
 }
 
 impl RawServer {
@@ -221,4 +229,17 @@ impl RawServer {
     /// by starting.
     pub const LISTEN: SocketAddr =
         SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 7400);
+
+    /// Streams of the control port when nothing is said. One costs a descriptor and about 10 KiB
+    /// with its connection: 200 MiB, and twice the 10,000 watchers a node is built for.
+    pub const STREAMS_MAX: u32 = 20_000;
+}
+
+fn streams(written: Option<u32>, faults: &mut Vec<Invalid>) -> u32 {
+    let most = written.unwrap_or(RawServer::STREAMS_MAX);
+    if !(1..=1_000_000).contains(&most) {
+        let problem = format!("must be 1 to 1000000, found {most}");
+        faults.push(Invalid::range("server.streams_max", problem));
+    }
+    most
 }

@@ -104,8 +104,9 @@ impl Lock for Agreed {
             }
         };
         let ask = ask.map_err(Refused::from)?;
+        let (cluster, kept) = (&self.cluster, &self.shared.streams);
         let granted =
-            locks::acquire(&self.cluster, &credential, ask, wait_seconds, request_id).await?;
+            locks::acquire(cluster, kept, &credential, ask, wait_seconds, request_id).await?;
         let document::Granted { token, revision, valid_seconds, count } = granted;
         Ok(Response::new(LockAcquireResponse { token, revision, valid_seconds, count }))
     }

@@ -199,6 +199,7 @@ impl Call {
     /// It is answered with events.
     pub(super) fn streams(self, events: Vec<(&'static str, Reference)>) -> Self {
         self.answer(200, "Events, until either side ends it.", Content::Events(events))
+            .refuses(&[Code::TooManyStreams])
     }
 
     /// A header of its good answers.

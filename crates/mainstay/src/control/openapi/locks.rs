@@ -141,7 +141,7 @@ fn acquire(id: &str, area: &str, summary: &str) -> Call {
     let path = format!("/{area}/{{namespace}}/{{name}}/acquire");
     with_secret(call("post", TAG, id, path, summary))
         .gives::<Granted>(200, "It is held.")
-        .refuses(&[Code::LockBusy, Code::LockWaitTimeout, Code::LockLost])
+        .refuses(&[Code::LockBusy, Code::LockWaitTimeout, Code::LockLost, Code::TooManyStreams])
 }
 
 fn held(id: &str, area: &str, verb: &str, summary: &str) -> Call {

@@ -1,7 +1,7 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::control::{agreed, own, switches};
+use crate::control::{agreed, kept, own, switches};
 
 /// `get /path`, of every route of `router`, read from how it prints itself.
 fn routes<S>(router: &axum::Router<S>) -> BTreeSet<String> {
@@ -57,4 +57,21 @@ fn every_route_is_described_and_nothing_else() {
         missing.is_empty() && invented.is_empty(),
         "describe in control/openapi, then run `cargo xtask docs`: {missing:#?}\nno routes: {invented:#?}"
     );
+}
+
+#[test]
+fn every_call_that_streams_takes_a_place() {
+    let document = document();
+    let mut streams = BTreeSet::new();
+    for (path, item) in document["paths"].as_object().expect("there are paths") {
+        let path = path.strip_prefix("/api/v1").expect("all lie there");
+        for (method, operation) in item.as_object().into_iter().flatten() {
+            if operation["responses"]["200"]["content"].get("text/event-stream").is_some() {
+                streams.insert(format!("{method} {path}"));
+            }
+        }
+    }
+    let kept =
+        kept::CALLS.map(|(method, path)| format!("{} {path}", method.as_str().to_lowercase()));
+    assert_eq!(streams, BTreeSet::from(kept), "list it in control/kept");
 }
