@@ -317,3 +317,29 @@ fn a_token_others_may_read_is_refused() {
     assert_eq!(output.status.code(), Some(5), "{told}");
     assert!(told.contains("error[context-file-open]") && told.contains("mode 0644"), "{told}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_leaves_takes_nobody_along_who_came_by_the_same_name() {
+    let home = TempDir::new().unwrap();
+    let (server, _) = server("remote-same-name", home.path());
+    let clients = client(&server);
+    let own = clients.register(Registration::new("order", "127.0.0.1", 8_080).id("a")).unwrap();
+    own.ready().await.unwrap();
+    // The next process of that name is there before this one has left.
+    let path = "/api/v1/registry/default/services/order/instances/a";
+    let next = json!({ "address": "127.0.0.1", "port": 8_081, "weight": 7 }).to_string();
+    let (status, registered) = server.call("PUT", path, &next);
+    assert_eq!(status, 200, "{registered}");
+    own.deregister().await.unwrap();
+    let (_, list) = server.control("/api/v1/registry/default/services/order");
+    assert!(list.contains("\"weight\":7"), "{list}");
+
+    let (status, refused) = server.call("DELETE", &format!("{path}?registration=another"), "");
+    assert_eq!(status, 404, "{refused}");
+    assert!(refused.contains("instance-not-found"), "{refused}");
+    let registered: Value = serde_json::from_str(&registered).unwrap();
+    let made = registered["registration"].as_str().unwrap();
+    assert_eq!(server.call("DELETE", &format!("{path}?registration={made}"), "").0, 200);
+    let (_, list) = server.control("/api/v1/registry/default/services/order");
+    assert!(list.contains("\"instances\":[]"), "{list}");
+}

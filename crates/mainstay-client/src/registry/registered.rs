@@ -278,10 +278,12 @@ async fn keep(state: &State) {
     }
 }
 
-/// Says that it is gone, until somebody answers or it is gone anyway.
+/// Says that it is gone, until somebody answers or it is gone anyway. Only as it was registered by
+/// us: the next process may have registered the same id before this one is heard.
 async fn deregister(state: &State) -> Result<(), ClientError> {
     let until: Instant = clock::now().plus(GIVE_UP_AFTER);
-    let call = state.call(Method::DELETE, "");
+    let made = state.document.registration.as_deref().unwrap_or_default();
+    let call = state.call(Method::DELETE, &format!("?registration={made}"));
     let mut tries = 0;
     loop {
         let error = match state.client.control.ask::<Written>(&call).await {

@@ -56,6 +56,14 @@ pub enum RegistryError {
         /// The instance asked for.
         instance: InstanceRef,
     },
+    /// It is not there as it was registered then: it went, or somebody registered it anew.
+    #[error("instance {instance} is not there by registration {registration:?}")]
+    RegistrationGone {
+        /// The instance asked for.
+        instance: InstanceRef,
+        /// The registration that was to be withdrawn.
+        registration: String,
+    },
     /// No such check.
     #[error("instance {instance} has no ttl check {check:?}")]
     CheckNotFound {
@@ -152,7 +160,7 @@ impl RegistryError {
             Self::Invalid(_) => Code::InvalidRequest,
             Self::AddressRefused(_) => Code::AddressRefused,
             Self::ServiceNotFound { .. } => Code::ServiceNotFound,
-            Self::InstanceNotFound { .. } => Code::InstanceNotFound,
+            Self::InstanceNotFound { .. } | Self::RegistrationGone { .. } => Code::InstanceNotFound,
             Self::CheckNotFound { .. } => Code::NotFound,
             Self::ServiceInUse { .. } => Code::ServiceInUse,
             Self::KindConflict { .. } => Code::KindConflict,

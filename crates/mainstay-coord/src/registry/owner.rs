@@ -170,7 +170,7 @@ async fn drained(shared: &Shared, at: &InstanceRef) -> Result<(), RegistryError>
     };
     if record.kind == Kind::Ephemeral {
         let (reason, decided) = (GoneReason::Deregistered, Some(written));
-        let removal = Removal { reason, decided, mark: None, by: None };
+        let removal = Removal { reason, registration: None, decided, mark: None, by: None };
         return shared.remove(at, removal).await.map(drop);
     }
     let take_down = |record: &mut Instance| {
@@ -199,7 +199,7 @@ async fn expire(shared: &Shared, now: Instant, at: &InstanceRef) -> Result<Fate,
         (written, mark)
     };
     let (reason, decided) = (GoneReason::Expired, Some(written));
-    let removal = Removal { reason, decided, mark: Some(mark), by: None };
+    let removal = Removal { reason, registration: None, decided, mark: Some(mark), by: None };
     if shared.remove(at, removal).await?.is_some() {
         Expired { instance: at }.emit();
     }

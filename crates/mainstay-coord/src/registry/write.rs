@@ -136,11 +136,31 @@ impl Registry {
         at: &InstanceRef,
         by: Option<&Author>,
     ) -> Result<Written, RegistryError> {
-        let by = by.map(|author| Deed { action: "instance:deregister", author });
-        let (reason, decided, mark) = (GoneReason::Deregistered, None, None);
-        let removal = Removal { reason, decided, mark, by };
-        let removed = self.shared.remove(at, removal).await?;
+        let removed = self.shared.remove(at, deregistering(None, by)).await?;
         removed.ok_or_else(|| RegistryError::InstanceNotFound { instance: at.clone() })
+    }
+
+    /// The same of the instance as it was registered under the id `registration`: whoever registered
+    /// it anew meanwhile, maybe somebody else, keeps it.
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError::RegistrationGone`], or what the store said.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`deregister`](Registry::deregister).
+    pub async fn withdraw(
+        &self,
+        at: &InstanceRef,
+        registration: &str,
+        by: Option<&Author>,
+    ) -> Result<Written, RegistryError> {
+        let removed = self.shared.remove(at, deregistering(Some(registration), by)).await?;
+        removed.ok_or_else(|| RegistryError::RegistrationGone {
+            instance: at.clone(),
+            registration: registration.to_owned(),
+        })
     }
 
     /// Takes an instance out of use over `seconds` (0 to 3,600): it gets no new calls, then it is
@@ -348,6 +368,17 @@ impl Shared {
     ) -> Result<Written, RegistryError> {
         self.applied(area, revision).await;
         Ok(Written { revision })
+    }
+}
+
+/// What somebody asks for who says that an instance is gone.
+fn deregistering<'a>(registration: Option<&'a str>, by: Option<&'a Author>) -> Removal<'a> {
+    Removal {
+        reason: GoneReason::Deregistered,
+        registration,
+        decided: None,
+        mark: None,
+        by: by.map(|author| Deed { action: "instance:deregister", author }),
     }
 }
 

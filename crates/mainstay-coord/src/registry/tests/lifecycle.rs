@@ -25,6 +25,7 @@ on_each_backend! {
     an_instance_that_stops_beating_turns_critical_and_goes
     a_beat_brings_a_late_one_back
     registering_again_under_one_id_changes_nothing
+    only_the_registration_that_is_withdrawn_goes
     a_service_is_of_one_kind_as_long_as_it_has_instances
     a_drain_ends_with_removal_and_of_a_persistent_one_with_rest
 }
@@ -79,6 +80,21 @@ async fn registering_again_under_one_id_changes_nothing(stage: Stage) {
     assert!(first.is_new && !second.is_new);
     let other = node.register(&order, &plain("a")).await.unwrap();
     assert!(first.revision < other.revision && !other.is_new);
+}
+
+async fn only_the_registration_that_is_withdrawn_goes(stage: Stage) {
+    let node = stage.node("n1").await;
+    let (order, a) = (service("order"), instance("order", "a"));
+    let by = |token: &str| registration(&format!(r#"{{"id": "a", "registration": "{token}"}}"#));
+    node.register(&order, &by("r1")).await.unwrap();
+    node.register(&order, &by("r2")).await.unwrap();
+    let late = node.withdraw(&a, "r1", None).await.unwrap_err();
+    assert_eq!(late.code(), Code::InstanceNotFound);
+    assert_eq!(late.to_string(), r#"instance default/order/a is not there by registration "r1""#);
+    assert_eq!(lines(&node.view(&order).unwrap()), ["a passing up"], "who came since stays");
+    node.withdraw(&a, "r2", None).await.unwrap();
+    assert_eq!(node.view(&order).unwrap().empty_because, Some(EmptyBecause::Deregistered));
+    assert!(node.withdraw(&a, "r2", None).await.is_err());
 }
 
 async fn a_service_is_of_one_kind_as_long_as_it_has_instances(stage: Stage) {

@@ -14,6 +14,8 @@ use crate::registry::shared::Shared;
 /// Which instance is to go.
 pub(in crate::registry) struct Removal<'a> {
     pub(in crate::registry) reason: GoneReason,
+    /// Only by this registration; by whichever it stands, if `None`.
+    pub(in crate::registry) registration: Option<&'a str>,
     /// Only as it was at this revision; whatever it is now, if somebody asked for it.
     pub(in crate::registry) decided: Option<Revision>,
     /// Only if no other went since.
@@ -85,9 +87,9 @@ impl Shared {
         at: &InstanceRef,
         removal: Removal<'_>,
     ) -> Result<Option<Written>, RegistryError> {
-        let Removal { reason, decided, mark, by } = removal;
+        let Removal { reason, registration, decided, mark, by } = removal;
         by.map_or(Ok(()), |deed| self.outbox.admit(deed.author))?;
-        let mut registration: Option<String> = None;
+        let mut registration = registration.map(str::to_owned);
         let mut patience = Patience::new(self.now(), Patience::FOR_CALLERS);
         loop {
             let got = match self.store.get(Get::new(at.key())).await {

@@ -107,12 +107,9 @@ impl Kept {
     /// The program has ended its side: it is no more, and nobody waits for its ttl. If it has come
     /// back by another stream meanwhile, this one's end means nothing.
     async fn leaves(self) -> Turn {
-        let found = self.cluster.registry.instance(&self.instance);
-        if found.is_ok_and(|found| found.is_some_and(|found| found.registration != self.made)) {
-            return None;
-        }
-        match self.cluster.registry.deregister(&self.instance, Some(&self.author)).await {
-            Ok(_) | Err(RegistryError::InstanceNotFound { .. }) => None,
+        let Self { cluster, instance, made, author, .. } = &self;
+        match cluster.registry.withdraw(instance, made, Some(author)).await {
+            Ok(_) | Err(RegistryError::RegistrationGone { .. }) => None,
             Err(error) => Some((Err(Refused::from(error).into()), None)),
         }
     }

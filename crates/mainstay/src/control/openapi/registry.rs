@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::call::{Call, Schemas, call};
 use crate::control::registry::Which;
 use crate::control::registry::watch::Followed;
-use crate::control::registry::write::How;
+use crate::control::registry::write::{How, Whose};
 
 const TAG: &str = "registry";
 const SERVICE: &str = "/registry/{namespace}/services/{service}";
@@ -129,6 +129,7 @@ fn of_instance() -> Vec<Call> {
         .refuses(&[Code::AddressRefused, Code::KindConflict, Code::RegistryFull])
         .agreed(),
         of("delete", "deregisterInstance", "", "Deregisters an instance.")
+            .query::<Whose>()
             .gives::<Written>(200, written)
             .audited(),
         of("post", "beat", "/heartbeat", "Says that an instance is alive.")

@@ -156,13 +156,27 @@ const fn health(told: wire::Health) -> Health {
     }
 }
 
+/// Which registration of an instance is meant.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(in crate::control) struct Whose {
+    /// Only while it stands by this registration, as registering told: one made since stays.
+    registration: Option<String>,
+}
+
 /// `DELETE …/instances/{id}`
 pub(super) async fn deregister(
     State(cluster): State<Arc<Cluster>>,
     Path(path): InstancePath,
+    Asked(Whose { registration }): Asked<Whose>,
     By(author): By,
 ) -> Result<Json<Written>, Refused> {
-    let written = cluster.registry.deregister(&instance(path)?, Some(&author)).await?;
+    let at = instance(path)?;
+    let written = match registration {
+        Some(made) => cluster.registry.withdraw(&at, &made, Some(&author)).await?,
+        None => cluster.registry.deregister(&at, Some(&author)).await?,
+    };
     Ok(Json(Written { revision: written.revision.get() }))
 }
 
