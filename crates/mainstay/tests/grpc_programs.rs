@@ -199,8 +199,22 @@ async fn configuration_is_published_once_and_on_what_was_read() {
         door.config().get(ask).await.unwrap().into_inner().release
     };
     assert_eq!((release("pay-1").await, release("pay-2").await), (3, 2));
-    let (_, audit) = node.control("/api/v1/audit?action=config:publish");
-    let audit: Value = serde_json::from_str(&audit).unwrap();
-    let last = &audit["items"][0];
-    assert_eq!((&last["reason"], &last["actor"]["via"]), (&"a test".into(), &"grpc".into()));
+    let recorded = |outcome: &str| {
+        let (_, audit) = node.control("/api/v1/audit?action=config:publish");
+        let audit: Value = serde_json::from_str(&audit).unwrap();
+        let all = audit["items"].as_array().unwrap().iter();
+        all.filter(|one| one["outcome"] == outcome).cloned().collect::<Vec<Value>>()
+    };
+    let done = recorded("done");
+    assert_eq!(done.len(), 3, "{done:?}");
+    until("who was refused is recorded, too", PATIENCE, || recorded("refused").len() == 3);
+    // What was only tried is not there. Those that are put together come in any order.
+    let refused = recorded("refused");
+    let mut codes: Vec<&str> = refused.iter().map(|one| one["code"].as_str().unwrap()).collect();
+    codes.sort_unstable();
+    assert_eq!(codes, ["format-invalid", "invalid-request", "revision-moved"]);
+    for one in done.iter().chain(&refused) {
+        let at = (&one["reason"], &one["actor"]["via"], &one["target"]["id"]);
+        assert_eq!(at, (&"a test".into(), &"grpc".into(), &"default/pay".into()), "{one}");
+    }
 }

@@ -18,7 +18,7 @@ use super::author::{Principal, author};
 use super::events::reason;
 use super::transactions::forward::PassedOn;
 use super::{consul, dtm, grpc};
-use crate::cluster;
+use crate::cluster::{self, Cluster};
 use crate::role::Shared;
 
 /// An administrative change: its action, and the kind of thing it changes.
@@ -147,6 +147,21 @@ pub(super) async fn recorded(
         }
     }
     response
+}
+
+/// Records that `author`, who was let in, was refused a change over gRPC, where only the message
+/// says what it is about.
+pub(super) fn told(
+    cluster: &Cluster,
+    action: &str,
+    target: Target,
+    author: &Author,
+    refused: &Refused,
+) {
+    let (status, ..) = refused.said();
+    let outcome = if status.is_server_error() { Outcome::Failed } else { Outcome::Refused };
+    let record = cluster.outbox.record(action, target, author);
+    cluster.outbox.tell(record.instead_of(outcome, refused.code()));
 }
 
 /// What a request asks for.

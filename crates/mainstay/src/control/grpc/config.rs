@@ -10,6 +10,7 @@ use mainstay_api::grpc::{
     ConfigPublishRequest, ConfigPublishResponse, ConfigRelease, ConfigUpdate, ConfigWatchRequest,
     ConfigWatchResponse, HeldGroup,
 };
+use mainstay_coord::audit::{Author, Target};
 use mainstay_coord::centre::{
     Client, Delivered, Editor, Publication, RawCanary, RawItem, Turn, Update,
 };
@@ -18,11 +19,13 @@ use tonic::{Request, Response, Status};
 
 use super::registry::word;
 use super::{Agreed, Messages, ended, namespace};
+use crate::cluster::Cluster;
 use crate::control::answer::Refused;
 use crate::control::author::author;
 use crate::control::centre::{group, push, revealed};
 use crate::control::events::reason;
 use crate::control::items::Item;
+use crate::control::refusals;
 use crate::control::registry::named;
 
 #[tonic::async_trait]
@@ -57,48 +60,24 @@ impl Config for Agreed {
         &self,
         request: Request<ConfigPublishRequest>,
     ) -> Result<Response<ConfigPublishResponse>, Status> {
-        let author = author(request.metadata().as_ref(), request.extensions());
-        let author = match reason(None, request.metadata().as_ref())? {
-            Some(reason) => author.because(reason),
-            None => author,
-        };
+        let mut author = author(request.metadata().as_ref(), request.extensions());
+        let given = reason(None, request.metadata().as_ref());
+        // A reason that is none is what it is refused for.
+        author.reason = given.as_ref().ok().cloned().flatten();
         let ask = request.into_inner();
-        let group = group(namespace(ask.namespace), ask.group)?;
-        let (base, dry_run) = (ask.base, ask.dry_run);
-        let mut items = BTreeMap::new();
-        for (name, item) in ask.items {
-            let item = put(&name, item)?;
-            items.insert(name, Some(item));
+        let id = format!("{}/{}", namespace(ask.namespace.clone()), ask.group);
+        let (cluster, is_dry) = (&self.cluster, ask.dry_run);
+        let done = async { published(cluster, given.map(|_| author.clone())?, ask).await };
+        match done.await {
+            Ok(answer) => Ok(Response::new(answer)),
+            Err(refused) => {
+                if !is_dry {
+                    let target = Target { kind: "config".to_owned(), id, ..Target::default() };
+                    refusals::told(cluster, "config:publish", target, &author, &refused);
+                }
+                Err(refused.into())
+            }
         }
-        items.extend(ask.removed.into_iter().map(|name| (name, None)));
-        let publication = Publication {
-            items,
-            complete: ask.complete,
-            from_drafts: ask.from_drafts,
-            note: ask.note,
-            canary: ask.canary.map(canary).transpose()?,
-        };
-        let (centre, editor) = (&self.cluster.centre, Editor { author, base });
-        if dry_run {
-            let diff = centre.preview(&group, &publication, &editor).await;
-            let diff = diff.map_err(Refused::from)?;
-            let changed = diff.items.into_iter().map(|item| change(item.item, item.change));
-            return Ok(Response::new(ConfigPublishResponse {
-                release: diff.to,
-                changed: changed.collect(),
-                ..ConfigPublishResponse::default()
-            }));
-        }
-        let published = centre.publish(&group, &publication, &editor).await;
-        let published = published.map_err(Refused::from)?;
-        let changed = published.changed.into_iter().map(|item| change(item.item, item.change));
-        Ok(Response::new(ConfigPublishResponse {
-            release: published.release,
-            revision: published.revision,
-            is_new: published.is_new,
-            canary: published.canary,
-            changed: changed.collect(),
-        }))
     }
 
     type WatchStream = Messages<ConfigWatchResponse>;
@@ -155,6 +134,48 @@ fn change(item: String, turn: Turn) -> ConfigItemChange {
 }
 
 /// An item as documents have it.
+/// Publishes what is asked for, or tells what that would come to.
+async fn published(
+    cluster: &Cluster,
+    author: Author,
+    ask: ConfigPublishRequest,
+) -> Result<ConfigPublishResponse, Refused> {
+    let group = group(namespace(ask.namespace), ask.group)?;
+    let (base, dry_run) = (ask.base, ask.dry_run);
+    let mut items = BTreeMap::new();
+    for (name, item) in ask.items {
+        let item = put(&name, item)?;
+        items.insert(name, Some(item));
+    }
+    items.extend(ask.removed.into_iter().map(|name| (name, None)));
+    let publication = Publication {
+        items,
+        complete: ask.complete,
+        from_drafts: ask.from_drafts,
+        note: ask.note,
+        canary: ask.canary.map(canary).transpose()?,
+    };
+    let (centre, editor) = (&cluster.centre, Editor { author, base });
+    if dry_run {
+        let diff = centre.preview(&group, &publication, &editor).await?;
+        let changed = diff.items.into_iter().map(|item| change(item.item, item.change));
+        return Ok(ConfigPublishResponse {
+            release: diff.to,
+            changed: changed.collect(),
+            ..ConfigPublishResponse::default()
+        });
+    }
+    let published = centre.publish(&group, &publication, &editor).await?;
+    let changed = published.changed.into_iter().map(|item| change(item.item, item.change));
+    Ok(ConfigPublishResponse {
+        release: published.release,
+        revision: published.revision,
+        is_new: published.is_new,
+        canary: published.canary,
+        changed: changed.collect(),
+    })
+}
+
 fn put(name: &str, item: ConfigItemPut) -> Result<RawItem, Refused> {
     let ConfigItemPut { format, content, secret, schema_json } = item;
     let schema = Some(schema_json).filter(|schema| !schema.is_empty());
