@@ -1,14 +1,15 @@
-//! The reference pages, printed by the program they describe.
+//! The reference pages, printed by the program they describe; log events are read off the sources.
 
 use std::env;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use crate::Outcome;
+use crate::{Outcome, telemetry};
 
 /// Files of `docs/reference`: the word `mainstay reference` knows each by, and what it ends in.
-const PAGES: [(&str, &str); 3] = [("cli", "md"), ("config", "md"), ("openapi", "json")];
+const PAGES: [(&str, &str); 4] =
+    [("cli", "md"), ("config", "md"), ("openapi", "json"), ("telemetry", "md")];
 
 /// What to do with a page that differs.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -24,7 +25,8 @@ pub(crate) fn run(root: &Path, mode: Mode) -> Outcome {
     let mut faults = Vec::new();
     for (page, ending) in PAGES {
         let path = root.join("docs/reference").join(page).with_extension(ending);
-        match (print(root, page), mode) {
+        let printed = print(root, page).and_then(|text| whole(root, page, text));
+        match (printed, mode) {
             (Err(fault), _) => faults.push(fault),
             (Ok(text), Mode::Check) => {
                 if fs::read_to_string(&path).unwrap_or_default() != text {
@@ -40,6 +42,16 @@ pub(crate) fn run(root: &Path, mode: Mode) -> Outcome {
         }
     }
     if faults.is_empty() { Ok(()) } else { Err(faults) }
+}
+
+/// The page with what the program cannot say of itself.
+fn whole(root: &Path, page: &str, text: String) -> Result<String, String> {
+    if page != "telemetry" {
+        return Ok(text);
+    }
+    let sources = telemetry::product(root);
+    let faults = telemetry::faults(&text, &sources);
+    if faults.is_empty() { Ok(text + &telemetry::events(&sources)) } else { Err(faults.join("\n")) }
 }
 
 fn print(root: &Path, page: &str) -> Result<String, String> {

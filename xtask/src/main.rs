@@ -7,6 +7,7 @@
 
 mod docs;
 mod prove;
+mod telemetry;
 mod tidy;
 
 use std::env;

@@ -179,7 +179,7 @@ fn has_path(code: &str, word: &str) -> bool {
 }
 
 /// The lines before the tests of a file.
-fn without_tests(text: &str) -> impl Iterator<Item = &str> {
+pub(crate) fn without_tests(text: &str) -> impl Iterator<Item = &str> {
     let mut lines = text.lines().peekable();
     let mut over = false;
     std::iter::from_fn(move || {
@@ -191,7 +191,7 @@ fn without_tests(text: &str) -> impl Iterator<Item = &str> {
 }
 
 /// A file that is compiled for tests alone.
-fn is_test(file: &Path) -> bool {
+pub(crate) fn is_test(file: &Path) -> bool {
     let is_tests = |part: std::path::Component<'_>| {
         let name = part.as_os_str().to_string_lossy();
         matches!(name.as_ref(), "tests" | "tests.rs" | "proptests.rs")
@@ -199,7 +199,8 @@ fn is_test(file: &Path) -> bool {
     file.components().any(is_tests)
 }
 
-fn sources(folder: &Path) -> Vec<PathBuf> {
+/// The sources in `folder` and below it, in order of names.
+pub(crate) fn sources(folder: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for path in list(folder) {
         if path.is_dir() {
@@ -212,7 +213,7 @@ fn sources(folder: &Path) -> Vec<PathBuf> {
 }
 
 /// What lies in `folder`, in order of names.
-fn list(folder: &Path) -> Vec<PathBuf> {
+pub(crate) fn list(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
     paths.sort_unstable();

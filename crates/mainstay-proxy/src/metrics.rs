@@ -14,7 +14,7 @@ use std::time::Duration;
 use parking_lot::{Mutex, RwLock};
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::family::{Family, MetricConstructor};
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
@@ -30,7 +30,7 @@ const DURATION_BUCKETS: [f64; 14] =
 const INSTANCES_MAX: usize = 1_000;
 
 /// Labels of [`Metrics::requests`].
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct RequestLabels {
     route: String,
     service: String,
@@ -39,14 +39,14 @@ pub struct RequestLabels {
 }
 
 /// A route and the service it led to.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct RouteLabels {
     route: String,
     service: String,
 }
 
 /// An upstream, and how an attempt at one of its instances ended.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct AttemptLabels {
     service: String,
     instance: String,
@@ -56,7 +56,7 @@ pub struct AttemptLabels {
 macro_rules! labels {
     ($($(#[$doc:meta])* $name:ident { $($field:ident),* })*) => {
         $($(#[$doc])*
-        #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+        #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, EncodeLabelSet)]
         pub struct $name { $(pub(crate) $field: String,)* })*
     };
 }
@@ -271,6 +271,30 @@ impl Metrics {
         );
     }
 
+    /// Makes every family show, with labels of nothing: the reference is printed from the
+    /// exposition, and an empty family is not in that.
+    pub fn show_all(&self) {
+        show(&self.requests);
+        show(&self.broken);
+        show(&self.durations);
+        show(&self.attempt_durations);
+        show(&self.attempts);
+        show(&self.retries);
+        show(&self.retries_stopped);
+        show(&self.hedges);
+        show(&self.circuit_transitions);
+        show(&self.limit_decisions);
+        show(&self.limit_waits);
+        show(&self.degraded);
+        show(&self.ejections);
+        show(&self.panic_active);
+        show(&self.mirrored);
+        show(&self.faults);
+        show(&self.malformed);
+        show(&self.http2_abuse);
+        self.looked.show_all();
+    }
+
     /// What `route` counts for each request it sends to `service`.
     pub fn route(self: &Arc<Self>, route: &str, service: &str) -> RouteMetrics {
         let labels = RouteLabels { route: route.to_owned(), service: service.to_owned() };
@@ -362,6 +386,15 @@ impl Metrics {
         text::encode(&mut out, &self.registry.lock())?;
         Ok(out)
     }
+}
+
+fn show<L, M, C>(family: &Family<L, M, C>)
+where
+    L: Clone + Default + Eq + std::hash::Hash,
+    M: Clone,
+    C: MetricConstructor<M>,
+{
+    drop(family.get_or_create(&L::default()));
 }
 
 /// The counters of one route and service, found once.

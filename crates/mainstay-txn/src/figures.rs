@@ -21,24 +21,24 @@ const SPAN_BUCKETS: [f64; 11] =
 /// Upper bounds of records in a batch, of which 120 operations are the most.
 const RECORD_BUCKETS: [f64; 8] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 120.0];
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ByMode {
     mode: &'static str,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Decided {
     mode: &'static str,
     decision: &'static str,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Finished {
     mode: &'static str,
     outcome: &'static str,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ByState {
     state: &'static str,
 }
@@ -162,6 +162,17 @@ impl Figures {
         registry.register_with_unit("transaction_history", help, Unit::Bytes, bytes);
         let help = "Ended transactions forgotten since they were too old or too many";
         registry.register("transaction_history_forgotten", help, self.forgotten.clone());
+    }
+
+    /// Makes every family show, with labels of nothing: the reference is printed from the
+    /// exposition, and an empty family is not in that.
+    pub fn show_all(&self) {
+        drop(self.begun.get_or_create(&ByMode::default()));
+        drop(self.decided.get_or_create(&Decided::default()));
+        drop(self.finished.get_or_create(&Finished::default()));
+        drop(self.decision.get_or_create(&ByMode::default()));
+        drop(self.phase_two.get_or_create(&ByMode::default()));
+        drop(self.live.get_or_create(&ByState::default()));
     }
 
     /// Batches of the log that were applied.

@@ -16,7 +16,7 @@
 //! | instances for the data plane of the same process | [`resolve`] |
 
 pub mod consul;
-mod figures;
+pub(crate) mod figures;
 pub mod formats;
 pub mod keys;
 pub mod known;

@@ -77,6 +77,7 @@ use crate::cluster::Cluster;
 use crate::role::Shared;
 use answer::Refused;
 pub use kept::Kept;
+pub(crate) use refusals::marks;
 
 /// Largest document taken: the longest there is, a route test with its headers, is a tenth of it.
 const BODY_BYTES_MAX: usize = 64 << 10;

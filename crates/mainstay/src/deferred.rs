@@ -13,7 +13,7 @@
 
 mod message;
 mod receipt;
-mod tally;
+pub(crate) mod tally;
 
 use std::collections::BTreeSet;
 use std::fmt;

@@ -18,7 +18,7 @@ mod connector;
 pub mod databases;
 pub mod deliveries;
 mod events;
-mod figures;
+pub(crate) mod figures;
 mod locks;
 mod reply;
 pub(crate) mod request;

@@ -11,18 +11,18 @@ use prometheus_client::registry::Registry;
 use super::holders::State;
 use crate::keys::GroupRef;
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Group {
     namespace: String,
     group: String,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Listener {
     state: &'static str,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Outcome {
     outcome: &'static str,
 }
@@ -50,6 +50,14 @@ impl Figures {
             "Clients that are served but not listed, since too many are",
             self.untracked.clone(),
         );
+    }
+
+    /// Makes every family show, with labels of nothing: the reference is printed from the
+    /// exposition, and an empty family is not in that.
+    pub fn show_all(&self) {
+        drop(self.release_number.get_or_create(&Group::default()));
+        drop(self.listeners.get_or_create(&Listener::default()));
+        drop(self.publishes.get_or_create(&Outcome::default()));
     }
 
     pub(super) fn in_force(&self, group: &GroupRef, release: Option<u64>) {

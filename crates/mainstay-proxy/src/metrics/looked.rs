@@ -22,7 +22,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use super::{
     CircuitLabel, CircuitState, FileLabel, LimitLabel, Metrics, ResultLabel, ServiceLabel,
-    StateLabel,
+    StateLabel, show,
 };
 use crate::listener::Caps;
 use crate::upstream::Census;
@@ -105,6 +105,23 @@ impl Looked {
             "1 while the last reload failed, by the file at fault",
             self.reload_failed.clone(),
         );
+    }
+}
+
+impl Looked {
+    pub(super) fn show_all(&self) {
+        show(&self.circuit_state);
+        show(&self.circuit_rejected);
+        show(&self.limit_evictions);
+        show(&self.limit_would_reject);
+        show(&self.limit_keys);
+        show(&self.concurrency_limit);
+        show(&self.concurrency_in_flight);
+        show(&self.budget_credits);
+        show(&self.observations);
+        show(&self.connections);
+        show(&self.upstream_connections);
+        show(&self.reload_failed);
     }
 }
 

@@ -15,7 +15,7 @@ pub(super) struct Figures {
 }
 
 /// The counters as they stand.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counted {
     /// Commits that returned.
     pub commits: u64,

@@ -13,18 +13,18 @@ use super::sweep::{Judged, Sighting};
 use crate::name::ResourceName;
 use crate::word::Decision;
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ByResource {
     resource: String,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Resolved {
     resource: String,
     how: &'static str,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Swept {
     resource: String,
     result: &'static str,
@@ -50,6 +50,15 @@ impl Figures {
         let help = "Branches ended in a database, by decision and who took care of it";
         own.register("resolved", help, self.resolved.clone());
         own.register("sweeps", "Sweeps of a database", self.sweeps.clone());
+    }
+
+    /// Makes every family show, with labels of nothing: the reference is printed from the
+    /// exposition, and an empty family is not in that.
+    pub fn show_all(&self) {
+        drop(self.prepared.get_or_create(&ByResource::default()));
+        drop(self.oldest.get_or_create(&ByResource::default()));
+        drop(self.resolved.get_or_create(&Resolved::default()));
+        drop(self.sweeps.get_or_create(&Swept::default()));
     }
 
     /// A branch was ended as its transaction's calls say.

@@ -1,5 +1,7 @@
-//! `docs/reference/cli.md`, `config.md` and `openapi.json`, printed from the grammar, the schema and
-//! the calls.
+//! `docs/reference/cli.md`, `config.md`, `openapi.json` and `telemetry.md`, printed from the grammar,
+//! the schema, the calls, and what is counted.
+
+mod telemetry;
 
 use clap::ValueEnum;
 use serde_json::Value as Json;
@@ -18,6 +20,8 @@ pub enum Reference {
     Config,
     /// The contract of the control API, as JSON.
     Openapi,
+    /// Every metric and every mark of the audit log.
+    Telemetry,
 }
 
 /// Tables nested deeper are printed as `a table`: no type of ours is.
@@ -29,6 +33,7 @@ pub fn render(what: Reference) -> String {
         Reference::Cli => cli(),
         Reference::Config => config(&Schema::of::<Settings>()),
         Reference::Openapi => format!("{:#}\n", crate::control::openapi::document()),
+        Reference::Telemetry => telemetry::render(),
     }
 }
 

@@ -271,4 +271,8 @@ fn the_reference_pages_are_up_to_date() {
         let there = std::fs::read_to_string(folder.join(name)).unwrap_or_default();
         assert!(there == reference::render(what), "{name} is stale: run `cargo xtask docs`");
     }
+    // Log events follow, which the program does not print.
+    let there = std::fs::read_to_string(folder.join("telemetry.md")).unwrap_or_default();
+    let printed = reference::render(reference::Reference::Telemetry);
+    assert!(there.starts_with(&printed), "telemetry.md is stale: run `cargo xtask docs`");
 }

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use mainstay_store::{Embedded, Store as _};
-use mainstay_store_etcd::Etcd;
+use mainstay_store::{Embedded, Status, Store as _, embedded};
+use mainstay_store_etcd::{Counted, Etcd};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _, NoLabelSet};
 use prometheus_client::metrics::MetricType;
@@ -30,45 +30,48 @@ pub(super) fn register(store: &Opened, registry: &mut Registry) {
     }
 }
 
+/// What an embedded store tells, with every figure at nothing: for the reference.
+pub(crate) fn register_embedded_at_nothing(registry: &mut Registry) {
+    registry.sub_registry_with_prefix("store").register_collector(Box::new(NewEmbedded));
+}
+
+/// The same of a store on etcd.
+pub(crate) fn register_etcd_at_nothing(registry: &mut Registry) {
+    registry.sub_registry_with_prefix("store").register_collector(Box::new(NewEtcd));
+}
+
+#[derive(Debug)]
+struct NewEmbedded;
+
+impl Collector for NewEmbedded {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut exposition = Exposition(encoder);
+        exposition.of_embedded(&embedded::Counted::default())?;
+        exposition.standing(&Standing::default())
+    }
+}
+
+#[derive(Debug)]
+struct NewEtcd;
+
+impl Collector for NewEtcd {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        Exposition(encoder).of_etcd(&Counted::default())
+    }
+}
+
 #[derive(Debug)]
 struct OfEmbedded(Arc<Embedded>);
 
 impl Collector for OfEmbedded {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let counted = self.0.counted();
         let mut exposition = Exposition(encoder);
-        exposition.operations(&[("answered", counted.batches), ("refused", counted.refused)])?;
-        exposition.sum(
-            "commit",
-            "Time of commits",
-            Some(Unit::Seconds),
-            counted.commit_time.as_secs_f64(),
-            counted.commits,
-        )?;
-        #[expect(clippy::cast_precision_loss, reason = "exact below 2^53")]
-        let batches = counted.batches as f64;
-        exposition.sum("commit_batches", "Writes of one commit", None, batches, counted.commits)?;
-        exposition.gauge("queue_batches", "Writes that wait for a commit", counted.queued)?;
-        exposition.counter("leases_expired", "Leases whose time was up", counted.leases_expired)?;
-        exposition.seconds(
-            "lease_extension",
-            "Time given back to leases since the process had stood still",
-            counted.lease_extension,
-        )?;
-        exposition.counter("watch_resyncs", BEHIND, counted.watch_resyncs)?;
+        exposition.of_embedded(&self.0.counted())?;
         // It has the answer at hand.
-        if let Some(Ok(status)) = self.0.status().now_or_never() {
-            exposition.gauge("revision", "The current revision", status.revision.get())?;
-            exposition.gauge(
-                "compacted_revision",
-                "The oldest revision that can be read",
-                status.compacted.get(),
-            )?;
-            exposition.gauge("bytes", "Bytes on disk", status.bytes)?;
-            exposition.gauge("leases", "Live leases", status.leases)?;
-            exposition.gauge("watchers", "Watches of this process", status.watchers)?;
+        match self.0.status().now_or_never() {
+            Some(Ok(status)) => exposition.standing(&Standing::from(&status)),
+            _ => Ok(()),
         }
-        Ok(())
     }
 }
 
@@ -77,36 +80,86 @@ struct OfEtcd(Arc<Etcd>);
 
 impl Collector for OfEtcd {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let counted = self.0.counted();
-        let mut exposition = Exposition(encoder);
-        exposition.operations(&[
-            ("answered", counted.calls_answered),
-            ("refused", counted.calls_refused),
-            ("unanswered", counted.calls_unanswered),
-            ("unknown", counted.outcomes_unknown),
-        ])?;
-        exposition.counter("repeats", "Calls of etcd made again", counted.calls_repeated)?;
-        exposition.counter(
-            "dials_failed",
-            "Connections to etcd that could not be made",
-            counted.dials_failed,
-        )?;
-        exposition.counter("watch_resyncs", BEHIND, counted.watch_resyncs)?;
-        exposition.counter(
-            "watch_mismatches",
-            "Comparisons of what is watched with what etcd holds that found a difference",
-            counted.watch_mismatches,
-        )?;
-        exposition.counter("compactions", "Compactions this node made", counted.compactions)
+        Exposition(encoder).of_etcd(&self.0.counted())
     }
 }
 
 const BEHIND: &str = "Watches that lost their place and had to read again";
 
+/// How a store stands, as far as it is told.
+#[derive(Debug, Default)]
+struct Standing {
+    revision: u64,
+    compacted: u64,
+    bytes: u64,
+    leases: u64,
+    watchers: u64,
+}
+
+impl From<&Status> for Standing {
+    fn from(status: &Status) -> Self {
+        let Status { revision, compacted, bytes, leases, watchers, .. } = *status;
+        Self { revision: revision.get(), compacted: compacted.get(), bytes, leases, watchers }
+    }
+}
+
 /// What is written of one store.
 struct Exposition<'e>(DescriptorEncoder<'e>);
 
 impl Exposition<'_> {
+    fn of_embedded(&mut self, counted: &embedded::Counted) -> fmt::Result {
+        self.operations(&[("answered", counted.batches), ("refused", counted.refused)])?;
+        self.sum(
+            "commit",
+            "Time of commits",
+            Some(Unit::Seconds),
+            counted.commit_time.as_secs_f64(),
+            counted.commits,
+        )?;
+        #[expect(clippy::cast_precision_loss, reason = "exact below 2^53")]
+        let batches = counted.batches as f64;
+        self.sum("commit_batches", "Writes of one commit", None, batches, counted.commits)?;
+        self.gauge("queue_batches", "Writes that wait for a commit", counted.queued)?;
+        self.counter("leases_expired", "Leases whose time was up", counted.leases_expired)?;
+        self.seconds(
+            "lease_extension",
+            "Time given back to leases since the process had stood still",
+            counted.lease_extension,
+        )?;
+        self.counter("watch_resyncs", BEHIND, counted.watch_resyncs)
+    }
+
+    fn standing(&mut self, standing: &Standing) -> fmt::Result {
+        self.gauge("revision", "The current revision", standing.revision)?;
+        let oldest = "The oldest revision that can be read";
+        self.gauge("compacted_revision", oldest, standing.compacted)?;
+        self.gauge("bytes", "Bytes on disk", standing.bytes)?;
+        self.gauge("leases", "Live leases", standing.leases)?;
+        self.gauge("watchers", "Watches of this process", standing.watchers)
+    }
+
+    fn of_etcd(&mut self, counted: &Counted) -> fmt::Result {
+        self.operations(&[
+            ("answered", counted.calls_answered),
+            ("refused", counted.calls_refused),
+            ("unanswered", counted.calls_unanswered),
+            ("unknown", counted.outcomes_unknown),
+        ])?;
+        self.counter("repeats", "Calls of etcd made again", counted.calls_repeated)?;
+        self.counter(
+            "dials_failed",
+            "Connections to etcd that could not be made",
+            counted.dials_failed,
+        )?;
+        self.counter("watch_resyncs", BEHIND, counted.watch_resyncs)?;
+        self.counter(
+            "watch_mismatches",
+            "Comparisons of what is watched with what etcd holds that found a difference",
+            counted.watch_mismatches,
+        )?;
+        self.counter("compactions", "Compactions this node made", counted.compactions)
+    }
+
     fn operations(&mut self, outcomes: &[(&str, u64)]) -> fmt::Result {
         let help = "Writes or calls by what became of them";
         let kind = MetricType::Counter;

@@ -4,6 +4,7 @@
 //! administrative changes that were refused or did not work, and whoever was not let in at all.
 //! These records are told to the outbox after the answer is known, and nobody waits for them.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::extract::{FromRequestParts as _, MatchedPath, RawPathParams, Request, State};
@@ -117,6 +118,41 @@ const CHANGES: [Change; 40] = [
 const INSTANCE: &str = "/registry/{namespace}/services/{service}/instances/{id}";
 
 const COMPACT: &str = "store:compact";
+
+/// The doors of the control port, which may be closed to whoever comes.
+const DOORS: [&str; 4] = ["api", "consul", "dtm", "grpc"];
+
+/// Marks that no call above leaves, and what does.
+const BESIDE: [(&str, &str); 6] = [
+    ("backup:restore", "`mainstay backup restore`"),
+    ("config:reveal", "whoever is shown contents of secrets of a group"),
+    ("keyring:accept", "`mainstay keyring accept`"),
+    ("keyring:import", "`mainstay keyring import`"),
+    ("store:accept", "`mainstay store accept`"),
+    ("transaction:abort", "`POST /api/v1/transactions/{gid}/abort` with a reason"),
+];
+
+/// Every mark of the audit log, and what leaves it.
+pub(crate) fn marks() -> BTreeMap<String, Vec<String>> {
+    let mut marks = BTreeMap::<String, Vec<String>>::new();
+    let mut mark = |action: String, by: String| marks.entry(action).or_default().push(by);
+    for Change(method, path, action, _) in &CHANGES {
+        mark((*action).to_owned(), format!("`{method} /api/v1{path}`"));
+    }
+    for kind in cluster::KINDS {
+        let at = format!("/api/v1{}/{{namespace}}/{{name}}", kind.path);
+        let by = format!("`PUT {at}`; `DELETE {at}`; `POST {at}/rollback`; what time brings about");
+        mark(format!("{}:write", kind.key), by);
+        mark(format!("{}:sweep", kind.key), "removal of revisions that are too old".to_owned());
+    }
+    for (door, verb) in DOORS.into_iter().flat_map(|door| [(door, "read"), (door, "write")]) {
+        mark(format!("{door}:{verb}"), "a call that was not let in, by its door".to_owned());
+    }
+    for (action, by) in BESIDE {
+        mark(action.to_owned(), by.to_owned());
+    }
+    marks
+}
 
 /// Lets a request pass, and records it if it was refused.
 pub(super) async fn recorded(

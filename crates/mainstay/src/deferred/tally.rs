@@ -190,13 +190,13 @@ pub(super) fn count(coordinator: &Coordinator) -> (Waiting, bool) {
     (waiting.into_inner(), glances.partial)
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ByState {
     queue: String,
     state: &'static str,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ByReason {
     queue: String,
     reason: &'static str,
@@ -204,18 +204,25 @@ struct ByReason {
 
 /// What is told of queues.
 #[derive(Debug, Default)]
-pub(super) struct Figures {
+pub(crate) struct Figures {
     items: Family<ByState, Gauge>,
     refused: Family<ByReason, Counter>,
 }
 
 impl Figures {
     /// Puts them into `registry`, whose prefix is `mainstay`.
-    pub(super) fn register(&self, registry: &mut Registry) {
+    pub(crate) fn register(&self, registry: &mut Registry) {
         let help = "Deferred requests that have not ended, by queue and state";
         registry.register("deferred_items", help, self.items.clone());
         let help = "Requests that a queue did not take, by queue and reason";
         registry.register("deferred_refused", help, self.refused.clone());
+    }
+
+    /// Makes every family show, with labels of nothing: the reference is printed from the
+    /// exposition, and an empty family is not in that.
+    pub(crate) fn show_all(&self) {
+        drop(self.items.get_or_create(&ByState::default()));
+        drop(self.refused.get_or_create(&ByReason::default()));
     }
 
     /// A request for `queue` was not taken on.

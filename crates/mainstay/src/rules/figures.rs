@@ -21,7 +21,7 @@ pub struct Figures {
     simulated: Family<Simulated, Histogram, fn() -> Histogram>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Of {
     kind: &'static str,
     state: &'static str,
@@ -38,21 +38,22 @@ impl Default for Figures {
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Simulated {
     kind: &'static str,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Outcome {
     outcome: Applied,
 }
 
 /// What became of a change of rules that arrived.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, EncodeLabelValue)]
 #[expect(non_camel_case_types, reason = "labels are written so")]
 pub(super) enum Applied {
     /// All of it is in force.
+    #[default]
     whole,
     /// Some of it does not fit.
     partly,
@@ -79,6 +80,14 @@ impl Figures {
             Unit::Seconds,
             self.simulated.clone(),
         );
+    }
+
+    /// Makes every family show, with labels of nothing: the reference is printed from the
+    /// exposition, and an empty family is not in that.
+    pub fn show_all(&self) {
+        drop(self.rules.get_or_create(&Of::default()));
+        drop(self.applied.get_or_create(&Outcome::default()));
+        drop(self.simulated.get_or_create(&Simulated::default()));
     }
 
     /// A proposal of `kind` was played through.

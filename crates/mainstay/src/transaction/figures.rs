@@ -12,20 +12,20 @@ use prometheus_client::registry::{Registry, Unit};
 /// Upper bounds in seconds: from a service beside us to the longest call.
 const BUCKETS: [f64; 9] = [0.001, 0.005, 0.02, 0.1, 0.5, 1.0, 5.0, 30.0, 300.0];
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Called {
     op: &'static str,
     result: &'static str,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ByOp {
     op: &'static str,
 }
 
 /// Counters of calls of branches.
 #[derive(Clone, Debug)]
-pub(super) struct Figures {
+pub(crate) struct Figures {
     calls: Family<Called, Counter>,
     took: Family<ByOp, Histogram, fn() -> Histogram>,
 }
@@ -39,11 +39,18 @@ impl Default for Figures {
 
 impl Figures {
     /// Puts them into `registry`, whose prefix is `mainstay`.
-    pub(super) fn register(&self, registry: &mut Registry) {
+    pub(crate) fn register(&self, registry: &mut Registry) {
         let help = "Calls of branches, by what came of them";
         registry.register("branch_calls", help, self.calls.clone());
         let help = "Time a call of a branch took";
         registry.register_with_unit("branch_call", help, Unit::Seconds, self.took.clone());
+    }
+
+    /// Makes every family show, with labels of nothing: the reference is printed from the
+    /// exposition, and an empty family is not in that.
+    pub(crate) fn show_all(&self) {
+        drop(self.calls.get_or_create(&Called::default()));
+        drop(self.took.get_or_create(&ByOp::default()));
     }
 
     /// A call ended.
