@@ -40,6 +40,7 @@ use mainstay_core::name::ServiceName;
 use parking_lot::Mutex;
 
 pub use lane::Lane;
+use lane::OwnLane;
 pub use upstreams::UpstreamRuntime;
 use upstreams::subject;
 
@@ -131,6 +132,8 @@ struct Way {
     route: Arc<Route>,
     /// By service; a route has a handful.
     lanes: Vec<(ServiceName, Lane)>,
+    /// What the route's own answers pass through, where they pass through something.
+    own: Option<Box<OwnLane>>,
     /// Counts answers that no service gave: redirects, fixed answers, refusals before a service
     /// was chosen.
     metrics: RouteMetrics,
@@ -275,8 +278,9 @@ impl Running {
         }
         let ways = plane.routes.iter().map(|route| {
             let lanes = lane::lanes(route, &plane, parts, &upstreams);
+            let own = OwnLane::new(route, &plane, parts, &upstreams);
             let metrics = parts.metrics.route(route.name.as_str(), "");
-            Way { route: Arc::clone(route), lanes, metrics }
+            Way { route: Arc::clone(route), lanes, own, metrics }
         });
         let ways = ways.collect();
         let unrouted = parts.metrics.route("", "");

@@ -1,9 +1,14 @@
 //! Every stage a request passes through, in order. Read it downwards for the request and upwards
 //! for the answer. Nothing else adds a stage.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context as Task, Poll};
 
-use http::Request;
+use bytes::Bytes;
+use http::{Request, Response};
+use mainstay_call::CallError;
 use mainstay_call::circuit::SharedCircuit;
 use mainstay_call::instances::Instances;
 use mainstay_call::limit::SharedLimit;
@@ -16,16 +21,18 @@ use mainstay_call::stage::fallback::{Fallback, FallbackLayer, Fallbacks};
 use mainstay_call::stage::limit::{Limit, LimitLayer};
 use mainstay_call::stage::retry::{Retries, Retry, RetryLayer};
 use mainstay_call::stage::timeout::{Timeout, TimeoutLayer, TimeoutPolicy};
+use mainstay_call::watched::Watched;
 use mainstay_resilience::classify::Classifier;
+use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::body::InBody;
-use crate::faults::{FaultBook, Faulty, Place};
+use crate::body::{AttemptBody, InBody, PipelineBody};
+use crate::faults::{FaultBook, Faulty, FaultyBody, Place};
 use crate::gateway::keys::Keys;
 use crate::gateway::substitutes::Substitutes;
 use crate::mirror::Tee;
-use crate::upstream::Upstream;
+use crate::upstream::{Upstream, UpstreamBody};
 
 /// A caller's body as the stages get it; what is mirrored is kept as it passes.
 pub type CallBody = Tee<InBody>;
@@ -40,7 +47,57 @@ pub type Attempt = Circuit<Timeout<Faulty<Upstream<SentBody>>>>;
 pub type Pipeline = Deadline<Limit<Fallback<Retry<Balance<Attempt>>, Substitutes>, Keys>>;
 
 /// The answer of a call that has been sent into its [`Pipeline`].
-pub type Coming = <Pipeline as Service<Request<CallBody>>>::Future;
+pub type CallComing = <Pipeline as Service<Request<CallBody>>>::Future;
+
+/// The answer of the route's own that has been sent into its [`OwnPipeline`].
+pub type OwnComing = <OwnPipeline as Service<Request<CallBody>>>::Future;
+
+pin_project! {
+    /// An answer on its way out of the stages.
+    #[derive(Debug)]
+    pub struct Coming {
+        #[pin]
+        source: Source,
+    }
+}
+
+pin_project! {
+    #[project = Projected]
+    #[derive(Debug)]
+    enum Source {
+        Call {
+            #[pin]
+            coming: CallComing,
+        },
+        // Rare enough to be boxed: calls do not carry its room.
+        Own {
+            coming: Pin<Box<OwnComing>>,
+        },
+    }
+}
+
+impl Coming {
+    /// The answer of a service.
+    pub fn of_call(coming: CallComing) -> Self {
+        Self { source: Source::Call { coming } }
+    }
+
+    /// The answer of the route's own.
+    pub fn of_own(coming: OwnComing) -> Self {
+        Self { source: Source::Own { coming: Box::pin(coming) } }
+    }
+}
+
+impl Future for Coming {
+    type Output = Result<Response<PipelineBody>, CallError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Task<'_>) -> Poll<Self::Output> {
+        match self.project().source.project() {
+            Projected::Call { coming } => coming.poll(cx),
+            Projected::Own { coming } => coming.as_mut().poll(cx),
+        }
+    }
+}
 
 /// What the stages of a route's calls to one service are set to.
 #[derive(Clone, Debug)]
@@ -79,6 +136,57 @@ pub fn pipeline(stages: Stages) -> Pipeline {
             ),
         ),
     )
+}
+
+/// An answer of the route's own, a redirect or a fixed text: what of a call's stages makes sense
+/// where no service is asked.
+pub type OwnPipeline = Deadline<Limit<Fallback<Own, Substitutes>, Keys>>;
+
+/// What the stages of a route's own answers are set to.
+#[derive(Clone, Debug)]
+pub struct OwnStages {
+    /// How long a call may take: it may wait for a limit, or for a stand-in.
+    pub deadline: DeadlinePolicy,
+    /// What it may not exceed.
+    pub limits: Arc<[Arc<SharedLimit>]>,
+    /// What is answered when a limit or the route's switch says no.
+    pub fallbacks: Arc<Fallbacks>,
+    /// Who is asked in the route's place.
+    pub substitutes: Substitutes,
+    /// Who is told.
+    pub observer: Arc<dyn Observer>,
+}
+
+/// The stages of an answer of the route's own, in the order of [`pipeline`].
+pub fn own(stages: OwnStages) -> OwnPipeline {
+    let OwnStages { deadline, limits, fallbacks, substitutes, observer } = stages;
+    DeadlineLayer::new(deadline).kept_below().layer(
+        LimitLayer::new(limits, Keys, observer)
+            .layer(FallbackLayer::new(fallbacks, substitutes).layer(Own)),
+    )
+}
+
+/// Gives the answer that was put into the request's extensions, as a service gives its own.
+#[derive(Clone, Copy, Debug)]
+pub struct Own;
+
+impl<B> Service<Request<B>> for Own {
+    type Response = Response<AttemptBody>;
+    type Error = CallError;
+    type Future = std::future::Ready<Result<Response<AttemptBody>, CallError>>;
+
+    fn poll_ready(&mut self, _cx: &mut Task<'_>) -> Poll<Result<(), CallError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
+        let answer = request.extensions_mut().remove::<Response<Bytes>>().unwrap_or_default();
+        let body = |bytes| {
+            let plain = FaultyBody::Plain(UpstreamBody::whole(bytes));
+            Watched::new(Watched::new(plain, None), None)
+        };
+        std::future::ready(Ok(answer.map(body)))
+    }
 }
 
 /// What the stages of attempts at one instance are set to.

@@ -138,6 +138,12 @@ impl Route {
         names.filter_map(|name| Some((&**name, self.capture(captures, path, name)?))).collect()
     }
 
+    /// Whether what it answers itself passes through something; a service's answer does not count.
+    pub fn has_own_stages(&self) -> bool {
+        !matches!(self.action, Action::To(_))
+            && (!self.limits.is_empty() || self.switch.is_some() || self.fallback.is_some())
+    }
+
     /// Whether the request may take this route, its method aside; fills `captures` if so. The
     /// host is not looked at: the table has done that.
     pub(crate) fn accepts(&self, view: &View<'_>, captures: &mut Captures) -> bool {

@@ -80,6 +80,11 @@ impl Classifier {
         Ok(Self { failure: failures, ignore })
     }
 
+    /// Takes no complete answer for a failure.
+    pub const fn of_nothing() -> Self {
+        Self { failure: ResultSet::EMPTY, ignore: ResultSet::EMPTY }
+    }
+
     /// Judges a complete answer.
     ///
     /// A refusal (429, gRPC 8) is [`Outcome::Refused`] whatever the lists say, unless it is

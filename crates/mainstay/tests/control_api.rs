@@ -209,6 +209,10 @@ path = "/items/{id}"
 methods = ["GET"]
 to = [{ service = "order", weight = 90 }, { service = "stock", weight = 10 }]
 split_key = "header:x-user"
+[route.closed]
+path = "/closed"
+respond = { status = 503 }
+limits = ["api"]
 [upstream.order]
 instances = ["BACKEND"]
 [upstream.stock]
@@ -449,6 +453,11 @@ fn a_route_test_says_where_a_request_would_go() {
     let origin = stages[1]["origin"].as_str().expect("an origin");
     assert!(origin.contains("mainstay.toml:"), "{origin}");
     assert_eq!((&stages[5]["rule"], &stages[5]["origin"]), (&json!("default"), &json!("default")));
+    let own = test(json!({ "url": "/closed" }));
+    assert_eq!((&own["action"], &own["services"]), (&json!({ "respond": 503 }), &json!([])));
+    let stages = own["stages"].as_array().expect("a list").iter();
+    let names: Vec<&str> = stages.filter_map(|stage| stage["stage"].as_str()).collect();
+    assert_eq!(names, ["deadline", "limit"], "what its own answer passes");
     let none = test(json!({ "url": "/other" }));
     assert_eq!((&none["route"], &none["problem"]), (&Json::Null, &json!("route-not-found")));
     let none = test(json!({ "method": "PUT", "url": "/items/7" }));

@@ -68,7 +68,7 @@ pub struct RouteStage {
     pub stage: String,
     /// Its rule, or its figure.
     pub rule: String,
-    /// On the way to which service.
+    /// On the way to which service; empty where the route answers itself.
     pub service: String,
     /// Where that stands, or `default`.
     pub origin: String,

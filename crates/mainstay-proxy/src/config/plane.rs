@@ -85,6 +85,7 @@ impl Plane {
         for route in &routes {
             written.check_route(route, &mut faults);
             check_defers(route, &fallbacks, &upstreams, &mut faults);
+            faults.extend(idle_fallback(route, &fallbacks));
         }
         for (name, upstream) in &upstreams {
             written.check_upstream(name, upstream, &mut faults);
@@ -183,6 +184,29 @@ fn check_defers(
             faults.push(Invalid::contradiction(format!("route.{}.fallback", route.name), problem));
         }
     }
+}
+
+/// Why the fallback of a route that asks no service could never answer.
+fn idle_fallback(
+    route: &Route,
+    fallbacks: &BTreeMap<PolicyName, Arc<FallbackPolicy>>,
+) -> Option<Invalid> {
+    let steps = route.fallback.as_ref().and_then(|name| fallbacks.get(name))?;
+    let queue = steps.queues().next();
+    let problem = match (&route.action, queue) {
+        (Action::To(_), _) => return None,
+        (_, Some(queue)) => format!("defers to queue `{queue}`, but the route asks no service"),
+        (..) if route.limits.is_empty()
+            && route.switch.is_none()
+            && steps.switches().next().is_none() =>
+        {
+            "the route asks no service, so nothing can fail: needs `to`, `limits` or `switch`, or \
+             a step for a switch"
+                .to_owned()
+        }
+        _ => return None,
+    };
+    Some(Invalid::contradiction(format!("route.{}.fallback", route.name), problem))
 }
 
 fn single<R, P>(table: &str, raw: R, faults: &mut Vec<Invalid>) -> Option<P>
@@ -301,6 +325,29 @@ mod tests {
         assert_eq!(plane.queue("others"), DeferredPolicy::default());
         let found = check("[deferred.orders]\nitems_max = 0");
         assert_eq!(found[0].0, "deferred.orders.items_max");
+    }
+
+    #[test]
+    fn a_fallback_where_nothing_can_fail_is_refused() {
+        let text = |route: &str, step: &str| {
+            format!(
+                "[route.r]
+                 respond = {{}}
+                 fallback = 'f'
+                 {route}
+                 [limit.l]
+                 max = 1
+                 [fallback.f]
+                 steps = [{{ {step} }}]"
+            )
+        };
+        let (fail, defer) = ("fail = { status = 503 }", "defer = { queue = 'q' }");
+        let want = [("route.r.fallback".to_owned(), "config-contradiction")];
+        assert_eq!(check(&text("", &format!("when = ['any'], {fail}"))), want);
+        assert_eq!(check(&text("limits = ['l']", &format!("when = ['limited'], {fail}"))), []);
+        assert_eq!(check(&text("switch = 's'", &format!("when = ['switch'], {fail}"))), []);
+        assert_eq!(check(&text("", &format!("when = ['switch:s'], {fail}"))), []);
+        assert_eq!(check(&text("limits = ['l']", &format!("when = ['limited'], {defer}"))), want);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::header::{ALLOW, LOCATION};
 use http::request::Parts as Head;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
@@ -22,7 +23,7 @@ use super::document::{document, grpc};
 use super::lane::Lane;
 use super::serve::Matched;
 use super::telling::{Streaming, Told, version};
-use super::{Parts, Running, Way};
+use super::{Parts, Running, UpstreamRuntime, Way};
 use crate::access_log::Entry;
 use crate::body::{OutBody, PipelineBody, Streamed};
 use crate::config::gateway::{Explain, OutcomeHeader};
@@ -30,10 +31,8 @@ use crate::faults::FAULT_HEADER;
 use crate::header;
 use crate::metrics::RouteMetrics;
 use crate::record::{Ended, Stages, Step, steps};
-use crate::redirect::Redirect;
-use crate::respond::Respond;
 use crate::rewrite::headers::Values;
-use crate::route::{Captures, Route, View};
+use crate::route::{Action, Captures, Route, View};
 use crate::server::ConnInfo;
 use crate::time::wall_clock;
 
@@ -48,21 +47,42 @@ pub(super) struct Asked<'a> {
     pub(super) started: Instant,
 }
 
+/// Where an answer comes from, and by what it is counted.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Via<'a> {
+    pub(super) metrics: &'a RouteMetrics,
+    /// The service; none where the route answers itself.
+    pub(super) upstream: Option<&'a UpstreamRuntime>,
+}
+
+impl<'a> Via<'a> {
+    fn service(&self) -> Option<&'a Arc<str>> {
+        self.upstream.map(|upstream| upstream.instances.service())
+    }
+}
+
+impl Lane {
+    /// By what its answers are counted.
+    pub(super) fn via(&self) -> Via<'_> {
+        Via { metrics: &self.metrics, upstream: Some(&self.upstream) }
+    }
+}
+
 impl Asked<'_> {
     /// The answer that came back through the stages, or the problem they ended in; with what is
     /// to be told once its body is over, if that is still on its way.
     pub(super) fn answer(
         &self,
         matched: &Matched<'_>,
-        lane: &Lane,
+        via: Via<'_>,
         context: &Arc<Context>,
         now: Instant,
         result: Result<Response<PipelineBody>, CallError>,
     ) -> (Response<OutBody>, Option<Streaming>) {
-        let Matched { route, captures, path } = *matched;
-        let judged = outcome(lane, context, &result);
+        let route = matched.route;
+        let judged = outcome(via, context, &result);
         let error = result.as_ref().err().map(problem_of);
-        let steps = self.steps(route, lane, context, now, &result);
+        let steps = self.steps(route, via, context, now, &result);
         let rule = error.as_ref().and_then(|problem| problem.rejection.as_ref());
         let rule = rule.map(|rejection| rejection.rule.clone());
         let (mut response, outcome) = match result {
@@ -80,18 +100,7 @@ impl Asked<'_> {
             quota.write(headers);
         }
         self.outcome_header(headers, outcome, rule.as_deref(), context);
-        let rules = &route.header_rules.response;
-        if !rules.is_empty() {
-            let values = Values {
-                client: self.arrival.client,
-                host: self.arrival.host(),
-                route,
-                request_id: "",
-                path,
-                captures,
-            };
-            rules.apply(headers, &values);
-        }
+        self.header_rules(matched, headers);
         if let Some(fault) = context.fault() {
             // Whoever answers in the end: people must not take a rehearsal for the real thing.
             headers.insert(FAULT_HEADER, HeaderValue::from_static(fault));
@@ -100,17 +109,19 @@ impl Asked<'_> {
             status: response.status().as_u16(),
             outcome,
             cause: context.degraded().map(|degraded| degraded.cause),
-            failed: outcome != "ok" || response.status().is_server_error(),
+            // An error that the route says itself is meant so.
+            failed: outcome != "ok"
+                || (via.upstream.is_some() && response.status().is_server_error()),
             route: Some(route.name.shared()),
-            service: Some(lane.upstream.instances.service()),
+            service: via.service(),
             context: Some(context),
         };
-        self.count(&told, &lane.metrics, now, steps, judged);
+        self.count(&told, via.metrics, now, steps, judged);
         let streaming = matches!(response.body(), OutBody::Pipeline(_));
         if !streaming {
             self.line(&told, now, response.body().size_hint().exact());
         }
-        let streaming = streaming.then(|| Streaming::of(&told, lane, context));
+        let streaming = streaming.then(|| Streaming::of(&told, context));
         (response, streaming)
     }
 
@@ -149,45 +160,42 @@ impl Asked<'_> {
         response
     }
 
-    /// Sends the caller elsewhere.
-    pub(super) fn redirect(
+    /// Answers with what the route says, which nothing may keep from being said.
+    pub(super) fn at_once(
         &self,
         way: &Way,
-        redirect: &Redirect,
-        view: &View<'_>,
-        captures: &Captures,
+        matched: &Matched<'_>,
+        answer: Response<Bytes>,
     ) -> Response<OutBody> {
-        let Some(location) = redirect.location(view, captures) else {
-            let problem = Problem::new(Code::PathAmbiguous, "the target of the redirect is none");
-            return self.problem(Some(way), None, &problem);
-        };
-        let mut response = Response::new(OutBody::Empty);
-        *response.status_mut() = redirect.status;
-        response.headers_mut().insert(LOCATION, location);
+        let mut response = answer.map(OutBody::from);
+        self.header_rules(matched, response.headers_mut());
         self.own(Some(way), response)
     }
 
-    /// Answers with what the route says.
-    pub(super) fn respond(&self, way: &Way, respond: &Respond) -> Response<OutBody> {
-        let mut response = Response::new(OutBody::from(respond.body.clone()));
-        *response.status_mut() = respond.status;
-        *response.headers_mut() = respond.headers.clone();
-        self.own(Some(way), response)
+    /// Changes the fields of an answer as the route says.
+    fn header_rules(&self, matched: &Matched<'_>, headers: &mut HeaderMap) {
+        let Matched { route, captures, path } = *matched;
+        let rules = &route.header_rules.response;
+        if rules.is_empty() {
+            return;
+        }
+        let (client, host) = (self.arrival.client, self.arrival.host());
+        rules.apply(headers, &Values { client, host, route, request_id: "", path, captures });
     }
 
     /// Counts and logs a call that nobody waited for any more.
     #[cold]
-    pub(super) fn cancelled(&self, route: &Route, lane: &Lane, context: &Context) {
+    pub(super) fn cancelled(&self, route: &Route, via: Via<'_>, context: &Context) {
         let told = Told {
             status: Code::Cancelled.http(),
             outcome: Code::Cancelled.as_str(),
             cause: None,
             failed: true,
             route: Some(route.name.shared()),
-            service: Some(lane.upstream.instances.service()),
+            service: via.service(),
             context: Some(context),
         };
-        self.tell(&told, &lane.metrics, None);
+        self.tell(&told, via.metrics, None);
     }
 
     /// Counts and logs an answer of our own.
@@ -249,7 +257,7 @@ impl Asked<'_> {
     fn steps(
         &self,
         route: &Route,
-        lane: &Lane,
+        via: Via<'_>,
         context: &Context,
         now: Instant,
         result: &Result<Response<PipelineBody>, CallError>,
@@ -263,14 +271,14 @@ impl Asked<'_> {
         if !self.parts.records.wants(failed, slow, context.facts.draw) {
             return Vec::new();
         }
-        let retry = &lane.upstream.config.retry;
+        let retry = via.upstream.map(|upstream| &upstream.config.retry);
         let limits: Vec<&str> = route.limits.iter().map(PolicyName::as_str).collect();
         let stages = Stages {
-            service: lane.upstream.instances.service(),
+            service: via.service().map_or("", |service| service),
             limits: &limits,
             fallback: route.fallback.as_ref().map(PolicyName::as_str),
-            attempts_max: retry.attempts.get(),
-            attempt_timeout: retry.try_timeout,
+            attempts_max: retry.map_or(0, |retry| retry.attempts.get()),
+            attempt_timeout: retry.and_then(|retry| retry.try_timeout),
         };
         let error = result.as_ref().err();
         steps(context, Ended { now, at: wall_clock(), status, error }, stages)
@@ -280,20 +288,47 @@ impl Asked<'_> {
 /// How the service did, as its caller saw it: after the last attempt. `None` where it was not asked,
 /// or that is not to be told.
 fn outcome<B>(
-    lane: &Lane,
+    via: Via<'_>,
     context: &Context,
     result: &Result<Response<B>, CallError>,
 ) -> Option<Outcome> {
-    if context.attempts() == 0 {
-        return None;
-    }
+    let upstream = via.upstream.filter(|_| context.attempts() > 0)?;
     match context.degraded() {
         // What it answered is gone; all causes but these are failures.
         Some(Degraded { cause: "timeout", .. }) => Some(Outcome::RequestTimeout),
         Some(Degraded { cause: "connect", .. }) => Some(Outcome::ConnectTimeout),
         Some(_) => Some(Outcome::Failure),
-        None => circuit::outcome(&lane.upstream.config.classifier, result),
+        None => circuit::outcome(&upstream.config.classifier, result),
     }
+}
+
+/// What a route answers itself.
+///
+/// # Errors
+///
+/// When it sends callers to a place that is none.
+pub(super) fn fixed(
+    action: &Action,
+    view: &View<'_>,
+    captures: &Captures,
+) -> Result<Response<Bytes>, Problem> {
+    let mut response = Response::new(Bytes::new());
+    match action {
+        Action::Redirect(redirect) => {
+            let ambiguous =
+                || Problem::new(Code::PathAmbiguous, "the target of the redirect is none");
+            let location = redirect.location(view, captures).ok_or_else(ambiguous)?;
+            *response.status_mut() = redirect.status;
+            response.headers_mut().insert(LOCATION, location);
+        }
+        Action::Respond(respond) => {
+            *response.status_mut() = respond.status;
+            *response.headers_mut() = respond.headers.clone();
+            *response.body_mut() = respond.body.clone();
+        }
+        Action::To(_) => {}
+    }
+    Ok(response)
 }
 
 /// The upstream's answer, without what concerned only its connection.

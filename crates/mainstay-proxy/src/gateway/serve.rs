@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::header::{CONNECTION, HOST, SET_COOKIE, UPGRADE};
 use http::request::Parts as Head;
 use http::uri::PathAndQuery;
@@ -13,16 +14,16 @@ use mainstay_call::draw;
 use mainstay_core::name::ServiceName;
 use mainstay_core::problem::Code;
 use mainstay_core::{Clock, Instant, Problem};
-use mainstay_resilience::deadline::{Covers, Deadline};
+use mainstay_resilience::deadline::{Covers, Deadline, Patience};
 use tower_service::Service;
 
 use super::affinity;
-use super::answer::{self, Asked};
+use super::answer::{self, Asked, Via};
 use super::arrival::Arrival;
 use super::keys::Found;
-use super::lane::Lane;
+use super::lane::{Lane, OwnLane};
 use super::protection::Admitted;
-use super::telling::{Bytes, Streaming};
+use super::telling::{Passed, Streaming};
 use super::{Gateway, Parts, Running, Way, receipts};
 use crate::body::{InBody, Meter, OutBody, PipelineBody};
 use crate::key::Facts;
@@ -68,7 +69,7 @@ pub(super) async fn serve(
     if let (OutBody::Pipeline(body), Some(streaming)) = (response.body_mut(), streaming) {
         body.tell(move |end, sent| {
             let received = meter.map_or(arrival.announced, |meter| Some(meter.bytes()));
-            let bytes = Bytes { received, sent: Some(sent) };
+            let bytes = Passed { received, sent: Some(sent) };
             streaming.ended(&gateway.parts, &arrival, started, end, bytes);
         });
     }
@@ -91,8 +92,8 @@ impl Drop for Unanswered<'_, '_> {
     fn drop(&mut self) {
         // A call that panics is dropped as well, but nobody went away.
         if self.armed && !std::thread::panicking() {
-            let Sent { route, lane, context, .. } = self.sent;
-            self.asked.cancelled(route, lane, context);
+            let Sent { route, via, context, .. } = self.sent;
+            self.asked.cancelled(route, *via, context);
         }
     }
 }
@@ -102,7 +103,7 @@ struct Sent<'a> {
     route: &'a Route,
     captures: Captures,
     judged: Judged<'a>,
-    lane: &'a Lane,
+    via: Via<'a>,
     context: Arc<Context>,
     admitted: Admitted<'a>,
     /// Brings the caller back to the same instance.
@@ -148,11 +149,25 @@ fn send(
         return Err(refused(Problem::new(Code::BodyTooLarge, format!("at most {longest} bytes"))));
     }
     let split = match &route.action {
-        Action::Redirect(redirect) => {
-            return Err(Box::new(asked.redirect(way, redirect, &view, &captures)));
-        }
-        Action::Respond(respond) => return Err(Box::new(asked.respond(way, respond))),
         Action::To(split) => split,
+        own @ (Action::Redirect(_) | Action::Respond(_)) => {
+            let answer = answer::fixed(own, &view, &captures).map_err(refused)?;
+            let matched = Matched { route, captures: &captures, path: judged.judged() };
+            let Some(own) = &way.own else {
+                return Err(Box::new(asked.at_once(way, &matched, answer)));
+            };
+            let found = own.keyed.then(|| Arc::new(found(&view, route, captures, "")));
+            let context = own_context(own, arrival, route, started);
+            let meter = body.meter();
+            let request = Request::from_parts(head, body.limited(longest));
+            let coming = own_call(own, (answer, found), &context, request);
+            let via = way.via();
+            let cookie = None;
+            return Ok((
+                coming,
+                Sent { route, captures, judged, via, context, admitted, cookie, meter },
+            ));
+        }
     };
     let chosen = choose(way, captures, &view, split).map_err(refused)?;
     let lane = chosen.lane;
@@ -164,7 +179,8 @@ fn send(
     let request = outgoing(head, body.limited(longest), target, arrival, &matched);
     let coming = call(parts, &matched, &chosen, &context, request);
     let cookie = chosen.cookie;
-    Ok((coming, Sent { route, captures, judged, lane, context, admitted, cookie, meter }))
+    let via = lane.via();
+    Ok((coming, Sent { route, captures, judged, via, context, admitted, cookie, meter }))
 }
 
 /// Where a call goes, and what that takes.
@@ -224,7 +240,24 @@ fn call(
         _ => Mirrors::pass(request),
     };
     // Every stage is always ready: what has to be waited for is waited for in the call.
-    lane.pipeline.clone().call(request)
+    Coming::of_call(lane.pipeline.clone().call(request))
+}
+
+/// Sends a request through the stages of an answer that the route gives itself.
+fn own_call(
+    own: &OwnLane,
+    (answer, found): (Response<Bytes>, Option<Arc<Found>>),
+    context: &Arc<Context>,
+    mut request: Request<InBody>,
+) -> Coming {
+    let extensions = request.extensions_mut();
+    *extensions = Extensions::new();
+    extensions.insert(Arc::clone(context));
+    extensions.insert(answer);
+    if let Some(found) = found {
+        extensions.insert(found);
+    }
+    Coming::of_own(own.pipeline.clone().call(Mirrors::pass(request)))
 }
 
 impl Sent<'_> {
@@ -234,13 +267,13 @@ impl Sent<'_> {
         asked: Asked<'_>,
         result: Result<Response<PipelineBody>, CallError>,
     ) -> (Response<OutBody>, Option<Streaming>) {
-        let Self { route, captures, judged, lane, context, admitted, cookie, meter: _ } = self;
+        let Self { route, captures, judged, via, context, admitted, cookie, meter: _ } = self;
         let now = MonotonicClock.now();
         if result.is_ok() {
             admitted.answered(now.since(asked.started));
         }
         let matched = Matched { route, captures: &captures, path: judged.judged() };
-        let (mut response, streaming) = asked.answer(&matched, lane, &context, now, result);
+        let (mut response, streaming) = asked.answer(&matched, via, &context, now, result);
         if let Some(cookie) = cookie {
             response.headers_mut().append(SET_COOKIE, cookie);
         }
@@ -267,20 +300,45 @@ fn context(
     started: Instant,
 ) -> Arc<Context> {
     let (lane, hash) = (chosen.lane, chosen.hash);
-    let context = Context::new(
-        started,
-        CallFacts {
-            draw: draw::next(),
-            hash,
-            arriving_attempt: arrival.attempt,
-            idempotent: route.idempotent,
-            route: Some(Arc::clone(&lane.route)),
-            principal: None,
-            switch_key: switch_key(chosen, arrival),
-            circuits: Arc::clone(&lane.circuits),
-        },
-    );
-    let patience = lane.patience;
+    let facts = CallFacts {
+        draw: draw::next(),
+        hash,
+        arriving_attempt: arrival.attempt,
+        idempotent: route.idempotent,
+        route: Some(Arc::clone(&lane.route)),
+        principal: None,
+        switch_key: switch_key(chosen, arrival),
+        circuits: Arc::clone(&lane.circuits),
+    };
+    patient(facts, lane.patience, arrival, started)
+}
+
+/// The same where the route answers itself.
+fn own_context(
+    own: &OwnLane,
+    arrival: &Arrival,
+    route: &Arc<Route>,
+    started: Instant,
+) -> Arc<Context> {
+    let facts = CallFacts {
+        draw: draw::next(),
+        arriving_attempt: arrival.attempt,
+        idempotent: route.idempotent,
+        route: Some(Arc::clone(&own.route)),
+        switch_key: own.switched.then(|| arrival.trace_id().into()),
+        ..CallFacts::default()
+    };
+    patient(facts, own.patience, arrival, started)
+}
+
+/// A context with as much time as the caller has.
+fn patient(
+    facts: CallFacts,
+    patience: Patience,
+    arrival: &Arrival,
+    started: Instant,
+) -> Arc<Context> {
+    let context = Context::new(started, facts);
     let mut deadline = Deadline::resolve(started, arrival.patience, arrival.trusted, patience);
     if arrival.head_only {
         deadline.covers = Covers::Head;
@@ -387,5 +445,10 @@ impl Way {
     /// What requests to `service` pass through.
     fn lane(&self, service: &ServiceName) -> Option<&Lane> {
         self.lanes.iter().find(|(name, _)| name == service).map(|(_, lane)| lane)
+    }
+
+    /// By what its own answers are counted.
+    fn via(&self) -> Via<'_> {
+        Via { metrics: &self.metrics, upstream: None }
     }
 }

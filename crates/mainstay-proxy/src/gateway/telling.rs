@@ -14,7 +14,6 @@ use mainstay_resilience::Outcome;
 use super::Parts;
 use super::answer::Asked;
 use super::arrival::Arrival;
-use super::lane::Lane;
 use crate::access_log::Entry;
 use crate::body::End;
 use crate::metrics::RouteMetrics;
@@ -38,7 +37,7 @@ pub(super) struct Told<'a> {
 
 /// The bodies of a request and its answer, as far as they went.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Bytes {
+pub(super) struct Passed {
     pub(super) received: Option<u64>,
     pub(super) sent: Option<u64>,
 }
@@ -50,7 +49,7 @@ pub(super) struct Streaming {
     outcome: &'static str,
     cause: Option<&'static str>,
     failed: bool,
-    service: Arc<str>,
+    service: Option<Arc<str>>,
     context: Arc<Context>,
 }
 
@@ -113,20 +112,20 @@ impl Asked<'_> {
 
     /// Logs an answer whose body is at hand, with `sent` bytes of it.
     pub(super) fn line(&self, told: &Told<'_>, now: Instant, sent: Option<u64>) {
-        let bytes = Bytes { received: self.arrival.announced, sent };
+        let bytes = Passed { received: self.arrival.announced, sent };
         line(self.parts, self.arrival, told, now.since(self.started), bytes);
     }
 }
 
 impl Streaming {
-    /// An answer to a call through `lane`.
-    pub(super) fn of(told: &Told<'_>, lane: &Lane, context: &Arc<Context>) -> Self {
+    /// An answer that came through stages.
+    pub(super) fn of(told: &Told<'_>, context: &Arc<Context>) -> Self {
         Self {
             status: told.status,
             outcome: told.outcome,
             cause: told.cause,
             failed: told.failed,
-            service: Arc::clone(lane.upstream.instances.service()),
+            service: told.service.cloned(),
             context: Arc::clone(context),
         }
     }
@@ -138,7 +137,7 @@ impl Streaming {
         arrival: &Arrival,
         started: Instant,
         end: End,
-        bytes: Bytes,
+        bytes: Passed,
     ) {
         let broken = match end {
             End::Broken(code) => Some(code),
@@ -148,8 +147,9 @@ impl Streaming {
         };
         let route = self.context.facts.route.as_ref();
         if let Some(code) = broken {
-            let route = route.map_or("", |route| route);
-            parts.metrics.answer_broken(route, &self.service, code.as_str());
+            let name = |name: Option<&Arc<str>>| name.map_or("", |name| &**name).to_owned();
+            let [route, service] = [route, self.service.as_ref()].map(name);
+            parts.metrics.answer_broken(&route, &service, code.as_str());
         }
         let told = Told {
             status: self.status,
@@ -157,7 +157,7 @@ impl Streaming {
             cause: self.cause,
             failed: self.failed || broken.is_some(),
             route,
-            service: Some(&self.service),
+            service: self.service.as_ref(),
             context: Some(&self.context),
         };
         line(parts, arrival, &told, MonotonicClock.now().since(started), bytes);
@@ -179,7 +179,7 @@ fn fate(told: &Told<'_>) -> Fate {
 }
 
 /// Writes the log line, if this request's is wanted.
-fn line(parts: &Parts, arrival: &Arrival, told: &Told<'_>, took: Duration, bytes: Bytes) {
+fn line(parts: &Parts, arrival: &Arrival, told: &Told<'_>, took: Duration, bytes: Passed) {
     let draw = told.context.map_or(0, |context| context.facts.draw);
     let Some(log) = parts.log.as_ref().filter(|log| log.wants(told.failed, draw)) else {
         return;

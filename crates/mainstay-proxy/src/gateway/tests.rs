@@ -13,6 +13,7 @@ use mainstay_core::Instant;
 use mainstay_resilience::Outcome;
 use tokio::runtime::{Builder, LocalOptions};
 
+mod own_answers;
 mod same_decisions;
 
 use super::*;

@@ -64,7 +64,7 @@ pub struct RawRoute {
     /// `tenant`, `path`, `header:NAME`, `path:NAME`, `query:NAME` or `cookie:NAME`. Default: by
     /// random draw.
     pub split_key: Option<String>,
-    /// Changes header fields of request and response.
+    /// Changes header fields of request and response; without `to`, of the response alone.
     pub header_rules: Option<RawHeaderRules>,
     /// Sends copies to another service.
     pub mirror: Option<RawMirror>,
@@ -79,7 +79,8 @@ pub struct RawRoute {
     pub limits: Option<Vec<PolicyName>>,
     /// Circuits that must all admit, beside those of the upstream. Default none.
     pub circuits: Option<Vec<PolicyName>>,
-    /// Fallback that answers when the service cannot. Default none.
+    /// Fallback that answers when the service cannot, or where a limit or a switch says no. Default
+    /// none.
     pub fallback: Option<PolicyName>,
     /// Who is shed first under overload: `low`, `normal`, `high`, `critical` (never). Default
     /// `normal`.

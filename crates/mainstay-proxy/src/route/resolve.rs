@@ -97,6 +97,7 @@ fn check_action(raw: &RawRoute) -> Result<(), Invalid> {
         ("mirror", raw.mirror.is_some()),
         ("circuits", raw.circuits.is_some()),
         ("forward_path", raw.forward_path.is_some()),
+        ("header_rules.request", raw.header_rules.as_ref().is_some_and(|it| it.request.is_some())),
     ];
     match wants_service.iter().find(|(_, written)| *written) {
         Some((key, _)) => Err(Invalid::contradiction(*key, "needs `to`")),

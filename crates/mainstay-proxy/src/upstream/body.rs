@@ -55,7 +55,8 @@ pub(super) trait Drive {
 }
 
 impl UpstreamBody {
-    pub(super) fn whole(data: Bytes) -> Self {
+    /// All of an answer that is at hand.
+    pub(crate) fn whole(data: Bytes) -> Self {
         Self(if data.is_empty() { Kind::Empty } else { Kind::Whole(data) })
     }
 

@@ -108,11 +108,11 @@ fn found(
     let (action, services, service, stages) = match &route.action {
         Action::Redirect(redirect) => {
             let status = redirect.status.as_u16();
-            (json!({ "redirect": status }), Vec::new(), None, Vec::new())
+            (json!({ "redirect": status }), Vec::new(), None, written.own_stages(route))
         }
         Action::Respond(respond) => {
             let status = respond.status.as_u16();
-            (json!({ "respond": status }), Vec::new(), None, Vec::new())
+            (json!({ "respond": status }), Vec::new(), None, written.own_stages(route))
         }
         Action::To(split) => {
             let facts =
@@ -157,6 +157,21 @@ impl Written<'_> {
         let (all, node) = (self.tree.nearest(table), self.tree.nearest(&format!("{table}.{name}")));
         let nobody = std::ptr::eq(all, node) || std::ptr::eq(self.tree, node);
         if nobody { "default".to_owned() } else { node.key.brief() }
+    }
+
+    /// What a call passes that `route` answers itself, outermost first.
+    fn own_stages(&self, route: &Route) -> Vec<Value> {
+        let stage = |stage: &str, rule: &str, origin: String| json!({ "stage": stage, "rule": rule, "service": "", "origin": origin });
+        if !route.has_own_stages() {
+            return Vec::new();
+        }
+        let seconds = format!("{} s", route.timeout.as_secs_f64());
+        let mut all = vec![stage("deadline", &seconds, self.origin("route", route.name.as_str()))];
+        let policies = route.limits.iter().map(|name| ("limit", name));
+        for (kind, name) in policies.chain(route.fallback.iter().map(|name| ("fallback", name))) {
+            all.push(stage(kind, name.as_str(), self.origin(kind, name.as_str())));
+        }
+        all
     }
 
     /// What a call by `route` to `service` passes, outermost first.

@@ -21,40 +21,49 @@ pub(super) fn document_of(
     subject: &str,
     route: &Route,
 ) -> Value {
+    let deadline = format!("{} s", route.timeout.as_secs_f64());
+    let mut steps = vec![step("deadline", "pass", &deadline, None, None)];
+    steps.extend(limit_steps(shared, &route.limits));
     let Action::To(split) = &route.action else {
         let what =
             if matches!(route.action, Action::Redirect(_)) { "redirects" } else { "answers" };
-        let summary = format!("route {subject}: {what} by itself, and calls no service");
-        return document(subject, "route", &summary, Vec::new());
+        let whole = format!("route {subject}: {what} by itself, and calls no service");
+        if !route.has_own_stages() {
+            return document(subject, "route", &whole, Vec::new());
+        }
+        steps.extend(route.fallback.iter().map(ready));
+        let summary = format!("{whole}; {}", verdict(&steps));
+        return document(subject, "route", &summary, steps);
     };
     let shares: Vec<(&ServiceName, u16)> = split.shares().collect();
-    let mut steps =
-        vec![step("deadline", "pass", &format!("{} s", route.timeout.as_secs_f64()), None, None)];
-    steps.extend(limit_steps(shared, &route.limits));
     for (service, _) in &shares {
         if let Some(upstream) = running.upstreams.get(*service) {
             let own = upstream.config.limits.iter().filter(|name| !route.limits.contains(name));
             steps.extend(limit_steps(shared, own));
         }
     }
-    if let Some(name) = &route.fallback {
-        steps.push(step("fallback", "ready", name.as_str(), None, None));
-    }
+    steps.extend(route.fallback.iter().map(ready));
     for (service, _) in &shares {
         steps.extend(service_steps(shared, running, route, service));
     }
-    let stands = steps.iter().filter(|step| step["outcome"] == "reject").count();
     let to: Vec<String> = shares
         .iter()
         .map(|(service, share)| format!("{service} {} %", f64::from(*share) / 100.0))
         .collect();
-    let verdict = match stands {
+    let summary = format!("route {subject}: to {}; {}", to.join(", "), verdict(&steps));
+    document(subject, "route", &summary, steps)
+}
+
+fn ready(fallback: &PolicyName) -> Value {
+    step("fallback", "ready", fallback.as_str(), None, None)
+}
+
+fn verdict(steps: &[Value]) -> String {
+    match steps.iter().filter(|step| step["outcome"] == "reject").count() {
         0 => "a call would pass".to_owned(),
         1 => "one stage would refuse a call".to_owned(),
         several => format!("{several} stages would refuse a call"),
-    };
-    let summary = format!("route {subject}: to {}; {verdict}", to.join(", "));
-    document(subject, "route", &summary, steps)
+    }
 }
 
 /// What a call to `service` meets behind the limits.
