@@ -11,6 +11,7 @@ use http_body::Body;
 use mainstay_call::CallError;
 use mainstay_call::clock::MonotonicClock;
 use mainstay_call::context::{Context, Degraded};
+use mainstay_call::draw;
 use mainstay_call::stage::circuit;
 use mainstay_call::stage::timeout::is_grpc;
 use mainstay_core::name::PolicyName;
@@ -28,7 +29,7 @@ use crate::access_log::Entry;
 use crate::body::{OutBody, PipelineBody, Streamed};
 use crate::config::gateway::{Explain, OutcomeHeader};
 use crate::faults::FAULT_HEADER;
-use crate::header;
+use crate::header::{self, TraceParent};
 use crate::metrics::RouteMetrics;
 use crate::record::{Ended, Stages, Step, steps};
 use crate::rewrite::headers::Values;
@@ -348,8 +349,14 @@ pub(super) fn refused(
     started: Instant,
     problem: Problem,
 ) -> Response<OutBody> {
-    let response =
-        if is_grpc(&head.headers) { grpc(&problem) } else { document(&problem, false, None) };
+    let draws = [draw::next(), draw::next(), draw::next()];
+    let trace = TraceParent::of(&head.headers).unwrap_or_else(|| TraceParent::begin(draws, false));
+    let trace = trace.trace_id();
+    let response = if is_grpc(&head.headers) {
+        grpc(&problem)
+    } else {
+        document(&problem, false, Some(&trace))
+    };
     let took = MonotonicClock.now().since(started);
     let outcome = problem.code.as_str();
     running.unrouted.answered(response.status().as_u16(), outcome, took);
@@ -376,7 +383,7 @@ pub(super) fn refused(
             queued: None,
             received_bytes: None,
             sent_bytes: response.body().size_hint().exact(),
-            trace_id: "",
+            trace_id: &trace,
             request_id: "",
         });
     }

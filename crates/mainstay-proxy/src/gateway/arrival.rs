@@ -151,7 +151,7 @@ impl Arrival {
 
     /// Ties what is told of the request to spans.
     pub(super) fn trace_id(&self) -> String {
-        format!("{:032x}", self.trace.trace)
+        self.trace.trace_id()
     }
 
     /// Host asked for, as text.

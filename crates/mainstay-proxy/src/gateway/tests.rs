@@ -314,6 +314,28 @@ fn cookies_that_came_in_crumbs_are_sent_as_one() {
 }
 
 #[test]
+fn a_request_that_is_not_taken_in_is_told_of_by_its_callers_trace() {
+    let (gateway, log) = gateway(caller().peer);
+    let traced = |parent: Option<&'static str>| {
+        let (running, from) = (gateway.running(), caller());
+        let mut headers = vec![("transfer-encoding", "chunked")];
+        headers.extend(parent.map(|parent| ("traceparent", parent)));
+        let request = http2(&headers);
+        let answer = local(serve::serve(&running, Arc::clone(&gateway), request, &from));
+        let OutBody::Full(body) = answer.into_body() else { panic!("a document") };
+        let problem: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        let line = log.recv_timeout(Duration::from_secs(20)).unwrap();
+        let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(problem["trace_id"], line["trace_id"], "{problem} {line}");
+        problem["trace_id"].as_str().unwrap().to_owned()
+    };
+    let parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    assert_eq!(traced(Some(parent)), "4bf92f3577b34da6a3ce929d0e0e4736");
+    let (begun, other) = (traced(None), traced(Some("00-nonsense")));
+    assert!(begun.len() == 32 && other.len() == 32 && begun != other, "{begun} {other}");
+}
+
+#[test]
 fn a_malformed_request_over_http2_is_counted_by_its_rule() {
     let (gateway, log) = gateway(caller().peer);
     let (running, from) = (gateway.running(), caller());

@@ -37,6 +37,20 @@ impl TraceParent {
         Some(Self { trace, span: u64::try_from(span).ok()?, flags })
     }
 
+    /// The caller's, where it sent one that is well formed, and only one.
+    pub fn of(headers: &HeaderMap) -> Option<Self> {
+        let mut fields = headers.get_all(TRACEPARENT).iter();
+        match (fields.next(), fields.next()) {
+            (Some(only), None) => only.to_str().ok().and_then(Self::parse),
+            _ => None,
+        }
+    }
+
+    /// What its trace is called in what is told to people.
+    pub fn trace_id(self) -> String {
+        format!("{:032x}", self.trace)
+    }
+
     /// A new trace. A draw of zero, which no id may be, becomes one.
     pub fn begin(draws: [u64; 3], sampled: bool) -> Self {
         let trace = u128::from(draws[0]) << 64 | u128::from(draws[1]);
@@ -86,15 +100,7 @@ pub fn continue_trace(
     sampled: bool,
     scribe: &mut Scribe,
 ) -> (TraceParent, Option<TraceParent>) {
-    let caller = if seen.trace {
-        let mut fields = headers.get_all(TRACEPARENT).iter();
-        match (fields.next(), fields.next()) {
-            (Some(only), None) => only.to_str().ok().and_then(TraceParent::parse),
-            _ => None,
-        }
-    } else {
-        None
-    };
+    let caller = if seen.trace { TraceParent::of(headers) } else { None };
     let ours = match caller {
         Some(caller) => caller.child(draws[2]),
         None => {
