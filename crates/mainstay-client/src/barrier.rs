@@ -37,6 +37,7 @@
 //!   [`BarrierError::Ongoing`].
 //! - An error of a statement that the business statements keep to themselves is found out before
 //!   the commit: [`BarrierError::NothingCommitted`].
+//! - What is not run is counted: [`skips`].
 
 mod business;
 mod called;
@@ -44,6 +45,7 @@ mod called;
 pub mod mysql;
 #[cfg(feature = "postgres")]
 pub mod postgres;
+mod skips;
 #[cfg(feature = "sqlite")]
 pub mod sqlite;
 
@@ -54,6 +56,7 @@ mod answer;
 pub use answer::Answer;
 pub use business::Business;
 pub use called::{Branch, BranchInvalid};
+pub use skips::{BarrierSkips, skips};
 
 use mainstay_api::barrier::{self, Passage, Statements};
 

@@ -3,12 +3,14 @@
 use axum::Json;
 use axum::extract::FromRequestParts;
 use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, any};
 use http::request::Parts;
 use http::{HeaderValue, StatusCode, header};
+use mainstay_api::barrier::LOCAL_OP;
 use mainstay_api::problem::MEDIA_TYPE;
 use mainstay_core::problem::Code;
 
-use super::{BarrierError, Branch, BranchInvalid, Checked, Passed};
+use super::{BarrierError, Branch, BranchInvalid, Check, Checked, Passed};
 use crate::events::BarrierFailed;
 
 /// What a participant can say without a barrier, or for an error of its business.
@@ -24,6 +26,47 @@ pub enum Answer {
     },
     /// It is being done: 425, ask again.
     Ongoing,
+}
+
+impl Check {
+    /// The route at which a sender of messages is asked whether their local parts were committed:
+    /// `ask` puts the question to the database they are in. A call that asks anything else is
+    /// refused with 422, and nothing is written for it.
+    ///
+    /// ```
+    /// # #[cfg(feature = "mysql")]
+    /// # fn routes(pool: mysql_async::Pool) -> axum::Router {
+    /// use mainstay_client::barrier::Check;
+    ///
+    /// let was_paid = Check::route(move |check| {
+    ///     let pool = pool.clone();
+    ///     async move { check.mysql(&mut pool.get_conn().await?).await }
+    /// });
+    /// axum::Router::new().route("/was-paid", was_paid)
+    /// # }
+    /// ```
+    pub fn route<S, D, F, Asking>(ask: F) -> MethodRouter<S>
+    where
+        S: Clone + Send + Sync + 'static,
+        D: std::fmt::Display,
+        F: Fn(Self) -> Asking + Clone + Send + Sync + 'static,
+        Asking: Future<Output = Result<Checked, D>> + Send + 'static,
+    {
+        // Some coordinators ask by GET, some by POST.
+        any(async move |branch: Branch| {
+            if branch.op() != LOCAL_OP {
+                let detail = format!(
+                    "operation {:?} is no question for the local part of a message, which is {LOCAL_OP:?}",
+                    branch.op()
+                );
+                return problem(Code::InvalidRequest, detail);
+            }
+            match ask(Self::of(&branch)).await {
+                Ok(checked) => checked.into_response(),
+                Err(error) => failed(&error.to_string()),
+            }
+        })
+    }
 }
 
 impl<S: Sync> FromRequestParts<S> for Branch {
@@ -85,10 +128,14 @@ impl<E: IntoResponse, D: std::fmt::Display> IntoResponse for BarrierError<E, D> 
             Self::NothingCommitted => "a statement had failed, whose error was not returned".into(),
             Self::Database(error) => error.to_string(),
         };
-        // What happened is for the log: a caller is told nothing of the database.
-        BarrierFailed { error: &error }.emit();
-        problem(Code::Internal, "the local transaction was not committed".to_owned())
+        failed(&error)
     }
+}
+
+/// What happened is for the log: a caller is told nothing of the database.
+fn failed(error: &str) -> Response {
+    BarrierFailed { error }.emit();
+    problem(Code::Internal, "the local transaction was not committed".to_owned())
 }
 
 fn ongoing() -> Response {

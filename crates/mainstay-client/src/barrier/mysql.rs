@@ -5,7 +5,7 @@ use mainstay_api::{barrier as table, receipt};
 use mysql_async::prelude::Queryable as _;
 use mysql_async::{Conn, Error, Transaction, TxOpts};
 
-use super::{Barrier, BarrierError, Business, Check, Checked, Passed, is_repeated};
+use super::{Barrier, BarrierError, Business, Check, Checked, Passed, is_repeated, skips};
 use crate::optimistic::{Conflicts, pause};
 
 /// Makes the tables that participants need, unless they are there: barriers, and receipts of
@@ -73,7 +73,7 @@ impl Barrier {
                     }
                 };
                 if !is_repeated(&came, repeated) {
-                    return came;
+                    return came.inspect(skips::count);
                 }
                 repeated += 1;
                 pause().await;

@@ -6,7 +6,7 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Error, GenericClient, Transaction};
 
-use super::{Barrier, BarrierError, Business, Check, Checked, Passed, is_repeated};
+use super::{Barrier, BarrierError, Business, Check, Checked, Passed, is_repeated, skips};
 use crate::optimistic::{Conflicts, pause};
 
 /// Makes the tables that participants need, unless they are there: barriers, and receipts of
@@ -74,7 +74,7 @@ impl Barrier {
                     }
                 };
                 if !is_repeated(&came, repeated) {
-                    return came;
+                    return came.inspect(skips::count);
                 }
                 repeated += 1;
                 pause().await;

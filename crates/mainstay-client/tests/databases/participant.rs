@@ -8,14 +8,14 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use http::Request;
-use mainstay_client::barrier::{self, Answer, BarrierError, Passed};
+use mainstay_client::barrier::{self, Answer, BarrierError, BarrierSkips, Check, Passed};
 use mainstay_client::optimistic::Conflicts;
 use mainstay_client::{Barrier, Branch};
 use tokio::sync::Mutex;
 use tokio_postgres::{Client, Error};
 use tower::ServiceExt as _;
 
-use crate::servers::Postgres;
+use crate::servers::{MariaDb, Postgres};
 
 /// Why stock cannot be taken.
 #[derive(Debug)]
@@ -116,4 +116,91 @@ async fn a_handler_answers_what_its_barrier_says() {
     broken.batch_execute("DROP TABLE mainstay_barrier").await.unwrap();
     let answer = call(&router, &ours("fourth", "action"), "/deduct").await;
     assert_eq!(answer, (500, "internal".to_owned()));
+}
+
+/// How a call of a message's sender looks.
+fn asks(gid: &'static str, op: &'static str) -> [(&'static str, &'static str); 4] {
+    [
+        ("mainstay-gid", gid),
+        ("mainstay-branch", "00"),
+        ("mainstay-mode", "message"),
+        ("mainstay-op", op),
+    ]
+}
+
+#[tokio::test]
+async fn a_sender_is_asked_at_one_route() {
+    let server = Postgres::start().await;
+    let mut sender = server.connect().await;
+    barrier::postgres::install_tables(&sender).await.unwrap();
+    let asked = Arc::new(Mutex::new(server.connect().await));
+    let route = Check::route(move |check| {
+        let asked = Arc::clone(&asked);
+        async move { check.postgres(&mut *asked.lock().await).await }
+    });
+    let router: Router = Router::new().route("/was-paid", route);
+    let mut paid = Barrier::local_part("paid").unwrap();
+    let passed = paid.postgres(&mut sender, async |sql| sql.batch_execute("SELECT 1").await).await;
+    assert_eq!(passed.unwrap(), Passed::Ran(()));
+    // A call of another operation must not stop a local part that is still to come.
+    let wrong = call(&router, &asks("late", "action"), "/was-paid").await;
+    assert_eq!(wrong, (422, "invalid-request".to_owned()));
+    let mut late = Barrier::local_part("late").unwrap();
+    let passed = late.postgres(&mut sender, async |sql| sql.batch_execute("SELECT 1").await).await;
+    assert_eq!(passed.unwrap(), Passed::Ran(()));
+    for (gid, status, code) in
+        [("paid", 200, ""), ("late", 200, ""), ("never", 409, "branch-refused")]
+    {
+        let answer = call(&router, &asks(gid, "msg"), "/was-paid").await;
+        assert_eq!(answer, (status, code.to_owned()), "{gid}");
+    }
+    // As coordinators of DTM ask.
+    let dtm = "/was-paid?gid=never&trans_type=msg&branch_id=00&op=msg";
+    let request = Request::get(dtm).body(Body::empty()).unwrap();
+    assert_eq!(router.clone().oneshot(request).await.unwrap().status(), 409);
+    sender.batch_execute("DROP TABLE mainstay_barrier").await.unwrap();
+    let answer = call(&router, &asks("paid", "msg"), "/was-paid").await;
+    assert_eq!(answer, (500, "internal".to_owned()));
+}
+
+#[tokio::test]
+async fn what_is_skipped_is_counted_on_every_database() {
+    let (postgres, mariadb) = (Postgres::start().await, MariaDb::start().await);
+    let mut postgres = postgres.connect().await;
+    barrier::postgres::install_tables(&postgres).await.unwrap();
+    let mut mariadb = mariadb.connect().await;
+    barrier::mysql::install_tables(&mut mariadb).await.unwrap();
+    let mut sqlite = rusqlite::Connection::open_in_memory().unwrap();
+    barrier::sqlite::install_tables(&sqlite).unwrap();
+    for database in ["postgres", "mariadb", "sqlite"] {
+        let before = barrier::skips();
+        for (gid, op, want) in [
+            ("a", "action", Passed::Ran(())),
+            ("a", "action", Passed::Duplicate),
+            ("b", "compensate", Passed::EmptyRollback),
+            ("b", "action", Passed::Hanging),
+        ] {
+            let branch = Branch::new("saga", gid, "01", op).unwrap();
+            let mut barrier = Barrier::of(&branch);
+            let passed = match database {
+                "postgres" => {
+                    barrier.postgres(&mut postgres, async |_| Ok::<_, Error>(())).await.unwrap()
+                }
+                "mariadb" => barrier
+                    .mysql(&mut mariadb, async |_| Ok::<_, mysql_async::Error>(()))
+                    .await
+                    .unwrap(),
+                _ => barrier.sqlite(&mut sqlite, |_| Ok::<_, rusqlite::Error>(())).unwrap(),
+            };
+            assert_eq!(passed, want, "{op} of {gid} in {database}");
+        }
+        let BarrierSkips { duplicate, empty_rollback, hanging } = barrier::skips();
+        // Others of this process count meanwhile.
+        let grown = [
+            duplicate - before.duplicate,
+            empty_rollback - before.empty_rollback,
+            hanging - before.hanging,
+        ];
+        assert!(grown.iter().all(|grown| 1 <= *grown), "{database}: {grown:?}");
+    }
 }
