@@ -410,6 +410,11 @@ impl Resources {
         written
     }
 
+    /// Where `resource` is; `None` if there is no such resource.
+    fn address(&self, resource: &ResourceName) -> Option<Address> {
+        self.pools.read().get(resource).map(|pool| pool.settings().address.clone())
+    }
+
     /// All of them.
     fn names(&self) -> Vec<ResourceName> {
         self.pools.read().keys().cloned().collect()

@@ -96,9 +96,9 @@ struct Shared {
     due_changed: Notify,
     schedule: Mutex<Schedule<Job>>,
     stopping: AtomicBool,
-    /// How much was begun, or joined.
-    work_begun: AtomicU64,
-    /// Why nothing is begun or committed: the log is behind what databases were told.
+    /// How much was decided to commit or taken over.
+    growth: AtomicU64,
+    /// Why nothing is begun, submitted or called: the log is behind what databases were told.
     behind: RwLock<Option<String>>,
     /// Everything but the lanes.
     work: Tasks,
@@ -231,7 +231,7 @@ impl Coordinator {
                 due_changed: Notify::new(),
                 schedule,
                 stopping: AtomicBool::new(false),
-                work_begun: AtomicU64::new(0),
+                growth: AtomicU64::new(0),
                 behind: RwLock::default(),
                 work: Tasks::default(),
                 lanes_work: Tasks::default(),

@@ -18,7 +18,7 @@ impl SweepFailed<'_> {
     }
 }
 
-/// Nothing is begun, committed or ended.
+/// Nothing is begun, submitted or called.
 #[derive(Debug)]
 pub(super) struct LogBehind<'a> {
     pub(super) resource: &'a str,
@@ -32,7 +32,7 @@ impl LogBehind<'_> {
             resource,
             why,
             next = "mainstay explain transaction-log-behind",
-            "transaction-log-behind: nothing is begun, committed or ended"
+            "transaction-log-behind: nothing is begun, submitted or called"
         );
     }
 }

@@ -1,17 +1,19 @@
 //! Whether the log is as new as what databases were told of it.
 //!
-//! A log that was put back from an old backup does not know what began after that. A branch of such
-//! a transaction would be taken for one that nobody speaks of, and be rolled back, though others of
-//! the same transaction have committed. So each database keeps the number the log had when work was
-//! last begun there; while a database has a greater one, or that of another log, nothing is begun,
-//! committed or ended, and an operator has to say that the log is to be gone by all the same.
+//! A log that was put back from an old backup does not know what was decided after that. A branch of
+//! such a transaction would be taken for one that nobody speaks of, and be rolled back, though
+//! others of the same transaction have committed. So each database keeps the number that the log had
+//! at a sweep after something was decided to commit; while one has a greater number, or that of
+//! another log, this node begins nothing, submits nothing and calls no branch, and an operator has
+//! to say that the log is to be gone by all the same.
 //!
-//! What was begun since the last sweep of a database is not guarded: nobody has told the database.
+//! What was decided since the last sweep of a database is not guarded: nobody has told it.
 
 use std::collections::BTreeMap;
 
 use mainstay_store::Put;
 
+use super::Address;
 use super::events::{LogBehind, LogUpToDate};
 use super::failure::Failure;
 use super::sweep::Sweeper;
@@ -53,7 +55,7 @@ impl LogStanding {
         }
     }
 
-    /// Why nothing may be begun or ended, if so; `resource` says it.
+    /// Why nothing may be begun or called, if so; `resource` says it.
     fn objection(&self, resource: &ResourceName) -> Option<String> {
         match self {
             Self::UpToDate => None,
@@ -79,8 +81,64 @@ pub enum NotAttested {
     Log(#[source] VerbError),
 }
 
+/// What this process knows of how the log stands.
+#[derive(Debug, Default)]
+pub(super) struct Standings(BTreeMap<ResourceName, LogStanding>);
+
+impl Standings {
+    pub(super) fn of(&self, resource: &ResourceName) -> Option<&LogStanding> {
+        self.0.get(resource)
+    }
+
+    /// Whether each of `resources` has said that it knows nothing newer, and none objects that was
+    /// taken out of the settings.
+    fn all_up_to_date(&self, resources: &[ResourceName]) -> bool {
+        let is_fine = |resource| self.of(resource) == Some(&LogStanding::UpToDate);
+        resources.iter().all(is_fine) && self.objection().is_none()
+    }
+
+    /// What the first that has an objection says.
+    fn objection(&self) -> Option<String> {
+        self.0.iter().find_map(|(resource, standing)| standing.objection(resource))
+    }
+
+    /// Forgets those that `is_same` does not hold for, unless they object: that a database is taken
+    /// out of the settings makes the log no newer.
+    fn forget(&mut self, is_same: impl Fn(&ResourceName) -> bool) {
+        self.0.retain(|resource, standing| is_same(resource) || *standing != LogStanding::UpToDate);
+    }
+
+    /// The log has been raised to `sequence` by an operator: what objected to a smaller number has
+    /// to say so again, and what is not among `resources` is not asked any more.
+    fn accept(&mut self, sequence: u64, resources: &[ResourceName]) {
+        self.0.retain(|resource, standing| {
+            let is_met = matches!(standing, LogStanding::Behind { told, .. } if *told <= sequence);
+            resources.contains(resource) && !is_met
+        });
+    }
+
+    /// The greatest number that any is known to have been told.
+    fn told(&self) -> u64 {
+        let told = |standing: &LogStanding| match standing {
+            LogStanding::Behind { told, .. } => Some(*told),
+            LogStanding::UpToDate | LogStanding::Another => None,
+        };
+        self.0.values().filter_map(told).max().unwrap_or(0)
+    }
+}
+
+/// How much of what this node has decided a number of the log covers.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Covered {
+    growth: u64,
+    sequence: u64,
+}
+
 impl Sweeper {
     /// Looks how the log stands beside what `resource` was told, and tells it what has come since.
+    ///
+    /// It is told nothing before all databases have said that the log is up to date: the number
+    /// would be raised above what one was told that has not been heard yet.
     ///
     /// # Errors
     ///
@@ -90,13 +148,14 @@ impl Sweeper {
     ///
     /// Safe: what the database is told late is told by the next sweep.
     pub async fn attest(&self, resource: &ResourceName) -> Result<LogStanding, NotAttested> {
+        let address = self.resources.address(resource);
         // Before the number of the log is read: other nodes raise that before they tell anybody.
         let mark = self.resources.mark(resource).await.map_err(NotAttested::Database)?;
         let high = self.coordinator.high().await.map_err(NotAttested::Log)?;
         let log_id = &self.coordinator.identity().log_id;
         let standing = LogStanding::of(log_id, high, mark.as_ref());
-        self.stands(resource, standing.clone());
-        if standing == LogStanding::UpToDate {
+        self.stands(resource, address.as_ref(), &standing);
+        if self.standings.lock().all_up_to_date(&self.resources.names()) {
             let sequence = self.sequence(high).await.map_err(NotAttested::Log)?;
             if mark.map_or(0, |mark| mark.sequence) < sequence {
                 self.write(resource, sequence).await.map_err(NotAttested::Database)?;
@@ -105,16 +164,16 @@ impl Sweeper {
         Ok(standing)
     }
 
-    /// The number that covers what was begun here; raised if there is something new.
+    /// The number that covers what was decided here; raised if there is something new.
     async fn sequence(&self, high: u64) -> Result<u64, VerbError> {
         let mut covered = self.covered.lock().await;
-        let work = self.coordinator.work();
-        if *covered == work {
-            return Ok(high);
+        let growth = self.coordinator.growth();
+        if covered.growth != growth {
+            let sequence = self.coordinator.raise_high(0, None).await?;
+            *covered = Covered { growth, sequence };
         }
-        let sequence = self.coordinator.raise_high(0, None).await?;
-        *covered = work;
-        Ok(sequence)
+        // Another database's look may have raised it since `high` was read.
+        Ok(high.max(covered.sequence))
     }
 
     async fn write(&self, resource: &ResourceName, sequence: u64) -> Result<(), Failure> {
@@ -122,11 +181,15 @@ impl Sweeper {
         self.resources.write_mark(resource, &Mark { log_id, sequence }).await
     }
 
-    /// Notes how the log stands, and holds the coordinator up or lets it go on.
-    fn stands(&self, resource: &ResourceName, standing: LogStanding) {
+    /// Notes how the log stands beside what the database at `address` was told, and holds the
+    /// coordinator up or lets it go on. It is not noted of one that is elsewhere by now.
+    fn stands(&self, resource: &ResourceName, address: Option<&Address>, standing: &LogStanding) {
         let mut standings = self.standings.lock();
-        let before = standings.insert(resource.clone(), standing.clone());
-        if before.as_ref() == Some(&standing) {
+        if self.resources.address(resource).as_ref() != address {
+            return;
+        }
+        let before = standings.0.insert(resource.clone(), standing.clone());
+        if before.as_ref() == Some(standing) {
             return;
         }
         let name = resource.as_str();
@@ -135,19 +198,19 @@ impl Sweeper {
             None if before.is_some() => LogUpToDate { resource: name }.emit(),
             None => {}
         }
-        self.coordinator.fall_behind(objection(&standings));
+        self.coordinator.fall_behind(standings.objection());
     }
 
     /// How the log stood beside what `resource` was told, when that was looked at last.
     pub fn standing(&self, resource: &ResourceName) -> Option<LogStanding> {
-        self.standings.lock().get(resource).cloned()
+        self.standings.lock().of(resource).cloned()
     }
 
-    /// Forgets databases that are not there any more.
-    pub fn forget(&self, is_there: impl Fn(&ResourceName) -> bool) {
-        let mut standings = self.standings.lock();
-        standings.retain(|resource, _| is_there(resource));
-        self.coordinator.fall_behind(objection(&standings));
+    /// Forgets what databases said that `is_same` does not hold for, since they are not there any
+    /// more or others took their names. One that objects goes on to object until the database under
+    /// its name says otherwise, or an operator accepts the log.
+    pub fn forget(&self, is_same: impl Fn(&ResourceName) -> bool) {
+        self.standings.lock().forget(is_same);
     }
 
     /// Goes by the log as it is: its number becomes greater than any that a database was told, and
@@ -163,7 +226,7 @@ impl Sweeper {
     /// Whether it was raised is open; accepting it again does no harm.
     pub async fn accept_log(&self, record: Put) -> Result<(u64, Vec<ResourceName>), VerbError> {
         let names = self.resources.names();
-        let (mut above, mut silent) = (0, Vec::new());
+        let (mut above, mut silent) = (self.standings.lock().told(), Vec::new());
         for resource in &names {
             match self.resources.mark(resource).await {
                 Ok(mark) => above = above.max(mark.map_or(0, |mark| mark.sequence)),
@@ -171,6 +234,11 @@ impl Sweeper {
             }
         }
         let sequence = self.coordinator.raise_high(above, Some(record)).await?;
+        {
+            let mut standings = self.standings.lock();
+            standings.accept(sequence, &names);
+            self.coordinator.fall_behind(standings.objection());
+        }
         for resource in names {
             if silent.contains(&resource) {
                 continue;
@@ -182,11 +250,6 @@ impl Sweeper {
         }
         Ok((sequence, silent))
     }
-}
-
-/// What the first database that has an objection says.
-fn objection(standings: &BTreeMap<ResourceName, LogStanding>) -> Option<String> {
-    standings.iter().find_map(|(resource, standing)| standing.objection(resource))
 }
 
 #[cfg(test)]
@@ -204,5 +267,47 @@ mod tests {
         assert_eq!(of(4, Some(("log", 3))), LogStanding::UpToDate, "others have begun work");
         assert_eq!(of(2, Some(("log", 3))), LogStanding::Behind { told: 3, high: 2 });
         assert_eq!(of(9, Some(("other", 3))), LogStanding::Another);
+    }
+
+    fn standings<const N: usize>(known: [(&str, LogStanding); N]) -> Standings {
+        let named = known.map(|(name, standing)| (named(name), standing));
+        Standings(named.into_iter().collect())
+    }
+
+    fn named(name: &str) -> ResourceName {
+        ResourceName::new(name).unwrap()
+    }
+
+    const BEHIND: LogStanding = LogStanding::Behind { told: 7, high: 5 };
+
+    #[test]
+    fn a_number_is_raised_once_all_databases_have_been_heard() {
+        let all = [named("a"), named("b")];
+        let of = |known: &Standings| known.all_up_to_date(&all);
+        let fine = LogStanding::UpToDate;
+        assert!(!of(&standings([("a", fine.clone())])), "b has not been heard");
+        assert!(!of(&standings([("a", fine.clone()), ("b", BEHIND)])));
+        assert!(of(&standings([("a", fine.clone()), ("b", fine.clone())])));
+        let gone = standings([("a", fine.clone()), ("b", fine), ("gone", BEHIND)]);
+        assert!(!of(&gone), "what it was told is not less since it was taken out");
+    }
+
+    #[test]
+    fn an_objection_outlives_the_settings_of_its_database() {
+        let mut known = standings([("a", LogStanding::UpToDate), ("b", BEHIND)]);
+        known.forget(|_| false);
+        assert_eq!((known.of(&named("a")), known.of(&named("b"))), (None, Some(&BEHIND)));
+        assert!(known.objection().is_some_and(|why| why.contains("`b` was told 7")));
+    }
+
+    #[test]
+    fn an_operator_meets_the_objections_that_a_number_can_meet() {
+        let known = [("a", BEHIND), ("b", LogStanding::Another), ("gone", LogStanding::Another)];
+        let mut known = standings(known);
+        assert_eq!(known.told(), 7);
+        known.accept(8, &[named("a"), named("b")]);
+        assert_eq!(known.of(&named("a")), None, "it has to say so again");
+        assert_eq!(known.of(&named("b")), Some(&LogStanding::Another), "it was not told yet");
+        assert_eq!(known.of(&named("gone")), None);
     }
 }

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::events::{Lingers, SweepFailed, Unvoted};
 use super::failure::Failure;
-use super::mark::LogStanding;
+use super::mark::{Covered, LogStanding, Standings};
 use super::{Prepared, Resources};
 use crate::commit::LogError;
 use crate::database::{Listed, Xid};
@@ -87,9 +87,9 @@ pub struct Sweeper {
     /// When a branch was first listed, and whether it was told of. Only what is still listed stays.
     seen: Mutex<BTreeMap<ResourceName, BTreeMap<String, Seen>>>,
     /// How the log stands beside what each was told.
-    pub(super) standings: Mutex<BTreeMap<ResourceName, LogStanding>>,
-    /// How much of what was begun here the number of the log covers.
-    pub(super) covered: tokio::sync::Mutex<u64>,
+    pub(super) standings: Mutex<Standings>,
+    /// Held while the number of the log is raised.
+    pub(super) covered: tokio::sync::Mutex<Covered>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -150,7 +150,8 @@ impl Sweeper {
     }
 
     /// Looks at what `resource` holds prepared and ends what the log says has ended; with
-    /// `report_only`, or while the log is behind, it only says what it would do.
+    /// `report_only`, or while the log is behind what any database was told, it only says what it
+    /// would do.
     ///
     /// # Errors
     ///
@@ -164,10 +165,12 @@ impl Sweeper {
         resource: &ResourceName,
         report_only: bool,
     ) -> Result<Vec<Sighting>, Failure> {
+        if report_only {
+            return self.look_through(resource, true).await;
+        }
         // Nobody is ended by a log that may lack what it speaks of.
-        let standing = self.attest(resource).await;
-        let report_only = report_only || !matches!(standing, Ok(LogStanding::UpToDate));
-        let swept = self.look_through(resource, report_only).await;
+        let is_held = !matches!(self.attest(resource).await, Ok(LogStanding::UpToDate));
+        let swept = self.look_through(resource, is_held).await;
         self.resources.figures.saw(resource, swept.as_deref().ok());
         swept
     }
@@ -201,6 +204,8 @@ impl Sweeper {
         report_only: bool,
     ) -> Judged {
         let found = (resource.clone(), xid.branch.clone());
+        // Another database may have objected since the sweep began.
+        let report_only = report_only || self.coordinator.is_behind();
         // Nobody may be taken for an orphan by a look: that is a decision, and written down.
         let is_orphan = report_only && self.settings.orphan_grace <= seen_for;
         let grace = if report_only { Duration::MAX } else { self.settings.orphan_grace };
@@ -279,7 +284,8 @@ impl Sweeper {
     ///
     /// Safe: what is not deleted is found by the next sweep.
     pub async fn forget_receipts(&self, resource: &ResourceName) -> Result<u64, Failure> {
-        if self.standing(resource) != Some(LogStanding::UpToDate) {
+        let is_fine = self.standing(resource) == Some(LogStanding::UpToDate);
+        if !is_fine || self.coordinator.is_behind() {
             return Ok(0);
         }
         let until = self.surroundings.now().plus(self.settings.interval / 2);

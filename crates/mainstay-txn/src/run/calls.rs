@@ -17,6 +17,9 @@ use crate::word::{Op, State};
 /// How long a call waits that is not wanted any more, or that this node may not make now.
 const NOT_NOW: Duration = Duration::from_millis(100);
 
+/// The same for one that waits for an operator.
+const BEHIND: Duration = Duration::from_secs(30);
+
 /// A call that waits for its turn.
 pub(super) struct Job {
     pub(super) slot: Arc<Slot>,
@@ -51,6 +54,11 @@ impl Coordinator {
             if wanted && self.believes() { self.outgoing(job, &transaction) } else { None }
         };
         let outcome = match outgoing {
+            // What this log would have said may have been decided otherwise.
+            Some(_) if self.is_behind() => Outcome::Unsent {
+                why: "the transaction log is behind what a database was told".to_owned(),
+                retry_after: Some(BEHIND),
+            },
             Some(outgoing) => {
                 tokio::select! {
                     biased;

@@ -1,9 +1,10 @@
 //! How far the log has come, as databases were told: what tells a log that was put back from an old
 //! backup.
 //!
-//! `txn/high` holds a number that grows when work was begun. Databases that take part are told it
-//! afterwards. A log that is put back has an older number than they have, and then nothing that it
-//! does not know may be taken for something that never was. Revisions of the store do not serve
+//! `txn/high` holds a number that grows when something was decided to commit. Databases that take
+//! part are told it afterwards. A log that is put back has an older number than they have, and then
+//! nothing that it does not know may be taken for something that was never decided. What was begun
+//! and not decided needs no number: it is aborted by either log. Revisions of the store do not serve
 //! here: putting a backup back raises them.
 
 use std::sync::atomic::Ordering;
@@ -14,9 +15,10 @@ use super::{Coordinator, VerbError};
 use crate::log::{self, High};
 
 impl Coordinator {
-    /// How much was begun here, or joined: a number that grows with it.
-    pub fn work(&self) -> u64 {
-        self.shared.work_begun.load(Ordering::Acquire)
+    /// How much of what this node knows no number may cover yet: it grows with each decision to
+    /// commit, once that is durable, and with each shard that is taken over.
+    pub(crate) fn growth(&self) -> u64 {
+        self.shared.growth.load(Ordering::Acquire)
     }
 
     /// The number of the log.
@@ -43,7 +45,11 @@ impl Coordinator {
     /// # Cancel safety
     ///
     /// Whether it was raised is open; raising it again does no harm.
-    pub async fn raise_high(&self, above: u64, record: Option<Put>) -> Result<u64, VerbError> {
+    pub(crate) async fn raise_high(
+        &self,
+        above: u64,
+        record: Option<Put>,
+    ) -> Result<u64, VerbError> {
         let (store, key) = (&self.shared.ports.store, log::high());
         loop {
             let entry = store.get(Get::new(key.clone())).await?.entry;
@@ -70,13 +76,13 @@ impl Coordinator {
         }
     }
 
-    /// Begins and commits nothing from now on, since the log is behind what databases were told;
-    /// or does again.
-    pub fn fall_behind(&self, why: Option<String>) {
+    /// Begins nothing, submits nothing and calls no branch from now on, since the log is behind what
+    /// databases were told; or does again.
+    pub(crate) fn fall_behind(&self, why: Option<String>) {
         *self.shared.behind.write() = why;
     }
 
-    /// Whether nothing is in the way of what begins or is decided.
+    /// Whether nothing is in the way of what begins or is submitted.
     pub(super) fn is_up_to_date(&self) -> Result<(), VerbError> {
         match &*self.shared.behind.read() {
             Some(why) => Err(VerbError::Behind { why: why.clone() }),
@@ -84,8 +90,13 @@ impl Coordinator {
         }
     }
 
-    /// Something begins, or joins.
-    pub(super) fn works(&self) {
-        self.shared.work_begun.fetch_add(1, Ordering::AcqRel);
+    /// Whether the log is behind what a database was told.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.shared.behind.read().is_some()
+    }
+
+    /// There is more than a number may cover.
+    pub(super) fn grows(&self) {
+        self.shared.growth.fetch_add(1, Ordering::AcqRel);
     }
 }

@@ -89,11 +89,9 @@ impl Coordinator {
             .then(record);
         match self.shared.ports.store.apply(batch).await {
             Ok(applied) if applied.succeeded => {}
-            // Another node owns it by now, or its end is just being written.
-            Ok(_) => return Err(LogError::NotOwner.into()),
-            Err(Error::OutcomeUnknown) => {
-                let why = Error::OutcomeUnknown.to_string();
-                return Err(LogError::Lost { why }.into());
+            Ok(_) => {
+                let why = "its end is just being written, or another node owns it now".to_owned();
+                return Err(LogError::Unavailable { why }.into());
             }
             Err(error) => return Err(error.into()),
         }

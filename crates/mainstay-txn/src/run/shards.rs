@@ -269,6 +269,8 @@ impl Coordinator {
             indexing.shared.indexing.fetch_sub(1, Ordering::AcqRel);
         });
         self.shared.settings.figures.took_over();
+        // Its owner before may have told nobody of its last decisions.
+        self.grows();
         Opened { shard, epoch: self.epoch((shard, created)), live }.emit();
         for slot in slots {
             let (own, readers) = (self.clone(), Arc::clone(&self.shared.readers));

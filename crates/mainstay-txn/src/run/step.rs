@@ -50,7 +50,10 @@ impl Coordinator {
                 Ok(*seen)
             }
             Found::Absent(absent) => {
-                self.is_up_to_date()?;
+                if let Err(error) = self.is_up_to_date() {
+                    self.forget(&absent.slot);
+                    return Err(error);
+                }
                 crash::point("begin-taken", &begin.gid);
                 let now = self.shared.ports.surroundings.now();
                 let begun = Transaction::begin(begin, now, &policy);
@@ -298,7 +301,10 @@ impl Coordinator {
             }
         }
         match decided {
-            Some(Decision::Commit) => crash::point("commit-kept", &slot.gid),
+            Some(Decision::Commit) => {
+                self.grows();
+                crash::point("commit-kept", &slot.gid);
+            }
             Some(Decision::Abort) => crash::point("abort-kept", &slot.gid),
             None => {}
         }

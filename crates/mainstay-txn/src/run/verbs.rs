@@ -76,7 +76,7 @@ impl VerbError {
     pub const fn effect(&self) -> Effect {
         match self {
             Self::Log(error) => error.effect(),
-            Self::Stopped => Effect::Unknown,
+            Self::Stopped | Self::Store(mainstay_store::Error::OutcomeUnknown) => Effect::Unknown,
             _ => Effect::None,
         }
     }
@@ -168,7 +168,6 @@ impl Coordinator {
     ///
     /// It goes on: ask again, or look.
     pub async fn begin(&self, begin: Begin) -> Result<Seen, VerbError> {
-        self.works();
         let own = self.clone();
         self.run(async move { own.do_begin(begin, None).await }).await
     }
@@ -183,7 +182,6 @@ impl Coordinator {
     ///
     /// It goes on: ask again, or look.
     pub async fn register(&self, gid: &Gid, branch: NewBranch) -> Result<Seen, VerbError> {
-        self.works();
         self.happens(gid, Event::Register(branch)).await
     }
 
@@ -232,7 +230,6 @@ impl Coordinator {
         let Some((begin, begun_at, deadline_at)) = lost else {
             return Err(Refused::Aborted(None).into());
         };
-        self.works();
         let own = self.clone();
         self.run(async move { own.do_submit_lost(begin, (begun_at, deadline_at), submit).await })
             .await

@@ -13,8 +13,8 @@ use mainstay_store::Put;
 use mainstay_txn::database::Cluster;
 use mainstay_txn::port::{Outgoing, Surroundings, To};
 use mainstay_txn::resource::{
-    Failure, Fault, Figures, LogStanding, ResourceSettings, Resources, Sighting, Standing,
-    SweepSettings, Sweeper,
+    Failure, Fault, Figures, LogStanding, NotAttested, ResourceSettings, Resources, Sighting,
+    Standing, SweepSettings, Sweeper,
 };
 use mainstay_txn::run::VerbError;
 use mainstay_txn::{Coordinator, Moment, Outcome, ResourceName};
@@ -25,7 +25,7 @@ use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 
 use super::NotAdmitted;
-use super::events::{CannotPrepare, DatabaseAway, DatabaseReady};
+use super::events::{CannotPrepare, DatabaseAway, DatabaseReady, LogSilent};
 
 /// How often a database that can take part is looked at.
 const CHECK_EVERY: Duration = Duration::from_secs(30);
@@ -33,7 +33,7 @@ const CHECK_EVERY: Duration = Duration::from_secs(30);
 /// The same for one that cannot, or does not answer: it is back for everybody within this time.
 const CHECK_AGAIN: Duration = Duration::from_secs(5);
 
-/// Before a call is tried again that waits until it is known how the log stands.
+/// Before a call is tried again that waits until a database has said how far the log was.
 const HELD_AGAIN: Duration = Duration::from_secs(1);
 
 /// What to do where the coordinator cannot log in.
@@ -180,18 +180,26 @@ impl Databases {
         }
     }
 
-    /// Looks whether `name` is set up to take part; `None` if there is no such database, or the
-    /// coordinator has not started.
+    /// Looks whether `name` is set up to take part, and how the log stands beside what it was told
+    /// unless that is known; `None` if there is no such database, or the coordinator has not
+    /// started.
     ///
     /// # Cancel safety
     ///
-    /// Safe: it changes nothing there.
+    /// Safe: whether the database was told of the log is open, and a sweep tells it again.
     pub async fn check(&self, name: &ResourceName) -> Option<Checked> {
         let resources = self.0.resources.get()?;
         let found = resources.check(name).await;
-        if let Some(sweeper) = self.0.sweeper.get() {
-            // Why it cannot be told, the check has found as well, or the next one does.
-            drop(sweeper.attest(name).await);
+        if let Some(sweeper) = self.0.sweeper.get()
+            && sweeper.standing(name) != Some(LogStanding::UpToDate)
+        {
+            match sweeper.attest(name).await {
+                // What the database says, the check has found as well, or the next one does.
+                Ok(_) | Err(NotAttested::Database(_)) => {}
+                Err(NotAttested::Log(error)) => {
+                    LogSilent { resource: name.as_str(), error: &error }.emit();
+                }
+            }
         }
         let checked = Checked { at: self.0.surroundings.now(), found };
         let mut known = self.0.known.lock();
@@ -272,19 +280,20 @@ impl Databases {
         let To::Resource { resource, .. } = &call.to else {
             return Outcome::Unknown("not a branch of a database".to_owned());
         };
-        let sweeper = self.0.sweeper.get();
-        let log = sweeper.and_then(|sweeper| sweeper.standing(resource));
-        let why = match log {
-            Some(LogStanding::UpToDate) => None,
-            Some(_) => Some("transaction log is behind what the database was told"),
-            None => Some("database has not said yet how far the log was"),
+        let shared = &self.0;
+        let unsent = |why: &str| {
+            let (why, retry_after) = (why.to_owned(), Some(HELD_AGAIN));
+            Outcome::Unsent { why, retry_after }
         };
-        match (self.0.resources.get(), why) {
-            (Some(resources), None) => resources.call(call).await,
-            (_, why) => Outcome::Unsent {
-                why: why.unwrap_or("databases are not spoken to yet").to_owned(),
-                retry_after: Some(HELD_AGAIN),
-            },
+        let (Some(resources), Some(sweeper)) = (shared.resources.get(), shared.sweeper.get())
+        else {
+            return unsent("databases are not spoken to yet");
+        };
+        // While any objects, the coordinator calls nobody.
+        match sweeper.standing(resource) {
+            Some(LogStanding::UpToDate) => resources.call(call).await,
+            Some(_) => unsent("transaction log is behind what the database was told"),
+            None => unsent("database has not said yet how far the log was"),
         }
     }
 
@@ -342,8 +351,10 @@ impl Databases {
         let mut before = std::mem::take(&mut *known);
         if let Some(sweeper) = shared.sweeper.get() {
             // Another database under the same name was told of another log.
-            let is_same = |known: &Known| wanted.contains(&known.settings);
-            sweeper.forget(|name| before.get(name).is_some_and(is_same));
+            let is_there = |known: &ResourceSettings| {
+                wanted.iter().any(|to| to.name == known.name && to.address == known.address)
+            };
+            sweeper.forget(|name| before.get(name).is_some_and(|known| is_there(&known.settings)));
         }
         for settings in wanted {
             let name = settings.name.clone();

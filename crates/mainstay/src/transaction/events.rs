@@ -2,6 +2,7 @@
 
 use mainstay_txn::Finding;
 use mainstay_txn::resource::Failure;
+use mainstay_txn::run::VerbError;
 
 /// The coordinator could not start; it is tried again.
 #[derive(Debug)]
@@ -81,6 +82,24 @@ impl DatabaseAway<'_> {
     pub(super) fn emit(self) {
         let Self { resource, error } = self;
         tracing::warn!(resource, %error, "resource-unreachable: database does not answer");
+    }
+}
+
+/// The log does not say how far it is, so nothing can be held against what a database was told.
+#[derive(Debug)]
+pub(super) struct LogSilent<'a> {
+    pub(super) resource: &'a str,
+    pub(super) error: &'a VerbError,
+}
+
+impl LogSilent<'_> {
+    pub(super) fn emit(self) {
+        let Self { resource, error } = self;
+        tracing::warn!(
+            resource,
+            %error,
+            "transaction log does not say how far it is: branches in this database wait"
+        );
     }
 }
 

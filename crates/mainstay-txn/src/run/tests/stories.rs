@@ -119,6 +119,36 @@ async fn a_deadline_aborts_and_a_late_submit_hears_of_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn nobody_is_called_while_the_log_is_behind() {
+    let town = Town::new(6);
+    let node = town.node("n1", Replace::Everybody).await;
+    let coordinator = &node.coordinator;
+    let name = gid("trip");
+    coordinator.begin(Begin::new(name.clone(), Mode::Tcc)).await.unwrap();
+    let branch = endpoint("air", &[Op::Confirm, Op::Cancel]);
+    coordinator.register(&name, branch).await.unwrap();
+    let before = coordinator.growth();
+    coordinator.fall_behind(Some("`orders` was told 7".to_owned()));
+    for refused in [
+        coordinator.begin(saga("order-1", "stock")).await.unwrap_err(),
+        coordinator.submit(&name, Submit::default(), None).await.unwrap_err(),
+    ] {
+        assert_eq!((refused.code(), refused.effect()), ("transaction-log-behind", Effect::None));
+    }
+    tokio::time::sleep(Duration::from_mins(3)).await;
+    let seen = coordinator.get(&name).await.unwrap();
+    assert_eq!(seen.transaction.state(), State::Aborting, "deadlines go on");
+    assert!(town.village.did.lock().is_empty(), "and nobody is told");
+    assert_eq!(node.live(), 1, "what was refused holds no place");
+    coordinator.fall_behind(None);
+    assert_eq!(done(&node, "trip").await, State::Aborted);
+    assert_eq!(coordinator.growth(), before, "an abort needs no number");
+    coordinator.begin(saga("order-1", "stock")).await.unwrap();
+    assert_eq!(done(&node, "order-1").await, State::Committed);
+    assert_eq!(coordinator.growth(), before + 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn another_process_goes_on_where_one_was_killed() {
     for cut_after in [0, 4, 8, 12, 16, 20, 24, 40, 80] {
         let town = Town::new(5);

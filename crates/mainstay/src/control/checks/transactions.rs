@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use mainstay_txn::resource::LogStanding;
 use mainstay_txn::run::Glance;
 use mainstay_txn::{Moment, State};
 
@@ -73,11 +74,12 @@ fn live(
     }
 }
 
-/// Whether databases that take part answer, and can.
+/// Whether databases that take part answer, can, and have no objection to the log.
 fn reachable(all: &[Shown]) -> Checked {
     let id = "rm-reachable";
     let is_well = |shown: &&Shown| {
-        shown.checked.as_ref().is_some_and(|c| c.found.as_ref().is_ok_and(Vec::is_empty))
+        let can = shown.checked.as_ref().is_some_and(|c| c.found.as_ref().is_ok_and(Vec::is_empty));
+        can && shown.log == Some(LogStanding::UpToDate)
     };
     let ill: Vec<String> = all
         .iter()

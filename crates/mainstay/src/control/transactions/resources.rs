@@ -11,6 +11,7 @@ use mainstay_api::transaction::{
     SweepResource,
 };
 use mainstay_coord::audit::{Author, Outcome as Recorded, Target};
+use mainstay_core::Effect;
 use mainstay_core::problem::Code;
 use mainstay_txn::database::Listed;
 use mainstay_txn::resource::{
@@ -120,7 +121,8 @@ pub(super) async fn init(
     let work = async {
         match databases.init(&name).await {
             Some(Ok(_checked)) => Ok(()),
-            Some(Err(failure)) => Err(failed(&name, failure)),
+            // Which tables were made is open.
+            Some(Err(failure)) => Err(failed(&name, failure).with_effect(Effect::Unknown)),
             None => Err(unknown(&name)),
         }
     };
@@ -278,10 +280,11 @@ fn document(Shown { settings, checked, standing, log }: &Shown) -> Resource {
     let ResourceSettings { name, address, connections, .. } = settings;
     let (state, faults) = match checked.as_ref().map(|checked| &checked.found) {
         None => ("unknown", Vec::new()),
-        Some(Ok(faults)) if faults.is_empty() => {
-            let is_behind = log.as_ref().is_some_and(|log| *log != LogStanding::UpToDate);
-            (if is_behind { "log-behind" } else { "ready" }, Vec::new())
-        }
+        Some(Ok(faults)) if faults.is_empty() => match log {
+            Some(LogStanding::UpToDate) => ("ready", Vec::new()),
+            Some(_) => ("log-behind", Vec::new()),
+            None => ("unknown", Vec::new()),
+        },
         Some(Ok(faults)) => ("cannot-prepare", faults.iter().map(fault).collect()),
         Some(Err(Failure::Denied(why))) => {
             let fix = "give the coordinator a user, a password and rights that the server takes";
