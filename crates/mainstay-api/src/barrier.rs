@@ -73,6 +73,20 @@ pub const OF_DTM: Statements = Statements {
     message: "msg",
 };
 
+/// Rows of our table in `PostgreSQL` by their key, a thousand at most: how many seconds old is old,
+/// behind which gid, gid, branch, op, seq. Each with whether it is old. The gid comes twice so that
+/// the key's index serves, which `MariaDB` does not take for a comparison of rows alone.
+pub const ROWS_POSTGRES: &str = "SELECT gid::text, branch::text, op::text, seq::text, \
+written_at < clock_timestamp() - make_interval(secs => ?) FROM mainstay_barrier \
+WHERE gid >= ? AND (gid, branch, op, seq) > (?, ?, ?, ?) \
+ORDER BY gid, branch, op, seq LIMIT 1000";
+
+/// The same in `MariaDB`.
+pub const ROWS_MARIADB: &str = "SELECT gid, branch, op, seq, \
+written_at < current_timestamp(6) - INTERVAL ? SECOND FROM mainstay_barrier \
+WHERE gid >= ? AND (gid, branch, op, seq) > (?, ?, ?, ?) \
+ORDER BY gid, branch, op, seq LIMIT 1000";
+
 /// The operations that `op` undoes, whose places it takes if they have not come. A branch of a
 /// two-phase commit prepares in its action, or after it when it is called for that: either may come
 /// late.

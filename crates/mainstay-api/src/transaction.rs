@@ -16,6 +16,7 @@
 //! | `GET /transaction-resources/NAME/prepared` | – | 200 [`PreparedBranches`]; 503 `resource-unreachable` |
 //! | `POST /transaction-resources/NAME/sweep` | [`SweepResource`] | 200 [`PreparedBranches`] |
 //! | `POST /transaction-resources/NAME/check` | – | 200 [`Resource`]; 409 `resource-cannot-prepare` |
+//! | `POST /transaction-resources/NAME/purge-barrier` | [`PurgeBarrier`] | 200 [`BarrierPurged`]; 409 `resource-cannot-purge` |
 //! | `POST /transaction-log/accept` | [`Operate`] | 200 [`LogAccepted`] |
 //! | `POST /transaction-resources/NAME/init` | [`Operate`] | 200 [`Resource`]: its tables are there |
 //!
@@ -36,8 +37,8 @@ pub use ask::{
     VoteWord, WaitFor, WhenPrepared,
 };
 pub use resource::{
-    LogAccepted, PreparedBranch, PreparedBranches, Resource, ResourceFault, Resources,
-    SweepResource,
+    BarrierKey, BarrierPurged, LogAccepted, PreparedBranch, PreparedBranches, PurgeBarrier,
+    Resource, ResourceFault, Resources, SweepResource,
 };
 pub use status::{
     Accepted, Note, Operation, PayloadSeen, Reason, Registered, Summary, Transaction,

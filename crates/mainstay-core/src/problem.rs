@@ -298,6 +298,8 @@ codes! {
     ResourceUnknown = "resource-unknown", 409, 9, "The database is not configured";
     /// The database cannot prepare a branch, or the coordinator could not end it there.
     ResourceCannotPrepare = "resource-cannot-prepare", 409, 9, "The database cannot take part";
+    /// The rows of the barrier cannot be read or deleted.
+    ResourceCannotPurge = "resource-cannot-purge", 409, 9, "The barrier cannot be purged";
     /// The database does not answer.
     ResourceUnreachable = "resource-unreachable", 503, 14, "The database does not answer";
     /// Branches join only while nothing is decided.

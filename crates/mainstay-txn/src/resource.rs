@@ -13,6 +13,7 @@
 //! | whether it is set up to take part; its tables | `check` |
 //! | what is prepared held against the log; old receipts | `sweep` |
 //! | whether the log is as new as databases know | `mark` |
+//! | old rows of barriers | `purge` |
 //! | why a database did not do as asked | `failure` |
 //! | what is counted | `figures` |
 //!
@@ -28,6 +29,7 @@ mod mariadb;
 mod mark;
 mod pool;
 mod postgresql;
+mod purge;
 mod settings;
 mod sweep;
 mod tls;
@@ -39,10 +41,11 @@ use std::time::Duration;
 use parking_lot::RwLock;
 
 pub use address::{Address, AddressInvalid, Host};
-pub use check::{Fault, grants, tables};
+pub use check::{Fault, barrier_grant, grants, tables};
 pub use failure::Failure;
 pub use figures::Figures;
 pub use mark::{LogStanding, Mark, NotAttested};
+pub use purge::{BarrierKey, NotPurged, PURGE_AGE_MIN, Purged};
 pub use settings::ResourceSettings;
 pub use sweep::{Judged, Sighting, SweepSettings, Sweeper};
 pub use tls::Tls;
@@ -56,6 +59,7 @@ use crate::receipt::{Ask, Receipt, Resolve, Then, Told};
 use crate::tasks::Tasks;
 use crate::word::{Decision, Op};
 use pool::{Lent, NoSession, Pool};
+use purge::BarrierRow;
 
 /// Whose protocol a resource speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -345,6 +349,43 @@ impl Resources {
         let deleted = match &mut lent.session {
             Session::Postgres(session) => session.delete_receipts(keys).await,
             Session::MariaDb(session) => session.delete_receipts(keys).await,
+        };
+        lent.end(&deleted);
+        deleted
+    }
+
+    /// Rows of the barrier behind `after` by their key, a thousand at most, and whether each is
+    /// older than `age`.
+    async fn barrier_rows(
+        &self,
+        resource: &ResourceName,
+        age: Duration,
+        after: &BarrierKey,
+    ) -> Result<Vec<BarrierRow>, Failure> {
+        let mut lent = self.lend(resource).await?;
+        let rows = match &mut lent.session {
+            Session::Postgres(session) => session.barrier_rows(age, after).await,
+            Session::MariaDb(session) => session.barrier_rows(age, after).await,
+        };
+        lent.end(&rows);
+        rows
+    }
+
+    /// Deletes rows of the barrier that are listed, unless one is not older than `age` any more;
+    /// returns how many.
+    async fn delete_barrier_rows(
+        &self,
+        resource: &ResourceName,
+        age: Duration,
+        keys: &[BarrierKey],
+    ) -> Result<u64, Failure> {
+        if keys.is_empty() {
+            return Ok(0);
+        }
+        let mut lent = self.lend(resource).await?;
+        let deleted = match &mut lent.session {
+            Session::Postgres(session) => session.delete_barrier_rows(age, keys).await,
+            Session::MariaDb(session) => session.delete_barrier_rows(age, keys).await,
         };
         lent.end(&deleted);
         deleted

@@ -83,7 +83,7 @@ pages! { ENGLISH, "":
     "not-found" "not-recorded" "optimistic-conflict" "outcome-unknown" "path-ambiguous"
     "payload-too-large" "permission-missing" "plan-active" "plan-conflict" "plan-inactive"
     "port-in-use" "reason-required" "refused-by-upstream" "refused-stream" "registry-full"
-    "registry-loading" "release-not-found" "resource-cannot-prepare" "resource-unknown"
+    "registry-loading" "release-not-found" "resource-cannot-prepare" "resource-cannot-purge" "resource-unknown"
     "resource-unreachable" "response-truncated" "revision-moved"
     "route-ambiguous" "route-not-found" "rule-in-use" "rules-full" "schema-violation"
     "secret-unreadable" "semaphore-limit-differs" "service-in-use" "service-not-found"

@@ -19,6 +19,7 @@ mod support;
 use std::process::Command;
 use std::time::Duration;
 
+use mainstay_api::barrier;
 use mainstay_api::transaction::Target;
 use mainstay_client::transaction::{OpenXa, XaTargets};
 use mainstay_client::{Client, TxError};
@@ -520,4 +521,37 @@ async fn databases_come_and_go_while_it_runs() {
     assert_eq!(post(&node, "", &json!({ "gid": "b", "mode": "xa" })).0, 201);
     let document = json!({ "kind": "resource", "resource": "orders" });
     assert_eq!(code(&post(&node, "/b/branches", &document)), (409, "resource-unknown"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn an_operator_purges_the_barrier_of_participants() {
+    let mut trade = Trade::open("tx-db-purge").await;
+    let path = "/transaction-resources/orders/purge-barrier";
+    let ask_for = json!({ "older_than_seconds": 3600, "reason": "it has grown" });
+    let none = ask(&trade.node, "POST", path, &ask_for);
+    assert_eq!(code(&none), (409, "resource-cannot-purge"), "no table yet: {none:?}");
+    trade.orders.administrate(barrier::TABLE_POSTGRES).await;
+    let denied = ask(&trade.node, "POST", path, &ask_for);
+    assert_eq!(code(&denied), (409, "resource-cannot-purge"), "{denied:?}");
+    trade.orders.administrate(denied.1["fix"].as_str().unwrap()).await;
+
+    let _branches = trade.begin("order-live");
+    let fill = "INSERT INTO mainstay_barrier (mode, gid, branch, op, seq, reason, written_at)
+        SELECT 'saga', gid, '01', 'action', '01', 'action', clock_timestamp() - age
+        FROM (SELECT 'order-' || n, interval '2 hours' FROM generate_series(1, 2500) AS many(n)
+              UNION VALUES ('order-live', interval '2 hours'), ('order-young', interval '0'))
+             AS rows(gid, age)";
+    trade.orders.administrate(fill).await;
+    let hasty = json!({ "older_than_seconds": 60, "reason": "it has grown" });
+    assert_eq!(code(&ask(&trade.node, "POST", path, &hasty)), (422, "invalid-request"));
+    let purge = ["transaction", "purge-barrier", "orders", "--older-than", "1h"];
+    let said = ["--reason", "it has grown", "--yes", "-o", "json"];
+    let gone = command(&trade.node, &[&purge[..], &said[..]].concat());
+    let gone: Value = serde_json::from_str(&gone).unwrap();
+    let wanted = json!({ "resource": "orders", "rows": 2502, "deleted": 2500, "kept": 1 });
+    assert_eq!(gone, wanted);
+    let (_, records) =
+        ask(&trade.node, "GET", "/audit?action=transaction:purge-barrier", &json!({}));
+    let outcomes: Vec<_> = records["items"].as_array().unwrap().iter().collect();
+    assert!(outcomes.len() >= 3, "refused, failed and done: {records}");
 }

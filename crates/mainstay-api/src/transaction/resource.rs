@@ -104,3 +104,48 @@ pub struct SweepResource {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
+
+/// Asks for a round of deleting old rows of a barrier.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PurgeBarrier {
+    /// Rows that are older than this; 3600 at least.
+    #[schema(minimum = 3600)]
+    pub older_than_seconds: u64,
+    /// `next` of the round before; none begins anew.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<BarrierKey>,
+    /// Why, 3 to 500 characters; may be sent in `Mainstay-Reason` instead.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// What a round of a few seconds has deleted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct BarrierPurged {
+    /// The database.
+    pub resource: String,
+    /// Rows looked at, of whatever age.
+    pub rows: u64,
+    /// Those that are gone.
+    pub deleted: u64,
+    /// Old ones that stay: of transactions that are live, or that the node asked does not own.
+    pub kept: u64,
+    /// Where the next round goes on; none when all were looked at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<BarrierKey>,
+}
+
+/// The key of a row of a barrier.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BarrierKey {
+    /// Which transaction.
+    pub gid: String,
+    /// Which branch.
+    pub branch: String,
+    /// Which operation.
+    pub op: String,
+    /// Which call of one handler.
+    pub seq: String,
+}

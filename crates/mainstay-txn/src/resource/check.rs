@@ -246,6 +246,11 @@ pub fn grants(kind: Kind, user: &str) -> Vec<String> {
     ]
 }
 
+/// The statement that lets `user` purge the barrier of participants, which takes no other right.
+pub fn barrier_grant(kind: Kind, user: &str) -> String {
+    format!("GRANT SELECT, DELETE ON mainstay_barrier TO {}", quoted(kind, user))
+}
+
 /// The statements that make the table `name`, and what belongs to it.
 fn made(kind: Kind, name: &str) -> String {
     let own: Vec<_> = tables(kind).iter().filter(|made| made.contains(name)).copied().collect();

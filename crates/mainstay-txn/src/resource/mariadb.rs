@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mainstay_api::receipt as sql;
+use mainstay_api::{barrier, receipt as sql};
 use mysql_async::prelude::{FromRow, Queryable as _};
 use mysql_async::{Conn, Error, OptsBuilder, Params, SslOpts};
 
@@ -10,6 +10,7 @@ use super::address::{Address, Host};
 use super::check::Facts;
 use super::failure::Failure;
 use super::mark::Mark;
+use super::purge::{BarrierKey, BarrierRow};
 use super::{Prepared, Within};
 use crate::database::{Cluster, Listed, Xid};
 use crate::receipt::{Ask, Receipt, Told};
@@ -178,12 +179,18 @@ impl Session {
         // that are being prepared.
         self.run("START TRANSACTION").await?;
         let deleted = self.delete_each(keys).await;
-        if !deleted.as_ref().is_err_and(Failure::is_lost) {
-            // What cannot be put back is not used again.
-            let ends = if deleted.is_ok() { "COMMIT" } else { "ROLLBACK" };
-            self.run(ends).await.map_err(|error| Failure::Lost(error.to_string()))?;
-        }
+        self.end_with(&deleted).await?;
         deleted.map(|()| u64::try_from(keys.len()).unwrap_or(u64::MAX))
+    }
+
+    /// Commits if it was `done`, else rolls back.
+    async fn end_with<T>(&mut self, done: &Result<T, Failure>) -> Result<(), Failure> {
+        if done.as_ref().is_err_and(Failure::is_lost) {
+            return Ok(());
+        }
+        // What cannot be put back is not used again.
+        let ends = if done.is_ok() { "COMMIT" } else { "ROLLBACK" };
+        self.run(ends).await.map_err(|error| Failure::Lost(error.to_string()))
     }
 
     /// A thousand of them have no time limit together, as the server may be far away.
@@ -194,6 +201,52 @@ impl Session {
             self.within.answer(deleted).await?.map_err(judge)?;
         }
         Ok(())
+    }
+
+    /// Rows of the barrier behind `after`, and whether each is older than `age`.
+    pub(super) async fn barrier_rows(
+        &mut self,
+        age: Duration,
+        after: &BarrierKey,
+    ) -> Result<Vec<BarrierRow>, Failure> {
+        type Found = (String, String, String, String, bool);
+        let BarrierKey { gid, branch, op, seq } = after;
+        let values = (age.as_secs(), gid, gid, branch, op, seq);
+        let rows: Vec<Found> = self.query(barrier::ROWS_MARIADB, values).await?;
+        let read = |(gid, branch, op, seq, is_old): Found| BarrierRow {
+            key: BarrierKey { gid, branch, op, seq },
+            is_old,
+        };
+        Ok(rows.into_iter().map(read).collect())
+    }
+
+    /// Each by its whole key, as receipts are.
+    pub(super) async fn delete_barrier_rows(
+        &mut self,
+        age: Duration,
+        keys: &[BarrierKey],
+    ) -> Result<u64, Failure> {
+        self.run("START TRANSACTION").await?;
+        let deleted = self.delete_each_row(age, keys).await;
+        self.end_with(&deleted).await?;
+        deleted
+    }
+
+    async fn delete_each_row(
+        &mut self,
+        age: Duration,
+        keys: &[BarrierKey],
+    ) -> Result<u64, Failure> {
+        const DELETE: &str = "DELETE FROM mainstay_barrier \
+            WHERE gid = ? AND branch = ? AND op = ? AND seq = ? \
+            AND written_at < current_timestamp(6) - INTERVAL ? SECOND";
+        let mut deleted = 0;
+        for BarrierKey { gid, branch, op, seq } in keys {
+            let row = (gid, branch, op, seq, age.as_secs());
+            self.within.answer(self.connection.exec_drop(DELETE, row)).await?.map_err(judge)?;
+            deleted += self.connection.affected_rows();
+        }
+        Ok(deleted)
     }
 
     /// What this database says about itself, and, if held sessions are to be ended, whether that

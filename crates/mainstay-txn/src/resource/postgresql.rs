@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mainstay_api::receipt as sql;
+use mainstay_api::{barrier, receipt as sql};
 use tokio_postgres::config::SslMode;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::{ToSql, Type};
@@ -12,6 +12,7 @@ use super::address::{Address, Host};
 use super::check::{Facts, quoted};
 use super::failure::Failure;
 use super::mark::Mark;
+use super::purge::{BarrierKey, BarrierRow};
 use super::tls::Connector;
 use super::{Kind, Prepared, Within};
 use crate::database::{Cluster, Xid};
@@ -198,6 +199,55 @@ impl Session {
              WHERE (gid, branch) IN (SELECT * FROM unnest($1, $2))";
         let parameters: [Parameter<'_>; 2] =
             [(&gids, Type::VARCHAR_ARRAY), (&branches, Type::VARCHAR_ARRAY)];
+        let deleted = self.client.execute_typed(delete, &parameters);
+        self.within.answer(deleted).await?.map_err(judge)
+    }
+
+    /// Rows of the barrier behind `after`, and whether each is older than `age`.
+    pub(super) async fn barrier_rows(
+        &self,
+        age: Duration,
+        after: &BarrierKey,
+    ) -> Result<Vec<BarrierRow>, Failure> {
+        let (age, BarrierKey { gid, branch, op, seq }) = (age.as_secs_f64(), after);
+        let parameters: [Parameter<'_>; 6] = [
+            (&age, Type::FLOAT8),
+            (gid, Type::VARCHAR),
+            (gid, Type::VARCHAR),
+            (branch, Type::VARCHAR),
+            (op, Type::VARCHAR),
+            (seq, Type::VARCHAR),
+        ];
+        let rows = self.query(&sql::numbered(barrier::ROWS_POSTGRES), &parameters).await?;
+        let read = |row: &Row| {
+            let (gid, branch) = (get(row, 0)?, get(row, 1)?);
+            let key = BarrierKey { gid, branch, op: get(row, 2)?, seq: get(row, 3)? };
+            Ok(BarrierRow { key, is_old: get(row, 4)? })
+        };
+        rows.iter().map(read).collect()
+    }
+
+    pub(super) async fn delete_barrier_rows(
+        &self,
+        age: Duration,
+        keys: &[BarrierKey],
+    ) -> Result<u64, Failure> {
+        let delete = "DELETE FROM mainstay_barrier \
+             WHERE (gid, branch, op, seq) IN (SELECT * FROM unnest($1, $2, $3, $4)) \
+             AND written_at < clock_timestamp() - make_interval(secs => $5)";
+        let column = |of: fn(&BarrierKey) -> &str| keys.iter().map(of).collect::<Vec<_>>();
+        let columns = [
+            column(|key| &key.gid),
+            column(|key| &key.branch),
+            column(|key| &key.op),
+            column(|key| &key.seq),
+        ];
+        let age = age.as_secs_f64();
+        let mut parameters: Vec<Parameter<'_>> = Vec::with_capacity(5);
+        for column in &columns {
+            parameters.push((column, Type::VARCHAR_ARRAY));
+        }
+        parameters.push((&age, Type::FLOAT8));
         let deleted = self.client.execute_typed(delete, &parameters);
         self.within.answer(deleted).await?.map_err(judge)
     }

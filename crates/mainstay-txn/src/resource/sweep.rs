@@ -82,7 +82,7 @@ pub enum Judged {
 pub struct Sweeper {
     pub(super) resources: Arc<Resources>,
     pub(super) coordinator: Coordinator,
-    surroundings: Arc<dyn Surroundings>,
+    pub(super) surroundings: Arc<dyn Surroundings>,
     settings: SweepSettings,
     /// When a branch was first listed, and whether it was told of. Only what is still listed stays.
     seen: Mutex<BTreeMap<ResourceName, BTreeMap<String, Seen>>>,
@@ -306,8 +306,8 @@ impl Sweeper {
     }
 }
 
-/// Receipts that one statement asks for.
-const PAGE: usize = 1_000;
+/// Rows that one statement asks for.
+pub(super) const PAGE: usize = 1_000;
 
 /// `interval`, give or take a fifth: nodes that start together do not stay together.
 fn blurred(interval: Duration, draw: u32) -> Duration {

@@ -83,7 +83,11 @@ impl Coordinator {
     }
 
     /// Whether nothing is in the way of what begins or is submitted.
-    pub(super) fn is_up_to_date(&self) -> Result<(), VerbError> {
+    ///
+    /// # Errors
+    ///
+    /// [`VerbError::Behind`], while the log is behind what a database was told.
+    pub fn is_up_to_date(&self) -> Result<(), VerbError> {
         match &*self.shared.behind.read() {
             Some(why) => Err(VerbError::Behind { why: why.clone() }),
             None => Ok(()),

@@ -3,11 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use mainstay_api::barrier;
 use mainstay_core::{Clock, Instant};
 use mainstay_store::{Batch, Memory, Put, Store};
 use mainstay_txn::log::{self, Meta};
 use mainstay_txn::port::{Answering, Hooks, Outgoing, Participants, Surroundings};
-use mainstay_txn::resource::{Judged, Kind, Resources, SweepSettings, Sweeper};
+use mainstay_txn::resource::{
+    BarrierKey, Failure, Judged, Kind, NotPurged, Purged, Resources, SweepSettings, Sweeper,
+    barrier_grant,
+};
 use mainstay_txn::run::{Ports, Settings, Until};
 use mainstay_txn::{
     Begin, BranchId, By, Coordinator, Finding, Gid, Mode, NewBranch, Outcome, Part, Payload,
@@ -253,6 +257,89 @@ async fn keeps_receipts_of_what_it_may_not_know(world: &World) {
     world.shop.administrate(&told("-")).await;
     world.sweep(&hasty, false).await;
     assert_eq!(hasty.forget_receipts(world.name()).await.unwrap(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_barrier_of_postgresql_loses_what_is_old_and_over() {
+    Box::pin(loses_what_is_old_and_over(World::new(Kind::Postgres).await)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_barrier_of_mariadb_loses_what_is_old_and_over() {
+    Box::pin(loses_what_is_old_and_over(World::new(Kind::MariaDb).await)).await;
+}
+
+async fn loses_what_is_old_and_over(world: World) {
+    let sweeper = world.sweeper(Duration::from_hours(1));
+    let kind = world.shop.settings.address.kind;
+    let (table, many) = match kind {
+        Kind::Postgres => (barrier::TABLE_POSTGRES, "generate_series(1, 2500) AS many(seq)"),
+        Kind::MariaDb => (barrier::TABLE_MARIADB, "seq_1_to_2500"),
+    };
+    world.shop.administrate(table).await;
+    let denied = purge(&world, &sweeper).await;
+    assert!(matches!(denied, Err(NotPurged::Table(Failure::Denied(_)))), "{denied:?}");
+    world.shop.administrate(&barrier_grant(kind, "coordinator")).await;
+    let live = Gid::new("live").unwrap();
+    world.coordinator.begin(Begin::new(live.clone(), Mode::Xa)).await.unwrap();
+    for (gid, from, hours) in
+        [("CONCAT('old-', seq)", many, 3), ("'live'", "", 3), ("'young'", "", 1)]
+    {
+        let from = if from.is_empty() { String::new() } else { format!(", {from}") };
+        let rows = format!(
+            "INSERT INTO mainstay_barrier (mode, gid, branch, op, seq, reason, written_at)
+            SELECT 'tcc', {gid}, '01', op, '01', op, current_timestamp - INTERVAL '{hours}' HOUR
+            FROM (SELECT 'try' AS op UNION SELECT 'confirm') AS ops{from}"
+        );
+        world.shop.administrate(&rows).await;
+    }
+    purges_nothing_while_behind(&world, &sweeper).await;
+    purges_two_hours(&world, &sweeper, &live).await;
+    assert_eq!(world.coordinator.shutdown(Duration::from_secs(5)).await, 0);
+}
+
+const LEFT: &str = "SELECT COUNT(*) FROM mainstay_barrier";
+
+async fn purges_nothing_while_behind(world: &World, sweeper: &Sweeper) {
+    // Of a log that is behind nobody is taken for over.
+    let told = |by: &str| format!("UPDATE mainstay_coordinator SET sequence = sequence {by} 1000");
+    sweeper.attest(world.name()).await.unwrap();
+    world.shop.administrate(&told("+")).await;
+    let behind = purge(world, sweeper).await;
+    assert!(matches!(behind, Err(NotPurged::Behind(_))), "{behind:?}");
+    assert_eq!(world.shop.number(LEFT).await, 5_004);
+    world.shop.administrate(&told("-")).await;
+}
+
+async fn purges_two_hours(world: &World, sweeper: &Sweeper, live: &Gid) {
+    let purged = purge(world, sweeper).await.unwrap();
+    let want = Purged { rows: 5_004, deleted: 5_000, kept: 2, next: None };
+    assert_eq!((purged, world.shop.number(LEFT).await), (want, 4));
+    world.coordinator.abort(live, By::Initiator("test".to_owned())).await.unwrap();
+    assert_eq!(world.end(live).await, State::Aborted);
+    // What has ended is live until its end is written, a moment later.
+    let mut purged = purge(world, sweeper).await.unwrap();
+    for _ in 0..100 {
+        if purged.kept == 0 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        purged = purge(world, sweeper).await.unwrap();
+    }
+    assert_eq!((purged.deleted, world.shop.number(LEFT).await), (2, 2), "young ones stay");
+}
+
+/// Purges rows of two hours and more, round after round, and adds up what they did.
+async fn purge(world: &World, sweeper: &Sweeper) -> Result<Purged, NotPurged> {
+    let mut all = Purged { next: Some(BarrierKey::default()), ..Purged::default() };
+    while let Some(after) = all.next {
+        let age = Duration::from_hours(2);
+        let round = sweeper.purge_barrier(world.name(), age, after).await?;
+        let Purged { rows, deleted, kept, next } = round;
+        let (rows, deleted, kept) = (all.rows + rows, all.deleted + deleted, all.kept + kept);
+        all = Purged { rows, deleted, kept, next };
+    }
+    Ok(all)
 }
 
 /// Waits until the sessions of `MariaDB` that have prepared are gone.

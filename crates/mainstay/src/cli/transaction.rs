@@ -57,6 +57,13 @@ const PREPARED: Table<'static> = Table(&[
     Column::new("BRANCH", "/branch").wide(),
 ]);
 
+const PURGED: Table<'static> = Table(&[
+    Column::new("RESOURCE", "/resource"),
+    Column::new("ROWS", "/rows"),
+    Column::new("DELETED", "/deleted"),
+    Column::new("KEPT", "/kept"),
+]);
+
 /// How long one question waits: less than an answer may take.
 const ASK_SECONDS: f64 = 8.0;
 
@@ -105,6 +112,13 @@ pub(super) fn run(verb: Transaction, session: &mut Session<'_>) -> Ended {
             let found = session.control()?.change("POST", &at, Some(&body), why.as_deref())?;
             session.show(&found, &PREPARED)
         }
+        Transaction::PurgeBarrier { resource, older_than, reason: why } => {
+            let why = reason(why.as_deref(), true)?;
+            let age = Duration::from_secs_f64(span(&older_than)?).as_secs();
+            let consequence = "what comes once more after that long is done once more";
+            confirm(&resource, consequence, session)?;
+            purge_barrier(&resource, age, why.as_deref(), session)
+        }
         Transaction::AcceptLog { reason: why } => {
             let why = reason(why.as_deref(), true)?;
             let consequence =
@@ -151,6 +165,29 @@ fn of_one(verb: &Resource, session: &mut Session<'_>) -> Ended {
         }
     };
     session.show_one(&document, &RESOURCES)
+}
+
+/// Asks for round after round until all rows were looked at.
+fn purge_barrier(resource: &str, age: u64, why: Option<&str>, session: &mut Session<'_>) -> Ended {
+    let at = of_resource(resource, "/purge-barrier");
+    let control = session.control()?;
+    let (mut rows, mut deleted, mut kept) = (0, 0, 0);
+    let mut after = None;
+    loop {
+        let body = json!({ "older_than_seconds": age, "after": after });
+        let round = control.change("POST", &at, Some(&body), why)?;
+        let count = |name: &str| round.get(name).and_then(Json::as_u64).unwrap_or_default();
+        rows += count("rows");
+        deleted += count("deleted");
+        kept += count("kept");
+        after = round.get("next").cloned();
+        if after.is_none() {
+            break;
+        }
+        session.note(&format!("{rows} rows looked at, {deleted} deleted"));
+    }
+    let all = json!({ "resource": resource, "rows": rows, "deleted": deleted, "kept": kept });
+    session.show_one(&all, &PURGED)
 }
 
 fn list(find: &Find, session: &mut Session<'_>) -> Ended {

@@ -26,7 +26,7 @@ use crate::role::Shared;
 struct Change(Method, &'static str, &'static str, &'static str);
 
 /// Those that are no changes of objects with a history.
-const CHANGES: [Change; 40] = [
+const CHANGES: [Change; 41] = [
     Change(Method::PUT, "/registry/{namespace}/services/{service}", "service:settings", "service"),
     Change(Method::DELETE, "/registry/{namespace}/services/{service}", "service:remove", "service"),
     Change(Method::DELETE, INSTANCE, "instance:deregister", "instance"),
@@ -100,6 +100,12 @@ const CHANGES: [Change; 40] = [
         Method::POST,
         "/transaction-resources/{name}/init",
         "transaction:resource-init",
+        "transaction-resource",
+    ),
+    Change(
+        Method::POST,
+        "/transaction-resources/{name}/purge-barrier",
+        "transaction:purge-barrier",
         "transaction-resource",
     ),
     Change(Method::POST, "/deferred/{queue}/{receipt}/replay", "deferred:replay", "transaction"),

@@ -71,6 +71,7 @@ pub(super) fn calls() -> Router<Arc<Cluster>> {
         .route(&resource("/check"), post(resources::check))
         .route(&resource("/sweep"), post(resources::sweep))
         .route(&resource("/init"), post(resources::init))
+        .route(&resource("/purge-barrier"), post(resources::purge_barrier))
 }
 
 /// Which transaction a path names.

@@ -13,8 +13,8 @@ use mainstay_store::Put;
 use mainstay_txn::database::Cluster;
 use mainstay_txn::port::{Outgoing, Surroundings, To};
 use mainstay_txn::resource::{
-    Failure, Fault, Figures, LogStanding, NotAttested, ResourceSettings, Resources, Sighting,
-    Standing, SweepSettings, Sweeper,
+    BarrierKey, Failure, Fault, Figures, LogStanding, NotAttested, NotPurged, Purged,
+    ResourceSettings, Resources, Sighting, Standing, SweepSettings, Sweeper,
 };
 use mainstay_txn::run::VerbError;
 use mainstay_txn::{Coordinator, Moment, Outcome, ResourceName};
@@ -395,6 +395,26 @@ impl Databases {
     ) -> Option<Result<Vec<Sighting>, Failure>> {
         let sweeper = self.0.sweeper.get()?;
         Some(sweeper.sweep(resource, report_only).await)
+    }
+
+    /// Deletes old rows of the barrier of `resource` behind `after`, for a few seconds. `None`
+    /// before the coordinator has started.
+    ///
+    /// # Errors
+    ///
+    /// [`NotPurged`].
+    ///
+    /// # Cancel safety
+    ///
+    /// How many were deleted is open; what was not is found by another round.
+    pub async fn purge_barrier(
+        &self,
+        resource: &ResourceName,
+        age: Duration,
+        after: BarrierKey,
+    ) -> Option<Result<Purged, NotPurged>> {
+        let sweeper = self.0.sweeper.get()?;
+        Some(sweeper.purge_barrier(resource, age, after).await)
     }
 
     /// Ends loops and sessions, waiting up to `grace` for each; returns how many are left.

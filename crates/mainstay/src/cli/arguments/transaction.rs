@@ -82,6 +82,19 @@ pub(in crate::cli) enum Transaction {
         #[arg(long, value_name = "TEXT")]
         reason: Option<String>,
     },
+    /// Deletes old rows of the barrier that participants keep in a database. Those of transactions
+    /// that are live stay, and those of transactions that another node owns: ask each.
+    #[command(after_help = examples("transaction purge-barrier orders --older-than 720h --reason 'monthly'", "tx purge-barrier orders --older-than 168h --reason 'INC-7' --yes"))]
+    PurgeBarrier {
+        /// The database.
+        resource: String,
+        /// How old; an hour at least.
+        #[arg(long, value_name = "SPAN")]
+        older_than: String,
+        /// Why; goes into the audit record.
+        #[arg(long, value_name = "TEXT")]
+        reason: Option<String>,
+    },
     /// Goes by the log as it is, after it was put back from a backup that databases know to be old.
     /// What they still hold prepared and the log does not know is rolled back then.
     #[command(after_help = examples("transaction accept-log --reason 'prepared branches were ended by hand'", "tx accept-log --reason 'INC-7' --yes"))]

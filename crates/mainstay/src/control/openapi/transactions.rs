@@ -1,9 +1,9 @@
 //! Calls of global transactions.
 
 use mainstay_api::transaction::{
-    AbortTransaction, Accepted, BeginTransaction, LogAccepted, Operate, PreparedBranches,
-    RegisterBranch, Registered, ResolveTransaction, Resource, Resources, SendMessage,
-    SubmitTransaction, SweepResource, Transaction, Transactions,
+    AbortTransaction, Accepted, BarrierPurged, BeginTransaction, LogAccepted, Operate,
+    PreparedBranches, PurgeBarrier, RegisterBranch, Registered, ResolveTransaction, Resource,
+    Resources, SendMessage, SubmitTransaction, SweepResource, Transaction, Transactions,
 };
 use mainstay_core::problem::Code;
 
@@ -63,7 +63,7 @@ fn accept_log() -> Call {
 }
 
 /// Calls about databases, which each node answers as it sees them.
-fn resources() -> [Call; 6] {
+fn resources() -> [Call; 7] {
     let all = "/transaction-resources";
     let one = |method, id, rest: &str, summary: &str| {
         call(method, TAG, id, format!("{all}/{{name}}{rest}"), summary)
@@ -92,6 +92,17 @@ fn resources() -> [Call; 6] {
             .gives::<Resource>(200, "How it stands now.")
             .refuses(&asks)
             .audited(),
+        one(
+            "post",
+            "purgeBarrier",
+            "/purge-barrier",
+            "Deletes old rows of a barrier, for a while.",
+        )
+        .takes::<PurgeBarrier>()
+        .gives::<BarrierPurged>(200, "How many, and where to go on.")
+        .refuses(&asks)
+        .refuses(&[Code::ResourceCannotPurge, Code::TransactionLogBehind])
+        .audited(),
     ]
 }
 

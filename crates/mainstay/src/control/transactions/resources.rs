@@ -7,15 +7,16 @@ use axum::Json;
 use axum::extract::{FromRequestParts, Path, State};
 use axum::http::request::Parts;
 use mainstay_api::transaction::{
-    LogAccepted, Operate, PreparedBranch, PreparedBranches, Resource, ResourceFault, Resources,
-    SweepResource,
+    BarrierKey, BarrierPurged, LogAccepted, Operate, PreparedBranch, PreparedBranches,
+    PurgeBarrier, Resource, ResourceFault, Resources, SweepResource,
 };
 use mainstay_coord::audit::{Author, Outcome as Recorded, Target};
 use mainstay_core::Effect;
 use mainstay_core::problem::Code;
 use mainstay_txn::database::Listed;
 use mainstay_txn::resource::{
-    Failure, Fault, Host, Judged, LogStanding, ResourceSettings, Sighting,
+    self, Failure, Fault, Host, Judged, LogStanding, NotAttested, NotPurged, PURGE_AGE_MIN, Purged,
+    ResourceSettings, Sighting, barrier_grant,
 };
 use mainstay_txn::{Outcome, ResourceName};
 use serde_json::{Value, json};
@@ -129,6 +130,73 @@ pub(super) async fn init(
     Box::pin(recorded(&cluster, &name, &author, "transaction:resource-init", work)).await?;
     told("transaction.resource-init", &name, &json!({ "tables": "there" }), &author);
     Ok(Json(document(&known(databases, &name)?)))
+}
+
+/// `POST /transaction-resources/{name}/purge-barrier`
+pub(super) async fn purge_barrier(
+    State(cluster): State<Arc<Cluster>>,
+    Named(name): Named,
+    by: By,
+    Document(PurgeBarrier { older_than_seconds, after, reason }): Document<PurgeBarrier>,
+) -> Result<Json<BarrierPurged>, Refused> {
+    let (transactions, _) = of(&cluster)?;
+    let databases = transactions.databases();
+    let Shown { settings, .. } = known(databases, &name)?;
+    let age = Duration::from_secs(older_than_seconds);
+    if age < PURGE_AGE_MIN {
+        let least = PURGE_AGE_MIN.as_secs();
+        return Err(Refused::invalid(format!(
+            "older_than_seconds: must be at least {least}: a younger row may still stop a call that \
+             is under way"
+        )));
+    }
+    let author = needed(by.because(reason)?)?;
+    let after = after.map(|BarrierKey { gid, branch, op, seq }| resource::BarrierKey {
+        gid,
+        branch,
+        op,
+        seq,
+    });
+    let work = async {
+        match databases.purge_barrier(&name, age, after.unwrap_or_default()).await {
+            Some(purged) => purged.map_err(|error| not_purged(&settings, error)),
+            None => Err(unknown(&name)),
+        }
+    };
+    let action = "transaction:purge-barrier";
+    let Purged { rows, deleted, kept, next } =
+        Box::pin(recorded(&cluster, &name, &author, action, work)).await?;
+    told("transaction.purge-barrier", &name, &json!({ "deleted": deleted }), &author);
+    let next = next.map(|resource::BarrierKey { gid, branch, op, seq }| BarrierKey {
+        gid,
+        branch,
+        op,
+        seq,
+    });
+    Ok(Json(BarrierPurged { resource: name.to_string(), rows, deleted, kept, next }))
+}
+
+/// Why nothing more was deleted, and what mends that.
+fn not_purged(settings: &ResourceSettings, error: NotPurged) -> Refused {
+    let ResourceSettings { name, address, .. } = settings;
+    let cannot = |why: &str, fix: &str| {
+        let detail = format!("database `{name}`: {why}");
+        Refused::new(Code::ResourceCannotPurge, detail).with("fix", json!(fix))
+    };
+    match error {
+        NotPurged::NotAttested(NotAttested::Log(error)) | NotPurged::Behind(error) => error.into(),
+        NotPurged::Table(Failure::Denied(why)) => {
+            cannot(&why, &barrier_grant(address.kind, &address.user))
+        }
+        NotPurged::Table(Failure::NoTable(why)) => cannot(
+            &why,
+            "name a database whose participants keep a barrier, or put its schema into the \
+             `search_path` of the coordinator's role",
+        ),
+        NotPurged::NotAttested(NotAttested::Database(failure)) | NotPurged::Table(failure) => {
+            failed(name, failure)
+        }
+    }
 }
 
 /// `POST /transaction-log/accept`
