@@ -82,13 +82,37 @@ impl ClientError {
     }
 
     /// Whether what was asked for may have happened all the same.
-    pub(crate) fn may_be_done(&self) -> bool {
+    pub fn effect(&self) -> Effect {
         match self {
-            Self::Unreachable { effect, .. } => *effect != Effect::None,
-            Self::Refused(problem) => {
-                self.is_passing() && problem.effect.as_deref() != Some("none")
-            }
-            Self::Invalid { .. } | Self::Lost(_) | Self::Stopped => false,
+            Self::Unreachable { effect, .. } => *effect,
+            Self::Refused(problem) => match problem.effect.as_deref() {
+                Some("none") => Effect::None,
+                // What says nothing of it has looked at the request and refused it; whatever stands
+                // in between may have passed it on.
+                None if problem.status < 500 => Effect::None,
+                Some(_) | None => Effect::Unknown,
+            },
+            Self::Invalid { .. } | Self::Lost(_) | Self::Stopped => Effect::None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::problem::problem;
+
+    #[test]
+    fn a_refusal_did_nothing_unless_something_in_between_may_have_passed_it_on() {
+        for (code, said, want) in [
+            (Code::LockNotHeld, None, Effect::None),
+            (Code::Limited, None, Effect::None),
+            (Code::StoreUnavailable, None, Effect::Unknown),
+            (Code::StoreUnavailable, Some(Effect::Unknown), Effect::Unknown),
+            (Code::StoreUnavailable, Some(Effect::None), Effect::None),
+        ] {
+            let refused = ClientError::Refused(Box::new(problem(code, "no".to_owned(), said)));
+            assert_eq!(refused.effect(), want, "{code}, {said:?}");
         }
     }
 }

@@ -5,9 +5,9 @@ use std::time::Duration;
 use http::Method;
 use mainstay_api::lock::{Release, SessionRenewed};
 use mainstay_call::draw;
-use mainstay_core::Instant;
 use mainstay_core::belief::{Loss, Standing, Step};
 use mainstay_core::problem::Code;
+use mainstay_core::{Effect, Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{State, seconds, stream};
@@ -127,7 +127,7 @@ async fn insist(state: &State, call: &Call, until: Instant) -> Result<(), Client
             Err(error) if may_be_done && error.is(Code::LockNotHeld) => return Ok(()),
             Err(error) => error,
         };
-        may_be_done |= error.may_be_done();
+        may_be_done |= error.effect() != Effect::None;
         tries += 1;
         if !error.is_passing() || until <= clock::now() {
             return Err(error);

@@ -47,7 +47,7 @@ pub(super) async fn insist<T: DeserializeOwned>(
             Ok(answer) => return Ok(answer),
             Err(error) => error,
         };
-        if effect_of(&error) != Effect::None {
+        if error.effect() != Effect::None {
             effect = Effect::Unknown;
         }
         if !error.is_passing() || patience <= clock::now().since(began) {
@@ -55,21 +55,6 @@ pub(super) async fn insist<T: DeserializeOwned>(
         }
         tries += 1;
         pause(tries, error.retry_after()).await;
-    }
-}
-
-/// What a try that failed may have done.
-fn effect_of(error: &ClientError) -> Effect {
-    match error {
-        ClientError::Unreachable { effect, .. } => *effect,
-        ClientError::Refused(problem) => match problem.effect.as_deref() {
-            Some("none") => Effect::None,
-            // What says nothing of it has looked at the request and refused it; whatever stands in
-            // between may have passed it on.
-            None if problem.status < 500 => Effect::None,
-            Some(_) | None => Effect::Unknown,
-        },
-        ClientError::Invalid { .. } | ClientError::Lost(_) | ClientError::Stopped => Effect::None,
     }
 }
 
