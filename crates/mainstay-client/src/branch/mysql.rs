@@ -1,4 +1,12 @@
 //! Branches in `MariaDB`, 10.5 and later.
+//!
+//! Its sessions hold their branch: whoever gives up on one has to end the session. `Conn` of a pool
+//! go back there when they are dropped, which is not enough: after an error, and when the business
+//! statements failed, call [`give_up`] and then `disconnect()`.
+//!
+//! A statement that fails leaves the branch as it was before that statement, and `MariaDB` prepares
+//! what is left without a word. So whoever does not return the error of a statement commits the
+//! branch without it.
 
 use mainstay_api::receipt;
 use mysql_async::prelude::Queryable as _;
@@ -20,11 +28,12 @@ pub struct Prepared {
 ///
 /// # Errors
 ///
-/// [`BranchError`], after which there is no transaction.
+/// [`BranchError`], after which there is no transaction, unless the connection broke. Its lock wait
+/// stays: disconnect it if it is of a pool that does not reset its connections.
 ///
 /// # Cancel safety
 ///
-/// Not safe: the session may be in a transaction. Call [`give_up`], or drop the connection.
+/// Not safe: the session may be in a transaction. Call [`give_up`] and `disconnect()`.
 pub async fn begin(
     connection: &mut Conn,
     name: &BranchName,
@@ -58,18 +67,19 @@ pub async fn begin(
     }
 }
 
-/// Prepares what was begun, and ends the session: when this returns without an error, the vote is
+/// Prepares what was begun, and ends the session, also one of a pool: when this returns without an error, the vote is
 /// yes. The server may need a moment to notice that the session has ended, and nobody else can end
 /// the branch before; the coordinator tries again.
 ///
 /// # Errors
 ///
-/// [`BranchError::Database`]: the vote is no. When the connection broke, it may have been prepared
-/// all the same; the coordinator rolls it back then.
+/// [`BranchError::Database`]: the vote is no, and the session has ended. When the connection broke,
+/// it may have been prepared all the same; the coordinator rolls it back then.
 ///
 /// # Cancel safety
 ///
-/// Not safe: whether it is prepared is open, as after a connection that broke.
+/// Not safe: whether it is prepared is open, as after a connection that broke. One of a pool may go
+/// back there and hold the branch, unless the pool resets its connections.
 pub async fn prepare(
     mut connection: Conn,
     name: &BranchName,
@@ -78,6 +88,7 @@ pub async fn prepare(
     for statement in receipt::prepare_mariadb(&name.xa_literal()) {
         if let Err(error) = connection.query_drop(statement).await {
             drop(give_up(&mut connection, name).await);
+            drop(connection.disconnect().await);
             return Err(error.into());
         }
     }
@@ -86,15 +97,15 @@ pub async fn prepare(
     Ok(Prepared { session_id })
 }
 
-/// Rolls back what was begun.
+/// Rolls back what was begun. The session may go on.
 ///
 /// # Errors
 ///
-/// What the database said: close the connection, which rolls back too.
+/// What the database said: call `disconnect()`, which rolls back too.
 ///
 /// # Cancel safety
 ///
-/// Not safe: close the connection.
+/// Not safe: call `disconnect()`.
 pub async fn give_up(connection: &mut Conn, name: &BranchName) -> Result<(), Error> {
     // It may be ended already, or rolled back by a deadlock.
     drop(connection.query_drop(format!("XA END {}", name.xa_literal())).await);

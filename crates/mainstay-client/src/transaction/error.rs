@@ -20,7 +20,8 @@ pub enum TxError<E = Infallible> {
         why: String,
     },
     /// Whether it took effect is open. Ask for it by its gid, or make the same request again with
-    /// that gid: it counts once.
+    /// that gid: it counts once. A `run` is not done again under a gid that was begun before, and
+    /// ends so unless that was aborted, also if it was committed: `why` says its state.
     #[error("what became of transaction {gid} is not known: {why}")]
     Unknown {
         /// Which.

@@ -52,8 +52,9 @@ impl Tcc {
     }
 
     /// Its name, 1 to 128 bytes; one that nobody has used unless told. What was begun before under
-    /// that name is not run again, as its branches would join once more; [`TxError`] says what
-    /// became of it.
+    /// that name is not run again, as its branches would join once more: [`TxError::Aborted`] if it
+    /// was aborted; else [`TxError::Unknown`], also if it was committed, as what its first run
+    /// returned is not known any more. Which of them it is stands in `why`.
     pub fn gid(mut self, gid: impl Into<String>) -> Self {
         self.begin.gid = Some(gid.into());
         self

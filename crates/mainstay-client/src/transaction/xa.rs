@@ -19,8 +19,6 @@ use super::{PATIENCE, TxError, asking, at, begin, new_gid};
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 use crate::branch::{Begun, BranchError, BranchName};
 use crate::client::Client;
-#[cfg(any(feature = "mysql", feature = "postgres"))]
-use crate::error::ClientError;
 
 /// A two-phase commit, before it is begun.
 #[derive(Clone, Debug)]
@@ -36,7 +34,8 @@ pub struct Xa {
 #[derive(Debug)]
 pub struct OpenXa<E = Infallible> {
     joining: Joining,
-    /// Of branches that are prepared.
+    /// Of branches that have joined: no, until they are prepared. A branch that joined and was not
+    /// done aborts the transaction, also after a failover that has forgotten that it joined.
     votes: Arc<Mutex<Vec<BranchVote>>>,
     business: PhantomData<fn() -> E>,
 }
@@ -66,7 +65,8 @@ impl Xa {
 
     /// Its name, 1 to 48 of `A-Z`, `a-z`, `0-9`, `.`, `_` and `-`, as databases bear it; one that
     /// nobody has used unless told. What was begun before under that name is not run again:
-    /// [`TxError`] says what became of it.
+    /// [`TxError::Aborted`] if it was aborted; else [`TxError::Unknown`], also if it was committed,
+    /// as what its first run returned is not known any more. Which of them it is stands in `why`.
     pub fn gid(mut self, gid: impl Into<String>) -> Self {
         self.begin.gid = Some(gid.into());
         self
@@ -85,7 +85,8 @@ impl Xa {
         self
     }
 
-    /// Commits in the order in which branches joined, and rolls back in the other.
+    /// Commits in the order in which branches joined, and rolls back in the other. If a failover has
+    /// forgotten its begin, and the order with it, it is aborted.
     pub fn ordered(mut self) -> Self {
         self.begin.ordered = true;
         self
@@ -115,19 +116,29 @@ impl Xa {
         Running: Future<Output = Result<T, TxError<E>>>,
     {
         let Self { client, begin, patience } = self;
+        let is_ordered = begin.ordered;
         let votes: Arc<Mutex<Vec<BranchVote>>> = Arc::default();
         let open = |joining| {
             business(OpenXa { joining, votes: Arc::clone(&votes), business: PhantomData })
         };
-        // With when it was begun it also counts after a failover that has forgotten that.
-        let submit = |begun: Transaction| SubmitTransaction {
-            votes: votes.lock().clone(),
-            begun_at: Some(begun.summary.created_at),
-            deadline_at: begun.summary.deadline_at,
-            ..asking::decided()
-        };
+        let submit = |begun| submit_document(begun, votes.lock().clone(), is_ordered);
         joining::run(client, begin, patience, open, submit).await
     }
+}
+
+/// What commits `begun`. With when it was begun it also counts after a failover that has forgotten
+/// that; but not where branches are to be ended in an order, of which a submit says nothing.
+fn submit_document(
+    begun: Transaction,
+    votes: Vec<BranchVote>,
+    is_ordered: bool,
+) -> SubmitTransaction {
+    let submit = SubmitTransaction { votes, ..asking::decided() };
+    if is_ordered {
+        return submit;
+    }
+    let begun = begun.summary;
+    SubmitTransaction { begun_at: Some(begun.created_at), deadline_at: begun.deadline_at, ..submit }
 }
 
 impl<E> OpenXa<E> {
@@ -143,11 +154,13 @@ impl<E> OpenXa<E> {
     /// # Errors
     ///
     /// [`TxError::Business`] of what `business` returned; [`TxError::Aborted`] when the branch
-    /// could not be prepared. Return either, and all branches are rolled back.
+    /// could not be prepared, as when a statement failed whose error `business` did not return. All
+    /// branches are rolled back, also if the error is not passed on.
     ///
     /// # Cancel safety
     ///
-    /// Not safe: the session may be in a transaction. Drop the client.
+    /// Not safe: the session may be in a transaction. Drop the client, and give it back to no pool;
+    /// the same if `business` panics.
     #[cfg(feature = "postgres")]
     pub async fn postgres<T, F>(
         &self,
@@ -171,20 +184,26 @@ impl<E> OpenXa<E> {
             }
         };
         postgres::prepare(client, name.name()).await.map_err(|error| self.not_done(&error))?;
-        self.votes(name.vote(None));
+        self.votes_yes(&name, None);
         Ok(value)
     }
 
     /// The same in `MariaDB`. The session ends with the branch, since nobody else could commit it
-    /// before.
+    /// before; one of a pool is not given back.
     ///
     /// # Errors
     ///
-    /// As [`OpenXa::postgres`].
+    /// As [`OpenXa::postgres`], but for a statement that failed and whose error `business` did not
+    /// return: `MariaDB` takes back that statement alone and goes on, and what is left of the branch
+    /// is committed with the others. Return every error, unless the branch is right without its
+    /// statement.
     ///
     /// # Cancel safety
     ///
-    /// Safe: the session ends.
+    /// Safe on a connection of its own: the session ends, and takes back what is not prepared. When
+    /// the future is dropped, one of a pool goes back there; so that the branch ends, the pool has
+    /// to reset connections, as it does unless told otherwise (`PoolOpts::with_reset_connection`).
+    /// If `business` panics, the session ends in both cases.
     #[cfg(feature = "mysql")]
     pub async fn mysql<T, F>(
         &self,
@@ -198,7 +217,12 @@ impl<E> OpenXa<E> {
         use crate::branch::mysql;
 
         let name = self.join(resource).await?;
-        self.is_new(mysql::begin(&mut connection, name.name(), WRITER).await)?;
+        let begun = mysql::begin(&mut connection, name.name(), WRITER).await;
+        if let Err(error) = self.is_new(begun) {
+            // A pool that it came from must not hand it on.
+            drop(connection.disconnect().await);
+            return Err(error);
+        }
         let value = match business(&mut connection).await {
             Ok(value) => value,
             Err(error) => {
@@ -209,7 +233,7 @@ impl<E> OpenXa<E> {
         };
         let prepared = mysql::prepare(connection, name.name()).await;
         let prepared = prepared.map_err(|error| self.not_done(&error))?;
-        self.votes(name.vote(Some(prepared.session_id.to_string())));
+        self.votes_yes(&name, Some(prepared.session_id.to_string()));
         Ok(value)
     }
 
@@ -256,7 +280,8 @@ impl<E> OpenXa<E> {
         };
         let call = self.joining.call(&branch, ("xa", "action"), (&targets.action, ends), ask);
         let answer = call.await?;
-        self.votes(BranchVote {
+        // No vote came before: that it joined is durable, and a branch without a vote aborts.
+        self.votes.lock().push(BranchVote {
             branch,
             resource: None,
             vote: VoteWord::Yes,
@@ -264,10 +289,6 @@ impl<E> OpenXa<E> {
             session_id: None,
         });
         Ok(answer)
-    }
-
-    fn votes(&self, vote: BranchVote) {
-        self.votes.lock().push(vote);
     }
 }
 
@@ -280,24 +301,12 @@ const WRITER: &str = "mainstay-client";
 struct Joined {
     name: BranchName,
     branch: String,
-    resource: String,
 }
 
 #[cfg(any(feature = "mysql", feature = "postgres"))]
 impl Joined {
     const fn name(&self) -> &BranchName {
         &self.name
-    }
-
-    /// It is prepared, and the database has said so.
-    fn vote(self, session_id: Option<String>) -> BranchVote {
-        BranchVote {
-            branch: self.branch,
-            resource: Some(self.resource),
-            vote: VoteWord::Yes,
-            evidence: Some(Evidence::Listed),
-            session_id,
-        }
     }
 }
 
@@ -308,12 +317,33 @@ impl<E> OpenXa<E> {
         let branch = new_gid();
         let joined =
             self.joining.register(&branch, Some(resource), BranchTargets::default(), None).await?;
+        self.votes.lock().push(BranchVote {
+            branch: branch.clone(),
+            resource: Some(resource.to_owned()),
+            vote: VoteWord::No,
+            evidence: None,
+            session_id: None,
+        });
         // `ms:CLUSTER:GID:BRANCH`
-        let cluster = joined.xid.as_deref().and_then(|xid| xid.split(':').nth(1));
-        let name = BranchName::new(cluster.unwrap_or_default(), self.gid(), &branch);
-        let why = "must be 1 to 48 of A-Z, a-z, 0-9, `.`, `_` and `-`";
-        let name = name.map_err(|_invalid| ClientError::Invalid { what: "gid", why })?;
-        Ok(Joined { name, branch, resource: resource.to_owned() })
+        let Some(cluster) = joined.xid.as_deref().and_then(|xid| xid.split(':').nth(1)) else {
+            let xid = joined.xid.as_deref().unwrap_or("nothing");
+            let why = format!(
+                "a branch of {resource} joined, and the coordinator gave it {xid} for a name                  instead of `ms:CLUSTER:GID:BRANCH`"
+            );
+            return Err(self.joining.aborted(why));
+        };
+        let name = BranchName::new(cluster, self.gid(), &branch);
+        let name = name.map_err(|invalid| self.joining.aborted(invalid.to_string()))?;
+        Ok(Joined { name, branch })
+    }
+
+    /// Its database holds the branch prepared, and has said so.
+    fn votes_yes(&self, joined: &Joined, session_id: Option<String>) {
+        let mut votes = self.votes.lock();
+        if let Some(vote) = votes.iter_mut().find(|vote| vote.branch == joined.branch) {
+            (vote.vote, vote.evidence) = (VoteWord::Yes, Some(Evidence::Listed));
+            vote.session_id = session_id;
+        }
     }
 
     /// Whether a branch began; its name is new, so nobody else can have done it.
