@@ -30,7 +30,7 @@ use std::time::{Duration, Instant};
 
 use connection::Connection;
 use mainstay_api::receipt as sql;
-use mainstay_client::branch::{self, BranchName};
+use mainstay_client::branch::{self, Begun, BranchName};
 use mainstay_txn::resource::Kind;
 use mysql_async::prelude::Queryable as _;
 use mysql_async::{Conn, OptsBuilder};
@@ -68,6 +68,9 @@ const EACH: i64 = 1_000;
 
 const WRITERS: u64 = 16;
 
+/// So many transfers say something.
+const ENOUGH: usize = 20;
+
 /// How a writer reaches a database, also one that was started again.
 #[derive(Clone, Debug)]
 enum Door {
@@ -98,35 +101,38 @@ impl Door {
         Conn::new(options.db_name(Some("shop"))).await.map_err(shown)
     }
 
-    /// Prepares a branch that puts `amount` on `account`; `lingers` keeps the session a while after.
+    /// Prepares a branch that puts `amount` on `account`; its session goes on for as long as
+    /// `lingers` says.
     async fn prepare(
         &self,
         (name, gid): (&BranchName, &str),
         (account, amount): (u64, i64),
-        lingers: bool,
+        lingers: Option<Duration>,
     ) -> Result<(), String> {
         let puts = format!("UPDATE account SET balance = balance + {amount} WHERE id = {account}");
         let notes = format!("INSERT INTO move VALUES ('{gid}', {amount})");
         match self {
             Self::Postgres(home) => {
                 let client = Self::postgres(home).await?;
-                branch::postgres::begin(&client, name, "bank").await.map_err(shown)?;
+                let begun = branch::postgres::begin(&client, name, "bank").await;
+                assert_eq!(begun.map_err(shown)?, Begun::New, "{gid}");
                 client.batch_execute(&format!("{puts}; {notes}")).await.map_err(shown)?;
                 branch::postgres::prepare(&client, name).await.map_err(shown)
             }
             Self::MariaDb(socket) => {
                 let mut session = Self::mariadb(socket).await?;
-                branch::mysql::begin(&mut session, name, "bank").await.map_err(shown)?;
+                let begun = branch::mysql::begin(&mut session, name, "bank").await;
+                assert_eq!(begun.map_err(shown)?, Begun::New, "{gid}");
                 session.query_drop(puts).await.map_err(shown)?;
                 session.query_drop(notes).await.map_err(shown)?;
-                if !lingers {
+                let Some(lingers) = lingers else {
                     return branch::mysql::prepare(session, name).await.map(drop).map_err(shown);
-                }
+                };
                 for statement in sql::prepare_mariadb(&name.xa_literal()) {
                     session.query_drop(statement).await.map_err(shown)?;
                 }
                 tokio::spawn(async move {
-                    tokio::time::sleep(Duration::from_millis(400)).await;
+                    tokio::time::sleep(lingers).await;
                     drop(session.disconnect().await);
                 });
                 Ok(())
@@ -172,6 +178,8 @@ struct Bank {
     transfers: Mutex<Vec<Transfer>>,
     /// Done, and not to be found.
     missing: Mutex<Vec<String>>,
+    /// How long sessions go on that do not end with their branch.
+    lingers: Duration,
     closed: AtomicBool,
 }
 
@@ -198,11 +206,13 @@ impl Bank {
 
     async fn writer(&self, number: u64) {
         let mut random = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+        // `SplitMix64`: Steele, Lea and Flood, "Fast splittable pseudorandom number generators",
+        // OOPSLA 2014.
         let mut draw = move |below: u64| {
-            // Steele, Lea, Flood: SplitMix64.
             random = random.wrapping_add(0x9e37_79b9_7f4a_7c15);
             let mixed = (random ^ (random >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            (mixed ^ (mixed >> 29)) % below
+            let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            (mixed ^ (mixed >> 31)) % below
         };
         for round in 0_u64.. {
             if self.closed.load(Ordering::SeqCst) {
@@ -213,7 +223,8 @@ impl Bank {
             let to = (from + 1 + usize::try_from(draw(2)).unwrap()) % 3;
             let amount = i64::try_from(draw(9) + 1).unwrap();
             let sides = [(from, draw(ACCOUNTS), -amount), (to, draw(ACCOUNTS), amount)];
-            let told = self.transfer(&gid, sides, draw(3) == 0).await;
+            let lingers = (draw(3) == 0).then_some(self.lingers);
+            let told = self.transfer(&gid, sides, lingers).await;
             if told == "committed" {
                 self.look(&gid, [from, to]).await;
             }
@@ -226,7 +237,7 @@ impl Bank {
         &self,
         gid: &str,
         sides: [(usize, u64, i64); 2],
-        lingers: bool,
+        lingers: Option<Duration>,
     ) -> &'static str {
         let ask = |path: &str, document: &Value| {
             tokio::task::block_in_place(|| self.ask("POST", path, document))
@@ -272,6 +283,11 @@ impl Bank {
         "aborted"
     }
 
+    /// How many transfers were told to be done.
+    fn done(&self) -> usize {
+        self.transfers.lock().iter().filter(|transfer| transfer.told == "committed").count()
+    }
+
     /// What is done is there, for whoever reads it now.
     async fn look(&self, gid: &str, between: [usize; 2]) {
         for which in between {
@@ -306,8 +322,9 @@ enum Fault {
     Crash(usize),
 }
 
-/// Runs the bank for `span`, with `faults` one after the other; `wrong` is a mistake that its
-/// coordinator makes. Returns what is wrong in the end, and how many transfers were done.
+/// Runs the bank for `span`, and until it has seen enough, with `faults` one after the other;
+/// `wrong` is a mistake that its coordinator makes. Returns what is wrong in the end, and how many
+/// transfers were done.
 async fn run(
     name: &str,
     span: Duration,
@@ -336,6 +353,8 @@ async fn run(
         doors: [Door::of(&shops[0]), Door::of(&shops[1]), Door::of(&shops[2])],
         transfers: Mutex::default(),
         missing: Mutex::default(),
+        // A mistake is to be made while they go on, however slow this machine is.
+        lingers: Duration::from_millis(if wrong.is_some() { 10_000 } else { 400 }),
         closed: AtomicBool::new(false),
     });
     let writers: Vec<_> = (0..WRITERS)
@@ -346,12 +365,16 @@ async fn run(
         .collect();
     let began = Instant::now();
     let mut faults = faults.iter().cycle();
-    while began.elapsed() < span {
+    let has_seen_enough = || match wrong {
+        Some(_) => !bank.missing.lock().is_empty(),
+        None => ENOUGH < bank.done(),
+    };
+    while began.elapsed() < span || (!has_seen_enough() && began.elapsed() < PATIENCE) {
         tokio::time::sleep(Duration::from_secs(2)).await;
         match faults.next() {
             Some(Fault::Kill) => {
                 node.signal(Signal::KILL);
-                node.ended();
+                node.was_killed();
                 node = node.again(name, &[]);
                 let (address, token) = node.door();
                 *bank.coordinator.lock() = (address, token.to_owned());
@@ -370,6 +393,7 @@ async fn run(
         writer.await.unwrap();
     }
     settles(&bank, &shops).await?;
+    assert_eq!(node.logged("panicked at"), 0, "see {}", node.log_path().display());
     audits(&bank).await
 }
 
@@ -458,7 +482,7 @@ async fn no_money_is_made_or_lost_whoever_dies() {
         Fault::Crash(1),
     ];
     let done = Box::pin(run("bank", Duration::from_secs(seconds), &faults, None)).await.unwrap();
-    assert!(20 < done, "only {done} transfers say little");
+    assert!(ENOUGH < done, "only {done} transfers say little");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 20)]

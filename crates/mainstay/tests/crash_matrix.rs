@@ -45,7 +45,7 @@ drain_delay_seconds = 0
 backoff_initial_milliseconds = 20
 backoff_max_seconds = 1
 sweep_interval_seconds = 1
-orphan_grace_seconds = 15
+orphan_grace_seconds = 30
 "#;
 
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -126,7 +126,7 @@ impl Case {
         cases.collect()
     }
 
-    /// Three of each point that has as many, turning through modes and ends.
+    /// Up to three of each point, turning through modes and ends.
     fn some() -> Vec<Self> {
         let all = Self::all();
         let points: BTreeSet<&str> = all.iter().map(|case| case.point).collect();
@@ -156,6 +156,11 @@ impl Case {
     fn gid(&self) -> String {
         let mode = format!("{:?}", self.mode).to_lowercase();
         format!("{mode}-{}-{}", if self.commits { "commits" } else { "aborts" }, self.point)
+    }
+
+    /// Whether its coordinator dies at a batch, which is of no transaction.
+    fn is_of_batch(&self) -> bool {
+        matches!(self.point, "batch-applied" | "lazy-waits")
     }
 
     const fn end(&self) -> &'static str {
@@ -207,7 +212,7 @@ impl World {
     }
 
     fn revive(&mut self) {
-        self.node.ended();
+        self.node.was_killed();
         self.died = true;
         self.node = self.node.again("crash-matrix-again", &[]);
     }
@@ -412,8 +417,18 @@ impl World {
         self.heard(case);
     }
 
-    /// Nothing is prepared any more, and of the money there is what `cases` left.
+    /// Nothing is in hand of `case`, nor waits to be written, so that the next batch is of the next
+    /// case.
+    async fn rests_after(&mut self, case: &Case) {
+        self.closes(case).await;
+        until("all is written", PATIENCE, || {
+            self.node.counted("mainstay_transaction_log_queue_records", "") == 0
+        });
+    }
+
+    /// Its coordinator made no mistake, nothing is prepared any more, and of the money there is what `cases` left.
     async fn balances(&self, cases: &[Case]) {
+        assert_eq!(self.node.logged("panicked at"), 0, "see {}", self.node.log_path().display());
         for (which, shop) in self.shops.iter().enumerate() {
             let took = |case: &&Case| {
                 case.commits && case.mode.databases().iter().any(|(database, _)| *database == which)
@@ -470,11 +485,17 @@ impl World {
 async fn whatever_is_in_hand_ends_as_it_was_told_wherever_its_coordinator_dies() {
     let cases = Case::chosen();
     assert!(!cases.is_empty(), "no case has such a name");
+    let (of_batches, others): (Vec<Case>, Vec<Case>) =
+        cases.iter().copied().partition(Case::is_of_batch);
     let mut world = World::open().await;
-    for case in &cases {
+    for case in &of_batches {
+        world.play(case).await;
+        world.rests_after(case).await;
+    }
+    for case in &others {
         world.play(case).await;
     }
-    for case in &cases {
+    for case in &others {
         world.closes(case).await;
     }
     world.balances(&cases).await;
@@ -486,7 +507,7 @@ async fn what_an_initiator_leaves_prepared_is_rolled_back() {
     let left = Case { mode: Mode::Both, commits: false, point: "left" };
     let killed = Case { point: "left-and-killed", ..left };
     for case in [left, killed] {
-        let begin = json!({ "gid": case.gid(), "mode": "xa", "deadline_seconds": 3 });
+        let begin = json!({ "gid": case.gid(), "mode": "xa", "deadline_seconds": 15 });
         world.begins(&begin);
         world.prepares(&begin, case.mode).await;
     }

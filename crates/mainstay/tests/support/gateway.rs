@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
 use std::sync::Arc;
@@ -224,6 +225,16 @@ impl Gateway {
             status.is_some()
         });
         status.unwrap()
+    }
+
+    /// Waits until it ends, as by a kill, and by no mistake of its own before.
+    #[allow(dead_code, reason = "not every test binary kills it")]
+    #[track_caller]
+    pub(crate) fn was_killed(&mut self) {
+        let status = self.ended();
+        let log = self.log.display();
+        assert_eq!(status.signal(), Some(Signal::KILL.as_raw()), "{status}; see {log}");
+        assert_eq!(self.logged("panicked at"), 0, "see {log}");
     }
 
     /// Where it logs; what it writes to its standard output lies beside it, as `.out`.
