@@ -1,4 +1,5 @@
-//! What takes longer than a change may: promises with figures, and many seeds, on a release build.
+//! What takes longer than a change may: promises with figures, and many seeds, on a release build;
+//! coordinators that die at every point, and a bank that is open for long, on one that checks itself.
 
 use std::fs;
 use std::path::Path;
