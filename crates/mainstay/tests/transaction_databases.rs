@@ -16,6 +16,8 @@ mod shop;
 #[path = "support/support.rs"]
 mod support;
 
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 use std::time::Duration;
 
@@ -333,9 +335,14 @@ async fn forgotten(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn what_a_kill_has_forgotten_is_committed_whole_and_in_order_or_not_at_all() {
-    // The same address each time, and nothing is written before the kill, nor swept before the
-    // submit.
-    let listen = format!("listen = \"127.0.0.1:{}\"", free_port());
+    // The same address and token each time, and nothing is written before the kill, nor swept before
+    // the submit.
+    let folder = tempfile::tempdir().unwrap();
+    let token = folder.path().join("token");
+    fs::write(&token, "the-same-each-time\n").unwrap();
+    fs::set_permissions(&token, Permissions::from_mode(0o600)).unwrap();
+    let (port, token) = (free_port(), token.display());
+    let listen = format!("listen = \"127.0.0.1:{port}\"\ntoken_file = \"{token}\"");
     let config = CONFIG
         .replacen("listen = \"127.0.0.1:0\"", &listen, 1)
         .replace("orphan_grace_seconds = 2", "orphan_grace_seconds = 15")
