@@ -11,8 +11,8 @@
     reason = "tests run by the clock of this machine, and fail by panicking"
 )]
 
-#[path = "support/connection.rs"]
-mod connection;
+#[path = "support/databases.rs"]
+mod databases;
 #[path = "../../mainstay-client/tests/databases/servers.rs"]
 #[allow(dead_code, reason = "tests of the client start them too")]
 mod servers;
@@ -28,7 +28,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use connection::Connection;
 use mainstay_api::receipt as sql;
 use mainstay_client::branch::{self, Begun, BranchName};
 use mainstay_txn::resource::Kind;
@@ -38,26 +37,9 @@ use parking_lot::Mutex;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use shop::{Server, Shop};
-use support::gateway::Gateway;
-use support::wait::until;
 use tokio_postgres::{Client, NoTls};
 
-const CONFIG: &str = r#"
-[server]
-listen = "127.0.0.1:0"
-[gateway]
-listen = ["127.0.0.1:0"]
-drain_delay_seconds = 0
-[transaction]
-backoff_initial_milliseconds = 20
-backoff_max_seconds = 1
-sweep_interval_seconds = 2
-orphan_grace_seconds = 5
-"#;
-
 const PATIENCE: Duration = Duration::from_secs(90);
-
-const READY: &str = "database takes part in transactions";
 
 /// Its databases.
 const BRANCHES: [&str; 3] = ["east", "west", "north"];
@@ -187,19 +169,12 @@ impl Bank {
     /// Asks until there is an answer that says what became of it.
     fn ask(&self, method: &str, path: &str, document: &Value) -> (u16, Value) {
         let began = Instant::now();
-        let body = if document.is_null() { String::new() } else { document.to_string() };
-        let path = format!("/api/v1/transactions{path}");
         loop {
             let (address, token) = self.coordinator.lock().clone();
-            let headers = format!("authorization: Bearer {token}\r\nconnection: close\r\n");
-            let answer = Connection::open(address)
-                .and_then(|mut open| open.ask(method, &path, &headers, body.as_bytes()));
-            match answer {
-                Some((status, text)) if status != 503 => {
-                    return (status, serde_json::from_str(&text).unwrap());
-                }
-                said => assert!(began.elapsed() < PATIENCE, "{method} {path}: {said:?}"),
+            if let Some(answer) = databases::ask((address, &token), (method, path), document) {
+                return answer;
             }
+            assert!(began.elapsed() < PATIENCE, "{method} {path}: no answer");
             std::thread::sleep(Duration::from_millis(50));
         }
     }
@@ -337,13 +312,11 @@ async fn run(
         Shop::open(Kind::MariaDb)
     );
     let mut shops = [east, west, north];
-    let mut config = CONFIG.to_owned();
-    for (name, shop) in BRANCHES.into_iter().zip(&shops) {
+    for shop in &shops {
         opens_accounts(shop).await;
-        config.push_str(&shop.table(name));
     }
-    let mut node = Gateway::start_dev(name, &config);
-    until("all take part", PATIENCE, || node.logged(READY) == 3);
+    let mut node =
+        databases::start(name, &databases::config(2, 5), BRANCHES.into_iter().zip(&shops));
     if let Some(wrong) = wrong {
         node.crashes_at(wrong);
     }

@@ -11,8 +11,8 @@
     reason = "tests run by the clock of this machine, and fail by panicking"
 )]
 
-#[path = "support/connection.rs"]
-mod connection;
+#[path = "support/databases.rs"]
+mod databases;
 #[path = "../../mainstay-client/tests/databases/servers.rs"]
 #[allow(dead_code, reason = "tests of the client start them too")]
 mod servers;
@@ -25,7 +25,6 @@ mod support;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use connection::Connection;
 use mainstay_txn::resource::Kind;
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -34,23 +33,11 @@ use support::gateway::Gateway;
 use support::participant::Participant;
 use support::wait::until;
 
-/// Longer than a restart takes, so that no sweep overtakes an initiator that asks again.
-const CONFIG: &str = r#"
-[server]
-listen = "127.0.0.1:0"
-[gateway]
-listen = ["127.0.0.1:0"]
-drain_delay_seconds = 0
-[transaction]
-backoff_initial_milliseconds = 20
-backoff_max_seconds = 1
-sweep_interval_seconds = 1
-orphan_grace_seconds = 30
-"#;
+/// How long it leaves alone what nobody speaks of: longer than a restart takes, so that no sweep
+/// overtakes an initiator that asks again.
+const GRACE_SECONDS: u64 = 30;
 
 const PATIENCE: Duration = Duration::from_mins(1);
-
-const READY: &str = "database takes part in transactions";
 
 /// What is asked of databases, by the name of each.
 const DATABASES: [&str; 2] = ["orders", "stock"];
@@ -181,10 +168,8 @@ impl World {
     async fn open() -> Self {
         let (orders, stock) = tokio::join!(Shop::open(Kind::Postgres), Shop::open(Kind::MariaDb));
         let shops = [orders, stock];
-        let tables: String =
-            DATABASES.into_iter().zip(&shops).map(|(name, shop)| shop.table(name)).collect();
-        let node = Gateway::start_dev("crash-matrix", &[CONFIG, &tables].concat());
-        until("both take part", PATIENCE, || node.logged(READY) == 2);
+        let config = databases::config(1, GRACE_SECONDS);
+        let node = databases::start("crash-matrix", &config, DATABASES.into_iter().zip(&shops));
         Self { node, shops, services: Participant::start(), died: false }
     }
 
@@ -363,24 +348,14 @@ impl World {
     /// Asks, again and again, until there is an answer that says what became of it.
     fn ask(&mut self, method: &str, path: &str, document: &Value) -> (u16, Value) {
         let began = Instant::now();
-        let body = if document.is_null() { String::new() } else { document.to_string() };
         loop {
-            let (control, token) = self.node.door();
-            let headers = format!("authorization: Bearer {token}\r\nconnection: close\r\n");
-            let path = format!("/api/v1/transactions{path}");
-            let answer = Connection::open(control)
-                .and_then(|mut open| open.ask(method, &path, &headers, body.as_bytes()));
-            match answer {
-                Some((status, text)) if status != 503 => {
-                    return (status, serde_json::from_str(&text).unwrap());
-                }
-                said => {
-                    assert!(began.elapsed() < PATIENCE, "{method} {path}: {said:?}");
-                    std::thread::sleep(Duration::from_millis(20));
-                    if self.node.is_over() {
-                        self.revive();
-                    }
-                }
+            if let Some(answer) = databases::ask(self.node.door(), (method, path), document) {
+                return answer;
+            }
+            assert!(began.elapsed() < PATIENCE, "{method} {path}: no answer");
+            std::thread::sleep(Duration::from_millis(20));
+            if self.node.is_over() {
+                self.revive();
             }
         }
     }

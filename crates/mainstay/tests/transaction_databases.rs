@@ -7,6 +7,8 @@
     reason = "tests run by the clock of this machine, and fail by panicking"
 )]
 
+#[path = "support/databases.rs"]
+mod databases;
 #[path = "../../mainstay-client/tests/databases/servers.rs"]
 #[allow(dead_code, reason = "tests of the client start them too")]
 mod servers;
@@ -21,6 +23,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 use std::time::Duration;
 
+use databases::READY;
 use mainstay_api::barrier;
 use mainstay_api::transaction::Target;
 use mainstay_client::transaction::{OpenXa, Xa, XaTargets};
@@ -35,22 +38,11 @@ use support::gateway::{Gateway, free_port};
 use support::participant::Participant;
 use support::wait::until;
 
-const CONFIG: &str = r#"
-[server]
-listen = "127.0.0.1:0"
-[gateway]
-listen = ["127.0.0.1:0"]
-drain_delay_seconds = 0
-[transaction]
-backoff_initial_milliseconds = 20
-backoff_max_seconds = 1
-sweep_interval_seconds = 1
-orphan_grace_seconds = 2
-"#;
-
 const PATIENCE: Duration = Duration::from_secs(40);
 
-const READY: &str = "database takes part in transactions";
+fn config() -> String {
+    databases::config(1, 2)
+}
 
 /// An application with orders in `PostgreSQL` and a stock in `MariaDB`.
 struct Trade {
@@ -61,14 +53,12 @@ struct Trade {
 
 impl Trade {
     async fn open(name: &str) -> Self {
-        Self::open_with(name, CONFIG).await
+        Self::open_with(name, &config()).await
     }
 
     async fn open_with(name: &str, config: &str) -> Self {
         let (orders, stock) = tokio::join!(Shop::open(Kind::Postgres), Shop::open(Kind::MariaDb));
-        let tables = [orders.table("orders"), stock.table("stock")];
-        let node = Gateway::start_dev(name, &[config, &tables.concat()].concat());
-        until("both take part", PATIENCE, || node.logged(READY) == 2);
+        let node = databases::start(name, config, [("orders", &orders), ("stock", &stock)]);
         Self { node, orders, stock }
     }
 
@@ -325,7 +315,7 @@ async fn forgotten(
         node.signal(Signal::KILL);
         node.was_killed();
         *node = node.again("tx-db-forgotten-again", &[]);
-        until("both take part", PATIENCE, || node.logged(READY) == 2);
+        databases::until_ready(node, 2);
         let path = format!("/api/v1/transactions/{gid}");
         until("it is forgotten", PATIENCE, || node.control(&path).0 == 404);
         Ok(())
@@ -343,7 +333,7 @@ async fn what_a_kill_has_forgotten_is_committed_whole_and_in_order_or_not_at_all
     fs::set_permissions(&token, Permissions::from_mode(0o600)).unwrap();
     let (port, token) = (free_port(), token.display());
     let listen = format!("listen = \"127.0.0.1:{port}\"\ntoken_file = \"{token}\"");
-    let config = CONFIG
+    let config = config()
         .replacen("listen = \"127.0.0.1:0\"", &listen, 1)
         .replace("orphan_grace_seconds = 2", "orphan_grace_seconds = 15")
         .replace("[transaction]", "[transaction]\nlazy_flush_milliseconds = 10000");
@@ -438,7 +428,7 @@ fn ask(node: &Gateway, method: &str, path: &str, document: &Value) -> (u16, Valu
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn an_operator_sees_what_is_prepared_and_sweeps_by_hand() {
-    let config = CONFIG.replace("sweep_interval_seconds = 1", "sweep_interval_seconds = 300");
+    let config = config().replace("sweep_interval_seconds = 1", "sweep_interval_seconds = 300");
     let mut trade = Trade::open_with("tx-db-doors", &config).await;
     let get = |trade: &Trade, path: &str| {
         let (status, document) = ask(&trade.node, "GET", path, &Value::Null);
@@ -576,7 +566,7 @@ async fn a_database_that_is_away_or_cannot_prepare_keeps_nobody_from_starting() 
     let plain = Shop::of_postgres(Postgres::start().await).await;
     let away = "[[transaction.resource]]\nname = \"away\"\nkind = \"mariadb\"\n\
         url = \"mariadb://coordinator@%2Fnowhere%2Fsocket/shop\"\n";
-    let config = [CONFIG, &plain.table("plain"), away].concat();
+    let config = [&config(), &plain.table("plain"), away].concat();
     let node = Gateway::start_dev("tx-db-unfit", &config);
     until("both were looked at", PATIENCE, || {
         node.logged("resource-cannot-prepare") > 0 && node.logged("resource-unreachable") > 0
@@ -596,10 +586,10 @@ async fn a_database_that_is_away_or_cannot_prepare_keeps_nobody_from_starting() 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn databases_come_and_go_while_it_runs() {
     let orders = Shop::open(Kind::Postgres).await;
-    let node = Gateway::start_dev("tx-db-reload", CONFIG);
+    let node = Gateway::start_dev("tx-db-reload", &config());
     let reload = |tables: &str, says: &str| {
         let before = node.logged(says);
-        node.configure(&[CONFIG, tables].concat());
+        node.configure(&[&config(), tables].concat());
         node.signal(Signal::HUP);
         until(says, PATIENCE, || node.logged(says) > before);
     };
