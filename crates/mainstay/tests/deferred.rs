@@ -49,18 +49,6 @@ steps = [
     )
 }
 
-/// Below `/patient` what fails waits in a queue of its own.
-const PATIENT: &str = r#"
-[deferred.patient]
-expire_seconds = 3600
-[route.patient]
-prefix = "/patient"
-to = "order"
-fallback = "patient"
-[fallback.patient]
-steps = [{ when = ["unavailable", "5xx"], defer = { queue = "patient" } }]
-"#;
-
 /// An answer of the gateway.
 #[derive(Debug)]
 struct Answer {
@@ -255,11 +243,28 @@ fn get(node: &Gateway, path: &str) -> Value {
     serde_json::from_str(&text).unwrap()
 }
 
+/// An operator's `verb` on a request, for the reason in `body`.
+fn verb(node: &Gateway, receipt: &str, verb: &str, body: &Value) -> (u16, Value) {
+    let path = format!("/api/v1/deferred/orders/{receipt}/{verb}");
+    let (status, text) = node.call("POST", &path, &body.to_string());
+    (status, serde_json::from_str(&text).unwrap_or(Value::Null))
+}
+
+/// Receipts of those that are dead, in order.
+#[track_caller]
+fn dead(node: &Gateway) -> Vec<String> {
+    let page = get(node, "/orders?state=dead");
+    let items = page["items"].as_array().unwrap().iter();
+    let mut all: Vec<_> = items.map(|it| it["receipt"].as_str().unwrap().to_owned()).collect();
+    all.sort();
+    all
+}
+
 #[test]
 fn an_operator_sees_what_waits_and_replays_or_discards_what_is_dead() {
     let shop = Participant::start();
-    let more = format!("[deferred.orders]\nexpire_seconds = 1\n{PATIENT}");
-    let mut node = Gateway::start_dev("deferred-doors", &config(&shop.address.to_string(), &more));
+    let more = "[deferred.orders]\nexpire_seconds = 1\n";
+    let mut node = Gateway::start_dev("deferred-doors", &config(&shop.address.to_string(), more));
     shop.answers("/orders", 500, "not today");
     let receipts: Vec<String> = (0..3)
         .map(|n| {
@@ -269,22 +274,6 @@ fn an_operator_sees_what_waits_and_replays_or_discards_what_is_dead() {
             answer.json()["receipt"].as_str().unwrap().to_owned()
         })
         .collect();
-    let verb_of = |node: &Gateway, queue: &str, receipt: &str, verb: &str, body: &Value| {
-        let path = format!("/api/v1/deferred/{queue}/{receipt}/{verb}");
-        let (status, text) = node.call("POST", &path, &body.to_string());
-        (status, serde_json::from_str(&text).unwrap_or(Value::Null))
-    };
-    let verb = |node: &Gateway, receipt: &str, verb: &str, body: &Value| {
-        verb_of(node, "orders", receipt, verb, body)
-    };
-    let dead_of = |node: &Gateway, queue: &str| {
-        let page = get(node, &format!("/{queue}?state=dead"));
-        let items = page["items"].as_array().unwrap().iter();
-        let mut all: Vec<_> = items.map(|it| it["receipt"].as_str().unwrap().to_owned()).collect();
-        all.sort();
-        all
-    };
-    let dead = |node: &Gateway| dead_of(node, "orders");
     let queue = get(&node, "")["items"][0].clone();
     assert_eq!((&queue["queue"], &queue["items_max"]), (&json!("orders"), &json!(10_000)));
     let mut all = receipts.clone();
@@ -327,14 +316,19 @@ fn an_operator_sees_what_waits_and_replays_or_discards_what_is_dead() {
     for action in ["deferred:replay", "deferred:discard"] {
         assert!(audit.contains(action), "{action}: {audit}");
     }
-    // Given up while it waits, which it does for long.
-    shop.answers("/patient", 503, "busy");
-    let waits = ask(&node, "POST", "/patient", "idempotency-key: k-9\r\n", "x").json();
-    let waits = waits["receipt"].as_str().unwrap();
-    assert_eq!(verb_of(&node, "patient", waits, "discard", &why).0, 204);
-    until("it is dead", PATIENCE, || dead_of(&node, "patient") == [waits]);
-    let replayed = verb_of(&node, "patient", waits, "replay", &why);
-    assert_eq!(replayed.0, 409, "an operator gave it up for good");
+}
+
+#[test]
+fn an_operator_gives_up_for_good_what_still_waits() {
+    let shop = Participant::start();
+    shop.answers("/orders", 503, "busy");
+    // It is tried for a day.
+    let node = Gateway::start_dev("deferred-waits", &config(&shop.address.to_string(), ""));
+    let waits = order(&node, "", "x").json();
+    let (waits, why) = (waits["receipt"].as_str().unwrap(), json!({ "reason": "nobody needs it" }));
+    assert_eq!(verb(&node, waits, "discard", &why).0, 204);
+    until("it is dead", PATIENCE, || dead(&node) == [waits]);
+    assert_eq!(verb(&node, waits, "replay", &why).0, 409);
 }
 
 #[test]
