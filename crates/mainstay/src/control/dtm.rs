@@ -30,7 +30,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{DefaultBodyLimit, Request};
-use axum::http::{HeaderMap, StatusCode, Uri, header};
+use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{any, get, post};
 use axum::{Json, Router};
@@ -120,8 +120,12 @@ fn of(cluster: &Cluster) -> Result<(&Transactions, Coordinator), Said> {
 }
 
 /// Which transaction a request is about: a `POST` says so in its body, a `GET` in its query.
-pub(super) fn gid_of(uri: &Uri, body: &[u8]) -> Option<Gid> {
-    read::named(uri).or_else(|| words::Fields::read(body).ok()?.gid().ok())
+pub(super) fn gid_of(method: &Method, uri: &Uri, body: &[u8]) -> Option<Gid> {
+    if *method == Method::POST {
+        words::Fields::read(body).ok()?.gid().ok()
+    } else {
+        read::named(uri)
+    }
 }
 
 /// Whether `path` is one of the door.
@@ -180,4 +184,22 @@ pub(super) fn takes(body: &[u8], headers: &HeaderMap, config: &DtmConfig) -> boo
     let joins = words::Fields::read(body)
         .is_ok_and(|fields| Mode::ALL.iter().any(|mode| begin::joining(&fields, *mode).is_ok()));
     begins || joins
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_post_names_its_transaction_in_the_body_and_a_get_in_the_query() {
+        let uri: Uri = "/api/dtmsvr/any?gid=of-query".parse().unwrap();
+        let body = br#"{"gid":"of-body"}"#;
+        let of = |method, uri: &Uri, body: &[u8]| {
+            gid_of(&method, uri, body).map(|gid| gid.to_string())
+        };
+        assert_eq!(of(Method::POST, &uri, body).as_deref(), Some("of-body"));
+        assert_eq!(of(Method::GET, &uri, body).as_deref(), Some("of-query"));
+        assert_eq!(of(Method::POST, &uri, b""), None);
+        assert_eq!(of(Method::GET, &"/api/dtmsvr/all".parse().unwrap(), body), None);
+    }
 }

@@ -46,6 +46,12 @@ const PATIENCE: Duration = Duration::from_secs(65);
 /// Largest answer: a page of 500 summaries, or a transaction of a thousand branches.
 const ANSWER_BYTES_MAX: usize = 8 << 20;
 
+/// Below which path transactions are named.
+const ONE: &str = "/transactions/";
+
+/// Below which queues are, and in them receipts.
+const DEFERRED: &str = "/deferred/";
+
 /// The API that a request belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Door {
@@ -69,13 +75,19 @@ impl Door {
         }
     }
 
-    /// Whether `path`, without the prefix, may be about one transaction.
+    /// `path` below the prefix, which a router may have taken off already.
+    fn below(self, path: &str) -> &str {
+        path.strip_prefix(self.prefix()).unwrap_or(path)
+    }
+
+    /// Whether a request for `path` may be about one transaction.
     fn is_about_one(self, path: &str) -> bool {
         match self {
             Self::Native => {
-                path.contains("/transactions")
-                    || path.contains("/deferred/")
-                    || path.ends_with("/messages")
+                let path = self.below(path);
+                matches!(path, "/transactions" | "/messages")
+                    || path.starts_with(ONE)
+                    || path.starts_with(DEFERRED)
             }
             Self::Dtm => true,
         }
@@ -95,8 +107,8 @@ impl Door {
     /// Which transaction a request is about.
     fn gid(self, parts: &Parts, body: &[u8]) -> Option<Gid> {
         match self {
-            Self::Native => gid_of(parts.uri.path(), body),
-            Self::Dtm => dtm::gid_of(&parts.uri, body),
+            Self::Native => gid_of(self.below(parts.uri.path()), body),
+            Self::Dtm => dtm::gid_of(&parts.method, &parts.uri, body),
         }
     }
 
@@ -180,16 +192,16 @@ async fn answered(door: Door, cluster: &Cluster, request: Request, next: Next) -
     }
 }
 
-/// Which transaction a request is about.
+/// Which transaction a request for `path`, below the prefix, is about.
 fn gid_of(path: &str, body: &[u8]) -> Option<Gid> {
     #[derive(Deserialize)]
     struct Named {
         gid: String,
     }
-    if let Some((_, rest)) = path.split_once("/deferred/") {
+    if let Some(rest) = path.strip_prefix(DEFERRED) {
         return deferred::gid(rest.split('/').nth(1)?);
     }
-    if let Some((_, rest)) = path.split_once("/transactions/") {
+    if let Some(rest) = path.strip_prefix(ONE) {
         let segment = rest.split('/').next()?;
         let text = percent_decode_str(segment).decode_utf8().ok()?;
         return Gid::new(&text).ok();
@@ -229,7 +241,7 @@ async fn pass_on(
     let handshake = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
     let (mut sender, connection) = handshake.map_err(|error| unsent(&error))?;
     let own = parts.uri.path_and_query().map_or("/", |own| own.as_str());
-    let own = own.strip_prefix(door.prefix()).unwrap_or(own);
+    let own = door.below(own);
     let mut request = hyper::Request::new(Full::new(body));
     *request.method_mut() = parts.method;
     *request.uri_mut() =
@@ -269,15 +281,30 @@ mod tests {
 
     #[test]
     fn a_request_says_which_transaction_it_is_about() {
-        let of = |path: &str, body: &str| gid_of(path, body.as_bytes()).map(|gid| gid.to_string());
+        let of = |path: &str, body: &str| {
+            let door = Door::Native;
+            let gid = gid_of(door.below(path), body.as_bytes());
+            assert!(gid.is_none() || door.is_about_one(path), "{path}");
+            gid.map(|gid| gid.to_string())
+        };
         assert_eq!(of("/transactions/a%3Ab/submit", "").as_deref(), Some("a:b"));
         assert_eq!(of("/api/v1/transactions/g", "").as_deref(), Some("g"));
         assert_eq!(of("/transactions", r#"{"gid":"g","mode":"tcc"}"#).as_deref(), Some("g"));
         let receipt = "0123456789abcdef0123456789abcdef";
-        let named = of(&format!("/deferred/orders/{receipt}/replay"), "");
-        assert_eq!(named, Some(format!("deferred-{receipt}")));
+        for (prefix, queue) in [("", "orders"), ("/api/v1", "transactions")] {
+            let named = of(&format!("{prefix}/deferred/{queue}/{receipt}/replay"), "");
+            assert_eq!(named, Some(format!("deferred-{receipt}")));
+        }
+        for name in ["deferred", "transactions", "messages"] {
+            let path = format!("/api/v1/transactions/{name}/submit");
+            assert_eq!(of(&path, "").as_deref(), Some(name));
+        }
         assert_eq!(of("/deferred/orders", ""), None);
         assert_eq!(of("/messages", r#"{"target":{}}"#), None);
         assert_eq!(of("/transactions", "no document"), None);
+        let others = ["/config/default/transactions/drafts/a", "/rules/default/messages"];
+        for other in others.into_iter().chain(["/transaction-resources/orders/check"]) {
+            assert!(!Door::Native.is_about_one(other), "{other}");
+        }
     }
 }
