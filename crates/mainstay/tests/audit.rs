@@ -269,3 +269,47 @@ fn what_is_refused_is_recorded_with_who_asked() {
     node.signal(Signal::TERM);
     node.ended();
 }
+
+/// How many records there are of `action`, by outcome.
+fn outcomes(node: &Gateway, action: &str) -> [usize; 3] {
+    ["done", "failed", "refused"].map(|outcome| {
+        let path = format!("/audit?action={action}&outcome={outcome}");
+        call(node, "GET", &path, "", &json!({})).1["items"].as_array().unwrap().len()
+    })
+}
+
+#[test]
+fn what_is_tried_at_a_database_and_fails_is_recorded_where_it_is_tried() {
+    let away = "[[transaction.resource]]\nname = \"away\"\nkind = \"mariadb\"\n\
+        url = \"mariadb://coordinator@%2Fnowhere%2Fsocket/shop\"\n";
+    let node = Gateway::start_dev("audit-database", &[CONFIG, away].concat());
+    let verb = |verb: &str, document: &Value| {
+        let path = format!("/transaction-resources/away/{verb}");
+        let (status, answer) = call(&node, "POST", &path, "", document);
+        (status, answer["code"].as_str().unwrap_or_default().to_owned())
+    };
+    let unreachable = (503, "resource-unreachable".to_owned());
+    until("databases are spoken to", Duration::from_secs(20), || {
+        verb("sweep", &json!({ "report_only": true })) == unreachable
+    });
+    for (name, action) in [("sweep", "transaction:sweep"), ("init", "transaction:resource-init")] {
+        let before = outcomes(&node, action);
+        assert_eq!(verb(name, &json!({ "reason": "looks after ghosts" })), unreachable);
+        assert_eq!(verb(name, &json!({})), (422, "reason-required".to_owned()));
+        // Records of refusals are put in order: none of the failure can follow this one.
+        let mut after = before;
+        until("the refusal is recorded", Duration::from_secs(5), || {
+            after = outcomes(&node, action);
+            before[2] < after[2]
+        });
+        let more = [0, 1, 2].map(|at| after[at] - before[at]);
+        assert_eq!(more, [1, 1, 1], "{action}: begun, failed; refused");
+    }
+    // A deferred request is named by its queue and receipt, as no transaction is.
+    let receipt = "0".repeat(32);
+    let path = format!("/deferred/orders/{receipt}/replay");
+    assert_eq!(call(&node, "POST", &path, "", &json!({})).0, 422);
+    let target = refused(&node, "deferred:replay")["target"].clone();
+    let id = format!("orders/{receipt}");
+    assert_eq!((&target["kind"], &target["id"]), (&json!("deferred"), &json!(id)));
+}

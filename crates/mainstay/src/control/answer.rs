@@ -27,6 +27,7 @@ pub(super) struct Refused {
     status: StatusCode,
     document: Box<Value>,
     retry_after: Option<Duration>,
+    is_recorded: bool,
 }
 
 impl Refused {
@@ -41,7 +42,7 @@ impl Refused {
             "detail": detail.into(),
             "effect": "none",
         });
-        Self { status, document: Box::new(document), retry_after: None }
+        Self { status, document: Box::new(document), retry_after: None, is_recorded: false }
     }
 
     /// The problem that `error` is, with all its causes; over when a store that is busy says so.
@@ -81,6 +82,17 @@ impl Refused {
         }
         self.retry_after = Some(after);
         self
+    }
+
+    /// The same problem, of which an audit record is there already.
+    pub(super) fn recorded(mut self) -> Self {
+        self.is_recorded = true;
+        self
+    }
+
+    /// Whether there is one.
+    pub(super) const fn is_recorded(&self) -> bool {
+        self.is_recorded
     }
 
     /// Its code.
@@ -124,7 +136,7 @@ impl Refused {
             fields.insert("status".to_owned(), status.as_u16().into());
             fields.insert("effect".to_owned(), "none".into());
         }
-        Self { status, document: Box::new(document), retry_after: None }
+        Self { status, document: Box::new(document), retry_after: None, is_recorded: false }
     }
 
     /// What a plain answer of the router comes to.

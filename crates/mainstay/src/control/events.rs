@@ -1,12 +1,13 @@
 //! What is noted of a change, and why it was made.
 
 use axum::http::HeaderMap;
-use mainstay_coord::audit::{Author, Target};
+use mainstay_coord::audit::{Author, Outcome, Target};
 use mainstay_core::problem::Code;
 use percent_encoding::percent_decode_str;
 use serde_json::Value;
 
 use super::answer::Refused;
+use crate::cluster::Cluster;
 use crate::role::Shared;
 
 /// Somebody changed something by hand.
@@ -53,6 +54,32 @@ impl Changed<'_> {
             reason = ?reason.unwrap_or_default(),
             "administrative change"
         );
+    }
+}
+
+/// Does what no batch of the store is made of that its record could be part of: that comes first, and
+/// another should it fail.
+///
+/// # Errors
+///
+/// Why it was not done, [`Refused::recorded`] then; or why it could not be recorded.
+pub(super) async fn recorded<T>(
+    cluster: &Cluster,
+    action: &str,
+    target: Target,
+    author: &Author,
+    work: impl Future<Output = Result<T, Refused>>,
+) -> Result<T, Refused> {
+    let outbox = &cluster.outbox;
+    outbox.admit(author)?;
+    outbox.note(&outbox.record(action, target.clone(), author)).await?;
+    match work.await {
+        Ok(done) => Ok(done),
+        Err(refused) => {
+            let record = outbox.record(action, target, author);
+            outbox.note(&record.instead_of(Outcome::Failed, refused.code())).await?;
+            Err(refused.recorded())
+        }
     }
 }
 

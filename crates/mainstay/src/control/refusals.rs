@@ -108,9 +108,9 @@ const CHANGES: [Change; 41] = [
         "transaction:purge-barrier",
         "transaction-resource",
     ),
-    Change(Method::POST, "/deferred/{queue}/{receipt}/replay", "deferred:replay", "transaction"),
-    Change(Method::POST, "/deferred/{queue}/{receipt}/discard", "deferred:discard", "transaction"),
-    Change(Method::POST, "/store/compact", COMPACT, "store"),
+    Change(Method::POST, "/deferred/{queue}/{receipt}/replay", "deferred:replay", "deferred"),
+    Change(Method::POST, "/deferred/{queue}/{receipt}/discard", "deferred:discard", "deferred"),
+    Change(Method::POST, "/store/compact", "store:compact", "store"),
     Change(Method::GET, "/backup", "backup:create", "store"),
     Change(Method::POST, "/keyring/rotate", "keyring:rotate", "keyring"),
     Change(Method::GET, "/keyring/export", "keyring:export", "keyring"),
@@ -122,8 +122,6 @@ const CHANGES: [Change; 41] = [
 ];
 
 const INSTANCE: &str = "/registry/{namespace}/services/{service}/instances/{id}";
-
-const COMPACT: &str = "store:compact";
 
 /// The doors of the control port, which may be closed to whoever comes.
 const DOORS: [&str; 4] = ["api", "consul", "dtm", "grpc"];
@@ -174,14 +172,16 @@ pub(super) async fn recorded(
     // What another node answered is recorded there.
     let is_ours = response.extensions().get::<PassedOn>().is_none();
     if is_ours && (status.is_client_error() || status.is_server_error()) {
-        let code = response.extensions().get::<Refused>().map(Refused::code);
+        let refused = response.extensions().get::<Refused>();
+        let code = refused.map(Refused::code);
+        let is_recorded = refused.is_some_and(Refused::is_recorded);
         // Those who were not let in are not who they say they are.
         let is_out = matches!(
             status,
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::MISDIRECTED_REQUEST
         );
         let who = response.extensions().get::<Principal>().copied().unwrap_or_default();
-        if let Some((action, target)) = what.refused(status, is_out) {
+        if let Some((action, target)) = what.refused(is_recorded, is_out) {
             let outcome = if status.is_server_error() { Outcome::Failed } else { Outcome::Refused };
             let author = Author { actor: who.acting(what.author.actor), ..what.author };
             let record = cluster.outbox.record(&action, target, &author);
@@ -236,11 +236,11 @@ impl What {
         Self { author, method, path, change, is_dry }
     }
 
-    /// The action, and upon what; `None` when it is nothing to be recorded.
-    fn refused(&self, status: StatusCode, is_out: bool) -> Option<(String, Target)> {
+    /// The action, and upon what; `None` when it is nothing to be recorded, or `is_recorded` where
+    /// it was tried.
+    fn refused(&self, is_recorded: bool, is_out: bool) -> Option<(String, Target)> {
         if let Some((action, target)) = &self.change {
-            // A compaction that fails is recorded where it is made.
-            let is_told = self.is_dry || (action == COMPACT && status.is_server_error());
+            let is_told = self.is_dry || is_recorded;
             return (is_out || !is_told).then(|| (action.clone(), target.clone()));
         }
         let door = match &*self.path {

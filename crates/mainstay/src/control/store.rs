@@ -11,7 +11,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use futures_util::stream;
 use mainstay_api::stream as names;
-use mainstay_coord::audit::{Outcome, Target};
+use mainstay_coord::audit::Target;
 use mainstay_core::problem::Code;
 use mainstay_store::hash::{Take, hash};
 use mainstay_store::{
@@ -23,7 +23,7 @@ use serde_json::{Value, json};
 
 use super::answer::{Answer, Asked, Document, Refused};
 use super::author::By;
-use super::events::Changed;
+use super::events::{Changed, recorded};
 use super::sse;
 use crate::cluster::Cluster;
 use crate::output::hex;
@@ -263,16 +263,9 @@ async fn compact(
     Document(Compact { revision }): Document<Compact>,
 ) -> Answer {
     let before = cluster.store.status().await?.compacted.get();
-    let (outbox, target) = (&cluster.outbox, compaction(before, revision));
-    outbox.admit(&author)?;
-    // It is no key that a batch could write, so its record comes first; should it then fail, that
-    // is a record, too.
-    outbox.note(&outbox.record(COMPACT, target.clone(), &author)).await?;
-    if let Err(error) = cluster.store.compact(Revision::new(revision)).await {
-        let record = outbox.record(COMPACT, target, &author);
-        outbox.note(&record.instead(Outcome::Failed, error.code())).await?;
-        return Err(error.into());
-    }
+    // It is no key that a batch could write.
+    let work = async { Ok(cluster.store.compact(Revision::new(revision)).await?) };
+    recorded(&cluster, COMPACT, compaction(before, revision), &author, work).await?;
     let (before, after) = (&json!({ "revision": before }), &json!({ "revision": revision }));
     let reason = author.reason.as_deref();
     Changed { what: "store.compact", subject: "store", before, after, reason }.emit();

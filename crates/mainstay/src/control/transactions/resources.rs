@@ -10,7 +10,7 @@ use mainstay_api::transaction::{
     BarrierKey, BarrierPurged, LogAccepted, Operate, PreparedBranch, PreparedBranches,
     PurgeBarrier, Resource, ResourceFault, Resources, SweepResource,
 };
-use mainstay_coord::audit::{Author, Outcome as Recorded, Target};
+use mainstay_coord::audit::{Author, Target};
 use mainstay_core::Effect;
 use mainstay_core::problem::Code;
 use mainstay_txn::database::Listed;
@@ -26,7 +26,7 @@ use super::show::text;
 use crate::cluster::Cluster;
 use crate::control::answer::{Document, Refused};
 use crate::control::author::{By, needed};
-use crate::control::events::Changed;
+use crate::control::events::{Changed, recorded};
 use crate::transaction::databases::{Checked, Databases, Shown};
 
 /// When it makes sense to ask a database again that does not answer.
@@ -102,7 +102,8 @@ pub(super) async fn sweep(
     }
     let author = needed(by.because(reason)?)?;
     let work = swept(databases, &name, false);
-    let found = Box::pin(recorded(&cluster, &name, &author, "transaction:sweep", work)).await?;
+    let found =
+        Box::pin(recorded(&cluster, "transaction:sweep", target(&name), &author, work)).await?;
     let ended = found.items.iter().filter(|item| item.outcome.as_deref() == Some("done")).count();
     told("transaction.sweep", &name, &json!({ "ended": ended }), &author);
     Ok(Json(found))
@@ -127,7 +128,7 @@ pub(super) async fn init(
             None => Err(unknown(&name)),
         }
     };
-    Box::pin(recorded(&cluster, &name, &author, "transaction:resource-init", work)).await?;
+    Box::pin(recorded(&cluster, "transaction:resource-init", target(&name), &author, work)).await?;
     told("transaction.resource-init", &name, &json!({ "tables": "there" }), &author);
     Ok(Json(document(&known(databases, &name)?)))
 }
@@ -228,29 +229,10 @@ pub(super) async fn accept_log(
     Ok(Json(LogAccepted { sequence, unreachable }))
 }
 
-/// Does what is done at a database and so cannot be in the batch of its record: that comes first,
-/// and another should it fail.
-async fn recorded<T>(
-    cluster: &Cluster,
-    name: &ResourceName,
-    author: &Author,
-    action: &'static str,
-    work: impl Future<Output = Result<T, Refused>>,
-) -> Result<T, Refused> {
-    let outbox = &cluster.outbox;
-    outbox.admit(author)?;
+/// What records say was acted upon.
+fn target(name: &ResourceName) -> Target {
     let (kind, id) = ("transaction-resource".to_owned(), name.to_string());
-    let target = Target { kind, id, revision_before: None, revision_after: None };
-    outbox.note(&outbox.record(action, target.clone(), author)).await?;
-    match work.await {
-        Ok(done) => Ok(done),
-        Err(refused) => {
-            let record = outbox.record(action, target, author);
-            let code = Code::parse(refused.code()).unwrap_or(Code::Internal);
-            outbox.note(&record.instead(Recorded::Failed, code)).await?;
-            Err(refused)
-        }
-    }
+    Target { kind, id, ..Target::default() }
 }
 
 fn told(what: &'static str, name: &ResourceName, after: &Value, author: &Author) {
