@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use mainstay_txn::resource::LogStanding;
-use mainstay_txn::run::Glance;
-use mainstay_txn::{Moment, State};
+use mainstay_txn::run::{Glance, Glances};
+use mainstay_txn::{Mode, Moment, State};
 
 use super::{checked, named};
 use crate::check::{Checked, State as Verdict};
@@ -35,10 +35,7 @@ pub(super) fn all(cluster: &Cluster) -> [Checked; 3] {
             transactions,
             "transactions-in-doubt",
             "decided for over 30 s and not at their end",
-            |glance| {
-                let is_decided = matches!(glance.state, State::Committing | State::Aborting);
-                is_decided && glance.decided_at.is_some_and(|at| IN_DOUBT <= now.since(at))
-            },
+            |glance| is_in_doubt(glance, now),
         ),
         live(
             transactions,
@@ -48,6 +45,14 @@ pub(super) fn all(cluster: &Cluster) -> [Checked; 3] {
         ),
         reachable(&transactions.databases().all()),
     ]
+}
+
+/// Whether branches may still hold what was decided long ago. Only what prepares holds anything:
+/// steps of sagas and messages are done or to be done, however long they take.
+fn is_in_doubt(glance: &Glance, now: Moment) -> bool {
+    let prepares = matches!(glance.begin.mode, Mode::Xa | Mode::Tcc);
+    let is_decided = matches!(glance.state, State::Committing | State::Aborting);
+    prepares && is_decided && glance.decided_at.is_some_and(|at| IN_DOUBT <= now.since(at))
 }
 
 /// Whether live transactions are as `is_bad` says.
@@ -61,7 +66,15 @@ fn live(
         let summary = "the coordinator has not started yet".to_owned();
         return checked(id, CATEGORY, Verdict::Unknown, summary, None, None);
     };
-    let found = coordinator.glances(None, is_bad, SEEN_MAX);
+    judged(id, what, &coordinator.glances(None, is_bad, SEEN_MAX))
+}
+
+/// What it means that `found` are bad.
+fn judged(id: &str, what: &str, found: &Glances) -> Checked {
+    if found.partial && found.items.is_empty() {
+        let summary = "transactions were taken over and are not all read yet".to_owned();
+        return checked(id, CATEGORY, Verdict::Unknown, summary, None, None);
+    }
     let names: Vec<String> = found.items.iter().map(|one| one.begin.gid.to_string()).collect();
     let more = if found.more { "more than " } else { "" };
     let summary = format!("{more}{} transactions are {what}", names.len());
@@ -96,4 +109,57 @@ fn reachable(all: &[Shown]) -> Checked {
     }
     let next = Some("mainstay transaction resources");
     checked(id, CATEGORY, Verdict::Fail, summary, Some(named(&ill)), next)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use mainstay_txn::{Begin, Gid};
+
+    use super::*;
+
+    const DECIDED: Moment = Moment::from_unix_millis(1_000);
+
+    fn glance(mode: Mode, state: State) -> Glance {
+        Glance {
+            begin: Arc::new(Begin::new(Gid::new("order-1").unwrap(), mode)),
+            created_at: DECIDED,
+            decided_at: (!state.is_undecided()).then_some(DECIDED),
+            state,
+            stuck: true,
+            resources: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn only_what_prepares_can_be_in_doubt() {
+        let late = DECIDED.plus(IN_DOUBT);
+        for (mode, state, want) in [
+            (Mode::Xa, State::Committing, true),
+            (Mode::Tcc, State::Aborting, true),
+            (Mode::Xa, State::Active, false),
+            (Mode::Tcc, State::Mixed, false),
+            (Mode::Saga, State::Committing, false),
+            (Mode::Saga, State::Aborting, false),
+            (Mode::Message, State::Committing, false),
+        ] {
+            let one = glance(mode, state);
+            assert_eq!(is_in_doubt(&one, late), want, "{mode} {state}");
+            assert!(!is_in_doubt(&one, DECIDED), "{mode} {state} was decided just now");
+        }
+    }
+
+    #[test]
+    fn nothing_found_by_half_a_look_says_nothing() {
+        let check = |found: &[Glance], partial: bool| {
+            let found = Glances { items: found.to_vec(), more: false, partial };
+            judged("transactions-in-doubt", "late", &found).state
+        };
+        let late = [glance(Mode::Xa, State::Committing)];
+        assert_eq!(check(&[], false), Verdict::Pass);
+        assert_eq!(check(&[], true), Verdict::Unknown);
+        assert_eq!(check(&late, true), Verdict::Warn);
+        assert_eq!(check(&late, false), Verdict::Warn);
+    }
 }
