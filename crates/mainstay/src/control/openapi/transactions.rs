@@ -23,6 +23,7 @@ pub(super) fn calls() -> Vec<Call> {
         Code::PayloadTooLarge,
         Code::BranchTargetDenied,
         Code::TransactionOverloaded,
+        Code::TransactionLogBehind,
     ];
     let mut calls = vec![
         logged(call("post", TAG, "beginTransaction", "/transactions", "Begins a transaction."))
@@ -46,7 +47,8 @@ pub(super) fn calls() -> Vec<Call> {
         operate("retry", "Tries everything now."),
         operate("pause", "Calls nobody."),
         operate("resume", "Calls again."),
-        operate("redeliver", "Delivers once more a message that was given up, under another gid."),
+        operate("redeliver", "Delivers once more a message that was given up, under another gid.")
+            .refuses(&[Code::TransactionOverloaded, Code::TransactionLogBehind]),
     ]);
     calls.extend(resources());
     calls.push(accept_log());
@@ -147,6 +149,7 @@ fn decided() -> [Call; 3] {
                 Code::TransactionMixed,
                 Code::TransactionTooOld,
                 Code::TransactionTooLarge,
+                Code::TransactionLogBehind,
                 Code::ResourceUnknown,
                 Code::TransactionVerbNotAllowed,
             ]),
@@ -184,11 +187,10 @@ fn of(method: &'static str, id: &str, rest: &str, summary: &str) -> Call {
         .refuses(&[Code::TransactionUnknown, Code::TransactionGidInvalid])
 }
 
-/// A call that needs the log.
+/// A call that needs the log. One that is behind stands in the way of what begins, and of a commit.
 fn logged(call: Call) -> Call {
     call.refuses(&[
         Code::NotFound,
-        Code::TransactionLogBehind,
         Code::TransactionLogUnavailable,
         Code::TransactionLogOverloaded,
         Code::TransactionOwnerUnknown,
