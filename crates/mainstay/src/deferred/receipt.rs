@@ -7,6 +7,8 @@ use mainstay_core::Moment;
 use mainstay_txn::transaction::OpRecord;
 use mainstay_txn::{Op, OpState, State, Transaction};
 
+use crate::transaction::deliveries::status_of;
+
 /// How far the request with the receipt `id` is.
 pub(crate) fn receipt(id: &str, transaction: &Transaction) -> Receipt {
     let register = &transaction.register;
@@ -38,26 +40,6 @@ pub(crate) const fn is_dead(transaction: &Transaction) -> bool {
     matches!(transaction.register.state, State::Aborted)
 }
 
-/// The status that an error begins with, if it is of an answer.
-fn status_of(error: &str) -> Option<u16> {
-    let (status, _) = error.split_once(' ')?;
-    status.parse().ok().filter(|status| (100..600).contains(status))
-}
-
 fn moment(at: mainstay_txn::Moment) -> Moment {
     Moment::from_unix_millis(at.unix_millis())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_status_is_read_where_there_was_an_answer() {
-        assert_eq!(status_of("503 busy"), Some(503));
-        assert_eq!(status_of("404 "), Some(404));
-        for none in ["", "no answer within 5 s", "99 x", "503", "600 x"] {
-            assert_eq!(status_of(none), None, "{none}");
-        }
-    }
 }

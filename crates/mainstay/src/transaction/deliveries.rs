@@ -19,7 +19,7 @@ use mainstay_proxy::config::UpstreamConfig;
 use mainstay_proxy::config::upstream::InstanceConfig;
 use mainstay_proxy::gateway::Gateway;
 use mainstay_txn::port::{Answering, Outgoing, Participants, To};
-use mainstay_txn::{Outcome, Payload, Target};
+use mainstay_txn::{Gid, Outcome, Payload, Target};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
@@ -129,6 +129,12 @@ fn instance(config: &InstanceConfig) -> Instance {
     }
 }
 
+/// The status that an error begins with, if it is of an answer.
+pub(crate) fn status_of(error: &str) -> Option<u16> {
+    let (status, _) = error.split_once(' ')?;
+    status.parse().ok().filter(|status| (100..600).contains(status))
+}
+
 /// The queue that a payload was deferred to.
 pub(crate) fn queue_of(payload: &Payload) -> Option<&str> {
     let mut headers = payload.headers.iter();
@@ -142,6 +148,7 @@ pub(super) struct Deliveries {
     services: Services,
     /// By service, how it was reached last.
     reached: Mutex<BTreeMap<Box<str>, Arc<UpstreamConfig>>>,
+    last: Mutex<Last>,
     figures: Figures,
 }
 
@@ -154,7 +161,8 @@ impl Deliveries {
         figures: Figures,
     ) -> Self {
         let services = Services::new(Arc::new(outlets.clone()), addresses);
-        Self { branches, outlets, services, reached: Mutex::default(), figures }
+        let (reached, last) = (Mutex::default(), Mutex::default());
+        Self { branches, outlets, services, reached, last, figures }
     }
 
     async fn deliver(&self, queue: &str, call: &Outgoing) -> Outcome {
@@ -177,10 +185,14 @@ impl Deliveries {
         let policy = gateway.running().plane.queue(queue);
         drop(gateway);
         let turns = self.outlets.line(queue, policy.concurrency);
-        let turn = tokio::time::timeout(call.timeout, turns.acquire_owned()).await;
+        // Whoever calls gives the whole so much time: half of it at most is spent in the line.
+        let began = MonotonicClock.now();
+        let turn = tokio::time::timeout(call.timeout / 2, turns.acquire_owned()).await;
         let Ok(Ok(_turn)) = turn else {
             return unsent("as many of its queue are under way as may be", TURN_EVERY);
         };
+        let timeout = call.timeout.saturating_sub(MonotonicClock.now().since(began));
+        let call = &Outgoing { timeout, ..call.clone() };
         let request = match request(call, target) {
             Ok(request) => request,
             Err(unmade) => return Outcome::Denied(unmade.to_string()),
@@ -199,6 +211,45 @@ impl Deliveries {
                 reached.clear();
             }
             reached.insert(service.into(), upstream);
+        }
+    }
+}
+
+/// With which status the service answered each request last, where that was no success. It goes with
+/// what is noted of later tries that no answer came of: the last of them may be the end.
+#[derive(Debug, Default)]
+struct Last(BTreeMap<Gid, u16>);
+
+/// Requests whose last status is known: what a node whose queues are full tries in turn. Beyond that
+/// all are forgotten, and learnt again by the next try.
+const LAST_MAX: usize = 16_384;
+
+impl Last {
+    /// `outcome` of `gid`, as it is noted.
+    fn noted(&mut self, gid: &Gid, outcome: Outcome) -> Outcome {
+        let known = |why: String, last: &Self| match last.0.get(gid) {
+            Some(status) => format!("{status} was answered last; {why}"),
+            None => why,
+        };
+        match outcome {
+            Outcome::Unknown(why) => match status_of(&why) {
+                Some(status) => {
+                    if LAST_MAX <= self.0.len() {
+                        self.0.clear();
+                    }
+                    self.0.insert(gid.clone(), status);
+                    Outcome::Unknown(why)
+                }
+                None => Outcome::Unknown(known(why, self)),
+            },
+            Outcome::Unsent { why, retry_after } => {
+                Outcome::Unsent { why: known(why, self), retry_after }
+            }
+            Outcome::Denied(why) => Outcome::Denied(known(why, self)),
+            outcome => {
+                self.0.remove(gid);
+                outcome
+            }
         }
     }
 }
@@ -225,8 +276,43 @@ impl Participants for Deliveries {
         Box::pin(async move {
             let began = MonotonicClock.now();
             let outcome = self.deliver(&queue, &call).await;
+            let outcome = self.last.lock().noted(&call.gid, outcome);
             self.figures.ended(call.op, &outcome, MonotonicClock.now().since(began));
             outcome
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_is_read_where_there_was_an_answer() {
+        assert_eq!(status_of("503 busy"), Some(503));
+        assert_eq!(status_of("404 "), Some(404));
+        for none in ["", "no answer within 5 s", "99 x", "503", "600 x"] {
+            assert_eq!(status_of(none), None, "{none}");
+        }
+    }
+
+    #[test]
+    fn the_last_answer_is_told_with_tries_that_none_came_of() {
+        let (gid, other) = (Gid::new("deferred-1").unwrap(), Gid::new("deferred-2").unwrap());
+        let mut last = Last::default();
+        let unknown = |why: &str| Outcome::Unknown(why.to_owned());
+        let open = || unsent("circuit is open", TURN_EVERY);
+        assert_eq!(last.noted(&gid, open()), open(), "nothing is known yet");
+        assert_eq!(last.noted(&gid, unknown("503 busy")), unknown("503 busy"));
+        let noted = unsent("503 was answered last; circuit is open", TURN_EVERY);
+        for _ in 0..2 {
+            assert_eq!(last.noted(&gid, open()), noted);
+        }
+        assert_eq!(last.noted(&gid, unknown("reset")), unknown("503 was answered last; reset"));
+        assert_eq!(last.noted(&other, open()), open(), "it is of another");
+        assert_eq!(last.noted(&gid, unknown("409 no")), unknown("409 no"));
+        assert_eq!(last.noted(&gid, unknown("reset")), unknown("409 was answered last; reset"));
+        assert_eq!(last.noted(&gid, Outcome::Done), Outcome::Done);
+        assert_eq!(last.noted(&gid, open()), open(), "it is over");
     }
 }
