@@ -32,7 +32,7 @@ use crate::report::causes;
 use crate::transaction::Coordinators;
 use crate::transaction::deliveries::{Outlets, queue_of};
 pub(crate) use message::gid;
-use message::{LABEL, Message, Mint, NAME};
+use message::{LABEL, Message, Mint, NAME, next};
 use tally::{Figures, Room, Tally};
 
 /// Keeps requests as messages of this process' coordinator. Clones stand for the same.
@@ -234,30 +234,35 @@ pub(crate) fn receipt(transaction: &Transaction) -> Option<Receipt> {
     Some(receipt::receipt(message::id(transaction.gid())?, transaction))
 }
 
-/// Whether a deferred request was given up and then replayed as another.
-pub(crate) async fn is_replayed(
-    coordinator: &Coordinator,
-    transaction: &Transaction,
-) -> Result<bool, VerbError> {
-    let own = transaction.gid();
-    let base = message::id(own).and_then(gid).filter(|_| receipt::is_dead(transaction));
-    match base {
-        Some(base) => Ok(latest(coordinator, &base).await?.transaction.gid() != own),
-        None => Ok(false),
+/// Whether a deferred request was given up and then replayed as another, as far as can be seen now:
+/// it is shown itself where what may have followed is not known, or cannot be read.
+pub(crate) async fn is_replayed(coordinator: &Coordinator, transaction: &Transaction) -> bool {
+    match next(transaction.gid()).filter(|_| receipt::is_dead(transaction)) {
+        Some(next) => coordinator.get(&next).await.is_ok(),
+        None => false,
     }
+}
+
+/// What a dead request is begun as once more: the generation after it and no other, so that all who
+/// find it dead begin the same.
+///
+/// # Errors
+///
+/// [`Refused::NotAllowed`] for what was not given up, but ended by an operator.
+pub(crate) fn again(dead: &Transaction) -> Result<Begin, Refused> {
+    let begin = dead.redelivery(1)?;
+    let gid = next(dead.gid()).unwrap_or_else(|| begin.gid.clone());
+    Ok(Begin { gid, ..begin })
 }
 
 /// All that the request `base` was replayed as, `last` among them, the last first.
 pub(crate) fn generations(base: &Gid, last: &Gid) -> Vec<Gid> {
-    let later = (1..).map_while(|number| base.again(number).ok());
-    let mut all = vec![base.clone()];
-    if base != last {
-        for gid in later {
-            let is_last = gid == *last;
-            all.push(gid);
-            if is_last {
-                break;
-            }
+    let mut all = Vec::new();
+    for gid in std::iter::successors(Some(base.clone()), next) {
+        let is_last = gid == *last;
+        all.push(gid);
+        if is_last {
+            break;
         }
     }
     all.reverse();
@@ -272,15 +277,13 @@ pub(crate) fn queue(transaction: &Transaction) -> Option<&str> {
 /// The message called `gid`, or the last that it was replayed as.
 pub(crate) async fn latest(coordinator: &Coordinator, gid: &Gid) -> Result<Seen, VerbError> {
     let mut seen = coordinator.get(gid).await?;
-    let mut number = 1;
     while receipt::is_dead(&seen.transaction) {
-        let Ok(again) = gid.again(number) else { break };
-        match coordinator.get(&again).await {
+        let Some(next) = next(seen.transaction.gid()) else { break };
+        match coordinator.get(&next).await {
             Ok(later) => seen = later,
             Err(VerbError::Unknown { .. }) => break,
             Err(error) => return Err(error),
         }
-        number += 1;
     }
     Ok(seen)
 }

@@ -280,8 +280,8 @@ fn an_operator_sees_what_waits_and_replays_or_discards_what_is_dead() {
     all.sort();
     until("all are dead", PATIENCE, || dead(&node) == all);
     let one = get(&node, &format!("/orders/{}", receipts[0]));
-    // A try that the circuit refused may have been the last.
-    assert!(one["state"] == "dead" && one["last_error"].is_string(), "{one}");
+    // A try that the circuit refused may have been the last: it is the last answer that counts.
+    assert!(one["state"] == "dead" && one["final_status"] == 500, "{one}");
     assert_eq!((&one["method"], &one["path"]), (&json!("POST"), &json!("/orders")), "{one}");
     let (_, text) = node.control("/api/v1/deferred/others/x");
     assert!(text.contains("not-found"), "{text}");
@@ -329,6 +329,58 @@ fn an_operator_gives_up_for_good_what_still_waits() {
     assert_eq!(verb(&node, waits, "discard", &why).0, 204);
     until("it is dead", PATIENCE, || dead(&node) == [waits]);
     assert_eq!(verb(&node, waits, "replay", &why).0, 409);
+}
+
+/// A request that was given up, by its receipt.
+fn dead(node: &Gateway, shop: &Participant) -> String {
+    shop.answers("/orders", 503, "busy");
+    let location = taken(&order(node, "", "7"));
+    turns_into(node, &location, "dead");
+    location.rsplit('/').next().unwrap().to_owned()
+}
+
+fn replay(node: &Gateway, id: &str) -> u16 {
+    let path = format!("/api/v1/deferred/orders/{id}/replay");
+    node.call("POST", &path, r#"{"reason":"order is back"}"#).0
+}
+
+#[test]
+fn two_replays_at_once_make_a_request_once() {
+    let shop = Participant::start();
+    let config = config(&shop.address.to_string(), "[deferred.orders]\nexpire_seconds = 2\n");
+    // So few failures open no circuit: the replay is sent at once.
+    let config = config.replace("milliseconds = 20", "milliseconds = 500");
+    let node = Gateway::start_dev("deferred-twice", &config);
+    let id = dead(&node, &shop);
+    let before = shop.count("/orders");
+    shop.answers("/orders", 200, "");
+    let statuses: Vec<u16> = std::thread::scope(|scope| {
+        let all: Vec<_> = (0..8).map(|_| scope.spawn(|| replay(&node, &id))).collect();
+        all.into_iter().map(|one| one.join().unwrap()).collect()
+    });
+    // Who comes late finds nothing dead.
+    assert!(statuses.iter().all(|status| matches!(status, 200 | 409)), "{statuses:?}");
+    assert!(statuses.contains(&200), "{statuses:?}");
+    turns_into(&node, &format!("/.well-known/mainstay/receipts/{id}"), "done");
+    let gid = |number| format!("/api/v1/transactions/deferred-{id}.r{number}");
+    assert_eq!((node.control(&gid(1)).0, node.control(&gid(2)).0), (200, 404), "{statuses:?}");
+    assert_eq!(shop.count("/orders"), before + 1, "{statuses:?}");
+}
+
+#[test]
+fn one_that_was_replayed_is_listed_when_the_first_of_it_is_forgotten() {
+    let shop = Participant::start();
+    let config = config(&shop.address.to_string(), "[deferred.orders]\nexpire_seconds = 1\n");
+    let config = config.replace("[transaction]", "[transaction]\nhistory_count_max = 1");
+    let node = Gateway::start_dev("deferred-forgotten", &config);
+    let id = dead(&node, &shop);
+    assert_eq!(replay(&node, &id), 200);
+    let first = format!("/api/v1/transactions/deferred-{id}");
+    until("the first is forgotten", PATIENCE, || node.control(&first).0 == 404);
+    let page = get(&node, "/orders?state=dead");
+    let items = page["items"].as_array().unwrap();
+    let shown: Vec<_> = items.iter().map(|item| (&item["receipt"], &item["gid"])).collect();
+    assert_eq!(shown, [(&json!(id), &json!(format!("deferred-{id}.r1")))]);
 }
 
 #[test]

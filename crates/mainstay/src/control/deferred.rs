@@ -13,7 +13,9 @@ use axum::{Json, Router};
 use mainstay_api::deferred::{DeferredQueue, DeferredQueues, DeferredRequest, DeferredRequests};
 use mainstay_api::transaction::Operate;
 use mainstay_call::deferred::{Receipt, ReceiptState};
+use mainstay_coord::audit::{Author, Target as Audited};
 use mainstay_core::problem::Code;
+use mainstay_txn::commit::LogError;
 use mainstay_txn::run::{Glance, Seen, Verb, VerbError};
 use mainstay_txn::{
     By as Word, Coordinator, Decision, Gid, Op, Part, Resolution, Target, Transaction,
@@ -23,9 +25,10 @@ use serde_json::json;
 
 use super::answer::{Asked, Document, Refused};
 use super::author::{By, needed};
+use super::events::{Changed, recorded};
 use super::transactions::list::LIMIT_MAX;
 use super::transactions::of;
-use super::transactions::operate::{forget, operate, redelivered};
+use super::transactions::operate::{forget, operate};
 use super::transactions::walk::{Picks, Place, Walked, walk};
 use crate::cluster::Cluster;
 use crate::deferred::{self, Deferrals};
@@ -107,7 +110,7 @@ async fn list(
         might: |glance: &Glance| deferred::is_of(&glance.begin, &queue),
         takes: |found: &Transaction| {
             deferred::is_of(&found.begin, &queue)
-                && state.is_none_or(|state| document(found).is_some_and(|it| it.1 == state))
+                && state.is_none_or(|state| receipt_state(found) == Some(state))
         },
         also_ended: !state.is_some_and(is_live),
     };
@@ -115,8 +118,8 @@ async fn list(
     let mut items = Vec::with_capacity(found.len());
     for transaction in found {
         // One that was replayed is shown as what became of it last.
-        if !deferred::is_replayed(&coordinator, &transaction).await? {
-            items.extend(document(&transaction).map(|(shown, _)| shown));
+        if !deferred::is_replayed(&coordinator, &transaction).await {
+            items.extend(document(&transaction));
         }
     }
     Ok(Json(DeferredRequests { items, next: next.map(|place| place.text()), partial }))
@@ -142,13 +145,37 @@ async fn replay(
     let (_, coordinator) = kept(&cluster)?;
     let author = needed(by.because(reason)?)?;
     let found = find(&coordinator, &queue, &receipt).await?;
-    if document(&found.transaction).is_none_or(|(_, state)| state != ReceiptState::Dead) {
+    if receipt_state(&found.transaction) != Some(ReceiptState::Dead) {
         let detail = "only what is dead is replayed; this has not ended, or was done";
         return Err(Refused::new(Code::TransactionVerbNotAllowed, detail));
     }
-    let gid = base(&receipt)?;
-    let again = redelivered(&cluster, &gid, &author, "deferred.replay").await?;
+    let again = begun_again(&cluster, &coordinator, &found.transaction, &author).await?;
     shown(&again.transaction, &receipt)
+}
+
+/// Begins the generation after `dead`, or finds that somebody else has: two replays at once make one
+/// request.
+async fn begun_again(
+    cluster: &Cluster,
+    coordinator: &Coordinator,
+    dead: &Transaction,
+    author: &Author,
+) -> Result<Seen, Refused> {
+    let begin = deferred::again(dead).map_err(VerbError::from)?;
+    if !coordinator.owns(&begin.gid) {
+        return Err(VerbError::from(LogError::NotOwner).into());
+    }
+    let (before, after) = (dead.gid().clone(), begin.gid.clone());
+    let (kind, id) = ("transaction".to_owned(), before.to_string());
+    let target = Audited { kind, id, ..Audited::default() };
+    // What begins a transaction of a certain name takes no record into its batch.
+    let begun = async { Ok(coordinator.begin(begin).await?) };
+    let seen = Box::pin(recorded(cluster, "deferred:replay", target, author, begun)).await?;
+    let reason = author.reason.as_deref();
+    let (before, after) = (json!({ "gid": before.as_str() }), json!({ "gid": after.as_str() }));
+    let subject = dead.gid().as_str();
+    Changed { what: "deferred.replay", subject, before: &before, after: &after, reason }.emit();
+    Ok(seen)
 }
 
 /// `POST /deferred/{queue}/{receipt}/discard`
@@ -162,7 +189,7 @@ async fn discard(
     let author = needed(by.because(reason)?)?;
     let found = find(&coordinator, &queue, &receipt).await?;
     let gid = found.transaction.gid().clone();
-    match document(&found.transaction).map(|(_, state)| state) {
+    match receipt_state(&found.transaction) {
         Some(ReceiptState::Queued | ReceiptState::Delivering) => {
             let given_up = |by: Word| {
                 Verb::Resolve(Resolution { by, decision: Decision::Abort, branch: None })
@@ -203,11 +230,16 @@ async fn find(coordinator: &Coordinator, queue: &str, receipt: &str) -> Result<S
 }
 
 fn shown(transaction: &Transaction, receipt: &str) -> Result<Json<DeferredRequest>, Refused> {
-    document(transaction).map(|(shown, _)| Json(shown)).ok_or_else(|| missing(receipt))
+    document(transaction).map(Json).ok_or_else(|| missing(receipt))
+}
+
+/// How far a deferred request is; `None` of what is none.
+fn receipt_state(transaction: &Transaction) -> Option<ReceiptState> {
+    deferred::receipt(transaction).map(|receipt| receipt.state)
 }
 
 /// A deferred request as it stands; `None` of what is none.
-fn document(transaction: &Transaction) -> Option<(DeferredRequest, ReceiptState)> {
+fn document(transaction: &Transaction) -> Option<DeferredRequest> {
     let branch = transaction.branches.first()?;
     let Part::Endpoint { targets, .. } = &branch.part else { return None };
     let Target::Service { service, path, method } = targets.get(&Op::Action)? else { return None };
@@ -215,7 +247,7 @@ fn document(transaction: &Transaction) -> Option<(DeferredRequest, ReceiptState)
     let Receipt { id, state, queued_at, tries, next_try_at, ended_at, status } =
         deferred::receipt(transaction)?;
     let last_error = branch.op(Op::Action).and_then(|record| record.last_error.clone());
-    let request = DeferredRequest {
+    Some(DeferredRequest {
         receipt: id.to_string(),
         queue: deferred::queue(transaction)?.to_owned(),
         state: state.as_str().to_owned(),
@@ -230,6 +262,5 @@ fn document(transaction: &Transaction) -> Option<(DeferredRequest, ReceiptState)
         final_status: status,
         last_error,
         gid: gid.to_string(),
-    };
-    Some((request, state))
+    })
 }

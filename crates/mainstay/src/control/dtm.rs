@@ -194,9 +194,8 @@ mod tests {
     fn a_post_names_its_transaction_in_the_body_and_a_get_in_the_query() {
         let uri: Uri = "/api/dtmsvr/any?gid=of-query".parse().unwrap();
         let body = br#"{"gid":"of-body"}"#;
-        let of = |method, uri: &Uri, body: &[u8]| {
-            gid_of(&method, uri, body).map(|gid| gid.to_string())
-        };
+        let of =
+            |method, uri: &Uri, body: &[u8]| gid_of(&method, uri, body).map(|gid| gid.to_string());
         assert_eq!(of(Method::POST, &uri, body).as_deref(), Some("of-body"));
         assert_eq!(of(Method::GET, &uri, body).as_deref(), Some("of-query"));
         assert_eq!(of(Method::POST, &uri, b""), None);

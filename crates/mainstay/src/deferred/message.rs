@@ -41,6 +41,17 @@ pub(super) fn id(gid: &Gid) -> Option<&str> {
     gid.as_str().strip_prefix(PREFIX)?.get(..32)
 }
 
+/// The generation after the request `gid`, or after what it was replayed as: the one that a replay
+/// of it begins. `None` where there can be none.
+pub(crate) fn next(own: &Gid) -> Option<Gid> {
+    let base = gid(id(own)?)?;
+    let number = match own.as_str().strip_prefix(base.as_str())? {
+        "" => 1,
+        rest => rest.strip_prefix(".r")?.parse::<u32>().ok()?.checked_add(1)?,
+    };
+    base.again(number).ok()
+}
+
 /// Draws ids of receipts. Whoever knows one may ask what became of a request, so they cannot be
 /// guessed from each other.
 #[derive(Debug, Default)]
@@ -327,6 +338,25 @@ mod tests {
         let made = message(&[key], false).unwrap();
         assert_eq!(header(&made, "idempotency-key"), Some("k-1"));
         assert_eq!(gid(&made.id).as_ref(), Some(made.gid()));
+    }
+
+    #[test]
+    fn a_generation_follows_its_own_name_alone() {
+        let base = format!("deferred-{}", "0".repeat(32));
+        for (own, want) in [
+            (base.clone(), Some(format!("{base}.r1"))),
+            (format!("{base}.r1"), Some(format!("{base}.r2"))),
+            (format!("{base}.r9"), Some(format!("{base}.r10"))),
+            (format!("{base}.r{}", u32::MAX), None),
+            (format!("{base}.r"), None),
+            (format!("{base}.r1.r1"), None),
+            (format!("{base}0"), None),
+            ("order-1".to_owned(), None),
+            ("order-1.r1".to_owned(), None),
+        ] {
+            let next = next(&Gid::new(&own).unwrap()).map(|gid| gid.to_string());
+            assert_eq!(next, want, "{own}");
+        }
     }
 
     #[test]

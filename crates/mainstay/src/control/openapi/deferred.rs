@@ -20,8 +20,13 @@ pub(super) fn calls() -> Vec<Call> {
             .gives::<DeferredRequest>(200, "How it stands."),
         one("post", "replayDeferred", "/replay", "Makes a dead request again.")
             .takes::<Operate>()
-            .gives::<DeferredRequest>(200, "It is queued, under the same receipt.")
-            .refuses(&[Code::TransactionVerbNotAllowed, Code::TransactionLogBehind])
+            .gives::<DeferredRequest>(200, "It is queued, under the same receipt, or was already.")
+            .refuses(&[
+                Code::TransactionVerbNotAllowed,
+                Code::TransactionGidTaken,
+                Code::TransactionOverloaded,
+                Code::TransactionLogBehind,
+            ])
             .audited(),
         one("post", "discardDeferred", "/discard", "Gives a request up, or forgets a dead one.")
             .takes::<Operate>()

@@ -8,7 +8,7 @@ use mainstay_api::transaction::Outcome;
 use mainstay_api::transaction::{AbortTransaction, Operate, ResolveTransaction, Transaction};
 use mainstay_coord::audit::{Author, Target};
 use mainstay_store::Put;
-use mainstay_txn::run::{Seen, Verb};
+use mainstay_txn::run::Verb;
 use mainstay_txn::{BranchId, By as Word, Coordinator, Decision, Gid, Resolution};
 use serde_json::{Value, json};
 
@@ -99,23 +99,14 @@ pub(super) async fn redeliver(
     Document(Operate { reason }): Document<Operate>,
 ) -> Answered {
     let author = needed(by.because(reason)?)?;
-    let seen = redelivered(&cluster, &gid, &author, "transaction.redeliver").await?;
-    Ok(Json(document(&seen)))
-}
-
-/// Delivers once more what was given up, with a record of it under the name `what`.
-pub(in crate::control) async fn redelivered(
-    cluster: &Cluster,
-    gid: &Gid,
-    author: &Author,
-    what: &'static str,
-) -> Result<Seen, Refused> {
-    let (_, coordinator) = of(cluster)?;
-    let (before, record) = recorded(cluster, &coordinator, gid, author, (what, &json!({}))).await?;
-    let seen = coordinator.redeliver(gid, &word(author), Some(record)).await?;
+    let (_, coordinator) = of(&cluster)?;
+    let what = "transaction.redeliver";
+    let (before, record) =
+        recorded(&cluster, &coordinator, &gid, &author, (what, &json!({}))).await?;
+    let seen = coordinator.redeliver(&gid, &word(&author), Some(record)).await?;
     let after = json!({ "gid": seen.transaction.gid().as_str() });
-    told(what, gid, (&before, &after), author);
-    Ok(seen)
+    told(what, &gid, (&before, &after), &author);
+    Ok(Json(document(&seen)))
 }
 
 /// Forgets what has ended, with a record of it under the name `what`.
