@@ -27,7 +27,7 @@ pub(super) struct Refused {
     status: StatusCode,
     document: Box<Value>,
     retry_after: Option<Duration>,
-    is_recorded: bool,
+    no_record: bool,
 }
 
 impl Refused {
@@ -42,7 +42,7 @@ impl Refused {
             "detail": detail.into(),
             "effect": "none",
         });
-        Self { status, document: Box::new(document), retry_after: None, is_recorded: false }
+        Self { status, document: Box::new(document), retry_after: None, no_record: false }
     }
 
     /// The problem that `error` is, with all its causes; over when a store that is busy says so.
@@ -84,15 +84,16 @@ impl Refused {
         self
     }
 
-    /// The same problem, of which an audit record is there already.
-    pub(super) fn recorded(mut self) -> Self {
-        self.is_recorded = true;
+    /// The same problem, of which no audit record is to be left: there is one, or nothing was to
+    /// change.
+    pub(super) fn without_record(mut self) -> Self {
+        self.no_record = true;
         self
     }
 
-    /// Whether there is one.
-    pub(super) const fn is_recorded(&self) -> bool {
-        self.is_recorded
+    /// Whether none is to be left.
+    pub(super) const fn is_without_record(&self) -> bool {
+        self.no_record
     }
 
     /// Its code.
@@ -136,7 +137,7 @@ impl Refused {
             fields.insert("status".to_owned(), status.as_u16().into());
             fields.insert("effect".to_owned(), "none".into());
         }
-        Self { status, document: Box::new(document), retry_after: None, is_recorded: false }
+        Self { status, document: Box::new(document), retry_after: None, no_record: false }
     }
 
     /// What a plain answer of the router comes to.

@@ -62,7 +62,7 @@ impl Changed<'_> {
 ///
 /// # Errors
 ///
-/// Why it was not done, [`Refused::recorded`] then; or why it could not be recorded.
+/// Why it was not done, [`Refused::without_record`] then; or why it could not be recorded.
 pub(super) async fn recorded<T>(
     cluster: &Cluster,
     action: &str,
@@ -78,7 +78,7 @@ pub(super) async fn recorded<T>(
         Err(refused) => {
             let record = outbox.record(action, target, author);
             outbox.note(&record.instead_of(Outcome::Failed, refused.code())).await?;
-            Err(refused.recorded())
+            Err(refused.without_record())
         }
     }
 }

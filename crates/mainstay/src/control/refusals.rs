@@ -174,14 +174,14 @@ pub(super) async fn recorded(
     if is_ours && (status.is_client_error() || status.is_server_error()) {
         let refused = response.extensions().get::<Refused>();
         let code = refused.map(Refused::code);
-        let is_recorded = refused.is_some_and(Refused::is_recorded);
+        let no_record = refused.is_some_and(Refused::is_without_record);
         // Those who were not let in are not who they say they are.
         let is_out = matches!(
             status,
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::MISDIRECTED_REQUEST
         );
         let who = response.extensions().get::<Principal>().copied().unwrap_or_default();
-        if let Some((action, target)) = what.refused(is_recorded, is_out) {
+        if let Some((action, target)) = what.refused(no_record, is_out) {
             let outcome = if status.is_server_error() { Outcome::Failed } else { Outcome::Refused };
             let author = Author { actor: who.acting(what.author.actor), ..what.author };
             let record = cluster.outbox.record(&action, target, &author);
@@ -236,11 +236,11 @@ impl What {
         Self { author, method, path, change, is_dry }
     }
 
-    /// The action, and upon what; `None` when it is nothing to be recorded, or `is_recorded` where
-    /// it was tried.
-    fn refused(&self, is_recorded: bool, is_out: bool) -> Option<(String, Target)> {
+    /// The action, and upon what; `None` when it is nothing to be recorded, as `no_record`
+    /// says of what was recorded where it was tried.
+    fn refused(&self, no_record: bool, is_out: bool) -> Option<(String, Target)> {
         if let Some((action, target)) = &self.change {
-            let is_told = self.is_dry || is_recorded;
+            let is_told = self.is_dry || no_record;
             return (is_out || !is_told).then(|| (action.clone(), target.clone()));
         }
         let door = match &*self.path {

@@ -98,7 +98,8 @@ pub(super) async fn sweep(
     let databases = transactions.databases();
     known(databases, &name)?;
     if report_only {
-        return Ok(Json(swept(databases, &name, true).await?));
+        let found = swept(databases, &name, true).await;
+        return found.map(Json).map_err(Refused::without_record);
     }
     let author = needed(by.because(reason)?)?;
     let work = swept(databases, &name, false);
