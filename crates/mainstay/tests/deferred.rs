@@ -332,26 +332,25 @@ fn an_operator_gives_up_for_good_what_still_waits() {
 }
 
 /// A request that was given up, by its receipt.
-fn dead(node: &Gateway, shop: &Participant) -> String {
+fn given_up(node: &Gateway, shop: &Participant) -> String {
     shop.answers("/orders", 503, "busy");
     let location = taken(&order(node, "", "7"));
     turns_into(node, &location, "dead");
     location.rsplit('/').next().unwrap().to_owned()
 }
 
-fn replay(node: &Gateway, id: &str) -> u16 {
-    let path = format!("/api/v1/deferred/orders/{id}/replay");
-    node.call("POST", &path, r#"{"reason":"order is back"}"#).0
+fn replay(node: &Gateway, receipt: &str) -> u16 {
+    verb(node, receipt, "replay", &json!({ "reason": "order is back" })).0
 }
 
 #[test]
 fn two_replays_at_once_make_a_request_once() {
     let shop = Participant::start();
-    let config = config(&shop.address.to_string(), "[deferred.orders]\nexpire_seconds = 2\n");
+    let config = config(&shop.address.to_string(), "[deferred.orders]\nexpire_seconds = 5\n");
     // So few failures open no circuit: the replay is sent at once.
     let config = config.replace("milliseconds = 20", "milliseconds = 500");
     let node = Gateway::start_dev("deferred-twice", &config);
-    let id = dead(&node, &shop);
+    let id = given_up(&node, &shop);
     let before = shop.count("/orders");
     shop.answers("/orders", 200, "");
     let statuses: Vec<u16> = std::thread::scope(|scope| {
@@ -373,7 +372,7 @@ fn one_that_was_replayed_is_listed_when_the_first_of_it_is_forgotten() {
     let config = config(&shop.address.to_string(), "[deferred.orders]\nexpire_seconds = 1\n");
     let config = config.replace("[transaction]", "[transaction]\nhistory_count_max = 1");
     let node = Gateway::start_dev("deferred-forgotten", &config);
-    let id = dead(&node, &shop);
+    let id = given_up(&node, &shop);
     assert_eq!(replay(&node, &id), 200);
     let first = format!("/api/v1/transactions/deferred-{id}");
     until("the first is forgotten", PATIENCE, || node.control(&first).0 == 404);

@@ -167,7 +167,7 @@ pub(super) async fn purge_barrier(
     };
     let action = "transaction:purge-barrier";
     let Purged { rows, deleted, kept, next } =
-        Box::pin(recorded(&cluster, &name, &author, action, work)).await?;
+        Box::pin(recorded(&cluster, action, target(&name), &author, work)).await?;
     told("transaction.purge-barrier", &name, &json!({ "deleted": deleted }), &author);
     let next = next.map(|resource::BarrierKey { gid, branch, op, seq }| BarrierKey {
         gid,
