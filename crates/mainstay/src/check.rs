@@ -107,7 +107,7 @@ pub const PRE: [Check; 7] = [
 ];
 
 /// The checks that only a running process can answer.
-pub const LIVE: [&str; 20] = [
+pub const LIVE: [&str; 21] = [
     "settings-loaded",
     "circuits-open",
     "panic-active",
@@ -128,6 +128,7 @@ pub const LIVE: [&str; 20] = [
     "transactions-in-doubt",
     "heuristic-outcomes",
     "rm-reachable",
+    "prepared-orphans",
 ];
 
 /// Runs `checks` on `subject`, all at once; answers in order of the list.

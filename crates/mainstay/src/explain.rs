@@ -65,7 +65,7 @@ pages! { ENGLISH, "":
     "canary-running" "cancelled" "check-circuits-open" "check-clock-sane" "check-data-dir-writable"
     "check-disk-free" "check-gateway-state-age" "check-heuristic-outcomes" "check-instances" "check-instances-expiring"
     "check-kernel" "check-keyring-mode" "check-limits-saturated" "check-memory" "check-open-files" "check-panic-active"
-    "check-ports-free" "check-protection-active" "check-retry-budget-spent" "check-rm-reachable" "check-services-without-health" "check-settings-loaded" "check-settings-valid"
+    "check-ports-free" "check-protection-active" "check-retry-budget-spent" "check-prepared-orphans" "check-rm-reachable" "check-services-without-health" "check-settings-loaded" "check-settings-valid"
     "check-store-compaction" "check-store-quorum" "check-store-reachable" "check-store-size"
     "check-store-writable" "check-transactions-in-doubt" "check-watch-lag"
     "circuit-open" "compacted" "config-contradiction" "config-duplicate-key" "config-file-missing"

@@ -494,8 +494,8 @@ async fn an_operator_sees_what_is_prepared_and_sweeps_by_hand() {
         let items = checks["items"].as_array().unwrap();
         items.iter().find(|item| item["id"] == id).unwrap()["state"].clone()
     };
-    let ids = ["transactions-in-doubt", "heuristic-outcomes", "rm-reachable"];
-    assert_eq!(ids.map(of), ["pass", "pass", "pass"], "{checks}");
+    let ids = ["transactions-in-doubt", "heuristic-outcomes", "rm-reachable", "prepared-orphans"];
+    assert_eq!(ids.map(of), ["pass"; 4], "{checks}");
 }
 
 /// `mainstay …`, with the token of `node`.

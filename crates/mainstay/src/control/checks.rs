@@ -36,7 +36,7 @@ pub(super) async fn list(State(shared): State<Arc<Shared>>) -> Json<Value> {
     ];
     if let Some(cluster) = &shared.cluster {
         checked.extend(agreed::all(cluster, shared.ready.data_dir.join("keyring")).await);
-        checked.extend(transactions::all(cluster));
+        checked.extend(transactions::all(cluster).await);
     }
     Json(json!({ "items": checked }))
 }

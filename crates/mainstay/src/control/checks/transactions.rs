@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use mainstay_txn::resource::LogStanding;
+use futures_util::future::join_all;
+use mainstay_txn::ResourceName;
+use mainstay_txn::receipt::Verdict as Said;
+use mainstay_txn::resource::{Judged, LogStanding, Sighting};
 use mainstay_txn::run::{Glance, Glances};
 use mainstay_txn::{Mode, Moment, State};
 
@@ -10,24 +13,32 @@ use super::{checked, named};
 use crate::check::{Checked, State as Verdict};
 use crate::cluster::Cluster;
 use crate::transaction::Transactions;
-use crate::transaction::databases::Shown;
+use crate::transaction::databases::{Databases, Shown};
 
 const CATEGORY: &str = "transactions";
 
 /// How long a decision may take to reach everybody before that is worth a word.
 const IN_DOUBT: Duration = Duration::from_secs(30);
 
+/// How long a branch of somebody else may stay prepared before that is worth a word.
+const STRANGE: Duration = Duration::from_hours(1);
+
+/// How long a database may take to list what it holds prepared.
+const LOOK: Duration = Duration::from_secs(2);
+
 /// Names that are looked for; there may be very many.
 const SEEN_MAX: usize = 100;
 
 /// All of them.
-pub(super) fn all(cluster: &Cluster) -> [Checked; 3] {
+pub(super) async fn all(cluster: &Cluster) -> [Checked; 4] {
     let Some(transactions) = &cluster.transactions else {
         let skip = |id| {
             let summary = "this node coordinates no transactions".to_owned();
             checked(id, CATEGORY, Verdict::Skip, summary, None, None)
         };
-        return ["transactions-in-doubt", "heuristic-outcomes", "rm-reachable"].map(skip);
+        let ids =
+            ["transactions-in-doubt", "heuristic-outcomes", "rm-reachable", "prepared-orphans"];
+        return ids.map(skip);
     };
     let now = Moment::from_unix_millis(cluster.unix_millis());
     [
@@ -44,7 +55,52 @@ pub(super) fn all(cluster: &Cluster) -> [Checked; 3] {
             |glance| glance.state == State::Mixed,
         ),
         reachable(&transactions.databases().all()),
+        orphans(&prepared(transactions.databases()).await),
     ]
+}
+
+/// What databases hold prepared, and what would be made of it; `None` of one that does not say.
+async fn prepared(databases: &Databases) -> Vec<(ResourceName, Option<Vec<Sighting>>)> {
+    let look = async |name: ResourceName| {
+        let found = tokio::time::timeout(LOOK, databases.sweep(&name, true)).await;
+        (name, found.ok().flatten().and_then(Result::ok))
+    };
+    join_all(databases.all().into_iter().map(|shown| look(shown.settings.name))).await
+}
+
+/// Whether databases hold prepared what nobody ends: branches of ours that the log knows nothing
+/// of, which the next sweep ends unless something is in its way, and old ones of others.
+fn orphans(all: &[(ResourceName, Option<Vec<Sighting>>)]) -> Checked {
+    let id = "prepared-orphans";
+    if all.is_empty() {
+        let summary = "no database takes part".to_owned();
+        return checked(id, CATEGORY, Verdict::Skip, summary, None, None);
+    }
+    let is_left = |seen: &&Sighting| match &seen.judged {
+        Judged::Foreign => STRANGE <= seen.seen_for,
+        Judged::Verdict(said, _) => *said == Said::Orphan,
+        Judged::Elsewhere | Judged::Unknown(_) => false,
+    };
+    let of = |(name, found): &(ResourceName, Option<Vec<Sighting>>)| -> Vec<String> {
+        let left = found.iter().flatten().filter(is_left);
+        left.map(|seen| format!("{name}: {}", seen.prepared.name)).collect()
+    };
+    let left: Vec<String> = all.iter().flat_map(of).collect();
+    let silent = all.iter().find(|(_, found)| found.is_none()).map(|(name, _)| name);
+    let holders = all.iter().find(|one| !of(one).is_empty()).map(|(name, _)| name);
+    let summary = format!("{} prepared branches are nobody's", left.len());
+    match (holders, silent) {
+        (Some(name), _) => {
+            let next = format!("mainstay transaction prepared {name}");
+            checked(id, CATEGORY, Verdict::Warn, summary, Some(named(&left)), Some(&next))
+        }
+        (None, Some(name)) => {
+            let summary = format!("database {name} does not say what it holds prepared");
+            let next = format!("mainstay transaction resource check {name}");
+            checked(id, CATEGORY, Verdict::Unknown, summary, None, Some(&next))
+        }
+        (None, None) => checked(id, CATEGORY, Verdict::Pass, summary, None, None),
+    }
 }
 
 /// Whether branches may still hold what was decided long ago. Only what prepares holds anything:
@@ -115,6 +171,8 @@ fn reachable(all: &[Shown]) -> Checked {
 mod tests {
     use std::sync::Arc;
 
+    use mainstay_txn::database::Listed;
+    use mainstay_txn::resource::Prepared;
     use mainstay_txn::{Begin, Gid};
 
     use super::*;
@@ -148,6 +206,37 @@ mod tests {
             assert_eq!(is_in_doubt(&one, late), want, "{mode} {state}");
             assert!(!is_in_doubt(&one, DECIDED), "{mode} {state} was decided just now");
         }
+    }
+
+    #[test]
+    fn what_nobody_ends_is_told_by_its_database() {
+        let seen = |judged: Judged, hours: u64| Sighting {
+            prepared: Prepared {
+                listed: Listed::Foreign,
+                name: "other:7".to_owned(),
+                age: None,
+                owner: None,
+            },
+            seen_for: Duration::from_hours(hours),
+            judged,
+        };
+        let check = |found: Option<Vec<Sighting>>| {
+            let fine = (ResourceName::new("orders").unwrap(), Some(Vec::new()));
+            let checked = orphans(&[fine, (ResourceName::new("stock").unwrap(), found)]);
+            (checked.state, checked.next)
+        };
+        let warns = (Verdict::Warn, Some("mainstay transaction prepared stock".to_owned()));
+        assert_eq!(check(Some(vec![seen(Judged::Foreign, 1)])), warns);
+        assert_eq!(check(Some(vec![seen(Judged::Verdict(Said::Orphan, None), 0)])), warns);
+        for fine in [
+            seen(Judged::Foreign, 0),
+            seen(Judged::Verdict(Said::Commit, None), 9),
+            seen(Judged::Elsewhere, 9),
+        ] {
+            assert_eq!(check(Some(vec![fine])), (Verdict::Pass, None));
+        }
+        assert_eq!(check(None).0, Verdict::Unknown);
+        assert_eq!(orphans(&[]).state, Verdict::Skip);
     }
 
     #[test]
