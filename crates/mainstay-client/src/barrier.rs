@@ -37,7 +37,7 @@
 //!   [`BarrierError::Ongoing`].
 //! - An error of a statement that the business statements keep to themselves is found out before
 //!   the commit: [`BarrierError::NothingCommitted`].
-//! - What is not run is counted: [`skips`].
+//! - What is not run is counted: [`skips()`].
 
 mod business;
 mod called;

@@ -107,7 +107,7 @@ pub const PRE: [Check; 7] = [
 ];
 
 /// The checks that only a running process can answer.
-pub const LIVE: [&str; 21] = [
+pub const LIVE: [&str; 24] = [
     "settings-loaded",
     "circuits-open",
     "panic-active",
@@ -120,11 +120,14 @@ pub const LIVE: [&str; 21] = [
     "store-compaction",
     "store-quorum",
     "store-writable",
+    "store-revision-moving",
     "watch-lag",
     "keyring-mode",
     "protection-active",
     "services-without-health",
     "instances-expiring",
+    "lock-lease-short",
+    "lock-waiters-long",
     "transactions-in-doubt",
     "heuristic-outcomes",
     "rm-reachable",

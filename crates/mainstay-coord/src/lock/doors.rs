@@ -286,10 +286,27 @@ impl Locks {
         after: Option<&Place>,
     ) -> Result<PlacePage, LockError> {
         let whole = keys::area(area, Some(namespace));
-        let mut range = match after.and_then(|place| place.all().to().cloned()) {
+        let range = match after.and_then(|place| place.all().to().cloned()) {
             Some(from) => Range::between(from, whole.to().cloned()),
             None => whole,
         };
+        self.places(range).await
+    }
+
+    /// The same in all namespaces, from the first on.
+    ///
+    /// # Errors
+    ///
+    /// What the store said.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe.
+    pub async fn list_all(&self, area: Area) -> Result<PlacePage, LockError> {
+        self.places(keys::area(area, None)).await
+    }
+
+    async fn places(&self, mut range: Range) -> Result<PlacePage, LockError> {
         loop {
             let page = self.page(Select::new(range.clone()).keys_only()).await?;
             let slots = page.entries.iter().filter_map(|entry| keys::parse_slot(&entry.key));

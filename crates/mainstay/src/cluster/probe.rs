@@ -10,7 +10,7 @@ use mainstay_call::clock::MonotonicClock;
 use mainstay_coord::keys;
 use mainstay_coord::name::NodeName;
 use mainstay_core::{Clock as _, Instant};
-use mainstay_store::{Batch, Error, Put, Store};
+use mainstay_store::{Batch, Error, Put, Revision, Store};
 use tokio::sync::Mutex;
 
 /// How long a write that went well is believed in, and one that did not: a store that has recovered
@@ -27,14 +27,14 @@ pub struct Probe {
 /// A write, and what came of it.
 #[derive(Clone, Debug)]
 pub struct Probed {
-    /// How long it took, or why it was not done.
-    pub took: Result<Duration, String>,
-    at: Instant,
+    /// How long it took and which revision it made, or why it was not done.
+    pub wrote: Result<(Duration, Revision), String>,
+    pub(crate) at: Instant,
 }
 
 impl Probed {
     fn is_fresh(&self, now: Instant) -> bool {
-        let fresh = if self.took.is_ok() { FRESH } else { FRESH_FAILED };
+        let fresh = if self.wrote.is_ok() { FRESH } else { FRESH_FAILED };
         now.since(self.at) < fresh
     }
 }
@@ -54,13 +54,13 @@ impl Probe {
         let batch = Batch::new().then(Put::new(keys::probe(), node.as_str().to_owned()));
         let wrote = tokio::time::timeout(timeout, store.apply(batch)).await;
         let at = MonotonicClock.now();
-        let took = match wrote {
+        let wrote = match wrote {
             Err(_elapsed) => Err(format!("a write is not done within {} s", timeout.as_secs())),
             Ok(Err(Error::OutcomeUnknown)) => Err("nobody knows what became of a write".to_owned()),
             Ok(Err(error)) => Err(format!("a write is refused: {error}")),
-            Ok(Ok(_)) => Ok(at.since(began)),
+            Ok(Ok(applied)) => Ok((at.since(began), applied.revision)),
         };
-        last.insert(Probed { took, at }).clone()
+        last.insert(Probed { wrote, at }).clone()
     }
 }
 
@@ -78,15 +78,15 @@ mod tests {
         let before = store.status().await.unwrap().revision;
         let all = (0..50).map(|_| probe.ask(&store, &node, FRESH_FAILED));
         let all = futures_util::future::join_all(all).await;
-        assert!(all.iter().all(|probed| probed.took.is_ok()), "{all:?}");
+        assert!(all.iter().all(|probed| probed.wrote.is_ok()), "{all:?}");
         assert_eq!(store.status().await.unwrap().revision, before.next());
     }
 
     #[test]
     fn a_failure_is_forgotten_sooner() {
         let at = MonotonicClock.now();
-        let good = Probed { took: Ok(Duration::ZERO), at };
-        let bad = Probed { took: Err("full".to_owned()), at };
+        let good = Probed { wrote: Ok((Duration::ZERO, Revision::new(1))), at };
+        let bad = Probed { wrote: Err("full".to_owned()), at };
         let fresh = |seconds| {
             let now = at.plus(Duration::from_secs(seconds));
             (good.is_fresh(now), bad.is_fresh(now))

@@ -1,6 +1,7 @@
 //! `GET /checks`: is the running gateway well?
 
 mod agreed;
+mod locks;
 mod transactions;
 
 use std::sync::Arc;
@@ -36,6 +37,7 @@ pub(super) async fn list(State(shared): State<Arc<Shared>>) -> Json<Value> {
     ];
     if let Some(cluster) = &shared.cluster {
         checked.extend(agreed::all(cluster, shared.ready.data_dir.join("keyring")).await);
+        checked.extend(locks::all(cluster).await);
         checked.extend(transactions::all(cluster).await);
     }
     Json(json!({ "items": checked }))

@@ -9,12 +9,13 @@ use mainstay_call::clock::MonotonicClock;
 use mainstay_coord::keys;
 use mainstay_coord::registry::{Listed, RegistryError, View};
 use mainstay_core::Clock as _;
-use mainstay_store::{Get, State, Status};
+use mainstay_store::{Get, Revision, State, Status};
 
 use super::{checked, named};
 use crate::check::{Checked, State as Verdict};
 use crate::cluster::Cluster;
 use crate::cluster::opening::Opened;
+use crate::cluster::probe::Probed;
 
 /// For each check.
 const TIMEOUT: Duration = Duration::from_secs(2);
@@ -30,13 +31,15 @@ const LAGS: Duration = Duration::from_secs(1);
 /// All of them; `keyring` is where the keys of this node lie.
 pub(super) async fn all(cluster: &Cluster, keyring: PathBuf) -> Vec<Checked> {
     let status = tokio::time::timeout(TIMEOUT, cluster.store.status());
-    let (status, quorum, writable, lag, mode) = tokio::join!(
+    let (status, quorum, probed, lag, mode) = tokio::join!(
         status,
         quorum(cluster),
-        writable(cluster),
+        cluster.probe.ask(&*cluster.store, &cluster.node, TIMEOUT),
         watch_lag(cluster),
         keyring_mode(keyring)
     );
+    let after = tokio::time::timeout(TIMEOUT, cluster.store.status()).await;
+    let after = after.ok().and_then(Result::ok).map(|status| status.revision);
     let status = match status {
         Ok(Ok(status)) => Ok(status),
         Ok(Err(error)) => Err(error.to_string()),
@@ -45,7 +48,9 @@ pub(super) async fn all(cluster: &Cluster, keyring: PathBuf) -> Vec<Checked> {
     let known = status.as_ref().ok();
     let size = size(known, cluster.bytes_max());
     let compaction = compaction(known, cluster.revisions_max());
-    let mut all = vec![reachable(&status), size, compaction, quorum, writable, lag, mode];
+    let moving = moving(&probed, after);
+    let writable = writable(probed);
+    let mut all = vec![reachable(&status), size, compaction, quorum, writable, moving, lag, mode];
     all.extend(registry(cluster));
     all
 }
@@ -122,11 +127,10 @@ async fn quorum(cluster: &Cluster) -> Checked {
 }
 
 /// How long a write takes.
-async fn writable(cluster: &Cluster) -> Checked {
-    let probed = cluster.probe.ask(&*cluster.store, &cluster.node, TIMEOUT).await;
-    let (verdict, summary) = match probed.took {
+fn writable(probed: Probed) -> Checked {
+    let (verdict, summary) = match probed.wrote {
         Err(why) => (Verdict::Fail, why),
-        Ok(took) => {
+        Ok((took, _)) => {
             let verdict = match took {
                 took if TOO_SLOW <= took => Verdict::Fail,
                 took if SLOW <= took => Verdict::Warn,
@@ -137,6 +141,23 @@ async fn writable(cluster: &Cluster) -> Checked {
     };
     let next = (verdict != Verdict::Pass).then_some("mainstay store status");
     checked("store-writable", "store", verdict, summary, None, next)
+}
+
+/// Whether the store stands where it has been written to: `after` is its revision, read after the
+/// write. One that went back, or is another one by now, has lost what clients were promised.
+fn moving(probed: &Probed, after: Option<Revision>) -> Checked {
+    let (verdict, summary) = match (&probed.wrote, after) {
+        (Ok((_, made)), Some(after)) if after < *made => {
+            (Verdict::Fail, format!("it is at revision {after}, and a write had made {made}"))
+        }
+        (Ok((_, made)), Some(_)) => {
+            (Verdict::Pass, format!("a write made revision {made}, and it is there"))
+        }
+        (Err(_), _) => (Verdict::Unknown, "nothing could be written".to_owned()),
+        (_, None) => (Verdict::Unknown, "the store does not say where it is".to_owned()),
+    };
+    let next = (verdict != Verdict::Pass).then_some("mainstay store status");
+    checked("store-revision-moving", "store", verdict, summary, None, next)
 }
 
 /// How far the registry of this node lags behind the store.
@@ -220,4 +241,24 @@ fn registry(cluster: &Cluster) -> [Checked; 3] {
         check(without, &nobody, "have instances, and none that is healthy"),
         check(expiring, &expires, "have instances that no longer beat and will be removed"),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_that_went_back_is_found_out() {
+        let at = MonotonicClock.now();
+        let check = |wrote: Result<u64, &str>, after: Option<u64>| {
+            let wrote = wrote.map(|made| (Duration::ZERO, Revision::new(made)));
+            let probed = Probed { wrote: wrote.map_err(str::to_owned), at };
+            moving(&probed, after.map(Revision::new)).state
+        };
+        assert_eq!(check(Ok(7), Some(7)), Verdict::Pass);
+        assert_eq!(check(Ok(7), Some(9)), Verdict::Pass, "others write too");
+        assert_eq!(check(Ok(7), Some(6)), Verdict::Fail);
+        assert_eq!(check(Ok(7), None), Verdict::Unknown);
+        assert_eq!(check(Err("full"), Some(6)), Verdict::Unknown);
+    }
 }
