@@ -11,6 +11,7 @@ mod backup;
 mod calls;
 mod check;
 mod config;
+mod conformance;
 mod deferred;
 mod dns;
 mod explain;

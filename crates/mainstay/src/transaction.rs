@@ -51,6 +51,7 @@ use tracing::Instrument as _;
 use crate::cluster::resolve::RegistryResolver;
 use crate::cluster::settings::Backend;
 use crate::report::causes;
+pub(crate) use caller::ByHand;
 use caller::Caller;
 use databases::{Databases, InUse};
 use deliveries::{Deliveries, Outlets};

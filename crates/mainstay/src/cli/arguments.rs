@@ -4,6 +4,7 @@ pub(super) mod agreed;
 pub(super) mod audit;
 pub(super) mod backup;
 pub(super) mod config;
+pub(super) mod conformance;
 pub(super) mod deferred;
 pub(super) mod keyring;
 pub(super) mod lock;

@@ -13,7 +13,7 @@ use super::arguments::transaction::{Find, Outcome, Resource, Told, Transaction};
 use super::audit::moment;
 use super::calls::{confirm, encoded, span};
 use super::settings::reason;
-use super::{Ended, Session, usage};
+use super::{Ended, Session, conformance, usage};
 use crate::exit::Exit;
 use crate::output::{Column, Table, blocks};
 use crate::report::Report;
@@ -128,6 +128,7 @@ pub(super) fn run(verb: Transaction, session: &mut Session<'_>) -> Ended {
             let done = session.control()?.change("POST", at, Some(&json!({})), why.as_deref())?;
             session.print(&blocks(&[&done]))
         }
+        Transaction::Conformance(asked) => conformance::run(*asked, session),
         Transaction::Resource { verb } => of_one(&verb, session),
     }
 }

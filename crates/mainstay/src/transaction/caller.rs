@@ -172,9 +172,36 @@ impl Caller {
     }
 
     async fn to_url(&self, request: Request<Payload>) -> Result<Answer, Outcome> {
-        match self.urls.request(request).await {
-            Ok(answer) => Ok(answer.map(|body| body.map_err(Into::into).boxed_unsync())),
-            Err(error) => Err(unanswered(&failed(error.into()))),
+        to_url(&self.urls, request).await
+    }
+}
+
+async fn to_url(
+    urls: &Client<Connector, Payload>,
+    request: Request<Payload>,
+) -> Result<Answer, Outcome> {
+    match urls.request(request).await {
+        Ok(answer) => Ok(answer.map(|body| body.map_err(Into::into).boxed_unsync())),
+        Err(error) => Err(unanswered(&failed(error.into()))),
+    }
+}
+
+/// Calls URLs as the coordinator does, for somebody who names them by hand and so may name any.
+pub(crate) struct ByHand(Client<Connector, Payload>);
+
+impl ByHand {
+    pub(crate) fn new() -> Self {
+        Self(client(Judge::Anywhere))
+    }
+
+    /// Calls once. What is no URL is not sent.
+    pub(crate) async fn call(&self, call: &Outgoing) -> Outcome {
+        let To::Endpoint(target @ Target::Url(_)) = &call.to else {
+            return Outcome::Denied("only a URL can be called by hand".to_owned());
+        };
+        match request(call, target) {
+            Ok(request) => came_of(call, to_url(&self.0, request), BodyMarkers::Text).await,
+            Err(unmade) => Outcome::Denied(unmade.to_string()),
         }
     }
 }
