@@ -275,7 +275,7 @@ async fn try_confirm_cancel_in_the_dialect_of_dtm_on_mariadb() {
 async fn calls_look_as_a_coordinator_makes_them_and_follow_nobody_elsewhere() {
     let participant = Participant::start();
     participant.answers("/work", 302, "");
-    let flags = ["--action", "/work", "--header", "x-tenant: blue", "--rounds", "1"];
+    let flags = ["--at", "action=/work", "--header", "x-tenant: blue"];
     let examined = examine(&participant.url("/undo"), &flags).await;
     assert_eq!(examined.code, 1);
     assert!(examined.why()["plain"].contains("`action` was answered 302"), "{:?}", examined.why());

@@ -18,7 +18,7 @@ use mainstay_txn::{Dialect, Payload};
 use serde_json::{Value as Json, json};
 
 use self::database::Database;
-use self::judge::{Case, Figure, Known, Ops, Seen, Verdict};
+use self::judge::{Case, Figure, Known, Ops, Part, Seen, Verdict};
 use self::play::{Player, Subject};
 use super::arguments::conformance::{Conformance, Pattern, Spoken};
 use super::calls::{header, span};
@@ -70,27 +70,11 @@ fn subject(asked: Conformance) -> Result<Subject, Errors> {
         Pattern::Saga => Ops::Saga,
         Pattern::Tcc => Ops::Tcc,
     };
-    let base = base(&asked.url)?;
-    let (mine, others) = match ops {
-        Ops::Saga => (
-            [&asked.action, &asked.compensate, &None],
-            [(&asked.try_at, "--try"), (&asked.confirm, "--confirm"), (&asked.cancel, "--cancel")],
-        ),
-        Ops::Tcc => (
-            [&asked.try_at, &asked.cancel, &asked.confirm],
-            [(&asked.action, "--action"), (&asked.compensate, "--compensate"), (&None, "")],
-        ),
-    };
-    if let Some((_, flag)) = others.iter().find(|(url, _)| url.is_some()) {
-        let mode = if ops == Ops::Saga { "saga" } else { "tcc" };
-        let wrong = usage(format!("a {mode} has no operation of `{flag}`"));
-        return Err(wrong.help("say `--mode saga` or `--mode tcc`").into());
-    }
-    let [work, undo, confirm] = mine.map(|url| at(&base, &asked.url, url.as_deref()));
+    let urls = urls(ops, &asked.url, &asked.at)?;
     let headers = asked.headers.iter().map(|text| header(text)).collect::<Result<Vec<_>, _>>()?;
     let payload = |text: &str| {
         let bytes = content(text)?;
-        let content_type = (!bytes.is_empty()).then(|| asked.content_type.clone());
+        let content_type = (!bytes.is_empty()).then(|| "application/json".to_owned());
         Ok::<_, Errors>(Payload { bytes, content_type, headers: headers.clone() })
     };
     Ok(Subject {
@@ -99,14 +83,13 @@ fn subject(asked: Conformance) -> Result<Subject, Errors> {
             Spoken::Native => Dialect::Native,
             Spoken::Dtm => Dialect::Dtm,
         },
-        urls: [work?, undo?, confirm?],
+        urls,
         payload: payload(&asked.body)?,
         refused: asked.refused_body.as_deref().map(payload).transpose()?,
         timeout: Duration::try_from_secs_f64(span(&asked.timeout)?)
             .map_err(|error| usage(format!("--timeout `{}`: {error}", asked.timeout)))?,
         probe: asked.probe.clone(),
         barrier: asked.barrier,
-        rounds: asked.rounds,
     })
 }
 
@@ -120,17 +103,33 @@ fn base(url: &str) -> Result<String, Errors> {
         .and_then(|uri| Some(format!("{}://{}", uri.scheme_str()?, uri.authority()?)));
     found.ok_or_else(|| {
         let wrong = usage(format!("`{url}` is no address of a participant"));
-        wrong.help("write `http://host:port/path`").into()
+        wrong.help("write `http://host:port/path`; only --at takes a path alone").into()
     })
 }
 
-/// Where an operation is called: at the path or URL it was `given`, else at `url` like the others.
-fn at(host: &str, url: &str, given: Option<&str>) -> Result<String, Errors> {
-    match given {
-        None => Ok(url.to_owned()),
-        Some(path) if path.starts_with('/') => Ok(format!("{host}{path}")),
-        Some(other) => base(other).map(|_host| other.to_owned()),
+/// Where work, undo and confirm are called: at `url`, unless `given` says otherwise of one.
+fn urls(ops: Ops, url: &str, given: &[String]) -> Result<[String; 3], Errors> {
+    let host = base(url)?;
+    let mut urls = [Part::Work, Part::Undo, Part::Confirm].map(|part| (part, url.to_owned()));
+    for text in given {
+        let (name, place) = text.split_once('=').unwrap_or((text, ""));
+        let place = match place.strip_prefix('/') {
+            Some(path) => format!("{host}/{path}"),
+            None => base(place).map(|_host| place.to_owned())?,
+        };
+        let of_mode = |part: Part| ops == Ops::Tcc || part != Part::Confirm;
+        let named = |part: Part| of_mode(part) && ops.of(part).as_str() == name;
+        let Some((_, at)) = urls.iter_mut().find(|(part, _)| named(*part)) else {
+            let known = match ops {
+                Ops::Saga => "a saga has `action` and `compensate`",
+                Ops::Tcc => "a tcc has `try`, `confirm` and `cancel`",
+            };
+            let wrong = usage(format!("--at `{text}`: there is no operation `{name}`"));
+            return Err(wrong.help(format!("{known}; --mode says which it is")).into());
+        };
+        *at = place;
     }
+    Ok(urls.map(|(_, at)| at))
 }
 
 /// A body: text, or what is in `@FILE`.
@@ -214,15 +213,15 @@ fn item(case: Case, known: &Known, seen: &Seen, verdict: &Verdict) -> Json {
 fn show(document: &Json, session: &mut Session<'_>) -> Ended {
     session.show(document, &CASES)?;
     if session.is_for_people() {
-        let mut lines = String::new();
+        let mut lines = Vec::new();
         for item in document.get("items").and_then(Json::as_array).into_iter().flatten() {
             let field = |name: &str| item.get(name).and_then(Json::as_str).unwrap_or_default();
             for why in item.get("why").and_then(Json::as_array).into_iter().flatten() {
                 let why = why.as_str().unwrap_or_default();
-                lines.push_str(&format!("\n{} ({}): {why}", field("case"), field("verdict")));
+                lines.push(format!("\n{} ({}): {why}", field("case"), field("verdict")));
             }
         }
-        session.print(&lines)?;
+        session.print(&lines.concat())?;
     }
     let number = |name: &str| document.get(name).and_then(Json::as_u64).unwrap_or_default();
     let (passed, failed) = (number("passed"), number("failed"));

@@ -7,27 +7,16 @@ use clap::{Args, ValueEnum};
 /// Which participant, and by what it is judged.
 #[derive(Clone, Debug, Args)]
 pub(in crate::cli) struct Conformance {
-    /// Where it is called. Operations with a URL of their own are called there.
+    /// Where it is called.
     #[arg(long, value_name = "URL")]
     pub(in crate::cli) url: String,
     /// Which operations it has: `saga` is action and compensate, `tcc` is try, confirm and cancel.
     #[arg(long, value_name = "MODE", default_value = "saga")]
     pub(in crate::cli) mode: Pattern,
-    /// Where `action` is called: a URL, or a path at the host of `--url`.
-    #[arg(long, value_name = "URL")]
-    pub(in crate::cli) action: Option<String>,
-    /// Where `compensate` is called.
-    #[arg(long, value_name = "URL")]
-    pub(in crate::cli) compensate: Option<String>,
-    /// Where `try` is called.
-    #[arg(long = "try", value_name = "URL")]
-    pub(in crate::cli) try_at: Option<String>,
-    /// Where `confirm` is called.
-    #[arg(long, value_name = "URL")]
-    pub(in crate::cli) confirm: Option<String>,
-    /// Where `cancel` is called.
-    #[arg(long, value_name = "URL")]
-    pub(in crate::cli) cancel: Option<String>,
+    /// Where one operation is called, `compensate=/restore`: a URL, or a path at the host of
+    /// `--url`; may be repeated.
+    #[arg(long, value_name = "OP=URL")]
+    pub(in crate::cli) at: Vec<String>,
     /// How a call says for which branch it is: by our headers, or by the query as DTM does.
     #[arg(long, value_name = "DIALECT", default_value = "native")]
     pub(in crate::cli) dialect: Spoken,
@@ -37,10 +26,8 @@ pub(in crate::cli) struct Conformance {
     /// What its business refuses with 409, as more than is in stock: text, or `@FILE`.
     #[arg(long, value_name = "TEXT")]
     pub(in crate::cli) refused_body: Option<String>,
-    /// Content type of both.
-    #[arg(long, value_name = "TYPE", default_value = "application/json")]
-    pub(in crate::cli) content_type: String,
-    /// A header of each call, `name: value`; may be repeated.
+    /// A header of each call, `name: value`; may be repeated. The content type is
+    /// `application/json` unless it is one of them.
     #[arg(long = "header", value_name = "HEADER")]
     pub(in crate::cli) headers: Vec<String>,
     /// The database it works in, `postgresql://user@host:port/database` or `mariadb://…`.
@@ -55,9 +42,6 @@ pub(in crate::cli) struct Conformance {
     /// Whose table it keeps its barrier in; the rows are looked at, too.
     #[arg(long, value_name = "TABLE", requires = "database")]
     pub(in crate::cli) barrier: Option<BarrierTable>,
-    /// How often an operation and its undo are sent at the same time.
-    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=1000))]
-    pub(in crate::cli) rounds: u16,
     /// How long an answer may take.
     #[arg(long, value_name = "SPAN", default_value = "5s")]
     pub(in crate::cli) timeout: String,

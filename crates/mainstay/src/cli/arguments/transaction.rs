@@ -107,7 +107,7 @@ pub(in crate::cli) enum Transaction {
     /// Examines a participant: calls it in the ways in which calls really arrive (twice, undone
     /// before they came, late, at the same time, refused), and judges what it makes of them. Exits
     /// with 1 if it fails. It does real work there: take a database for tests.
-    #[command(after_help = examples("transaction conformance --url http://127.0.0.1:8080 --action /deduct --compensate /restore --body '{\"n\": 1}' --database postgresql://shop@127.0.0.1/shop --probe 'SELECT n FROM stock'", "tx conformance --url http://127.0.0.1:8080/seats --mode tcc --dialect dtm --barrier dtm --database mariadb://shop@127.0.0.1/shop -o json"))]
+    #[command(after_help = examples("transaction conformance --url http://127.0.0.1:8080/deduct --at compensate=/restore --body '{\"n\": 1}' --database postgresql://shop@127.0.0.1/shop --probe 'SELECT n FROM stock'", "tx conformance --url http://127.0.0.1:8080/seats --mode tcc --dialect dtm --barrier dtm --database mariadb://shop@127.0.0.1/shop -o json"))]
     Conformance(Box<Conformance>),
     /// Sets a database up to take part.
     #[command(after_help = examples("transaction resource check orders", "tx resource init orders --print"))]

@@ -17,6 +17,10 @@ const TRIES: u32 = 20;
 /// Before it is.
 const PAUSE: Duration = Duration::from_millis(250);
 
+/// How often work and undo are sent at the same time: which of them comes first is chance, and
+/// eight tries see both nearly always.
+const ROUNDS: u16 = 8;
+
 /// Longest text of an answer that is shown, in characters.
 const SHOWN_MAX: usize = 120;
 
@@ -32,7 +36,6 @@ pub(super) struct Subject {
     pub(super) timeout: Duration,
     pub(super) probe: Option<String>,
     pub(super) barrier: Option<BarrierTable>,
-    pub(super) rounds: u16,
 }
 
 /// Calls a participant, and looks into its database.
@@ -58,7 +61,7 @@ impl Player {
 
     /// Plays a case as often as it is worth it.
     pub(super) async fn play(&mut self, case: Case) -> Result<Vec<Seen>, String> {
-        let rounds = if case == Case::AtOnce { self.subject.rounds } else { 1 };
+        let rounds = if case == Case::AtOnce { ROUNDS } else { 1 };
         let mut seen = Vec::new();
         for round in 0..rounds {
             seen.push(self.once(case, round).await?);

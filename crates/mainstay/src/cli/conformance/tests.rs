@@ -1,7 +1,7 @@
 //! What each case makes of what was seen.
 
 use super::judge::{Answer, Case, Figure, Known, Ops, Row, Seen, Verdict, judge};
-use super::{at, base, subject};
+use super::subject;
 use crate::cli::arguments::Cli;
 use crate::cli::arguments::Command;
 use crate::cli::arguments::transaction::Transaction;
@@ -176,36 +176,40 @@ fn figures_are_exact() {
     assert_eq!(Figure::parse("0.2"), Some(third.minus(tenth)));
 }
 
-#[test]
-fn operations_are_called_where_they_are_named() {
-    let url = "http://stock:80/deduct?x=1";
-    let host = base(url).unwrap();
-    for (given, want) in [
-        (None, url),
-        (Some("/restore"), "http://stock:80/restore"),
-        (Some("https://other/restore"), "https://other/restore"),
-    ] {
-        assert_eq!(at(&host, url, given).unwrap(), want);
-    }
-    assert!(at(&host, url, Some("restore")).is_err());
-    assert!(base("ftp://stock/x").is_err());
+/// Where a participant's operations are called, `--url` being `http://stock:80/deduct?x=1`.
+fn called(flags: &[&str]) -> Option<[String; 3]> {
+    let line = ["mainstay", "tx", "conformance", "--url", "http://stock:80/deduct?x=1"];
+    let cli = Cli::parse_from(line.iter().chain(flags));
+    let Command::Transaction { verb: Transaction::Conformance(asked) } = cli.command else {
+        panic!("another verb")
+    };
+    subject(*asked).ok().map(|subject| subject.urls)
 }
 
 #[test]
-fn operations_of_the_other_mode_are_no_operations() {
-    for (flags, is_right) in [
-        (["--action", "/a", "--compensate", "/c"], true),
-        (["--mode", "tcc", "--confirm", "/c"], true),
-        (["--mode", "tcc", "--action", "/a"], false),
-        (["--mode", "saga", "--try", "/t"], false),
-        (["--timeout", "soon", "--action", "/a"], false),
-        (["--action", "a", "--compensate", "/c"], false),
+fn operations_are_called_where_they_are_named() {
+    let url = "http://stock:80/deduct?x=1";
+    assert_eq!(called(&[]).unwrap(), [url; 3]);
+    let [work, undo, _] = called(&["--at", "compensate=/restore?y=2"]).unwrap();
+    assert_eq!([work.as_str(), undo.as_str()], [url, "http://stock:80/restore?y=2"]);
+    let flags = ["--mode", "tcc", "--at", "try=https://a/t", "--at", "confirm=/c"];
+    assert_eq!(called(&flags).unwrap(), ["https://a/t", url, "http://stock:80/c"]);
+}
+
+#[test]
+fn what_cannot_be_called_is_said_at_once() {
+    for flags in [
+        ["--at", "try=/t"],
+        ["--at", "confirm=/c"],
+        ["--at", "compensate=restore"],
+        ["--at", "compensate"],
+        ["--at", "compensate=ftp://stock/"],
+        ["--timeout", "soon"],
+        ["--timeout", "1e300"],
+        ["--header", "nonsense"],
+        ["--body", "@/nowhere/at/all"],
     ] {
-        let line = ["mainstay", "tx", "conformance", "--url", "http://a/b"];
-        let cli = Cli::parse_from(line.into_iter().chain(flags));
-        let Command::Transaction { verb: Transaction::Conformance(asked) } = cli.command else {
-            panic!("another verb")
-        };
-        assert_eq!(subject(*asked).is_ok(), is_right, "{flags:?}");
+        assert_eq!(called(&flags), None, "{flags:?}");
     }
+    assert_eq!(called(&["--mode", "tcc", "--at", "action=/a"]), None);
 }
