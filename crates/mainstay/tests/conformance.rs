@@ -280,6 +280,8 @@ async fn calls_look_as_a_coordinator_makes_them_and_follow_nobody_elsewhere() {
     let examined = examine(&participant.url("/undo"), &flags).await;
     assert_eq!(examined.code, 1);
     assert!(examined.why()["plain"].contains("`action` was answered 302"), "{:?}", examined.why());
+    // Nothing else is tried at one that does not even do its work.
+    assert_eq!(examined.with("not judged").len(), 8, "{}", examined.document);
     let asked = participant.asked();
     let first = asked.first().unwrap();
     let run = examined.document["run"].as_str().unwrap();

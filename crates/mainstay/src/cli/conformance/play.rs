@@ -59,17 +59,13 @@ impl Player {
         &self.run
     }
 
-    /// Plays a case as often as it is worth it.
-    pub(super) async fn play(&mut self, case: Case) -> Result<Vec<Seen>, String> {
-        let rounds = if case == Case::AtOnce { ROUNDS } else { 1 };
-        let mut seen = Vec::new();
-        for round in 0..rounds {
-            seen.push(self.once(case, round).await?);
-        }
-        Ok(seen)
+    /// How often a case is worth playing.
+    pub(super) const fn rounds(case: Case) -> u16 {
+        if matches!(case, Case::AtOnce) { ROUNDS } else { 1 }
     }
 
-    async fn once(&mut self, case: Case, round: u16) -> Result<Seen, String> {
+    /// Plays a case for the `round`th time, from 0.
+    pub(super) async fn play(&mut self, case: Case, round: u16) -> Result<Seen, String> {
         self.played = self.played.saturating_add(1);
         let gid = format!("{}-{}-{}", self.run, self.played, case.as_str());
         let gid = Gid::new(&gid).map_err(|error| error.to_string())?;
