@@ -89,5 +89,5 @@ fn participants_without_a_barrier_are_found() {
     finds(Mutant::NoBarrier, &["and its branches"]);
 }
 
-/// Half a minute on two cores; more by `MAINSTAY_SIM_SEEDS`, or the command.
-const SEEDS: u64 = 40;
+/// A minute on two cores; more by `MAINSTAY_SIM_SEEDS`, or the command.
+const SEEDS: u64 = 200;
