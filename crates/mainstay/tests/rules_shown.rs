@@ -23,9 +23,11 @@ drain_delay_seconds = 0
 [limit.of-file]
 namespace = "shop"
 max = 1000
+[upstream.shop]
+instances = ["127.0.0.1:1"]
 [route.of-file]
 path = "/file"
-respond = {}
+to = "shop"
 header_rules = { request = { set = { authorization = "Bearer of-file" } } }
 "#;
 
@@ -57,7 +59,7 @@ fn nobody_is_shown_a_secret_and_its_mark_can_be_put_back() {
     let node = Gateway::start_dev("rules-secrets", CONFIG);
     let rule = |secret: &str, text: &str| {
         format!(
-            "path = '/x' # {text}\nrespond = {{}}\n\
+            "path = '/x' # {text}\nto = 'shop'\n\
              header_rules = {{ request = {{ set = {{ authorization = 'Bearer {secret}' }} }} }}\n"
         )
     };

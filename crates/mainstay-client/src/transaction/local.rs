@@ -51,7 +51,8 @@ impl Message {
         F: AsyncFnMut(&mut tokio_postgres::Transaction<'_>) -> Result<T, E> + Send,
         F: for<'r, 's> Business<&'r mut tokio_postgres::Transaction<'s>, T, E>,
     {
-        let (prepared, mut barrier) = self.prepare().await.map_err(TxError::with_business)?;
+        let prepared = self.prepare().await.map_err(TxError::with_business)?;
+        let Some((prepared, mut barrier)) = prepared else { return Ok(Passed::Duplicate) };
         let came = barrier.postgres(client, business).await;
         prepared.settle(came).await
     }
@@ -79,12 +80,15 @@ impl Message {
         F: AsyncFnMut(&mut mysql_async::Transaction<'_>) -> Result<T, E> + Send,
         F: for<'r, 's> Business<&'r mut mysql_async::Transaction<'s>, T, E>,
     {
-        let (prepared, mut barrier) = self.prepare().await.map_err(TxError::with_business)?;
+        let prepared = self.prepare().await.map_err(TxError::with_business)?;
+        let Some((prepared, mut barrier)) = prepared else { return Ok(Passed::Duplicate) };
         let came = barrier.mysql(connection, business).await;
         prepared.settle(came).await
     }
 
-    async fn prepare(self) -> Result<(Prepared, Barrier), TxError> {
+    /// None where the message is to be sent already: its local part was committed. The barrier says
+    /// the same, but its rows may be purged sooner than the coordinator forgets.
+    async fn prepare(self) -> Result<Option<(Prepared, Barrier)>, TxError> {
         if self.begin.check.is_none() {
             let why = "must say who is asked whether the local part was committed";
             return Err(ClientError::Invalid { what: "check", why }.into());
@@ -99,8 +103,8 @@ impl Message {
         // Should it have been begun all the same, the check says that there is no local part.
         let begun = begun.map_err(asking::NoAnswer::of_begin)?;
         // What was aborted before under this gid is never sent: there must be no local part.
-        asking::outcome(begun)?;
-        Ok((Prepared { shared, gid, patience }, barrier))
+        let is_decided = asking::outcome(begun)?.summary.decision.is_some();
+        Ok((!is_decided).then_some((Prepared { shared, gid, patience }, barrier)))
     }
 }
 

@@ -328,7 +328,8 @@ impl<E> OpenXa<E> {
         let Some(cluster) = joined.xid.as_deref().and_then(|xid| xid.split(':').nth(1)) else {
             let xid = joined.xid.as_deref().unwrap_or("nothing");
             let why = format!(
-                "a branch of {resource} joined, and the coordinator gave it {xid} for a name                  instead of `ms:CLUSTER:GID:BRANCH`"
+                "a branch of {resource} joined, and the coordinator gave it {xid} for a name \
+                 instead of `ms:CLUSTER:GID:BRANCH`"
             );
             return Err(self.joining.aborted(why));
         };

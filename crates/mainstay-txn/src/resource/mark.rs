@@ -17,7 +17,7 @@ use super::Address;
 use super::events::{LogBehind, LogUpToDate};
 use super::failure::Failure;
 use super::sweep::Sweeper;
-use crate::name::ResourceName;
+use crate::name::{Gid, ResourceName};
 use crate::run::VerbError;
 
 /// What a database was told of a log.
@@ -90,11 +90,14 @@ impl Standings {
         self.0.get(resource)
     }
 
-    /// Whether each of `resources` has said that it knows nothing newer, and none objects that was
-    /// taken out of the settings.
+    /// Whether each of `resources` has said that it knows nothing newer.
+    fn are_heard(&self, resources: &[ResourceName]) -> bool {
+        resources.iter().all(|resource| self.of(resource) == Some(&LogStanding::UpToDate))
+    }
+
+    /// The same, and whether none objects that was taken out of the settings.
     fn all_up_to_date(&self, resources: &[ResourceName]) -> bool {
-        let is_fine = |resource| self.of(resource) == Some(&LogStanding::UpToDate);
-        resources.iter().all(is_fine) && self.objection().is_none()
+        self.are_heard(resources) && self.objection().is_none()
     }
 
     /// What the first that has an objection says.
@@ -155,7 +158,7 @@ impl Sweeper {
         let log_id = &self.coordinator.identity().log_id;
         let standing = LogStanding::of(log_id, high, mark.as_ref());
         self.stands(resource, address.as_ref(), &standing);
-        if self.standings.lock().all_up_to_date(&self.resources.names()) {
+        if self.all_up_to_date() {
             let sequence = self.sequence(high).await.map_err(NotAttested::Log)?;
             if mark.map_or(0, |mark| mark.sequence) < sequence {
                 self.write(resource, sequence).await.map_err(NotAttested::Database)?;
@@ -204,6 +207,20 @@ impl Sweeper {
     /// How the log stood beside what `resource` was told, when that was looked at last.
     pub fn standing(&self, resource: &ResourceName) -> Option<LogStanding> {
         self.standings.lock().of(resource).cloned()
+    }
+
+    /// Whether all databases have said that the log is up to date.
+    pub(super) fn all_up_to_date(&self) -> bool {
+        self.standings.lock().all_up_to_date(&self.resources.names())
+    }
+
+    /// Whether those have in which `gid` has branches. One that has not may have been told that
+    /// `gid` was committed, of which the log says nothing.
+    pub fn has_heard(&self, gid: &Gid) -> bool {
+        let mut own = self.coordinator.resources_of(gid);
+        let configured = self.resources.names();
+        own.retain(|resource| configured.contains(resource));
+        self.standings.lock().are_heard(&own)
     }
 
     /// Forgets what databases said that `is_same` does not hold for, since they are not there any
@@ -288,8 +305,10 @@ mod tests {
         assert!(!of(&standings([("a", fine.clone())])), "b has not been heard");
         assert!(!of(&standings([("a", fine.clone()), ("b", BEHIND)])));
         assert!(of(&standings([("a", fine.clone()), ("b", fine.clone())])));
-        let gone = standings([("a", fine.clone()), ("b", fine), ("gone", BEHIND)]);
+        let gone = standings([("a", fine.clone()), ("b", fine.clone()), ("gone", BEHIND)]);
         assert!(!of(&gone), "what it was told is not less since it was taken out");
+        let one = standings([("a", fine)]);
+        assert!(one.are_heard(&all[..1]) && !one.are_heard(&all), "b may know of a commit");
     }
 
     #[test]

@@ -208,7 +208,9 @@ impl Sweeper {
         let report_only = report_only || self.coordinator.is_behind();
         // Nobody may be taken for an orphan by a look: that is a decision, and written down.
         let is_orphan = report_only && self.settings.orphan_grace <= seen_for;
-        let grace = if report_only { Duration::MAX } else { self.settings.orphan_grace };
+        // Nor while a database has not been heard that may have been told more than the log says.
+        let is_sure = !report_only && self.all_up_to_date();
+        let grace = if is_sure { self.settings.orphan_grace } else { Duration::MAX };
         let verdict = match self.coordinator.found_prepared(&xid.gid, found, seen_for, grace).await
         {
             Ok(verdict) => verdict,

@@ -126,6 +126,13 @@ impl Coordinator {
         })
     }
 
+    /// Databases in which the live transaction `gid` has branches.
+    pub(crate) fn resources_of(&self, gid: &Gid) -> Vec<ResourceName> {
+        let slots = self.shared.slots.lock();
+        let glance = slots.get(gid).and_then(|slot| slot.glance.lock().clone());
+        glance.map(|glance| glance.resources).unwrap_or_default()
+    }
+
     /// Brings what is counted of this moment up to date.
     pub fn look(&self) {
         let now = self.shared.ports.surroundings.now();

@@ -17,7 +17,7 @@ use mainstay_txn::resource::{
     ResourceSettings, Resources, Sighting, Standing, SweepSettings, Sweeper,
 };
 use mainstay_txn::run::VerbError;
-use mainstay_txn::{Coordinator, Moment, Outcome, ResourceName};
+use mainstay_txn::{Coordinator, Moment, Op, Outcome, ResourceName};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
@@ -291,6 +291,11 @@ impl Databases {
         };
         // While any objects, the coordinator calls nobody.
         match sweeper.standing(resource) {
+            Some(LogStanding::UpToDate)
+                if call.op == Op::Rollback && !sweeper.has_heard(&call.gid) =>
+            {
+                unsent("another database of it has not said yet how far the log was")
+            }
             Some(LogStanding::UpToDate) => resources.call(call).await,
             Some(_) => unsent("transaction log is behind what the database was told"),
             None => unsent("database has not said yet how far the log was"),

@@ -133,7 +133,6 @@ fn change(item: String, turn: Turn) -> ConfigItemChange {
     ConfigItemChange { item, change: change.to_owned() }
 }
 
-/// An item as documents have it.
 /// Publishes what is asked for, or tells what that would come to.
 async fn published(
     cluster: &Cluster,
@@ -176,6 +175,7 @@ async fn published(
     })
 }
 
+/// An item as documents have it.
 fn put(name: &str, item: ConfigItemPut) -> Result<RawItem, Refused> {
     let ConfigItemPut { format, content, secret, schema_json } = item;
     let schema = Some(schema_json).filter(|schema| !schema.is_empty());

@@ -185,7 +185,7 @@ fn not_purged(settings: &ResourceSettings, error: NotPurged) -> Refused {
         let detail = format!("database `{name}`: {why}");
         Refused::new(Code::ResourceCannotPurge, detail).with("fix", json!(fix))
     };
-    match error {
+    let refused: Refused = match error {
         NotPurged::NotAttested(NotAttested::Log(error)) | NotPurged::Behind(error) => error.into(),
         NotPurged::Table(Failure::Denied(why)) => {
             cannot(&why, &barrier_grant(address.kind, &address.user))
@@ -198,7 +198,9 @@ fn not_purged(settings: &ResourceSettings, error: NotPurged) -> Refused {
         NotPurged::NotAttested(NotAttested::Database(failure)) | NotPurged::Table(failure) => {
             failed(name, failure)
         }
-    }
+    };
+    // Pages before this one may be gone.
+    refused.with_effect(Effect::Unknown)
 }
 
 /// `POST /transaction-log/accept`
