@@ -335,7 +335,7 @@ async fn what_a_kill_has_forgotten_is_committed_whole_and_in_order_or_not_at_all
     let listen = format!("listen = \"127.0.0.1:{port}\"\ntoken_file = \"{token}\"");
     let config = config()
         .replacen("listen = \"127.0.0.1:0\"", &listen, 1)
-        .replace("orphan_grace_seconds = 2", "orphan_grace_seconds = 45")
+        .replace("orphan_grace_seconds = 2", "orphan_grace_seconds = 25")
         .replace("[transaction]", "[transaction]\nlazy_flush_milliseconds = 10000");
     let mut trade = Trade::open_with("tx-db-forgotten", &config).await;
     assert_eq!(forgotten(&mut trade, |xa| xa, "pay-1", false).await, Ok(()));

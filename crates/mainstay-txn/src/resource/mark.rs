@@ -11,6 +11,7 @@
 
 use std::collections::BTreeMap;
 
+use futures_util::future::join_all;
 use mainstay_store::Put;
 
 use super::Address;
@@ -244,8 +245,10 @@ impl Sweeper {
     pub async fn accept_log(&self, record: Put) -> Result<(u64, Vec<ResourceName>), VerbError> {
         let names = self.resources.names();
         let (mut above, mut silent) = (self.standings.lock().told(), Vec::new());
-        for resource in &names {
-            match self.resources.mark(resource).await {
+        // All at once: one that is away answers no sooner than its timeout.
+        let marks = join_all(names.iter().map(|resource| self.resources.mark(resource))).await;
+        for (resource, mark) in names.iter().zip(marks) {
+            match mark {
                 Ok(mark) => above = above.max(mark.map_or(0, |mark| mark.sequence)),
                 Err(_) => silent.push(resource.clone()),
             }

@@ -36,9 +36,15 @@ pub(super) async fn list(State(shared): State<Arc<Shared>>) -> Json<Value> {
         instances(&shared, moment),
     ];
     if let Some(cluster) = &shared.cluster {
-        checked.extend(agreed::all(cluster, shared.ready.data_dir.join("keyring")).await);
-        checked.extend(locks::all(cluster).await);
-        checked.extend(transactions::all(cluster).await);
+        // At once: each has a time limit of its own, and whoever asks has one for all of them.
+        let (agreed, locks, transactions) = tokio::join!(
+            agreed::all(cluster, shared.ready.data_dir.join("keyring")),
+            locks::all(cluster),
+            transactions::all(cluster)
+        );
+        checked.extend(agreed);
+        checked.extend(locks);
+        checked.extend(transactions);
     }
     Json(json!({ "items": checked }))
 }
