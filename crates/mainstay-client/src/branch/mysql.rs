@@ -67,9 +67,9 @@ pub async fn begin(
     }
 }
 
-/// Prepares what was begun, and ends the session, also one of a pool: when this returns without an error, the vote is
-/// yes. The server may need a moment to notice that the session has ended, and nobody else can end
-/// the branch before; the coordinator tries again.
+/// Prepares what was begun, and ends the session, also one of a pool: when this returns without an
+/// error, the vote is yes. The server may need a moment to notice that the session has ended, and
+/// nobody else can end the branch before; the coordinator tries again.
 ///
 /// # Errors
 ///

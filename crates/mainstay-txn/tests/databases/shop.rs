@@ -348,11 +348,12 @@ impl Begins {
     }
 }
 
-/// Asks until the branch has ended: the server may need a moment to see that a session is gone.
+/// Asks until the branch has ended: the server may need a moment to see that a session is gone. Until
+/// then to commit is held up, and to roll back waits in vain for what the session has locked.
 pub(crate) async fn until_done(shop: &Shop, resources: &Resources, gid: &str, op: Op) -> Outcome {
     for wait in [20, 40, 80, 160, 320, 640, 1_000] {
         match shop.ends(resources, gid, op).await {
-            Outcome::Held(_) | Outcome::Unsent { .. } => {
+            Outcome::Held(_) | Outcome::Unsent { .. } | Outcome::Unknown(_) => {
                 tokio::time::sleep(Duration::from_millis(wait)).await;
             }
             outcome => return outcome,
