@@ -38,7 +38,7 @@ fn now() -> std::time::Instant {
 fn child() {
     let Ok(folder) = std::env::var(CHILD) else { return };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
-    let store = Embedded::open(Options::new(folder), Uptime).unwrap();
+    let store = opened(Options::new(folder));
     let begun = runtime.block_on(everything(&store)).len();
     let store = Arc::new(store);
     say(&format!("open {begun}"));
@@ -126,7 +126,7 @@ async fn inspect(
     resume: Revision,
 ) -> Revision {
     let options = Options { path: folder.to_owned(), ..by_hand() };
-    let store = Embedded::open(options, Uptime).unwrap();
+    let store = opened(options);
     let status = store.status().await.unwrap();
     assert!(highest <= status.revision, "revision {} < {highest}", status.revision);
     let entries = everything(&store).await;
@@ -195,9 +195,24 @@ async fn no_acknowledged_write_is_lost_at_any_step_of_a_commit() {
     assert!(Revision::FIRST < resume, "nothing was ever written");
 }
 
+/// Opens what was open before: a child of another test that has been forked and has not begun its
+/// program yet holds all that this process had open, the lock of the store too.
+#[expect(clippy::disallowed_methods, reason = "nothing else runs on this thread meanwhile")]
+fn opened(options: Options) -> Embedded {
+    for _ in 0..500 {
+        match Embedded::open(options.clone(), Uptime) {
+            Err(OpenError::Locked { .. }) => {
+                std::thread::sleep(std::time::Duration::from_millis(10));
+            }
+            opened => return opened.unwrap(),
+        }
+    }
+    Embedded::open(options, Uptime).unwrap()
+}
+
 async fn counts(folder: &Path) -> BTreeMap<u64, u64> {
     let options = Options { path: folder.to_owned(), ..by_hand() };
-    let store = Embedded::open(options, Uptime).unwrap();
+    let store = opened(options);
     let mut counts = BTreeMap::new();
     for writer in 0..WRITERS {
         let got = store.get(crate::read::Get::new(key(&format!("w{writer:02}")))).await.unwrap();
