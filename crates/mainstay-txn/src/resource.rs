@@ -45,7 +45,7 @@ pub use check::{Fault, barrier_grant, grants, tables};
 pub use failure::Failure;
 pub use figures::Figures;
 pub use mark::{LogStanding, Mark, NotAttested};
-pub use purge::{BarrierKey, NotPurged, PURGE_AGE_MIN, Purged};
+pub use purge::{NotPurged, PURGE_AGE_MIN, Purged};
 pub use settings::ResourceSettings;
 pub use sweep::{Judged, Sighting, SweepSettings, Sweeper};
 pub use tls::Tls;
@@ -58,6 +58,7 @@ use crate::port::{Outgoing, Surroundings, To};
 use crate::receipt::{Ask, Receipt, Resolve, Then, Told};
 use crate::tasks::Tasks;
 use crate::word::{Decision, Op};
+use mainstay_api::transaction::BarrierKey;
 use pool::{Lent, NoSession, Pool};
 use purge::BarrierRow;
 

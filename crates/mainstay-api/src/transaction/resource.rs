@@ -136,8 +136,8 @@ pub struct BarrierPurged {
     pub next: Option<BarrierKey>,
 }
 
-/// The key of a row of a barrier.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+/// The key of a row of a barrier. The empty one stands before all of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BarrierKey {
     /// Which transaction.

@@ -85,8 +85,8 @@ impl Xa {
         self
     }
 
-    /// Commits in the order in which branches joined, and rolls back in the other. If a failover has
-    /// forgotten its begin, and the order with it, it is aborted.
+    /// Commits in the order in which branches joined, and rolls back in the other. Its begin is
+    /// durable before its first branch joins, since no submit says the order again.
     pub fn ordered(mut self) -> Self {
         self.begin.ordered = true;
         self
@@ -116,29 +116,19 @@ impl Xa {
         Running: Future<Output = Result<T, TxError<E>>>,
     {
         let Self { client, begin, patience } = self;
-        let is_ordered = begin.ordered;
         let votes: Arc<Mutex<Vec<BranchVote>>> = Arc::default();
         let open = |joining| {
             business(OpenXa { joining, votes: Arc::clone(&votes), business: PhantomData })
         };
-        let submit = |begun| submit_document(begun, votes.lock().clone(), is_ordered);
+        // With when it was begun it also counts after a failover that has forgotten that.
+        let submit = |begun: Transaction| SubmitTransaction {
+            votes: votes.lock().clone(),
+            begun_at: Some(begun.summary.created_at),
+            deadline_at: begun.summary.deadline_at,
+            ..asking::decided()
+        };
         joining::run(client, begin, patience, open, submit).await
     }
-}
-
-/// What commits `begun`. With when it was begun it also counts after a failover that has forgotten
-/// that; but not where branches are to be ended in an order, of which a submit says nothing.
-fn submit_document(
-    begun: Transaction,
-    votes: Vec<BranchVote>,
-    is_ordered: bool,
-) -> SubmitTransaction {
-    let submit = SubmitTransaction { votes, ..asking::decided() };
-    if is_ordered {
-        return submit;
-    }
-    let begun = begun.summary;
-    SubmitTransaction { begun_at: Some(begun.created_at), deadline_at: begun.deadline_at, ..submit }
 }
 
 impl<E> OpenXa<E> {

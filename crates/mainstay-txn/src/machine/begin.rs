@@ -25,13 +25,14 @@ impl Transaction {
     pub fn begin(begin: Begin, now: Moment, policy: &Policy) -> Result<(Self, Step), Refused> {
         let (begin, deadline) = resolved(begin, policy)?;
         let decides = begin.submit;
-        let is_lazy = begin.mode == Mode::Xa && begin.dialect == Dialect::Native;
+        let is_native = begin.mode == Mode::Xa && begin.dialect == Dialect::Native;
+        let is_lazy = is_native && !begin.ordered;
         let mut transaction = Self::new(begin, now, deadline);
         let mut step = Step::default();
         transaction.note(now, "begun", "initiator");
         (step.write.body, step.write.register) = (true, true);
-        // Of a two-phase commit of ours the submit says all that the begin did; everybody else is
-        // told only of what can be found again.
+        // Of a two-phase commit of ours the submit says all that the begin did, but for an order;
+        // everybody else is told only of what can be found again.
         step.write.durable = !is_lazy;
         if decides {
             transaction.decide(Decision::Commit, None, now, &mut step);

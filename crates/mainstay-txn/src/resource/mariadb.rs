@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use mainstay_api::transaction::BarrierKey;
 use mainstay_api::{barrier, receipt as sql};
 use mysql_async::prelude::{FromRow, Queryable as _};
 use mysql_async::{Conn, Error, OptsBuilder, Params, SslOpts};
@@ -10,7 +11,7 @@ use super::address::{Address, Host};
 use super::check::Facts;
 use super::failure::Failure;
 use super::mark::Mark;
-use super::purge::{BarrierKey, BarrierRow};
+use super::purge::BarrierRow;
 use super::{Prepared, Within};
 use crate::database::{Cluster, Listed, Xid};
 use crate::receipt::{Ask, Receipt, Told};

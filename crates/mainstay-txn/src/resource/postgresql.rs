@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use mainstay_api::transaction::BarrierKey;
 use mainstay_api::{barrier, receipt as sql};
 use tokio_postgres::config::SslMode;
 use tokio_postgres::error::SqlState;
@@ -12,7 +13,7 @@ use super::address::{Address, Host};
 use super::check::{Facts, quoted};
 use super::failure::Failure;
 use super::mark::Mark;
-use super::purge::{BarrierKey, BarrierRow};
+use super::purge::BarrierRow;
 use super::tls::Connector;
 use super::{Kind, Prepared, Within};
 use crate::database::{Cluster, Xid};

@@ -6,6 +6,8 @@
 
 use std::time::Duration;
 
+use mainstay_api::transaction::BarrierKey;
+
 use super::failure::Failure;
 use super::mark::NotAttested;
 use super::sweep::{PAGE, Sweeper};
@@ -18,19 +20,6 @@ pub const PURGE_AGE_MIN: Duration = Duration::from_hours(1);
 
 /// A round goes on for this long, and ends with the page it is at: an answer is waited for 10 s.
 const ROUND: Duration = Duration::from_secs(3);
-
-/// The key of a row. The empty one stands before all of them.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct BarrierKey {
-    /// Which transaction.
-    pub gid: String,
-    /// Which branch.
-    pub branch: String,
-    /// Which operation.
-    pub op: String,
-    /// Which call of one handler.
-    pub seq: String,
-}
 
 /// A row, and whether it is old.
 #[derive(Clone, Debug)]
@@ -69,11 +58,12 @@ pub enum NotPurged {
 
 impl Sweeper {
     /// Deletes rows of the barrier of `resource` that are older than `age`, and whose transaction
-    /// this node owns and knows to be over, for a few seconds.
+    /// this node owns and knows to be over, for a few seconds. What comes in the way after the first
+    /// page ends the round, and the next one says what it is.
     ///
     /// # Errors
     ///
-    /// [`NotPurged`]; some may be deleted all the same.
+    /// [`NotPurged`]; nothing was deleted, unless the connection was lost meanwhile.
     ///
     /// # Cancel safety
     ///
@@ -89,25 +79,40 @@ impl Sweeper {
         let until = self.surroundings.now().plus(ROUND);
         let mut purged = Purged { next: Some(after), ..Purged::default() };
         while let Some(after) = &purged.next {
-            self.coordinator.is_up_to_date().map_err(NotPurged::Behind)?;
-            let found = self.resources.barrier_rows(resource, age, after).await;
-            let rows = found.map_err(NotPurged::Table)?;
-            let is_last = rows.len() < PAGE;
-            let next = rows.last().filter(|_| !is_last).map(|row| row.key.clone());
-            purged.rows += count(rows.len());
-            let old = rows.into_iter().filter(|row| row.is_old).map(|row| row.key);
-            let (over, kept): (Vec<_>, Vec<_>) = old.partition(|key| {
-                Gid::new(&key.gid).is_ok_and(|gid| self.coordinator.is_over(&gid))
-            });
-            purged.kept += count(kept.len());
-            let deleted = self.resources.delete_barrier_rows(resource, age, &over).await;
-            purged.deleted += deleted.map_err(NotPurged::Table)?;
-            purged.next = next;
+            let page = match self.purge_page(resource, age, after).await {
+                Ok(page) => page,
+                Err(error) if purged.rows == 0 => return Err(error),
+                Err(_) => break,
+            };
+            purged.rows += page.rows;
+            purged.deleted += page.deleted;
+            purged.kept += page.kept;
+            purged.next = page.next;
             if until <= self.surroundings.now() {
                 break;
             }
         }
         Ok(purged)
+    }
+
+    async fn purge_page(
+        &self,
+        resource: &ResourceName,
+        age: Duration,
+        after: &BarrierKey,
+    ) -> Result<Purged, NotPurged> {
+        self.coordinator.is_up_to_date().map_err(NotPurged::Behind)?;
+        let found = self.resources.barrier_rows(resource, age, after).await;
+        let rows = found.map_err(NotPurged::Table)?;
+        let is_last = rows.len() < PAGE;
+        let next = rows.last().filter(|_| !is_last).map(|row| row.key.clone());
+        let seen = count(rows.len());
+        let old = rows.into_iter().filter(|row| row.is_old).map(|row| row.key);
+        let (over, kept): (Vec<_>, Vec<_>) =
+            old.partition(|key| Gid::new(&key.gid).is_ok_and(|gid| self.coordinator.is_over(&gid)));
+        let deleted = self.resources.delete_barrier_rows(resource, age, &over).await;
+        let deleted = deleted.map_err(NotPurged::Table)?;
+        Ok(Purged { rows: seen, deleted, kept: count(kept.len()), next })
     }
 }
 

@@ -129,8 +129,9 @@ impl Coordinator {
     /// Databases in which the live transaction `gid` has branches.
     pub(crate) fn resources_of(&self, gid: &Gid) -> Vec<ResourceName> {
         let slots = self.shared.slots.lock();
-        let glance = slots.get(gid).and_then(|slot| slot.glance.lock().clone());
-        glance.map(|glance| glance.resources).unwrap_or_default()
+        let Some(slot) = slots.get(gid) else { return Vec::new() };
+        let glance = slot.glance.lock();
+        glance.as_ref().map(|glance| glance.resources.clone()).unwrap_or_default()
     }
 
     /// Brings what is counted of this moment up to date.

@@ -168,8 +168,26 @@ impl Coordinator {
     ///
     /// It goes on: ask again, or look.
     pub async fn begin(&self, begin: Begin) -> Result<Seen, VerbError> {
+        self.begin_recorded(begin, None).await
+    }
+
+    /// The same, and `record` is put: by the batch that writes what begins, or by one of its own
+    /// where that was begun before.
+    ///
+    /// # Errors
+    ///
+    /// As [`Coordinator::begin`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`Coordinator::begin`].
+    pub async fn begin_recorded(
+        &self,
+        begin: Begin,
+        record: Option<Put>,
+    ) -> Result<Seen, VerbError> {
         let own = self.clone();
-        self.run(async move { own.do_begin(begin, None).await }).await
+        self.run(async move { own.do_begin(begin, record).await }).await
     }
 
     /// Takes a branch in.
@@ -289,10 +307,7 @@ impl Coordinator {
         loop {
             let again = given_up.redelivery(number)?;
             match self.get(&again.gid).await {
-                Err(VerbError::Unknown { .. }) => {
-                    let own = self.clone();
-                    return self.run(async move { own.do_begin(again, record).await }).await;
-                }
+                Err(VerbError::Unknown { .. }) => return self.begin_recorded(again, record).await,
                 Err(error) => return Err(error),
                 Ok(_) => number += 1,
             }

@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mainstay_api::barrier;
+use mainstay_api::transaction::BarrierKey;
 use mainstay_core::{Clock, Instant};
 use mainstay_store::{Batch, Memory, Put, Store};
 use mainstay_txn::log::{self, Meta};
 use mainstay_txn::port::{Answering, Hooks, Outgoing, Participants, Surroundings};
 use mainstay_txn::resource::{
-    BarrierKey, Failure, Judged, Kind, NotPurged, Purged, Resources, SweepSettings, Sweeper,
-    barrier_grant,
+    Failure, Judged, Kind, NotPurged, Purged, Resources, SweepSettings, Sweeper, barrier_grant,
 };
 use mainstay_txn::run::{Ports, Settings, Until};
 use mainstay_txn::{

@@ -13,9 +13,8 @@ use axum::{Json, Router};
 use mainstay_api::deferred::{DeferredQueue, DeferredQueues, DeferredRequest, DeferredRequests};
 use mainstay_api::transaction::Operate;
 use mainstay_call::deferred::{Receipt, ReceiptState};
-use mainstay_coord::audit::{Author, Target as Audited};
+use mainstay_coord::audit::Author;
 use mainstay_core::problem::Code;
-use mainstay_txn::commit::LogError;
 use mainstay_txn::run::{Glance, Seen, Verb, VerbError};
 use mainstay_txn::{
     By as Word, Coordinator, Decision, Gid, Op, Part, Resolution, Target, Transaction,
@@ -25,10 +24,9 @@ use serde_json::json;
 
 use super::answer::{Asked, Document, Refused};
 use super::author::{By, needed};
-use super::events::{Changed, recorded};
 use super::transactions::list::LIMIT_MAX;
 use super::transactions::of;
-use super::transactions::operate::{forget, operate};
+use super::transactions::operate::{forget, operate, recorded, told};
 use super::transactions::walk::{Picks, Place, Walked, walk};
 use crate::cluster::Cluster;
 use crate::deferred::{self, Deferrals};
@@ -162,19 +160,11 @@ async fn begun_again(
     author: &Author,
 ) -> Result<Seen, Refused> {
     let begin = deferred::again(dead).map_err(VerbError::from)?;
-    if !coordinator.owns(&begin.gid) {
-        return Err(VerbError::from(LogError::NotOwner).into());
-    }
-    let (before, after) = (dead.gid().clone(), begin.gid.clone());
-    let (kind, id) = ("transaction".to_owned(), before.to_string());
-    let target = Audited { kind, id, ..Audited::default() };
-    // What begins a transaction of a certain name takes no record into its batch.
-    let begun = async { Ok(coordinator.begin(begin).await?) };
-    let seen = Box::pin(recorded(cluster, "deferred:replay", target, author, begun)).await?;
-    let reason = author.reason.as_deref();
-    let (before, after) = (json!({ "gid": before.as_str() }), json!({ "gid": after.as_str() }));
-    let subject = dead.gid().as_str();
-    Changed { what: "deferred.replay", subject, before: &before, after: &after, reason }.emit();
+    let (what, after) = ("deferred.replay", json!({ "gid": begin.gid.as_str() }));
+    let (before, record) =
+        recorded(cluster, coordinator, dead.gid(), author, (what, &after)).await?;
+    let seen = coordinator.begin_recorded(begin, Some(record)).await?;
+    told(what, dead.gid(), (&before, &after), author);
     Ok(seen)
 }
 

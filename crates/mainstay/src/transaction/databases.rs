@@ -9,12 +9,13 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use mainstay_api::transaction::BarrierKey;
 use mainstay_store::Put;
 use mainstay_txn::database::Cluster;
 use mainstay_txn::port::{Outgoing, Surroundings, To};
 use mainstay_txn::resource::{
-    BarrierKey, Failure, Fault, Figures, LogStanding, NotAttested, NotPurged, Purged,
-    ResourceSettings, Resources, Sighting, Standing, SweepSettings, Sweeper,
+    Failure, Fault, Figures, LogStanding, NotAttested, NotPurged, Purged, ResourceSettings,
+    Resources, Sighting, Standing, SweepSettings, Sweeper,
 };
 use mainstay_txn::run::VerbError;
 use mainstay_txn::{Coordinator, Moment, Op, Outcome, ResourceName};

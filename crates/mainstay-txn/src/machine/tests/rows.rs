@@ -29,8 +29,11 @@ fn why(stage: &Stage) -> Option<Why> {
 }
 
 #[test]
-fn row_1_a_two_phase_commit_begins_without_waiting_for_the_log() {
+fn row_1_a_two_phase_commit_begins_without_waiting_for_the_log_unless_it_is_ordered() {
     Stage::new(begin(Mode::Xa)).is(State::Active, false, &[]);
+    // No submit says an order again.
+    let ordered = Begin { ordered: true, ..begin(Mode::Xa) };
+    Stage::new(ordered).is(State::Active, true, &[]);
 }
 
 #[test]

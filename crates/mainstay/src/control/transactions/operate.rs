@@ -140,7 +140,7 @@ pub(in crate::control) async fn operate(
 }
 
 /// How the transaction was, and the record of what is done to it.
-async fn recorded(
+pub(in crate::control) async fn recorded(
     cluster: &Cluster,
     coordinator: &Coordinator,
     gid: &Gid,
@@ -174,7 +174,13 @@ fn word(author: &Author) -> Word {
     Word::Operator { name: author.actor.principal.clone(), reason }
 }
 
-fn told(what: &'static str, gid: &Gid, (before, after): (&Value, &Value), author: &Author) {
+/// Tells the log what was done to it.
+pub(in crate::control) fn told(
+    what: &'static str,
+    gid: &Gid,
+    (before, after): (&Value, &Value),
+    author: &Author,
+) {
     let (subject, reason) = (gid.as_str(), author.reason.as_deref());
     Changed { what, subject, before, after, reason }.emit();
 }

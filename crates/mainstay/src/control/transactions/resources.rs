@@ -7,15 +7,15 @@ use axum::Json;
 use axum::extract::{FromRequestParts, Path, State};
 use axum::http::request::Parts;
 use mainstay_api::transaction::{
-    BarrierKey, BarrierPurged, LogAccepted, Operate, PreparedBranch, PreparedBranches,
-    PurgeBarrier, Resource, ResourceFault, Resources, SweepResource,
+    BarrierPurged, LogAccepted, Operate, PreparedBranch, PreparedBranches, PurgeBarrier, Resource,
+    ResourceFault, Resources, SweepResource,
 };
 use mainstay_coord::audit::{Author, Target};
 use mainstay_core::Effect;
 use mainstay_core::problem::Code;
 use mainstay_txn::database::Listed;
 use mainstay_txn::resource::{
-    self, Failure, Fault, Host, Judged, LogStanding, NotAttested, NotPurged, PURGE_AGE_MIN, Purged,
+    Failure, Fault, Host, Judged, LogStanding, NotAttested, NotPurged, PURGE_AGE_MIN, Purged,
     ResourceSettings, Sighting, barrier_grant,
 };
 use mainstay_txn::{Outcome, ResourceName};
@@ -153,12 +153,6 @@ pub(super) async fn purge_barrier(
         )));
     }
     let author = needed(by.because(reason)?)?;
-    let after = after.map(|BarrierKey { gid, branch, op, seq }| resource::BarrierKey {
-        gid,
-        branch,
-        op,
-        seq,
-    });
     let work = async {
         match databases.purge_barrier(&name, age, after.unwrap_or_default()).await {
             Some(purged) => purged.map_err(|error| not_purged(&settings, error)),
@@ -169,12 +163,6 @@ pub(super) async fn purge_barrier(
     let Purged { rows, deleted, kept, next } =
         Box::pin(recorded(&cluster, action, target(&name), &author, work)).await?;
     told("transaction.purge-barrier", &name, &json!({ "deleted": deleted }), &author);
-    let next = next.map(|resource::BarrierKey { gid, branch, op, seq }| BarrierKey {
-        gid,
-        branch,
-        op,
-        seq,
-    });
     Ok(Json(BarrierPurged { resource: name.to_string(), rows, deleted, kept, next }))
 }
 
@@ -185,7 +173,8 @@ fn not_purged(settings: &ResourceSettings, error: NotPurged) -> Refused {
         let detail = format!("database `{name}`: {why}");
         Refused::new(Code::ResourceCannotPurge, detail).with("fix", json!(fix))
     };
-    let refused: Refused = match error {
+    match error {
+        NotPurged::NotAttested(NotAttested::Database(failure)) => failed(name, failure),
         NotPurged::NotAttested(NotAttested::Log(error)) | NotPurged::Behind(error) => error.into(),
         NotPurged::Table(Failure::Denied(why)) => {
             cannot(&why, &barrier_grant(address.kind, &address.user))
@@ -195,12 +184,9 @@ fn not_purged(settings: &ResourceSettings, error: NotPurged) -> Refused {
             "name a database whose participants keep a barrier, or put its schema into the \
              `search_path` of the coordinator's role",
         ),
-        NotPurged::NotAttested(NotAttested::Database(failure)) | NotPurged::Table(failure) => {
-            failed(name, failure)
-        }
-    };
-    // Pages before this one may be gone.
-    refused.with_effect(Effect::Unknown)
+        // The connection may have been lost after rows were deleted.
+        NotPurged::Table(failure) => failed(name, failure).with_effect(Effect::Unknown),
+    }
 }
 
 /// `POST /transaction-log/accept`
