@@ -395,7 +395,7 @@ async fn begin(
     stop: CancellationToken,
 ) {
     let mut said = String::new();
-    loop {
+    let coordinator = loop {
         let began = async {
             let base = coordination.fence_base().await.map_err(|error| causes(&error))?;
             let settings = Settings { fence_base: base, ..settings.clone() };
@@ -408,10 +408,7 @@ async fn begin(
         };
         let error = tokio::select! {
             began = began => match began {
-                Ok(coordinator) => {
-                    databases.look_after(coordinator.clone());
-                    break drop(started.send_replace(Some(coordinator)));
-                }
+                Ok(coordinator) => break coordinator,
                 Err(error) => error,
             },
             () = stop.cancelled() => return,
@@ -424,7 +421,15 @@ async fn begin(
             () = tokio::time::sleep(START_EVERY) => {}
             () = stop.cancelled() => return,
         }
+    };
+    databases.look_after(coordinator.clone());
+    // Before it is known whether the log is behind, nothing is begun.
+    tokio::select! {
+        () = databases.first_look() => {}
+        () = stop.cancelled() => {}
     }
+    // Told to stop or not: whoever shuts down ends it.
+    started.send_replace(Some(coordinator));
     stop.cancelled().await;
 }
 

@@ -155,6 +155,12 @@ impl Caller {
         }
     }
 
+    /// Whether anybody may be called yet: a database was asked first whether the log that speaks
+    /// is the newest.
+    pub(super) fn may_call(&self) -> bool {
+        self.databases.are_looked_at()
+    }
+
     async fn endpoint(&self, call: &Outgoing, target: &Target) -> Outcome {
         let request = match request(call, target) {
             Ok(request) => request,

@@ -6,6 +6,7 @@
 //! it is told, and what was decided waits until it is back.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -21,6 +22,7 @@ use mainstay_txn::run::VerbError;
 use mainstay_txn::{Coordinator, Moment, Op, Outcome, ResourceName};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
@@ -36,6 +38,10 @@ const CHECK_AGAIN: Duration = Duration::from_secs(5);
 
 /// Before a call is tried again that waits until a database has said how far the log was.
 const HELD_AGAIN: Duration = Duration::from_secs(1);
+
+/// How long databases may keep the coordinator from taking part when the process starts. What one
+/// says that answers later holds it up from then on.
+const FIRST_LOOK_MAX: Duration = Duration::from_secs(2);
 
 /// What to do where the coordinator cannot log in.
 const LET_IN: &str = "the user in `url`, `password_file`, `ca_file`, or whom the server lets in";
@@ -53,6 +59,10 @@ struct Shared {
     resources: OnceLock<Arc<Resources>>,
     /// Once there is a coordinator to ask what the log says.
     sweeper: OnceLock<Arc<Sweeper>>,
+    /// Told whenever one was looked at.
+    looked: watch::Sender<()>,
+    /// Set once each was looked at, or had the time for it.
+    are_looked_at: AtomicBool,
     stop: CancellationToken,
     tasks: TaskTracker,
     /// Where the tasks run: a reload comes from elsewhere.
@@ -106,6 +116,8 @@ impl Databases {
         surroundings: Arc<dyn Surroundings>,
     ) -> Self {
         let stop = CancellationToken::new();
+        // Where there is none, nobody is waited for.
+        let are_looked_at = AtomicBool::new(settings.is_empty());
         let known = settings.into_iter().map(|settings| {
             let stop = stop.child_token();
             (settings.name.clone(), Known { settings, checked: None, stop })
@@ -117,6 +129,8 @@ impl Databases {
             figures: Figures::default(),
             resources: OnceLock::new(),
             sweeper: OnceLock::new(),
+            looked: watch::Sender::new(()),
+            are_looked_at,
             stop,
             tasks: TaskTracker::new(),
             runtime: Handle::current(),
@@ -150,6 +164,29 @@ impl Databases {
         for (name, known) in &*known {
             self.start(name, &known.stop);
         }
+    }
+
+    /// Waits until each was looked at, and has said whether the log is as new as what it was told;
+    /// for two seconds at most, since one that is away keeps nobody from starting.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: it waits again.
+    pub(super) async fn first_look(&self) {
+        let shared = &self.0;
+        let mut looked = shared.looked.subscribe();
+        let all = looked.wait_for(|()| {
+            let known = shared.known.lock();
+            known.values().all(|known| known.checked.is_some())
+        });
+        // Who is away is told by its own loop.
+        drop(tokio::time::timeout(FIRST_LOOK_MAX, all).await);
+        shared.are_looked_at.store(true, Ordering::Release);
+    }
+
+    /// Whether that was waited for.
+    pub(super) fn are_looked_at(&self) -> bool {
+        self.0.are_looked_at.load(Ordering::Acquire)
     }
 
     fn start(&self, name: &ResourceName, stop: &CancellationToken) {
@@ -203,10 +240,14 @@ impl Databases {
             }
         }
         let checked = Checked { at: self.0.surroundings.now(), found };
-        let mut known = self.0.known.lock();
-        let known = known.get_mut(name)?;
-        tell(name, known.checked.as_ref(), &checked);
-        known.checked = Some(checked.clone());
+        {
+            let mut known = self.0.known.lock();
+            let known = known.get_mut(name)?;
+            tell(name, known.checked.as_ref(), &checked);
+            known.checked = Some(checked.clone());
+        }
+        // Whoever waits looks at them all, so it is told when they are not held any more.
+        self.0.looked.send_replace(());
         Some(checked)
     }
 

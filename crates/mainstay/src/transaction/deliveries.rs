@@ -37,7 +37,7 @@ const REACHED_MAX: usize = 1_024;
 /// Before a request is tried again that waited in vain for its turn.
 const TURN_EVERY: Duration = Duration::from_secs(1);
 
-/// Before one is that nobody can send yet.
+/// Before what nobody can send yet is tried again.
 const START_EVERY: Duration = Duration::from_millis(200);
 
 /// The data plane of this process, once it serves; and who is under way to it. Clones stand for
@@ -270,6 +270,10 @@ fn unsent(why: &str, retry_after: Duration) -> Outcome {
 
 impl Participants for Deliveries {
     fn call(&self, call: Outgoing) -> Answering<'_, Outcome> {
+        if !self.branches.may_call() {
+            let why = "databases have not been asked yet how far the log was";
+            return Box::pin(async { unsent(why, START_EVERY) });
+        }
         let Some(queue) = queue_of(&call.payload).map(str::to_owned) else {
             return self.branches.call(call);
         };
