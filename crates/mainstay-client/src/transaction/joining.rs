@@ -101,7 +101,8 @@ impl Joining {
             Said::Done(answer) => answer,
             Said::NotDone(why) => return Err(self.aborted(why)),
         };
-        if answer.is_empty() {
+        // Whoever wants to hear nothing, as with `()`, takes any answer.
+        if answer.is_empty() || size_of::<T>() == 0 {
             return Ok(T::default());
         }
         let read = serde_json::from_slice(&answer);

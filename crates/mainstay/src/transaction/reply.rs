@@ -13,7 +13,23 @@ use super::settings::BodyMarkers;
 pub(super) fn outcome(dialect: Dialect, ending: Ending, markers: BodyMarkers) -> Outcome {
     match (dialect, ending) {
         (Dialect::Dtm, Ending::Answered { status, detail }) => dtm(status, detail, markers),
+        (Dialect::Native, Ending::Answered { status, detail }) => {
+            classify(Ending::Answered { status, detail: told(detail) })
+        }
         (Dialect::Native | Dialect::Dtm, ending) => classify(ending),
+    }
+}
+
+/// What a person reads of an answer: of a problem document (RFC 9457) what it says of this case.
+fn told(body: String) -> String {
+    #[derive(Deserialize)]
+    struct Problem {
+        title: Option<String>,
+        detail: Option<String>,
+    }
+    match serde_json::from_str::<Problem>(&body) {
+        Ok(Problem { title, detail }) => detail.or(title).unwrap_or(body),
+        Err(_not_one) => body,
     }
 }
 
@@ -76,6 +92,16 @@ mod tests {
         check(dtm, field, 200, r#"{"dtm_result":"FAILURE","message":"m"}"#, "refused");
         check(dtm, off, 200, r#"{"dtm_result":"FAILURE"}"#, "done");
         check(dtm, off, 409, "", "refused");
+    }
+
+    #[test]
+    fn of_a_problem_document_its_detail_is_told() {
+        let of = |body: &str| told(body.to_owned());
+        assert_eq!(of(r#"{"status":409,"title":"Sold out","detail":"0 left"}"#), "0 left");
+        assert_eq!(of(r#"{"title":"Sold out"}"#), "Sold out");
+        for other in ["sold out", "", r#"{"left":0}"#, r#"{"detail":7}"#, r#"["detail"]"#] {
+            assert_eq!(of(other), other);
+        }
     }
 
     #[test]
