@@ -230,5 +230,10 @@ fn arguments() -> Arguments {
     }
     let is_any = arguments.saga || arguments.xa || arguments.backlog;
     assert!(is_any, "say saga, xa or backlog");
+    let Binaries { mainstay, dtm } = &arguments.binaries;
+    for binary in std::iter::once(mainstay).chain(dtm) {
+        let is_there = binary.is_file();
+        assert!(is_there, "no binary at {} (paths begin in bench/transaction)", binary.display());
+    }
     arguments
 }
