@@ -135,8 +135,10 @@ pub enum Part {
     Resource(ResourceName),
     /// A service that is called.
     Endpoint {
-        /// Where, for each operation. One that is missing counts as done at once.
-        targets: BTreeMap<Op, Target>,
+        /// Where, for each operation. One that is missing counts as done at once. A step and its
+        /// branch have it in common, and so have copies of a transaction, of which each event makes
+        /// one.
+        targets: Arc<BTreeMap<Op, Target>>,
         /// When it prepares.
         prepare: Prepare,
     },

@@ -50,11 +50,11 @@ impl Deed {
 
     fn new_branch(&self, at: usize, ops: &[Op], prepare: Prepare) -> NewBranch {
         let (account, change) = self.parts[at];
-        let targets = ops.iter().map(|op| (*op, target(account, *op))).collect();
+        let targets: BTreeMap<_, _> = ops.iter().map(|op| (*op, target(account, *op))).collect();
         let bytes = Bytes::from(change.to_string());
         NewBranch {
             branch: Some(self.branch(at)),
-            part: Part::Endpoint { targets, prepare },
+            part: Part::Endpoint { targets: targets.into(), prepare },
             after: Vec::new(),
             payload: Payload { bytes, ..Payload::default() },
         }

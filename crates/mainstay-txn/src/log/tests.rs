@@ -73,7 +73,7 @@ fn everything() -> Begin {
         content_type: Some("application/json".to_owned()),
         headers: vec![("x-shop".to_owned(), "7".to_owned())],
     };
-    let part = Part::Endpoint { targets, prepare: Prepare::Own };
+    let part = Part::Endpoint { targets: targets.into(), prepare: Prepare::Own };
     let step = NewBranch { branch: None, part, after: Vec::new(), payload };
     Begin {
         name: Some("order".to_owned()),

@@ -125,7 +125,7 @@ impl Message {
             headers,
         };
         let targets = BTreeMap::from([(Op::Action, target)]);
-        let part = Part::Endpoint { targets, prepare: Prepare::Own };
+        let part = Part::Endpoint { targets: targets.into(), prepare: Prepare::Own };
         let begin = Begin {
             name: Some(NAME.to_owned()),
             labels: BTreeMap::from([(LABEL.to_owned(), queue.to_string())]),

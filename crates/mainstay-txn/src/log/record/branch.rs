@@ -79,7 +79,8 @@ pub(super) fn read_branch(
                 None => {
                     let targets = message.targets.into_iter().map(read_target);
                     let targets: BTreeMap<_, _> = targets.collect::<Result<_, _>>()?;
-                    Part::Endpoint { targets, prepare: word(&message.prepare, Prepare::parse)? }
+                    let prepare = word(&message.prepare, Prepare::parse)?;
+                    Part::Endpoint { targets: targets.into(), prepare }
                 }
             },
             after: message.after.into_iter().map(narrow).collect::<Result<_, _>>()?,

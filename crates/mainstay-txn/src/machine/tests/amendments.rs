@@ -13,7 +13,7 @@ use crate::word::{Dialect, Mode, Op, State};
 fn message() -> Stage {
     let mut step = step();
     if let crate::transaction::Part::Endpoint { targets, .. } = &mut step.part {
-        targets.remove(&Op::Compensate);
+        std::sync::Arc::make_mut(targets).remove(&Op::Compensate);
     }
     let steps = vec![step.clone(), step];
     let check = Some(Target::Url("http://shop/check".to_owned()));

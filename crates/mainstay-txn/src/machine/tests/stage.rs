@@ -30,7 +30,7 @@ pub(super) fn begin(mode: Mode) -> Begin {
 pub(super) fn endpoint(ops: &[Op], prepare: Prepare) -> NewBranch {
     let target = |op: &Op| (*op, Target::Url(format!("http://stock/{op}")));
     let targets: BTreeMap<Op, Target> = ops.iter().map(target).collect();
-    let part = Part::Endpoint { targets, prepare };
+    let part = Part::Endpoint { targets: targets.into(), prepare };
     NewBranch { branch: None, part, after: Vec::new(), payload: Payload::default() }
 }
 

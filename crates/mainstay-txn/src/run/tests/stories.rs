@@ -1,5 +1,6 @@
 //! What happens to one transaction, or a few.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -27,8 +28,9 @@ pub(super) fn gid(text: &str) -> Gid {
 }
 
 pub(super) fn endpoint(host: &str, ops: &[Op]) -> NewBranch {
-    let targets = ops.iter().map(|op| (*op, Target::Url(format!("http://{host}/{op}")))).collect();
-    let part = Part::Endpoint { targets, prepare: Prepare::Own };
+    let targets: BTreeMap<_, _> =
+        ops.iter().map(|op| (*op, Target::Url(format!("http://{host}/{op}")))).collect();
+    let part = Part::Endpoint { targets: targets.into(), prepare: Prepare::Own };
     NewBranch { branch: None, part, after: Vec::new(), payload: Payload::default() }
 }
 

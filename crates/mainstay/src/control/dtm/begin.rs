@@ -105,7 +105,7 @@ fn branch(base: &TransBase, at: usize, step: &Step) -> Result<NewBranch, Said> {
 
 fn endpoint<'a>(targets: impl IntoIterator<Item = (Op, Option<&'a Target>)>) -> Part {
     let named = targets.into_iter().filter_map(|(op, target)| Some((op, target?.clone())));
-    Part::Endpoint { targets: named.collect::<BTreeMap<_, _>>(), prepare: Prepare::Own }
+    Part::Endpoint { targets: named.collect::<BTreeMap<_, _>>().into(), prepare: Prepare::Own }
 }
 
 fn payload(text: String) -> Payload {

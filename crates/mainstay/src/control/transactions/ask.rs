@@ -65,7 +65,7 @@ pub(super) fn message(
     let gid = gid(asked.gid.as_deref(), generate)?;
     let payload = payload(asked.payload, asked.payload_base64, asked.content_type, asked.headers)?;
     let targets = BTreeMap::from([(Op::Action, target(asked.target))]);
-    let part = Part::Endpoint { targets, prepare: Prepare::Own };
+    let part = Part::Endpoint { targets: targets.into(), prepare: Prepare::Own };
     Ok(Begin {
         delay: seconds("delay_seconds", asked.delay_seconds)?,
         give_up_after: optional("give_up_after_seconds", asked.give_up_after_seconds)?,
@@ -84,10 +84,10 @@ fn step(asked: api::Step) -> Result<NewBranch, Refused> {
     let payload = payload(asked.payload, asked.payload_base64, asked.content_type, asked.headers)?;
     let action = (Op::Action, target(asked.action));
     let undone = asked.compensate.map(|undo| (Op::Compensate, target(undo)));
-    let targets = std::iter::once(action).chain(undone).collect();
+    let targets: BTreeMap<_, _> = std::iter::once(action).chain(undone).collect();
     Ok(NewBranch {
         branch: named(branch)?,
-        part: Part::Endpoint { targets, prepare: Prepare::Own },
+        part: Part::Endpoint { targets: targets.into(), prepare: Prepare::Own },
         after: asked.after,
         payload,
     })
@@ -105,7 +105,7 @@ pub(super) fn branch(asked: api::RegisterBranch) -> Result<NewBranch, Refused> {
             return Err(wrong("resource", "must name the database of a branch of kind `resource`"));
         }
         (api::BranchKind::Endpoint, None) => Part::Endpoint {
-            targets: targets(asked.targets),
+            targets: targets(asked.targets).into(),
             prepare: match asked.prepare {
                 api::WhenPrepared::Own => Prepare::Own,
                 api::WhenPrepared::Called => Prepare::Called,

@@ -57,7 +57,7 @@ fn branch(seen: &Seen, branch: &Branch) -> api::TransactionBranch {
         Part::Resource(resource) => ("resource", Some(resource.to_string()), None),
         Part::Endpoint { targets, .. } => ("endpoint", None, Some(targets)),
     };
-    let targets = targets.into_iter().flatten();
+    let targets = targets.into_iter().flat_map(|targets| &**targets);
     let op = |record: &mainstay_txn::transaction::OpRecord| api::Operation {
         op: record.op.to_string(),
         state: record.shown().to_string(),
