@@ -39,6 +39,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::RwLock;
+use tracing::Instrument as _;
 
 pub use address::{Address, AddressInvalid, Host};
 pub use check::{Fault, barrier_grant, grants, tables};
@@ -243,9 +244,18 @@ impl Resources {
         let held_by = session_id.as_deref().and_then(|id| id.parse().ok());
         match call.op {
             Op::Commit | Op::Rollback => {
-                let decision =
-                    if call.op == Op::Commit { Decision::Commit } else { Decision::Abort };
-                let outcome = self.finish(&pool, &xid, decision, held_by).await;
+                let (gid, branch) = (call.gid.as_str(), call.branch.as_str());
+                let at = resource.as_str();
+                let (decision, span) = if call.op == Op::Commit {
+                    let span = tracing::debug_span!("resource.commit", resource = at, gid, branch);
+                    (Decision::Commit, span)
+                } else {
+                    let span =
+                        tracing::debug_span!("resource.rollback", resource = at, gid, branch);
+                    (Decision::Abort, span)
+                };
+                let finished = self.finish(&pool, &xid, decision, held_by);
+                let outcome = finished.instrument(span).await;
                 if outcome == Outcome::Done {
                     self.figures.called(resource, decision);
                 }

@@ -373,7 +373,8 @@ impl Coordinator {
             let due = self.shared.due.lock().take(now);
             for gid in due {
                 let own = self.clone();
-                self.shared.work.spawn("transaction timer", |_stop| async move {
+                let span = tracing::debug_span!("transaction.time", gid = gid.as_str());
+                self.shared.work.spawn_within(span, |_stop| async move {
                     own.time_passed(&gid).await;
                 });
             }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::Instrument;
+use tracing::{Instrument, Span};
 
 /// The tasks of a coordinator. Clones stand for the same tasks.
 #[derive(Clone, Debug, Default)]
@@ -20,8 +20,17 @@ impl Tasks {
     where
         F: Future<Output = ()> + Send + 'static,
     {
+        self.spawn_within(tracing::info_span!("task", name), task);
+    }
+
+    /// The same within `span`. Those of one transaction are of level debug: each costs more than
+    /// what most of them do.
+    pub(crate) fn spawn_within<F>(&self, span: Span, task: impl FnOnce(CancellationToken) -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
         let running = task(self.stop.clone());
-        drop(self.tracker.spawn(running.instrument(tracing::info_span!("task", name))));
+        drop(self.tracker.spawn(running.instrument(span)));
     }
 
     /// Signals every task and waits up to `grace`; returns how many are still running.

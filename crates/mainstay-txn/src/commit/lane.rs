@@ -7,6 +7,7 @@ use mainstay_store::Store;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 use super::LogError;
 use super::queue::{LaneQueue, Next, Place, Told};
@@ -203,7 +204,8 @@ impl Lane {
         let Shared { store, queue, figures, surroundings, .. } = &*self.shared;
         let began = surroundings.now();
         let records = queue.lock().in_flight();
-        let answer = store.apply(batch).await;
+        let span = tracing::debug_span!("log.commit", records);
+        let answer = store.apply(batch).instrument(span).await;
         let applied = answer.as_ref().is_ok_and(|applied| applied.succeeded);
         if applied {
             crash::batch("batch-applied");

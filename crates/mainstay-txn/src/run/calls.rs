@@ -35,7 +35,10 @@ impl Coordinator {
             let next = self.shared.schedule.lock().take_next();
             let Some((peer, job)) = next else { return };
             let own = self.clone();
-            self.shared.work.spawn("branch call", |stop| async move {
+            let Job { slot, branch, op, attempt } = &job;
+            let (gid, branch, op) = (slot.gid.as_str(), branch.as_str(), op.as_str());
+            let span = tracing::debug_span!("branch.call", gid, branch, op, attempt);
+            self.shared.work.spawn_within(span, |stop| async move {
                 own.make(&job, stop).await;
                 own.shared.schedule.lock().ended(&peer);
                 own.make_calls();

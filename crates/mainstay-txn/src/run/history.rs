@@ -50,8 +50,8 @@ impl Coordinator {
         };
         let verdict = receipt::verdict(record.as_ref(), &found.1, seen_for, grace);
         if verdict == Verdict::Orphan {
-            let (own, gid) = (self.clone(), gid.clone());
-            return self.run(async move { own.take_orphan(&gid, found).await }).await;
+            let (own, of) = (self.clone(), gid.clone());
+            return self.run(gid, async move { own.take_orphan(&of, found).await }).await;
         }
         Ok(verdict)
     }

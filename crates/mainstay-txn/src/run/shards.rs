@@ -274,7 +274,8 @@ impl Coordinator {
         Opened { shard, epoch: self.epoch((shard, created)), live }.emit();
         for slot in slots {
             let (own, readers) = (self.clone(), Arc::clone(&self.shared.readers));
-            self.shared.work.spawn("transaction recovery", |stop| async move {
+            let span = tracing::debug_span!("transaction.recover", gid = slot.gid.as_str());
+            self.shared.work.spawn_within(span, |stop| async move {
                 let permit = tokio::select! {
                     biased;
                     permit = readers.acquire_owned() => permit,

@@ -176,8 +176,8 @@ impl Coordinator {
 
     /// An event of a transaction that should be live.
     pub(super) async fn happens(&self, gid: &Gid, event: Event) -> Result<Seen, VerbError> {
-        let (own, gid) = (self.clone(), gid.clone());
-        self.run(async move { own.deliver(&gid, event, None).await }).await
+        let (own, of) = (self.clone(), gid.clone());
+        self.run(gid, async move { own.deliver(&of, event, None).await }).await
     }
 
     pub(super) async fn deliver(
@@ -369,7 +369,8 @@ impl Coordinator {
     /// Runs the hooks until they succeed, then writes the end and forgets.
     fn finish(&self, slot: &Arc<Slot>) {
         let (own, slot) = (self.clone(), Arc::clone(slot));
-        self.shared.work.spawn("transaction end", |stop| async move {
+        let span = tracing::debug_span!("transaction.end", gid = slot.gid.as_str());
+        self.shared.work.spawn_within(span, |stop| async move {
             let mut wait = HOOK_WAIT.0;
             crash::point("all-told", &slot.gid);
             loop {

@@ -186,8 +186,8 @@ impl Coordinator {
         begin: Begin,
         record: Option<Put>,
     ) -> Result<Seen, VerbError> {
-        let own = self.clone();
-        self.run(async move { own.do_begin(begin, record).await }).await
+        let (own, gid) = (self.clone(), begin.gid.clone());
+        self.run(&gid, async move { own.do_begin(begin, record).await }).await
     }
 
     /// Takes a branch in.
@@ -248,9 +248,8 @@ impl Coordinator {
         let Some((begin, begun_at, deadline_at)) = lost else {
             return Err(Refused::Aborted(None).into());
         };
-        let own = self.clone();
-        self.run(async move { own.do_submit_lost(begin, (begun_at, deadline_at), submit).await })
-            .await
+        let (own, span) = (self.clone(), (begun_at, deadline_at));
+        self.run(gid, async move { own.do_submit_lost(begin, span, submit).await }).await
     }
 
     /// Decides to abort, as its initiator wishes.
@@ -282,8 +281,8 @@ impl Coordinator {
         verb: Verb,
         record: Option<Put>,
     ) -> Result<Seen, VerbError> {
-        let (own, gid) = (self.clone(), gid.clone());
-        self.run(async move { own.deliver(&gid, verb.into(), record).await }).await
+        let (own, of) = (self.clone(), gid.clone());
+        self.run(gid, async move { own.deliver(&of, verb.into(), record).await }).await
     }
 
     /// Delivers once more a message that was given up; `record` as of [`Coordinator::operate`].
@@ -363,13 +362,15 @@ impl Coordinator {
         self.get(gid).await
     }
 
-    /// Runs `verb` as a task of its own, so that nothing is left half done when the caller goes.
+    /// Runs `verb` of `gid` as a task of its own, so that nothing is left half done when the caller goes.
     pub(super) async fn run<T: Send + 'static>(
         &self,
+        gid: &Gid,
         verb: impl Future<Output = Result<T, VerbError>> + Send + 'static,
     ) -> Result<T, VerbError> {
         let (sender, receiver) = oneshot::channel();
-        self.shared.work.spawn("transaction verb", |_stop| async move {
+        let span = tracing::debug_span!("transaction.run", gid = gid.as_str());
+        self.shared.work.spawn_within(span, |_stop| async move {
             let answer = verb.await;
             drop(sender.send(answer)); // Whoever went away does not want to know.
         });
