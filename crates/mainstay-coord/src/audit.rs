@@ -4,10 +4,11 @@
 //! without a change, whatever fails in between. A record is a key of its own ([`AuditId`]), and
 //! its id is drawn before the batch is first sent: sent again, it is the same record.
 //!
-//! The outbox is where records wait for the tamper-evident log, which takes them over in order and
-//! deletes them. As long as none does, the newest 100,000 (or 64 MiB) are kept: every node counts,
-//! and the first to find a hundredth too much trims the oldest, which is counted for all to see.
-//! When they do not go either, nothing is changed any more: [`Outbox::admit`].
+//! The outbox is where records wait for the tamper-evident log, which takes them over in order
+//! ([`waiting`](Outbox::waiting)) and has them deleted once they are durable there
+//! ([`taken`](Outbox::taken)). Every node counts. At 100,000 records or 64 MiB nothing is changed
+//! any more: [`Outbox::admit`]. Where records are not required the newest so many are kept instead,
+//! and the first node to find a hundredth too much trims the oldest, which is counted for all to see.
 //!
 //! | what | module | decides or acts |
 //! |---|---|---|
@@ -15,10 +16,12 @@
 //! | how full the outbox is | [`tally`] | decides |
 //! | floods of equal refusals | `fold` | decides |
 //! | counting and trimming; reading newest first; putting refusals | `keep`, [`list`], `refusals` | act |
+//! | handing over to the log; heads of logs | [`hand_over`] | acts |
 
 pub mod error;
 pub mod figures;
 mod fold;
+pub mod hand_over;
 mod keep;
 pub mod list;
 pub mod mask;
@@ -33,8 +36,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mainstay_store::{Batch, Put, Revision, Store};
-use parking_lot::{Mutex, RwLock};
-use tokio::sync::mpsc;
+use parking_lot::RwLock;
+use tokio::sync::{mpsc, watch};
 
 use crate::clock::Timer;
 use crate::keys::{self, AuditId};
@@ -45,7 +48,8 @@ use figures::Figures;
 use tally::{Limits, Tally};
 
 pub use error::AuditError;
-pub use list::{Filter, Listed, Page};
+pub use hand_over::{Holder, Waiting};
+pub use list::{Elsewhere, Filter, Listed, Page};
 pub use mask::Mask;
 pub use record::{Actor, Author, Outcome, ReasonInvalid, Record, Target};
 
@@ -62,14 +66,14 @@ struct Shared {
     mask: RwLock<Arc<Mask>>,
     tasks: Tasks,
     figures: Figures,
-    tally: Mutex<Tally>,
+    tally: watch::Sender<Tally>,
     /// Records that nobody waits for.
     refusals: mpsc::Sender<Record>,
 }
 
 impl Shared {
     fn counted(&self, tally: Tally) {
-        *self.tally.lock() = tally;
+        self.tally.send_replace(tally);
         self.figures.holds(tally);
     }
 
@@ -84,7 +88,7 @@ impl Outbox {
     pub fn start(store: Arc<dyn Store>, timer: Arc<dyn Timer>, mask: Mask, limits: Limits) -> Self {
         let (tasks, figures) = (Tasks::default(), Figures::default());
         let (refusals, came) = mpsc::channel(refusals::WAITING_MAX);
-        let (tally, mask) = (Mutex::default(), RwLock::new(Arc::new(mask)));
+        let (tally, mask) = (watch::Sender::default(), RwLock::new(Arc::new(mask)));
         let shared = Shared { store, timer, limits, mask, tasks, figures, tally, refusals };
         let shared = Arc::new(shared);
         let (keeper, putter) = (Arc::clone(&shared), Arc::clone(&shared));
@@ -101,7 +105,7 @@ impl Outbox {
     /// pile up.
     pub fn admit(&self, author: &Author) -> Result<(), AuditError> {
         author.check()?;
-        let found = *self.shared.tally.lock();
+        let found = self.tally();
         if found.is_overrun(self.shared.limits) {
             self.shared.figures.refused();
             return Err(AuditError::Unavailable { found });
@@ -157,7 +161,7 @@ impl Outbox {
 
     /// What there is, as this node knows it.
     pub fn tally(&self) -> Tally {
-        *self.shared.tally.lock()
+        *self.shared.tally.borrow()
     }
 
     /// What has been counted.

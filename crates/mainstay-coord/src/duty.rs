@@ -26,6 +26,8 @@ pub enum Duty {
     Locks,
     /// Backups that are taken by themselves.
     Backup,
+    /// Audit records that go into the log.
+    Audit,
 }
 
 impl Duty {
@@ -36,6 +38,7 @@ impl Duty {
             Self::Sweep => "rules-sweep",
             Self::Locks => "lock-sweep",
             Self::Backup => "backup",
+            Self::Audit => "audit",
         }
     }
 }

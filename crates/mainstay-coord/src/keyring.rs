@@ -51,6 +51,8 @@ pub enum Label {
     Keyring,
     /// What shows that two nodes mean the same key.
     Check,
+    /// What signs heads of the audit log.
+    AuditLog,
 }
 
 impl Label {
@@ -61,6 +63,7 @@ impl Label {
             Self::Audit => "mainstay audit",
             Self::Keyring => "mainstay keyring",
             Self::Check => "mainstay keyring check",
+            Self::AuditLog => "mainstay audit log",
         }
     }
 }
@@ -184,6 +187,12 @@ impl Keyring {
     /// mark.
     pub fn mask(&self) -> Mask {
         Mask::new(&*self.newest().derive(Label::Audit))
+    }
+
+    /// What keys that sign heads of the audit log are made of, the current one last. Every node has
+    /// the same.
+    pub fn log_seeds(&self) -> Vec<Secret> {
+        self.keys.iter().map(|key| key.derive(Label::AuditLog)).collect()
     }
 
     fn newest(&self) -> &Key {

@@ -26,8 +26,11 @@
 //! | `cfg/<ns>/<group>/draft/<item>`, `…/draft` | a draft; that drafts were edited | publishing |
 //! | `blob/<hash>` | a content, after eight bytes that say when it was put | sweeping |
 //! | `hold/<node>/<ns>/<group>/<chunk>` | which client holds which release | the node |
-//! | `aud/out/<record>` | an audit record that no log has taken over yet | trimming |
+//! | `aud/out/<record>` | an audit record that no log has taken over yet | the log; trimming |
+//! | `aud/seen/<record>` | one of the newest that a log has taken over, where several nodes look for it | the log |
 //! | `aud/trimmed` | how many records were trimmed | – |
+//! | `aud/log` | which node takes records over into its log | – |
+//! | `aud/head/<log>` | the newest signed head of a log | – |
 //! | `sw/<ns>/<switch>`, `plan/<ns>/<plan>` | a switch, a plan: its newest revision | – |
 //! | `plan/<ns>/<plan>/undo` | whether a plan is active, and what was before | – |
 //! | `rule/<kind>/head/<ns>/<name>` | the newest revision of an object of another kind | – |
@@ -50,7 +53,10 @@ use mainstay_store::{Key, LeaseId, Range};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
 pub(crate) use audit::audit_area;
-pub use audit::{AuditId, audit, audit_records, audit_trimmed, parse_audit};
+pub use audit::{
+    AuditId, audit, audit_all_logged, audit_head, audit_heads, audit_holder, audit_logged,
+    audit_records, audit_trimmed, parse_audit, parse_audit_head,
+};
 pub use centre::{CentreKey, GroupRef, blob, blobs, configuration, holds, parse_centre};
 pub use consul::{
     ConsulSessionId, PairName, consul_lives, consul_node, consul_node_name, consul_nodes,

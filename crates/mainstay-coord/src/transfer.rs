@@ -34,13 +34,20 @@ pub const LEAP: u64 = 1_000_000_000;
 ///
 /// Not so: sessions and the places they hold or wait for (those bound to a transaction stay, with
 /// the token written in them), ephemeral instances and what callers saw of instances, processes of
-/// Mainstay and which clients they serve; which keys they had, which the first node says anew.
+/// Mainstay and which clients they serve; which keys they had, which the first node says anew; how far
+/// logs of audit records were, and what they have, which they say themselves.
 pub fn outlives(entry: &Entry) -> bool {
     let key = &entry.key;
     if keys::parse_slot(key).is_some() {
         return lock::is_bound(entry);
     }
+    let is_of_a_log =
+        [keys::audit_heads(), keys::audit_all_logged()].iter().any(|all| all.contains(key))
+            || *key == keys::audit_holder();
     if keys::sessions().contains(key) || keys::holds().contains(key) || *key == keys::keyring() {
+        return false;
+    }
+    if is_of_a_log {
         return false;
     }
     match keys::parse_registry(key) {

@@ -248,6 +248,12 @@ codes! {
     // Revisions, switches, plans, and their audit.
     /// Audit records pile up, so nothing is changed.
     AuditUnavailable = "audit-unavailable", 503, 14, "The audit outbox is full";
+    /// A proof of what the audit log does not have.
+    AuditProofRange = "audit-proof-range", 400, 11, "The audit log has no such records";
+    /// An audit log is not what it was.
+    AuditTampered = "audit-tampered", 500, 15, "The audit log was tampered with";
+    /// An audit log that cannot be read.
+    AuditUnreadable = "audit-unreadable", 422, 3, "The audit log cannot be read";
     /// It is kept somewhere else.
     ManagedElsewhere = "managed-elsewhere", 409, 9, "It is managed elsewhere";
     /// Content that its kind does not allow.

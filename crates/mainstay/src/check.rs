@@ -107,7 +107,7 @@ pub const PRE: [Check; 7] = [
 ];
 
 /// The checks that only a running process can answer.
-pub const LIVE: [&str; 24] = [
+pub const LIVE: [&str; 25] = [
     "settings-loaded",
     "circuits-open",
     "panic-active",
@@ -123,6 +123,7 @@ pub const LIVE: [&str; 24] = [
     "store-revision-moving",
     "watch-lag",
     "keyring-mode",
+    "audit-outbox",
     "protection-active",
     "services-without-health",
     "instances-expiring",

@@ -27,10 +27,10 @@ pub mod settings;
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use mainstay_coord::audit::tally::Limits;
 use mainstay_coord::centre::{self, Centre};
 use mainstay_coord::consul::Consul;
 use mainstay_coord::health::targets::Addresses;
@@ -47,6 +47,8 @@ use mainstay_coord::{
 use mainstay_store::{Revision, State, Store};
 use parking_lot::Mutex;
 
+use crate::audit::settings::AuditConfig;
+use crate::audit::{self, AuditLog};
 use crate::deferred::Deferrals;
 use crate::dns::nodes::Nodes;
 use crate::rules::{self, Copies};
@@ -78,7 +80,8 @@ pub const KINDS: [Kind; 7] = {
 const DUTIES_MAX: Duration = Duration::from_secs(2);
 const RECIPES_MAX: Duration = Duration::from_secs(3);
 const OUTBOX_MAX: Duration = Duration::from_secs(1);
-const CLOSING_MAX: Duration = Duration::from_millis(1_500);
+const LOG_MAX: Duration = Duration::from_millis(700);
+const CLOSING_MAX: Duration = Duration::from_millis(1_200);
 
 /// What the nodes of one store share, as this process takes part in it.
 pub struct Cluster {
@@ -96,6 +99,8 @@ pub struct Cluster {
     pub ring: Ring,
     /// Where audit records wait for the log.
     pub outbox: Outbox,
+    /// The log.
+    pub audit: AuditLog,
     /// Objects with a history.
     pub rules: Revisions,
     /// Routes, upstreams and policies among them, as this node knows them.
@@ -176,8 +181,8 @@ impl Cluster {
         keys: Keys,
         (config, recipes_config): (RegistryConfig, RecipesConfig),
         door: Option<(ConsulConfig, [bool; 2])>,
-        node: NodeName,
-        address: String,
+        (node, address): (NodeName, String),
+        (audit, data): (AuditConfig, &Path),
     ) -> Self {
         let store = opened.store();
         let (reached, check_targets) = (address.clone(), config.addresses());
@@ -192,16 +197,14 @@ impl Cluster {
             ..Options::new(node.clone())
         };
         let timer = Arc::new(BootClock);
-        let outbox = Outbox::start(
-            Arc::clone(&store),
-            timer.clone(),
-            keys.keyring.mask(),
-            Limits::default(),
-        );
+        let outbox =
+            Outbox::start(Arc::clone(&store), timer.clone(), keys.keyring.mask(), audit.limits());
         let registry = Registry::start(Arc::clone(&store), timer.clone(), outbox.clone(), options);
         let retention = recipes_config.releases;
         let options = centre::Options { retention, ..centre::Options::new(node.clone()) };
         let (centre, ring) = sealing(&store, &outbox, keys, options);
+        let place = (node.to_string(), reached.clone());
+        let audit = logging(&opened, (&outbox, &ring), (audit, data), place);
         let rules = Revisions::new(Arc::clone(&store), timer.clone(), outbox.clone());
         let copies = Copies::start(&rules);
         let switches = Switches::start(&rules);
@@ -211,13 +214,11 @@ impl Cluster {
         let timers =
             Timers::start(coordination.clone(), owner(&node), plans.clone(), KINDS.to_vec());
         let (switched, planned) = (switches.followed(), plans.followed());
-        let ready = async {
+        loaded(async {
             let read = async { tokio::join!(switched.ready(), planned.ready(), copies.ready()) };
-            tokio::join!(registry.ready(), centre.ready(), read)
-        };
-        if tokio::time::timeout(LOADING_MAX, ready).await.is_err() {
-            tracing::warn!("the store does not answer; what it holds is loaded when it does");
-        }
+            tokio::join!(registry.ready(), centre.ready(), audit.begin(), read);
+        })
+        .await;
         let consul = door.map(|door| {
             ConsulDoor::start(Arc::clone(&store), door, (node.clone(), &reached), check_targets)
         });
@@ -226,6 +227,7 @@ impl Cluster {
             coordination,
             ring,
             outbox,
+            audit,
             rules,
             copies,
             switches,
@@ -299,6 +301,7 @@ impl Cluster {
         self.centre.figures().register(registry);
         self.coordination.figures().register(registry);
         self.outbox.figures().register(registry);
+        self.audit.figures().register(registry);
         self.switches.figures().register(registry);
         if let Some(transactions) = &self.transactions {
             transactions.register(registry);
@@ -377,6 +380,9 @@ impl Cluster {
             self.ring.shutdown(RECIPES_MAX),
         );
         let outbox = self.outbox.shutdown(OUTBOX_MAX).await;
+        if tokio::time::timeout(LOG_MAX, self.audit.finish()).await.is_err() {
+            tracing::warn!("the newest audit records wait for the next start");
+        }
         match tokio::time::timeout(CLOSING_MAX, self.store.close()).await {
             Ok(Ok(())) => {}
             Ok(Err(error)) => tracing::error!(%error, "the store was not closed well"),
@@ -385,6 +391,31 @@ impl Cluster {
         let rest = transactions + resolver + timers + consul;
         rest + sessions + centre + registry + rules + ring + outbox
     }
+}
+
+/// Waits until what the store holds is read, for as long as a start may take.
+async fn loaded(ready: impl Future<Output = ()>) {
+    if tokio::time::timeout(LOADING_MAX, ready).await.is_err() {
+        tracing::warn!("the store does not answer; what it holds is loaded when it does");
+    }
+}
+
+/// The audit log of a node, which others reach at an address.
+fn logging(
+    opened: &Opened,
+    (outbox, ring): (&Outbox, &Ring),
+    (config, data): (AuditConfig, &Path),
+    node: (String, String),
+) -> AuditLog {
+    AuditLog::new(audit::Around {
+        data: data.to_owned(),
+        config,
+        store: opened.store(),
+        outbox: outbox.clone(),
+        ring: ring.clone(),
+        node,
+        is_alone: matches!(opened, Opened::Embedded(_)),
+    })
 }
 
 /// The config centre of `store`, and the keys it seals with.

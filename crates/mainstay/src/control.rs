@@ -184,6 +184,10 @@ fn calls(cluster: Option<Arc<Cluster>>) -> Router<Arc<Shared>> {
             .with_state(Arc::clone(&cluster))
             .merge(switches::removal())
             .layer(axum::middleware::from_fn(conditions::known))
+            .layer(axum::middleware::from_fn_with_state(
+                Arc::clone(&cluster),
+                audit::where_the_log_is,
+            ))
             .layer(axum::middleware::from_fn_with_state(cluster, transactions::forward::passed_on))
             .layer(DefaultBodyLimit::max(AGREED_BYTES_MAX)),
         None => Router::new(),

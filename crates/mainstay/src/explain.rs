@@ -59,10 +59,11 @@ macro_rules! pages {
 }
 
 pages! { ENGLISH, "":
-    "address-refused" "app-not-healthy" "audit-unavailable" "backup-invalid" "batch-too-large"
+    "address-refused" "app-not-healthy" "audit-proof-range" "audit-tampered" "audit-unavailable"
+    "audit-unreadable" "backup-invalid" "batch-too-large"
     "body-timeout" "body-too-large" "branch-already-ended" "branch-id-invalid"
     "branch-ongoing" "branch-refused" "branch-target-denied" "canary-not-found"
-    "canary-running" "cancelled" "check-circuits-open" "check-clock-sane" "check-data-dir-writable"
+    "canary-running" "cancelled" "check-audit-outbox" "check-circuits-open" "check-clock-sane" "check-data-dir-writable"
     "check-disk-free" "check-gateway-state-age" "check-heuristic-outcomes" "check-instances" "check-instances-expiring"
     "check-kernel" "check-keyring-mode" "check-limits-saturated" "check-lock-lease-short" "check-lock-waiters-long" "check-memory" "check-open-files" "check-panic-active"
     "check-ports-free" "check-protection-active" "check-retry-budget-spent" "check-prepared-orphans" "check-rm-reachable" "check-services-without-health" "check-settings-loaded" "check-settings-valid"

@@ -19,6 +19,7 @@
 //! | the configuration, in layers, explained to the line | [`settings`] |
 //! | the proxies beside a program | [`sidecar`] |
 
+pub mod audit;
 pub mod backup;
 pub mod check;
 pub mod child;

@@ -297,6 +297,56 @@ fn nodes_of_one_etcd_share_a_keyring_that_is_carried_over_and_rotated_while_they
     }
 }
 
+/// The targets of settings that were recorded, newest first, as `node` finds them.
+fn recorded(node: &Gateway) -> Vec<String> {
+    let page = get(node, "/audit?action=service:settings&limit=1000");
+    let items = page["items"].as_array().unwrap().iter();
+    items.map(|item| item["target"]["id"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn every_node_finds_audit_records_and_one_at_a_time_logs_them() {
+    let etcd = Etcd::start();
+    let config = |name: &str| format!("{}[audit]\nhead_seconds = 1\n", on(&etcd, name));
+    let a = Gateway::start_server("audited-a", &config("a"));
+    let settings = |node: &Gateway, number: u32| {
+        let path = format!("/registry/default/services/s{number}");
+        let body = json!({ "metadata": { "number": number.to_string() } });
+        assert_eq!(document(node, "PUT", &path, &body).0, 200);
+    };
+    let logged = |node: &Gateway| node.counted("mainstay_audit_records_total", "service:settings");
+    settings(&a, 0);
+    until("a has the duty", PATIENCE, || logged(&a) == 1);
+    let b = a.beside("audited-b", &config("b"));
+    (1..20).for_each(|number| settings(if number % 2 == 0 { &a } else { &b }, number));
+    let want =
+        |to: u32| (0..to).rev().map(|number| format!("default/s{number}")).collect::<Vec<_>>();
+    until("a logs all of them", PATIENCE, || logged(&a) == 20 && keys(&b, "aud/out/").is_empty());
+    assert_eq!(logged(&b), 0);
+    for node in [&a, &b] {
+        assert_eq!(recorded(node), want(20));
+    }
+    // The next one goes on, in a log of its own; all that is new is found all the same.
+    let a = stop(a);
+    settings(&b, 20);
+    until("b has the duty", PATIENCE, || logged(&b) == 1);
+    assert_eq!(recorded(&b), want(21));
+    until("its head is in the store", PATIENCE, || {
+        keys(&b, "aud/head/") == ["aud/head/a", "aud/head/b"]
+    });
+    let page = get(&b, "/audit?limit=1");
+    assert_eq!(page["elsewhere"][0]["node"], "a", "{page}");
+    assert_eq!(b.control("/api/v1/audit/checkpoint").0, 200);
+    // Each of the logs is whole.
+    for node in [&a, &b] {
+        let logs = std::fs::read_dir(node.home().join("data/audit")).unwrap();
+        let folder = logs.map(|log| log.unwrap().path()).next().expect("there is a log");
+        done(&run(&["audit", "verify", "--dir", folder.to_str().unwrap()]));
+    }
+    let a = a.again("audited-a-again", &[]);
+    assert_eq!(recorded(&a), want(21));
+}
+
 #[test]
 fn a_lost_keyring_is_given_up_on_purpose() {
     let config = "[server]\nlisten = \"127.0.0.1:0\"\n";

@@ -10,11 +10,11 @@ use super::tally::Tally;
 /// Why the outbox did not do as asked.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AuditError {
-    /// Records pile up, and those that are oldest do not go. Nothing is changed without a record,
-    /// so nothing is changed.
+    /// Records pile up: the log does not take them over. Nothing is changed without a record, so
+    /// nothing is changed.
     #[error(
-        "audit outbox holds {} records of {} bytes; the newest 100,000 are kept until the audit \
-         log drains it, and what is older does not go",
+        "audit outbox holds {} records of {} bytes, which the audit log does not take over; it may \
+         hold 100,000 of 64 MiB",
         found.records, found.bytes
     )]
     Unavailable {

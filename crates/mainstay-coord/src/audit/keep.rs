@@ -56,7 +56,7 @@ impl Count {
         if *event.key() == keys::audit_trimmed() {
             self.trimmed = Trimmed::read(event.entry());
             self.written = event.entry().map_or(Revision::NEVER, |entry| entry.mod_revision);
-        } else {
+        } else if keys::audit_records().contains(event.key()) {
             if let Some(before) = &event.previous {
                 self.tally.remove(before.bytes() as u64);
             }
@@ -129,7 +129,7 @@ async fn counted(shared: &Shared) -> Result<(Count, Revision), Error> {
             if entry.key == keys::audit_trimmed() {
                 count.trimmed = Trimmed::read(Some(entry));
                 count.written = entry.mod_revision;
-            } else {
+            } else if keys::audit_records().contains(&entry.key) {
                 count.tally.add(entry.bytes() as u64);
             }
         }

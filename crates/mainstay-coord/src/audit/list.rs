@@ -7,8 +7,8 @@
 use std::num::NonZeroU32;
 
 use mainstay_store::limits::PAGE_ENTRIES_MAX;
-use mainstay_store::{Entry, Get, Range, RangeRequest, Revision, Select};
-use serde::Serialize;
+use mainstay_store::{Entry, Get, Key, Range, RangeRequest, Revision, Select};
+use serde::{Deserialize, Serialize};
 
 use super::Outbox;
 use super::error::AuditError;
@@ -76,7 +76,7 @@ impl Filter {
 }
 
 /// A record, and where it stands.
-#[derive(Clone, Debug, PartialEq, Serialize, utoipa::ToSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, utoipa::ToSchema)]
 #[schema(as = AuditRecord)]
 pub struct Listed {
     /// Its id, for good.
@@ -89,15 +89,28 @@ pub struct Listed {
 }
 
 /// Some records, newest first.
-#[derive(Clone, Debug, PartialEq, Serialize, utoipa::ToSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, utoipa::ToSchema)]
 #[schema(as = AuditPage)]
 pub struct Page {
     /// The records.
     pub items: Vec<Listed>,
     /// Where to go on; `None` at the oldest.
     pub next: Option<String>,
-    /// How many records were trimmed for want of a log, ever.
+    /// How many records were trimmed since no log took them over, ever.
     pub trimmed: u64,
+    /// Logs of other nodes of the store, which were not looked through: ask these nodes.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub elsewhere: Vec<Elsewhere>,
+}
+
+/// The log of another node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, utoipa::ToSchema)]
+#[schema(as = AuditElsewhere)]
+pub struct Elsewhere {
+    /// Which node.
+    pub node: String,
+    /// How many records it has, by its newest head.
+    pub records: u64,
 }
 
 impl Outbox {
@@ -118,6 +131,7 @@ impl Outbox {
         limit: usize,
     ) -> Result<Page, AuditError> {
         let limit = limit.clamp(1, LISTED_MAX);
+        let elsewhere = Vec::new();
         let got = self.shared.store.get(Get::new(keys::audit_trimmed())).await?;
         let trimmed = Trimmed::read(got.entry.as_ref()).records;
         let mut before = match cursor {
@@ -135,14 +149,28 @@ impl Outbox {
                 items.extend(record.map(|record| listed(id, entry, record)));
                 if items.len() == limit || looked_at == LOOKED_AT_MAX {
                     let next = Some(before.to_string());
-                    return Ok(Page { items, next, trimmed });
+                    return Ok(Page { items, next, trimmed, elsewhere });
                 }
             }
             before = reached;
             if reached.decided_at() == Revision::NEVER {
-                return Ok(Page { items, next: None, trimmed });
+                return Ok(Page { items, next: None, trimmed, elsewhere });
             }
         }
+    }
+
+    /// How many records were trimmed since no log took them over, ever.
+    ///
+    /// # Errors
+    ///
+    /// What the store said.
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: it only reads.
+    pub async fn trimmed(&self) -> Result<u64, AuditError> {
+        let got = self.shared.store.get(Get::new(keys::audit_trimmed())).await?;
+        Ok(Trimmed::read(got.entry.as_ref()).records)
     }
 
     /// One record; `None` when there is none of that id, or it was trimmed.
@@ -156,11 +184,14 @@ impl Outbox {
     /// Safe: it only reads.
     pub async fn get(&self, id: &str) -> Result<Option<Listed>, AuditError> {
         let Some(id) = AuditId::parse(id) else { return Ok(None) };
-        let entry = self.shared.store.get(Get::new(keys::audit(id))).await?.entry;
+        let mut entry = self.shared.store.get(Get::new(keys::audit(id))).await?.entry;
+        if entry.is_none() {
+            entry = self.shared.store.get(Get::new(keys::audit_logged(id))).await?.entry;
+        }
         Ok(entry.and_then(|entry| Some(listed(id, &entry, Record::read(&entry.value)?))))
     }
 
-    /// The records of a window below `before`, and the lower end of it.
+    /// The records of a window below `before`, logged or not, and the lower end of it.
     async fn below(
         &self,
         before: AuditId,
@@ -170,24 +201,36 @@ impl Outbox {
         loop {
             let lowest = before.decided_at().get().saturating_sub(*window);
             let from = AuditId::first_at(Revision::new(lowest));
-            let range = Range::between(
-                keys::audit(from).into_bytes(),
-                Some(keys::audit(before).into_bytes()),
-            );
-            let select = Select::new(range.clone()).limit(limit);
-            let page = self.shared.store.range(RangeRequest::new(select)).await?;
-            if !page.more {
-                if page.entries.len() < 100 {
+            let between = |key: fn(AuditId) -> Key| {
+                Range::between(key(from).into_bytes(), Some(key(before).into_bytes()))
+            };
+            // Those that wait first: what is moved meanwhile is met twice, and not missed.
+            let (logged, waiting) = (between(keys::audit_logged), between(keys::audit));
+            let page = |range: &Range| RangeRequest::new(Select::new(range.clone()).limit(limit));
+            let store = &*self.shared.store;
+            let waits = store.range(page(&waiting)).await?;
+            let seen = store.range(page(&logged)).await?;
+            if !waits.more && !seen.more {
+                if waits.entries.len() + seen.entries.len() < 100 {
                     *window = window.saturating_mul(2);
                 }
-                return Ok((page.entries, from));
+                return Ok((merged(waits.entries, seen.entries), from));
             }
             if *window == 1 {
-                return Ok((list_all(&*self.shared.store, range).await?.1, from));
+                let waits = list_all(store, waiting).await?.1;
+                return Ok((merged(waits, list_all(store, logged).await?.1), from));
             }
             *window = (*window / 8).max(1);
         }
     }
+}
+
+/// Both by id, each record once.
+fn merged(mut one: Vec<Entry>, other: Vec<Entry>) -> Vec<Entry> {
+    one.extend(other);
+    one.sort_by_key(|entry| keys::parse_audit(&entry.key));
+    one.dedup_by_key(|entry| keys::parse_audit(&entry.key));
+    one
 }
 
 fn listed(id: AuditId, entry: &Entry, record: Record) -> Listed {

@@ -249,7 +249,8 @@ impl Record {
         bytes_of(&Self { before, after, ..self.clone() })
     }
 
-    pub(super) fn read(value: &[u8]) -> Option<Self> {
+    /// What was written; `None` when it is no record.
+    pub fn read(value: &[u8]) -> Option<Self> {
         serde_json::from_slice(value).ok()
     }
 }

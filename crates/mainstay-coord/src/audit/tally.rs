@@ -7,13 +7,16 @@ pub struct Limits {
     pub records_max: u64,
     /// Bytes of keys and values.
     pub bytes_max: u64,
+    /// Whether nothing is changed when there are more; else the newest are kept, and the oldest go
+    /// unlogged.
+    pub is_required: bool,
 }
 
 impl Default for Limits {
     /// 100,000 records or 64 MiB: a thousand changes a day for three months, and a thirtieth of
     /// what the store may hold.
     fn default() -> Self {
-        Self { records_max: 100_000, bytes_max: 64 * 1_048_576 }
+        Self { records_max: 100_000, bytes_max: 64 * 1_048_576, is_required: true }
     }
 }
 
@@ -39,12 +42,12 @@ impl Tally {
         self.bytes = self.bytes.saturating_sub(bytes);
     }
 
-    /// What has to go, once it is worth a commit: a hundredth above a limit. Then it goes down to
-    /// the limit, so what is newest is always there in full number.
+    /// What has to go where records are not required, once it is worth a commit: a hundredth above a
+    /// limit. Then it goes down to the limit, so what is newest is always there in full number.
     pub const fn excess(self, limits: Limits) -> Option<Self> {
         let is_due = is_above(self.records, limits.records_max, 100)
             || is_above(self.bytes, limits.bytes_max, 100);
-        if !is_due {
+        if limits.is_required || !is_due {
             return None;
         }
         Some(Self {
@@ -53,8 +56,12 @@ impl Tally {
         })
     }
 
-    /// Whether it is a tenth above a limit: what is oldest does not go as it should.
+    /// Whether nothing may be added: it is at a limit and records are required; or it is a tenth
+    /// above one, so what is oldest does not go as it should.
     pub const fn is_overrun(self, limits: Limits) -> bool {
+        if limits.is_required {
+            return limits.records_max <= self.records || limits.bytes_max <= self.bytes;
+        }
         is_above(self.records, limits.records_max, 10) || is_above(self.bytes, limits.bytes_max, 10)
     }
 }
@@ -69,7 +76,7 @@ mod tests {
 
     use super::*;
 
-    const LIMITS: Limits = Limits { records_max: 1_000, bytes_max: 100_000 };
+    const LIMITS: Limits = Limits { records_max: 1_000, bytes_max: 100_000, is_required: false };
 
     #[test]
     fn what_is_above_a_limit_goes_when_it_is_a_hundredth() {
@@ -87,6 +94,18 @@ mod tests {
         assert!(!Tally { records: 1_100, bytes: 0 }.is_overrun(LIMITS));
         assert!(Tally { records: 1_101, bytes: 0 }.is_overrun(LIMITS));
         assert!(Tally { records: 0, bytes: 110_001 }.is_overrun(LIMITS));
+    }
+
+    #[test]
+    fn what_is_required_never_goes_and_nothing_is_added_at_the_limit() {
+        let limits = Limits { is_required: true, ..LIMITS };
+        for (records, bytes, want) in
+            [(999, 99_999, false), (1_000, 0, true), (0, 100_000, true), (9_999, 0, true)]
+        {
+            let tally = Tally { records, bytes };
+            assert_eq!(tally.is_overrun(limits), want, "{tally:?}");
+            assert_eq!(tally.excess(limits), None);
+        }
     }
 
     proptest! {

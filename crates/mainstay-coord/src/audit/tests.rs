@@ -9,8 +9,9 @@ use serde_json::{Value, json};
 use super::*;
 use crate::registry::tests::stage::{Fault, Faulty, Stage, eventually};
 
+/// The newest so many are kept.
 fn limits(records_max: u64) -> Limits {
-    Limits { records_max, ..Limits::default() }
+    Limits { records_max, is_required: false, ..Limits::default() }
 }
 
 fn outbox(stage: &Stage, store: Arc<dyn Store>, limits: Limits) -> Outbox {
@@ -177,26 +178,69 @@ async fn of_too_many_the_newest_are_kept_and_the_rest_counted_once() {
 }
 
 #[tokio::test]
-async fn when_nothing_goes_nothing_is_changed() {
+async fn at_the_limit_nothing_is_changed_until_the_log_takes_records_over() {
     let stage = Stage::memory();
-    let faulty = Faulty::new(stage.store.clone());
-    let outbox = outbox(&stage, faulty.clone(), limits(10));
-    outbox.admit(&Author::default()).unwrap();
-    let other = self::outbox(&stage, stage.store.clone(), limits(1_000));
-    // Every batch of the first one is lost, so it cannot trim.
-    for number in 0..12 {
-        faulty.set(Fault::Lost);
-        other.note(&record("user/a", "switch:write", &number.to_string())).await.unwrap();
+    let required = Limits { is_required: true, ..limits(10) };
+    let outbox = outbox(&stage, stage.store.clone(), required);
+    for number in 0..10 {
+        outbox.admit(&Author::default()).unwrap();
+        outbox.note(&record("user/a", "switch:write", &number.to_string())).await.unwrap();
         stage.settle().await;
+        eventually("it is counted", || outbox.tally().records == number + 1).await;
     }
-    eventually("it is counted", || outbox.tally().records == 12).await;
     let refused = outbox.admit(&Author::default()).unwrap_err();
     assert_eq!((refused.code(), refused.is_retryable()), (Code::AuditUnavailable, true));
     let told = refused.to_string();
-    assert!(told.contains("the newest 100,000 are kept until the audit log drains it"), "{told}");
-    faulty.set(Fault::None);
-    other.note(&record("user/a", "switch:write", "12")).await.unwrap();
-    eventually("it is trimmed", || outbox.admit(&Author::default()).is_ok()).await;
+    assert!(told.contains("10 records") && told.contains("does not take over"), "{told}");
+
+    outbox.filled().await;
+    let waiting = outbox.waiting().await.unwrap();
+    assert!(waiting.is_sorted_by_key(|waiting| waiting.revision), "{waiting:?}");
+    outbox.taken(&waiting[..9], None).await.unwrap();
+    outbox.taken(&waiting[..9], None).await.unwrap();
+    eventually("it is counted", || outbox.admit(&Author::default()).is_ok()).await;
+    assert_eq!(targets(&outbox, &Filter::default(), 100).await, ["9"]);
+}
+
+#[tokio::test]
+async fn what_a_log_took_over_is_found_by_every_node_while_it_is_new() {
+    let stage = Stage::memory();
+    let two = [(); 2].map(|()| outbox(&stage, stage.store.clone(), Limits::default()));
+    for number in 0..300 {
+        two[0].note(&record("user/a", "switch:write", &number.to_string())).await.unwrap();
+        if number == 150 {
+            let waiting = two[0].waiting().await.unwrap();
+            two[0].taken(&waiting, Some(100)).await.unwrap();
+            two[0].taken(&waiting, Some(100)).await.unwrap();
+        }
+    }
+    let all: Vec<String> = (0..300).rev().map(|number| number.to_string()).collect();
+    for limit in [7, 1_000] {
+        assert_eq!(targets(&two[1], &Filter::default(), limit).await, all);
+    }
+    eventually("only those that wait are counted", || two[1].tally().records == 149).await;
+    two[0].sweep(100).await.unwrap();
+    let left = targets(&two[1], &Filter::default(), 1_000).await;
+    assert_eq!(left, all[..249]);
+    let oldest = two[1].kept_from().await.unwrap().unwrap().to_string();
+    assert_eq!(two[1].get(&oldest).await.unwrap().unwrap().record.target.id, "51");
+    assert_eq!(two[1].waiting().await.unwrap().len(), 149);
+}
+
+#[tokio::test]
+async fn what_is_agreed_about_logs_is_no_record() {
+    let stage = Stage::memory();
+    let outbox = outbox(&stage, stage.store.clone(), Limits::default());
+    assert_eq!(outbox.holder().await.unwrap(), None);
+    let holder = Holder::new("one".to_owned(), "127.0.0.1:7400".to_owned());
+    outbox.hold(&holder).await.unwrap();
+    outbox.put_head("a/b", "old").await.unwrap();
+    outbox.put_head("a/b", "new").await.unwrap();
+    assert_eq!(outbox.holder().await.unwrap(), Some(holder));
+    assert_eq!(outbox.heads().await.unwrap(), [("a/b".to_owned(), "new".to_owned())]);
+    outbox.note(&record("user/a", "switch:write", "x")).await.unwrap();
+    eventually("it is counted", || outbox.tally().records == 1).await;
+    assert_eq!(targets(&outbox, &Filter::default(), 100).await, ["x"]);
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use std::fmt;
 
 use mainstay_store::{Key, Range, Revision};
 
-use super::made;
+use super::{made, segment, unescape};
 use crate::random;
 
 /// Names one audit record, for good.
@@ -59,14 +59,45 @@ pub fn audit_records() -> Range {
     Range::prefix("aud/out/")
 }
 
+/// The key of a record that a log has taken over, where several nodes want to see it.
+pub fn audit_logged(id: AuditId) -> Key {
+    made(format!("aud/seen/{id}"))
+}
+
+/// Every such record.
+pub fn audit_all_logged() -> Range {
+    Range::prefix("aud/seen/")
+}
+
 /// How many records were trimmed.
 pub fn audit_trimmed() -> Key {
     made("aud/trimmed".to_owned())
 }
 
-/// The record `key` holds; `None` when it holds none.
+/// Which node takes records over.
+pub fn audit_holder() -> Key {
+    made("aud/log".to_owned())
+}
+
+/// The newest head of a log.
+pub fn audit_head(log: &str) -> Key {
+    made(format!("aud/head/{}", segment(log)))
+}
+
+/// Every newest head.
+pub fn audit_heads() -> Range {
+    Range::prefix("aud/head/")
+}
+
+/// The log whose head `key` holds; `None` when it holds none.
+pub fn parse_audit_head(key: &[u8]) -> Option<String> {
+    unescape(std::str::from_utf8(key).ok()?.strip_prefix("aud/head/")?)
+}
+
+/// The record `key` holds, logged or not; `None` when it holds none.
 pub fn parse_audit(key: &[u8]) -> Option<AuditId> {
-    AuditId::parse(std::str::from_utf8(key).ok()?.strip_prefix("aud/out/")?)
+    let text = std::str::from_utf8(key).ok()?;
+    AuditId::parse(text.strip_prefix("aud/out/").or_else(|| text.strip_prefix("aud/seen/"))?)
 }
 
 /// Everything about the outbox.

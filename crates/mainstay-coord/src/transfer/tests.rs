@@ -50,6 +50,10 @@ fn what_belongs_to_a_living_process_is_left_out() {
         ("cfg/default/g/head", "{}".to_owned(), true),
         ("ckv/some/pair", "value".to_owned(), true),
         ("txn/1", "{}".to_owned(), true),
+        ("aud/out/0000000000000001-0000000000000001", "{}".to_owned(), true),
+        ("aud/seen/0000000000000001-0000000000000001", "{}".to_owned(), false),
+        ("aud/head/n1", "a head".to_owned(), false),
+        ("aud/log", "{}".to_owned(), false),
         ("meta/fence_base", "5".to_owned(), true),
     ];
     for (key, value, want) in cases {

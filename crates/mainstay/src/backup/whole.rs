@@ -65,7 +65,7 @@ pub fn nameless(folder: &Path) -> io::Result<File> {
 }
 
 /// Makes the name at `path` durable.
-pub(super) fn sync_folder(path: &Path) -> io::Result<()> {
+pub(crate) fn sync_folder(path: &Path) -> io::Result<()> {
     let folder = path.parent().filter(|folder| *folder != Path::new(""));
     File::open(folder.unwrap_or_else(|| Path::new(".")))?.sync_all()
 }

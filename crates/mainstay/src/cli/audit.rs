@@ -1,13 +1,20 @@
-//! `mainstay audit`: who changed what, and why.
+//! `mainstay audit`: who changed what, and why; and whether the records of it are what they were.
+
+use std::path::Path;
 
 use mainstay_coord::{BootClock, Moment, Timer as _};
-use serde_json::Value as Json;
+use mainstay_core::problem::Code;
+use mainstay_security::audit::{Note, PublicKey};
+use serde_json::{Value as Json, json};
 
-use super::arguments::audit::{Audit, Search};
+use super::arguments::audit::{Audit, Search, Verify};
 use super::calls::{encoded, span};
 use super::{Ended, Session, usage};
+use crate::audit::offline::{self, Failed};
+use crate::control_client::Control;
 use crate::exit::Exit;
 use crate::output::{Column, Table};
+use crate::report::Report;
 use crate::settings::Errors;
 
 const RECORDS: Table<'static> = Table(&[
@@ -24,6 +31,17 @@ const RECORDS: Table<'static> = Table(&[
     Column::new("ID", "/id").wide(),
 ]);
 
+const VERIFIED: Table<'static> = Table(&[
+    Column::new("RECORDS", "/records"),
+    Column::new("SIGNED", "/signed"),
+    Column::new("HEADS", "/heads"),
+    Column::new("REMOVED", "/removed"),
+    Column::new("ROOT", "/root"),
+]);
+
+const EXPORTED: Table<'static> =
+    Table(&[Column::new("FOLDER", "/folder"), Column::new("RECORDS", "/records")]);
+
 pub(super) fn run(verb: Audit, session: &mut Session<'_>) -> Ended {
     match verb {
         Audit::Search(search) => find(search, session),
@@ -31,6 +49,8 @@ pub(super) fn run(verb: Audit, session: &mut Session<'_>) -> Ended {
             let document = session.control()?.get(&format!("/api/v1/audit/{}", encoded(&id)))?;
             session.show_one(&document, &RECORDS)
         }
+        Audit::Verify(verify) => self::verify(&verify, session),
+        Audit::Export { folder } => export(&folder, session),
     }
 }
 
@@ -61,6 +81,97 @@ fn find(search: Search, session: &mut Session<'_>) -> Ended {
     if 0 < trimmed {
         session.note(&format!("{trimmed} older records are gone: only the newest are kept"));
     }
+    for other in page.get("elsewhere").and_then(Json::as_array).into_iter().flatten() {
+        let (node, records) = (&other["node"], &other["records"]);
+        session.note(&format!("not searched: {records} records in the log of node {node}; ask it"));
+    }
+    Ok(Exit::Done.code())
+}
+
+fn verify(verify: &Verify, session: &mut Session<'_>) -> Ended {
+    let pinned = verify.keys.iter().map(|text| keys(text)).collect::<Result<Vec<_>, _>>()?;
+    let pinned: Vec<PublicKey> = pinned.into_iter().flatten().collect();
+    let pinned = (!pinned.is_empty()).then_some(pinned);
+    if pinned.is_none() {
+        session.note("no --key: the keys that the log itself names are taken for true");
+    }
+    let heads = verify.heads.iter().map(|path| heads(path)).collect::<Result<Vec<_>, _>>()?;
+    let copies: Vec<Note> = heads.into_iter().flatten().collect();
+    let verified = match (&verify.dir, &verify.url) {
+        (Some(folder), _) => offline::verify(&mut offline::folder(folder), pinned, &copies),
+        (None, Some(url)) => {
+            let control = Control::find(Some(url), session.variable)?;
+            offline::verify(&mut served(&control), pinned, &copies)
+        }
+        (None, None) => offline::verify(&mut served(&session.control()?), pinned, &copies),
+    };
+    let verified = verified.map_err(|failed| refused(&failed))?;
+    let document = json!({
+        "records": verified.size,
+        "signed": verified.signed,
+        "heads": verified.heads,
+        "removed": verified.removed,
+        "root": verified.root.to_base64(),
+    });
+    session.show_one(&document, &VERIFIED)
+}
+
+/// The keys that `text` is, or that the file `text` has.
+fn keys(text: &str) -> Result<Vec<PublicKey>, Errors> {
+    if let Ok(key) = PublicKey::parse(text) {
+        return Ok(vec![key]);
+    }
+    let wrong = |why: String| Errors::from(usage(format!("`--key {text}`: {why}")));
+    let lines = std::fs::read_to_string(text).map_err(|error| wrong(error.to_string()))?;
+    let keys = lines.lines().filter(|line| !line.is_empty()).map(PublicKey::parse);
+    let keys = keys.collect::<Result<Vec<_>, _>>().map_err(|error| wrong(error.to_string()))?;
+    if keys.is_empty() { Err(wrong("there is no key in it".to_owned())) } else { Ok(keys) }
+}
+
+/// The heads in the file at `path`.
+fn heads(path: &Path) -> Result<Vec<Note>, Errors> {
+    let text = std::fs::read_to_string(path).map_err(|error| unreadable(path, &error))?;
+    Note::parse_all(&text).map_err(|error| unreadable(path, &error))
+}
+
+fn unreadable(path: &Path, why: &dyn std::fmt::Display) -> Errors {
+    Report::error(Code::AuditUnreadable, format!("`{}`: {why}", path.display())).into()
+}
+
+/// Reads the log of the server `control`.
+fn served(control: &Control) -> impl FnMut(&str) -> Result<Option<Vec<u8>>, String> {
+    |name| {
+        let (path, mut bytes) = (format!("/api/v1/audit/{name}"), Vec::new());
+        let done = control.download(&path, &[], &mut |chunk, _| {
+            bytes.extend_from_slice(chunk);
+            Ok(())
+        });
+        let Err(errors) = done else { return Ok(Some(bytes)) };
+        match errors.reports.first() {
+            Some(report) if report.exit == Exit::NotFound => Ok(None),
+            Some(report) => Err(report.message.clone()),
+            None => Err("the server gave no answer".to_owned()),
+        }
+    }
+}
+
+fn refused(failed: &Failed) -> Errors {
+    match failed {
+        Failed::Tampered(bad) => {
+            let report = Report::error(Code::AuditTampered, bad.to_string());
+            report.help("keep the log as it is, and compare it with copies of its heads").into()
+        }
+        Failed::Unreadable(why) => Report::error(Code::AuditUnreadable, why.clone()).into(),
+    }
+}
+
+fn export(folder: &Path, session: &mut Session<'_>) -> Ended {
+    let control = session.control()?;
+    let copied = offline::copy(&mut served(&control), folder);
+    let records = copied.map_err(|why| Errors::from(Report::error(Code::AuditUnreadable, why)))?;
+    let folder = folder.display().to_string();
+    session.show_one(&json!({ "folder": folder, "records": records }), &EXPORTED)?;
+    session.note(&format!("next: mainstay audit verify --dir {folder}"));
     Ok(Exit::Done.code())
 }
 

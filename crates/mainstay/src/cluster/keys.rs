@@ -15,6 +15,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
+use crate::audit::settings::RawRequired;
 use crate::report::{Report, causes};
 use crate::settings::Errors;
 
@@ -24,6 +25,8 @@ use crate::settings::Errors;
 pub struct RawSecurity {
     /// What wraps the keyring on disk.
     pub keyring: RawKeyring,
+    /// Whether nothing is changed without the audit log.
+    pub audit: RawRequired,
 }
 
 /// The `[security.keyring]` table as written.

@@ -19,6 +19,7 @@ use super::author::{Principal, author};
 use super::events::reason;
 use super::transactions::forward::PassedOn;
 use super::{consul, dtm, grpc};
+use crate::audit::taking::OWN;
 use crate::cluster::{self, Cluster};
 use crate::role::Shared;
 
@@ -127,7 +128,9 @@ const INSTANCE: &str = "/registry/{namespace}/services/{service}/instances/{id}"
 const DOORS: [&str; 4] = ["api", "consul", "dtm", "grpc"];
 
 /// Marks that no call above leaves, and what does.
-const BESIDE: [(&str, &str); 6] = [
+const BESIDE: [(&str, &str); 8] = [
+    ("audit:export", "`GET /api/v1/audit/tile/entries/…`"),
+    ("audit:search", "`GET /api/v1/audit`, `GET /api/v1/audit/{id}`"),
     ("backup:restore", "`mainstay backup restore`"),
     ("config:reveal", "whoever is shown contents of secrets of a group"),
     ("keyring:accept", "`mainstay keyring accept`"),
@@ -152,7 +155,7 @@ pub(crate) fn marks() -> BTreeMap<String, Vec<String>> {
     for (door, verb) in DOORS.into_iter().flat_map(|door| [(door, "read"), (door, "write")]) {
         mark(format!("{door}:{verb}"), "a call that was not let in, by its door".to_owned());
     }
-    for (action, by) in BESIDE {
+    for (action, by) in BESIDE.into_iter().chain(OWN) {
         mark(action.to_owned(), by.to_owned());
     }
     marks

@@ -72,7 +72,9 @@ pub(super) fn open(
     let alone = consul.listen.is_some_and(|at| is_open(at.ip()));
     let is_open = is_open(control.ip());
     let door = consul.enabled.then_some((consul, [is_open, alone]));
-    let started = Cluster::start(opened, keyring, recipes, door, node, control.to_string());
+    let audit = (meant.audit.clone(), data);
+    let started =
+        Cluster::start(opened, keyring, recipes, door, (node, control.to_string()), audit);
     let dtm_is_open = start.role == Role::Dev && control.ip().is_loopback();
     let cluster = async {
         let cluster = started.await.coordinating(meant.transaction.clone(), control).await;
@@ -261,7 +263,8 @@ async fn look_after(shared: Arc<Shared>, stop: CancellationToken, tell: Unbounde
         }
     };
     let kept = known::keep(&cluster, &data, stop.clone());
-    tokio::join!(formats, kept, differs, backups, nodes);
+    let logged = cluster.audit.run(&cluster.coordination, cluster.owner(), stop.clone());
+    tokio::join!(formats, kept, differs, backups, nodes, logged);
 }
 
 /// How long those who follow others may take to keep what they know last.

@@ -17,6 +17,7 @@ use mainstay_resilience::system::RawSystem;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::audit::settings::{AuditConfig, RawAudit};
 use crate::backup::settings::{BackupConfig, RawBackup};
 use crate::cluster::consul::{ConsulConfig, RawConsul};
 use crate::cluster::keys::{KeyringConfig, RawSecurity};
@@ -30,6 +31,7 @@ use crate::transaction::settings::{RawTransaction, TransactionConfig};
 /// Keys that take effect at the next start only: listeners and threads are made once. Those behind
 /// an exclamation mark are excepted from them.
 pub const RESTART_ONLY: &[&str] = &[
+    "audit",
     "backup",
     "client",
     "config_centre",
@@ -70,6 +72,8 @@ pub struct Settings {
     pub dns: RawDns,
     /// The door for clients of Consul.
     pub consul: RawConsul,
+    /// The tamper-evident log of who changed what.
+    pub audit: RawAudit,
     /// Backups that are taken by themselves.
     pub backup: RawBackup,
     /// How a process without a registry finds the instances of services.
@@ -133,6 +137,8 @@ pub struct Meant {
     pub dns: DnsConfig,
     /// The door for clients of Consul.
     pub consul: ConsulConfig,
+    /// The audit log.
+    pub audit: AuditConfig,
     /// Backups that are taken by themselves.
     pub backup: BackupConfig,
     /// What wraps the keyring.
@@ -151,7 +157,7 @@ impl Meant {
     /// Every fault there is.
     pub fn resolve(mut raw: Settings) -> Result<Self, Vec<Invalid>> {
         let plane = raw.take_plane();
-        let Settings { server, store, registry, dns, consul, client, backup, .. } = raw;
+        let Settings { server, store, registry, dns, consul, client, backup, audit, .. } = raw;
         let Settings { config_centre, lock, security, transaction, .. } = raw;
         let RawServer { listen, node, token_file, streams_max } = server.unwrap_or_default();
         let control = listen.unwrap_or(RawServer::LISTEN);
@@ -159,6 +165,7 @@ impl Meant {
         let streams_max = streams(streams_max, &mut faults);
         let store = StoreConfig::resolve(store, &mut faults);
         let backup = BackupConfig::resolve(backup, &mut faults);
+        let audit = AuditConfig::resolve(audit, &security.audit, &mut faults);
         let registry = RegistryConfig::resolve(registry, &mut faults);
         let recipes = RecipesConfig::resolve(&config_centre, &lock, &mut faults);
         let transaction = TransactionConfig::resolve(transaction, store.backend, &mut faults);
@@ -190,6 +197,7 @@ impl Meant {
                     transaction,
                     dns,
                     consul,
+                    audit,
                     backup,
                     keyring,
                     client,

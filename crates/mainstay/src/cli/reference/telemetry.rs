@@ -12,7 +12,7 @@ use mainstay_proxy::metrics::Metrics;
 use prometheus_client::encoding::text;
 use prometheus_client::registry::Registry;
 
-use crate::{backup, cluster, control, deferred, dns, rules, transaction};
+use crate::{audit, backup, cluster, control, deferred, dns, rules, transaction};
 
 /// Metrics that are registered together.
 struct Part {
@@ -24,7 +24,7 @@ struct Part {
     register: fn(&mut Registry),
 }
 
-const PARTS: [Part; 15] = [
+const PARTS: [Part; 16] = [
     Part {
         title: "Calls, policies and connections",
         told_by: "Every process; the role `server` carries no calls and tells of none.",
@@ -116,6 +116,16 @@ const PARTS: [Part; 15] = [
         register: |registry| {
             mainstay_coord::switch::figures::Figures::default().register(registry);
             mainstay_coord::audit::figures::Figures::default().register(registry);
+        },
+    },
+    Part {
+        title: "The audit log",
+        told_by: "Roles `dev` and `server`.",
+        sources: &["crates/mainstay/src/audit/figures.rs"],
+        register: |registry| {
+            let figures = audit::figures::Figures::default();
+            figures.register(registry);
+            figures.exercise();
         },
     },
     Part {

@@ -51,6 +51,7 @@ pub(super) async fn all(cluster: &Cluster, keyring: PathBuf) -> Vec<Checked> {
     let moving = moving(&probed, after);
     let writable = writable(probed);
     let mut all = vec![reachable(&status), size, compaction, quorum, writable, moving, lag, mode];
+    all.push(audit_outbox(cluster));
     all.extend(registry(cluster));
     all
 }
@@ -203,6 +204,30 @@ async fn keyring_mode(path: PathBuf) -> Checked {
         Ok(_) => (Verdict::Pass, "nobody else can read the keyring".to_owned(), None),
     };
     checked("keyring-mode", "security", verdict, summary, None, next.as_deref())
+}
+
+/// Whether audit records reach the log: below a tenth of what may wait they do.
+fn audit_outbox(cluster: &Cluster) -> Checked {
+    let (found, limits) = (cluster.outbox.tally(), cluster.audit.config().limits());
+    let is_above = |part: u64| {
+        limits.records_max / part <= found.records || limits.bytes_max / part <= found.bytes
+    };
+    let waits = format!("{} audit records wait for the log", found.records);
+    let (verdict, summary) = if limits.is_required && found.is_overrun(limits) {
+        (Verdict::Fail, format!("{waits}: administrative changes are refused"))
+    } else if is_above(1) {
+        (Verdict::Fail, format!("{waits}: the oldest are lost"))
+    } else if is_above(10) {
+        (Verdict::Warn, waits)
+    } else if limits.is_required {
+        (Verdict::Pass, waits)
+    } else {
+        let summary = "`security.audit.required` is false: records may be lost".to_owned();
+        (Verdict::Warn, summary)
+    };
+    let evidence = format!("{} of {} bytes", found.bytes, limits.bytes_max);
+    let next = (verdict != Verdict::Pass).then_some("mainstay explain check-audit-outbox");
+    checked("audit-outbox", "security", verdict, summary, Some(evidence), next)
 }
 
 /// Which services are protected, which have nobody who is healthy, and which lose instances.

@@ -368,6 +368,7 @@ fn meaning(name: &str) -> &'static str {
         "group" => "A group of configuration.",
         "item" => "An item of the group.",
         "release" => "The number of a release.",
+        "tile" => "Level or `entries`, and number: `0/000`, `entries/x001/067`, `1/002.p/7`.",
         "subject" => "A code, service, limit, route, fallback, circuit, or the id of a request.",
         "name" => "Its name, as one segment: `/` is sent as `%2F`.",
         _ => "Its id, as one segment: `/` is sent as `%2F`.",

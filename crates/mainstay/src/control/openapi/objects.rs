@@ -14,7 +14,7 @@ use mainstay_core::switch::RawSwitch;
 use serde_json::{Value, json};
 
 use super::call::{Call, Reference, Schemas, call};
-use crate::control::audit::Which as AuditWhich;
+use crate::control::audit::{Consistency, Grown, Included, Inclusion, Which as AuditWhich};
 use crate::control::objects::{Content, Part, Put};
 use crate::control::revisions::{Back, Between, Page, Rehearsed};
 use crate::control::rules::Wrapped;
@@ -79,6 +79,7 @@ pub(super) fn calls() -> Vec<Call> {
             .gives::<AuditPage>(200, "A page; it may be short although more follows.")
             .agreed(),
     );
+    calls.extend(audit_log());
     calls.push(
         call("get", "audit", "showAudit", "/audit/{id}", "Shows an audit record.")
             .gives::<Listed>(200, "The record.")
@@ -86,6 +87,34 @@ pub(super) fn calls() -> Vec<Call> {
             .agreed(),
     );
     calls
+}
+
+/// What proves that no record changed.
+fn audit_log() -> Vec<Call> {
+    let get = |name, path, summary| call("get", "audit", name, path, summary).agreed();
+    let refusals = &[Code::AuditUnavailable];
+    vec![
+        get("auditHead", "/audit/checkpoint", "Shows the newest signed head of the log.")
+            .gives_other("text/plain", "A checkpoint, as C2SP's tlog-checkpoint has it.")
+            .refuses(refusals),
+        get("auditHeads", "/audit/heads", "Lists signed heads of the log, oldest first.")
+            .gives_other("text/plain", "Checkpoints, one after the other.")
+            .refuses(refusals),
+        get("auditKeys", "/audit/keys", "Lists the keys that sign the log, oldest first.")
+            .gives_other("text/plain", "Verifier keys, one a line.")
+            .refuses(refusals),
+        get("proveInclusion", "/audit/proof/inclusion", "Proves that a record is in the log.")
+            .query::<Included>()
+            .gives::<Inclusion>(200, "The proof.")
+            .refuses(&[Code::AuditUnavailable, Code::AuditProofRange]),
+        get("proveConsistency", "/audit/proof/consistency", "Proves that the log only grew.")
+            .query::<Grown>()
+            .gives::<Consistency>(200, "The proof.")
+            .refuses(&[Code::AuditUnavailable, Code::AuditProofRange]),
+        get("auditTile", "/audit/tile/{tile}", "Gives a tile of the tree, or a bundle of records.")
+            .gives_other("application/octet-stream", "256 hashes, or records, one a line.")
+            .refuses(&[Code::AuditUnavailable, Code::NotFound]),
+    ]
 }
 
 fn switches() -> Vec<Call> {

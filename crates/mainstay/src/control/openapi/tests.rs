@@ -17,6 +17,8 @@ fn routes<S>(router: &axum::Router<S>) -> BTreeSet<String> {
         let endpoint = endpoint.split("RouteId(").next().unwrap_or_default();
         let methods = ["get", "delete", "patch", "post", "put"];
         let taken = methods.iter().filter(|method| !endpoint.contains(&format!("{method}: None")));
+        // What takes the rest of the path is described as what takes a part of it.
+        let path = path.replace("{*", "{");
         all.extend(taken.map(|method| format!("{method} {path}")));
     }
     all

@@ -142,6 +142,20 @@ impl Door {
     }
 }
 
+/// Whether another node passed `request` on.
+pub(in crate::control) fn is_passed_on(request: &Request) -> bool {
+    request.headers().contains_key(FORWARDED)
+}
+
+/// What the node whose control port is at `address` answers to a request without a body; `None` when
+/// it is not reached, or does not know this node's callers.
+pub(in crate::control) async fn ask(address: &str, parts: Parts) -> Option<Response> {
+    let address = reachable(address)?;
+    let asked = pass_on(Door::Native, address, parts, Bytes::new());
+    let answer = tokio::time::timeout(PATIENCE, asked).await.ok()?.ok()?;
+    (answer.status() != Door::Native.stranger()).then_some(answer)
+}
+
 /// Passes a request of the native API on if this node does not own its transaction and another
 /// does.
 pub(in crate::control) async fn passed_on(
