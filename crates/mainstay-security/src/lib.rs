@@ -1,6 +1,6 @@
-//! Decisions about trust.
-//!
-//! Everything here is a plain value: bytes, time and randomness come in as arguments, and what is
-//! decided comes out. There is no socket, file, clock or log.
+//! Decisions about trust. Nothing here has a clock, a socket, a file or a log: bytes, the moment
+//! and every random draw are arguments, and what follows is a value.
 
 pub mod audit;
+pub mod jwks;
+pub mod jws;
