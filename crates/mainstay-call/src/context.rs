@@ -50,6 +50,8 @@ pub struct Context {
     quota: OnceLock<Box<Quota>>,
     /// Facts set once, before the call enters the stages.
     pub facts: Facts,
+    /// Who the caller proved to be to a stage; set at most once.
+    caller: OnceLock<Arc<Caller>>,
     /// What made the answer other than plain; set at most once.
     degraded: OnceLock<Degraded>,
     /// Why no further attempt was made, when one might have been.
@@ -83,6 +85,17 @@ pub struct Facts {
     pub circuits: Arc<[Arc<SharedCircuit>]>,
 }
 
+/// Who a caller has proved to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// What kind of principal: `external`, `anonymous`.
+    pub kind: &'static str,
+    /// Who vouches for it; empty where nobody does.
+    pub issuer: Arc<str>,
+    /// What it goes by; `None` where nobody told.
+    pub principal: Option<Arc<str>>,
+}
+
 /// How an answer came about when it is not simply the upstream's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Degraded {
@@ -107,6 +120,7 @@ impl Context {
             held: Mutex::default(),
             quota: OnceLock::new(),
             facts,
+            caller: OnceLock::new(),
             degraded: OnceLock::new(),
             retry_stopped: OnceLock::new(),
             fault: OnceLock::new(),
@@ -143,6 +157,22 @@ impl Context {
     /// the stages below it would else count the wait as theirs.
     pub fn note(&self, now: Instant) {
         self.moment.store(now.as_nanos(), Ordering::Relaxed);
+    }
+
+    /// Notes who the caller has proved to be. The first note stands.
+    pub fn identify(&self, caller: Arc<Caller>) {
+        let _first_stands = self.caller.set(caller);
+    }
+
+    /// Who the caller has proved to be; `None` where no stage asked.
+    pub fn caller(&self) -> Option<&Caller> {
+        self.caller.get().map(|caller| &**caller)
+    }
+
+    /// What the caller goes by, known before the call or proved on its way.
+    pub fn principal(&self) -> Option<&Arc<str>> {
+        let proved = || self.caller.get().and_then(|caller| caller.principal.as_ref());
+        self.facts.principal.as_ref().or_else(proved)
     }
 
     /// Until when the call may run.

@@ -25,6 +25,8 @@ pub enum CallError {
     },
     /// A stage refused; nothing was sent by the attempt that was refused.
     Refused(Refusal),
+    /// The caller is not let in. No rule with figures says so, but what the problem tells.
+    Denied(Box<Problem>),
 }
 
 /// A stage's refusal, with the evidence a person can act on.
@@ -74,6 +76,7 @@ impl CallError {
         match self {
             Self::Failed { failure, .. } => failure.effect(),
             Self::Refused(refusal) => refusal.effect,
+            Self::Denied(_) => Effect::None,
         }
     }
 
@@ -83,7 +86,7 @@ impl CallError {
     pub const fn is_retryable(&self) -> bool {
         match self {
             Self::Failed { failure, .. } => failure.is_retryable(),
-            Self::Refused(_) => false,
+            Self::Refused(_) | Self::Denied(_) => false,
         }
     }
 
@@ -92,12 +95,16 @@ impl CallError {
         match self {
             Self::Failed { failure, .. } => failure.code(),
             Self::Refused(refusal) => refusal.code,
+            Self::Denied(problem) => problem.code,
         }
     }
 
     /// The problem document for a caller. It names no instance and repeats nothing the transport
     /// said.
     pub fn problem(&self) -> Problem {
+        if let Self::Denied(problem) = self {
+            return (**problem).clone();
+        }
         let code = self.code();
         let mut problem = Problem::new(code, code.title());
         problem.effect = self.effect();
@@ -149,6 +156,7 @@ impl fmt::Display for CallError {
             Self::Refused(refusal) => {
                 write!(f, "{} by {} `{}`", refusal.code, refusal.stage, refusal.rule)
             }
+            Self::Denied(problem) => f.write_str(problem.code.as_str()),
         }
     }
 }

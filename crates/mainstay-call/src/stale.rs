@@ -192,7 +192,7 @@ impl Question {
             keys[0] = Some(key(request, route, format_args!("")));
         }
         if wanted[place(StaleKey::Principal)] {
-            keys[1] = Some(match (&context.facts.principal, credential) {
+            keys[1] = Some(match (context.principal(), credential) {
                 (Some(principal), _) => key(request, route, format_args!("={principal}")),
                 (None, Some(credential)) => {
                     let hash = store.hash(credential.as_bytes());

@@ -113,6 +113,13 @@ codes! {
     /// The gateway is going away.
     GatewayDraining = "gateway-draining", 503, 14, "The gateway is draining";
 
+    /// The token is not believed.
+    JwtInvalid = "jwt-invalid", 401, 16, "The token is not valid";
+    /// The keys of a token's issuer are not known.
+    JwksUnavailable = "jwks-unavailable", 503, 14, "Tokens cannot be verified now";
+    /// The route is for callers who say who they are.
+    Unauthenticated = "unauthenticated", 401, 16, "Authentication is required";
+
     // The control API.
     /// No such object.
     NotFound = "not-found", 404, 5, "Not found";

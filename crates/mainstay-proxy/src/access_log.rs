@@ -62,6 +62,10 @@ pub struct Entry<'a> {
     pub service: Option<&'a str>,
     /// Last instance asked.
     pub instance: Option<&'a str>,
+    /// What kind of principal asked, where the route wants to know.
+    pub principal_kind: Option<&'a str>,
+    /// Who vouches for the principal.
+    pub issuer: Option<&'a str>,
     /// Attempts made.
     pub attempts: u32,
     /// `ok`, or what happened instead; of an answer that broke off or was given up, that.
@@ -109,6 +113,10 @@ struct Json<'a> {
     service: Option<&'a str>,
     #[serde(rename = "mainstay.instance", skip_serializing_if = "Option::is_none")]
     instance: Option<&'a str>,
+    #[serde(rename = "mainstay.principal.kind", skip_serializing_if = "Option::is_none")]
+    principal_kind: Option<&'a str>,
+    #[serde(rename = "mainstay.principal.issuer", skip_serializing_if = "Option::is_none")]
+    issuer: Option<&'a str>,
     #[serde(rename = "mainstay.attempts")]
     attempts: u32,
     #[serde(rename = "mainstay.outcome")]
@@ -150,6 +158,8 @@ impl Entry<'_> {
                     route: self.route,
                     service: self.service,
                     instance: self.instance,
+                    principal_kind: self.principal_kind,
+                    issuer: self.issuer,
                     attempts: self.attempts,
                     outcome: self.outcome,
                     cause: self.cause,
@@ -351,6 +361,8 @@ mod tests {
             route: Some("orders"),
             service: Some("order"),
             instance: None,
+            principal_kind: None,
+            issuer: None,
             attempts: 2,
             outcome: "circuit-open",
             cause: None,

@@ -3,12 +3,14 @@
 //! | table | as written | resolved |
 //! |---|---|---|
 //! | `[gateway]` | [`RawGateway`] | [`GatewayConfig`] |
+//! | `[[gateway.jwt]]` | [`RawJwt`] | [`JwtConfig`] |
 //! | `[gateway.limits]` | [`RawGatewayLimits`] | [`GatewayLimits`] |
 //! | `[upstream.NAME]` | [`RawUpstream`] | [`UpstreamConfig`] |
 //!
 //! Routes have their own place, [`route`](crate::route).
 
 pub mod gateway;
+pub mod jwt;
 pub mod limits;
 mod names;
 pub mod plane;
@@ -17,6 +19,7 @@ pub mod upstream;
 use mainstay_resilience::Invalid;
 
 pub use gateway::{GatewayConfig, RawGateway};
+pub use jwt::{JwtConfig, RawJwt};
 pub use limits::{GatewayLimits, RawGatewayLimits};
 pub use plane::{Plane, RawPlane, SHARED_NAMESPACE};
 pub use upstream::{RawUpstream, UpstreamConfig};

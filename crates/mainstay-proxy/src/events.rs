@@ -49,6 +49,35 @@ impl CircuitChanged<'_> {
     }
 }
 
+/// The keys of an issuer were fetched, for the first time or after they could not be.
+#[derive(Debug)]
+pub(crate) struct KeysFetched<'a> {
+    pub(crate) issuer: &'a str,
+}
+
+impl KeysFetched<'_> {
+    pub(crate) fn emit(self) {
+        let Self { issuer } = self;
+        tracing::info!(issuer, "the keys of an issuer were fetched");
+    }
+}
+
+/// The keys of an issuer could not be fetched.
+#[derive(Debug)]
+pub(crate) struct KeysNotFetched<'a> {
+    pub(crate) issuer: &'a str,
+    /// How what is known of them stands.
+    pub(crate) state: &'static str,
+    pub(crate) why: &'a str,
+}
+
+impl KeysNotFetched<'_> {
+    pub(crate) fn emit(self) {
+        let Self { issuer, state, why } = self;
+        tracing::warn!(issuer, state, why, "the keys of an issuer could not be fetched");
+    }
+}
+
 /// The machine became short of something, or has enough again.
 #[derive(Debug)]
 pub(crate) struct ShortageChanged(pub(crate) Change);

@@ -38,6 +38,7 @@ use mainstay_call::stale::StaleStore;
 use mainstay_core::Clock as _;
 use mainstay_core::name::ServiceName;
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 
 pub use lane::Lane;
 use lane::OwnLane;
@@ -50,6 +51,7 @@ use crate::config::Plane;
 use crate::events;
 use crate::faults::FaultBook;
 use crate::forwarded::TrustedProxies;
+use crate::identify::Issuers;
 use crate::metrics::{Metrics, RouteMetrics};
 use crate::mirror::Mirrors;
 use crate::record::Records;
@@ -96,6 +98,8 @@ pub struct Parts {
     pub resolve: Option<Arc<dyn ResolveAny>>,
     /// The state of switches; `None` knows none.
     pub switches: Option<Arc<dyn SwitchBook>>,
+    /// Told when keys of issuers are to be fetched, by whoever fetches them.
+    pub keys_wanted: Arc<Notify>,
     /// Who keeps requests that are made later; `None` keeps none, and no `defer` step answers.
     pub deferred: Option<Arc<dyn Deferred>>,
 }
@@ -118,6 +122,8 @@ pub struct Running {
     pub plane: Arc<Plane>,
     /// Services by name.
     pub upstreams: BTreeMap<ServiceName, Arc<UpstreamRuntime>>,
+    /// Whose tokens tell who is calling.
+    pub issuers: Arc<Issuers>,
     /// What requests by each route pass through; in the order of the plane's routes.
     ways: Box<[Way]>,
     /// Counts what no route matched.
@@ -158,6 +164,7 @@ impl Parts {
                 move |end| metrics.mirrored(end.as_str())
             }),
             protection: Arc::default(),
+            keys_wanted: Arc::default(),
             log: None,
             summaries: None,
             resolve: None,
@@ -196,6 +203,8 @@ impl Gateway {
         let next = Running::build(plane, &self.parts, Some(&before))?;
         self.parts.protection.set_policy(next.plane.system);
         self.running.store(Arc::new(next));
+        // There may be issuers whose keys nobody has fetched.
+        self.parts.keys_wanted.notify_one();
         Ok(())
     }
 
@@ -276,9 +285,16 @@ impl Running {
             let runtime = UpstreamRuntime::build(name, config, &plane, parts, (known, handles));
             upstreams.insert(name.clone(), Arc::new(runtime));
         }
+        let issuers = Arc::new(Issuers::new(
+            &plane.gateway.jwt,
+            before.map(|before| &*before.issuers),
+            MonotonicClock.now(),
+            &parts.keys_wanted,
+            &parts.metrics.jwt,
+        ));
         let ways = plane.routes.iter().map(|route| {
-            let lanes = lane::lanes(route, &plane, parts, &upstreams);
-            let own = OwnLane::new(route, &plane, parts, &upstreams);
+            let lanes = lane::lanes(route, &plane, parts, (&upstreams, &issuers));
+            let own = OwnLane::new(route, &plane, parts, (&upstreams, &issuers));
             let metrics = parts.metrics.route(route.name.as_str(), "");
             Way { route: Arc::clone(route), lanes, own, metrics }
         });
@@ -286,7 +302,7 @@ impl Running {
         let unrouted = parts.metrics.route("", "");
         let framing = framing(&plane);
         let trusted = TrustedProxies::new(plane.gateway.trusted_proxies.to_vec());
-        Ok(Self { plane, upstreams, ways, unrouted, trusted, framing })
+        Ok(Self { plane, upstreams, issuers, ways, unrouted, trusted, framing })
     }
 
     /// What callers' messages are held to. The longest body is the longest that any route takes.

@@ -11,6 +11,7 @@ pub mod gateway;
 mod gather;
 pub mod header;
 mod http1;
+pub mod identify;
 mod interim;
 pub mod key;
 mod link;

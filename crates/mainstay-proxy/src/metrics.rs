@@ -20,6 +20,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
 use self::looked::Looked;
+use crate::identify::figures::JwtFigures;
 
 /// Upper bounds in seconds: from a cached answer to the default deadline.
 const DURATION_BUCKETS: [f64; 14] =
@@ -122,6 +123,7 @@ pub struct Metrics {
     pub(crate) drain_cut: Counter,
     pub(crate) log_dropped: Counter,
     pub(crate) records_dropped: Counter,
+    pub(crate) jwt: JwtFigures,
     looked: Looked,
 }
 
@@ -158,11 +160,13 @@ impl Metrics {
             drain_cut: Counter::default(),
             log_dropped: Counter::default(),
             records_dropped: Counter::default(),
+            jwt: JwtFigures::default(),
             looked: Looked::default(),
         };
         this.register_calls();
         this.register_policies();
         this.register_plane();
+        this.jwt.register(&mut this.registry.lock());
         this.looked.register(&mut this.registry.lock());
         Arc::new(this)
     }
@@ -292,6 +296,7 @@ impl Metrics {
         show(&self.faults);
         show(&self.malformed);
         show(&self.http2_abuse);
+        self.jwt.show_all();
         self.looked.show_all();
     }
 

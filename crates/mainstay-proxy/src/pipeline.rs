@@ -31,6 +31,7 @@ use crate::body::{AttemptBody, InBody, PipelineBody};
 use crate::faults::{FaultBook, Faulty, FaultyBody, Place};
 use crate::gateway::keys::Keys;
 use crate::gateway::substitutes::Substitutes;
+use crate::identify::{Identify, Policy};
 use crate::mirror::Tee;
 use crate::upstream::{Upstream, UpstreamBody};
 
@@ -44,7 +45,7 @@ pub type SentBody = Replay<Replay<CallBody>>;
 pub type Attempt = Circuit<Timeout<Faulty<Upstream<SentBody>>>>;
 
 /// A call, from the door to the instances.
-pub type Pipeline = Deadline<Limit<Fallback<Retry<Balance<Attempt>>, Substitutes>, Keys>>;
+pub type Pipeline = Deadline<Identify<Limit<Fallback<Retry<Balance<Attempt>>, Substitutes>, Keys>>>;
 
 /// The answer of a call that has been sent into its [`Pipeline`].
 pub type CallComing = <Pipeline as Service<Request<CallBody>>>::Future;
@@ -104,6 +105,8 @@ impl Future for Coming {
 pub struct Stages {
     /// How long a call may take.
     pub deadline: DeadlinePolicy,
+    /// Whose tokens tell who is calling; `None` where nobody is asked.
+    pub identify: Option<Arc<Policy>>,
     /// What it may not exceed.
     pub limits: Arc<[Arc<SharedLimit>]>,
     /// What is answered when the real answer cannot be had.
@@ -121,17 +124,23 @@ pub struct Stages {
 /// The stages of a call. Before them stand the head guard, which reads bytes, and the gateway,
 /// which finds the route and turns whatever goes wrong into a problem.
 pub fn pipeline(stages: Stages) -> Pipeline {
-    let Stages { deadline, limits, fallbacks, substitutes, retries, instances, observer } = stages;
+    let Stages { deadline, identify, limits, fallbacks, .. } = stages;
+    let Stages { substitutes, retries, instances, observer, .. } = stages;
     // The caller's patience; every later stage may only shorten it.
     DeadlineLayer::new(deadline).kept_below().layer(
-        // Refuse early and cheaply what could not be served anyway.
-        LimitLayer::new(limits, Keys, observer).layer(
-            // From here on a failure can still be answered in the service's place.
-            FallbackLayer::new(fallbacks, substitutes).layer(
-                // Below this line stages run once per attempt, not once per request.
-                RetryLayer::new(retries).layer(
-                    // Below this line stages exist once per instance; see `attempt`.
-                    Balance::new(instances),
+        // Who is calling. Nothing answers in a service's place who may not call it, and limits may
+        // go by who it is.
+        Identify::new(
+            identify,
+            // Refuse early and cheaply what could not be served anyway.
+            LimitLayer::new(limits, Keys, observer).layer(
+                // From here on a failure can still be answered in the service's place.
+                FallbackLayer::new(fallbacks, substitutes).layer(
+                    // Below this line stages run once per attempt, not once per request.
+                    RetryLayer::new(retries).layer(
+                        // Below this line stages exist once per instance; see `attempt`.
+                        Balance::new(instances),
+                    ),
                 ),
             ),
         ),
@@ -140,13 +149,15 @@ pub fn pipeline(stages: Stages) -> Pipeline {
 
 /// An answer of the route's own, a redirect or a fixed text: what of a call's stages makes sense
 /// where no service is asked.
-pub type OwnPipeline = Deadline<Limit<Fallback<Own, Substitutes>, Keys>>;
+pub type OwnPipeline = Deadline<Identify<Limit<Fallback<Own, Substitutes>, Keys>>>;
 
 /// What the stages of a route's own answers are set to.
 #[derive(Clone, Debug)]
 pub struct OwnStages {
     /// How long a call may take: it may wait for a limit, or for a stand-in.
     pub deadline: DeadlinePolicy,
+    /// Whose tokens tell who is calling; `None` where nobody is asked.
+    pub identify: Option<Arc<Policy>>,
     /// What it may not exceed.
     pub limits: Arc<[Arc<SharedLimit>]>,
     /// What is answered when a limit or the route's switch says no.
@@ -159,11 +170,12 @@ pub struct OwnStages {
 
 /// The stages of an answer of the route's own, in the order of [`pipeline`].
 pub fn own(stages: OwnStages) -> OwnPipeline {
-    let OwnStages { deadline, limits, fallbacks, substitutes, observer } = stages;
-    DeadlineLayer::new(deadline).kept_below().layer(
+    let OwnStages { deadline, identify, limits, fallbacks, substitutes, observer } = stages;
+    DeadlineLayer::new(deadline).kept_below().layer(Identify::new(
+        identify,
         LimitLayer::new(limits, Keys, observer)
             .layer(FallbackLayer::new(fallbacks, substitutes).layer(Own)),
-    )
+    ))
 }
 
 /// Gives the answer that was put into the request's extensions, as a service gives its own.

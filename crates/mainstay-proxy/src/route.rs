@@ -80,6 +80,10 @@ pub struct Route {
     pub header_rules: HeaderRules,
     /// Who else gets a copy.
     pub mirror: Option<Mirror>,
+    /// Whether callers must say who they are.
+    pub jwt: Demand,
+    /// Issuers whose tokens are taken; empty for all.
+    pub jwt_issuers: Box<[Box<str>]>,
     /// Switch that turns the route off.
     pub switch: Option<Box<str>>,
     /// Limits that must all grant.
@@ -115,6 +119,19 @@ pub enum Action {
     Respond(Respond),
 }
 
+/// Whether callers must say who they are by a token.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Demand {
+    /// No token is looked at.
+    Off,
+    /// One that is brought must be right; without one the caller is anonymous.
+    #[default]
+    Optional,
+    /// Nobody is let in without one.
+    Required,
+}
+
 /// Which form of the path is sent on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -141,7 +158,10 @@ impl Route {
     /// Whether what it answers itself passes through something; a service's answer does not count.
     pub fn has_own_stages(&self) -> bool {
         !matches!(self.action, Action::To(_))
-            && (!self.limits.is_empty() || self.switch.is_some() || self.fallback.is_some())
+            && (!self.limits.is_empty()
+                || self.switch.is_some()
+                || self.fallback.is_some()
+                || self.jwt == Demand::Required)
     }
 
     /// Whether the request may take this route, its method aside; fills `captures` if so. The

@@ -33,6 +33,7 @@ fn failure(error: &CallError) -> Failure {
     match error {
         CallError::Failed { failure, .. } => *failure,
         CallError::Refused(refusal) => panic!("refused: {refusal:?}"),
+        CallError::Denied(problem) => panic!("denied: {problem:?}"),
     }
 }
 

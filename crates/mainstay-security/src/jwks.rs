@@ -107,6 +107,8 @@ impl State {
 pub enum Asked {
     /// A fetch is under way, or [`Fetch`] says to begin one: look again when it is over.
     Wait(Option<Fetch>),
+    /// It came meanwhile: look again.
+    Known,
     /// There is no such key, as far as may be asked.
     Unknown,
 }
@@ -171,6 +173,9 @@ impl Jwks {
     /// A token names the key `kid`, which is unknown.
     pub fn ask(&mut self, now: Instant, kid: &str) -> Asked {
         self.turn(now);
+        if self.keys(now).is_some_and(|keys| keys.names(kid)) {
+            return Asked::Known;
+        }
         let kid = Fingerprint::of(kid.as_bytes());
         if self.unknown.iter().any(|(unknown, _)| *unknown == kid) {
             return Asked::Unknown;

@@ -107,7 +107,7 @@ pub const PRE: [Check; 7] = [
 ];
 
 /// The checks that only a running process can answer.
-pub const LIVE: [&str; 25] = [
+pub const LIVE: [&str; 26] = [
     "settings-loaded",
     "circuits-open",
     "panic-active",
@@ -133,6 +133,7 @@ pub const LIVE: [&str; 25] = [
     "heuristic-outcomes",
     "rm-reachable",
     "prepared-orphans",
+    "jwks-state",
 ];
 
 /// Runs `checks` on `subject`, all at once; answers in order of the list.

@@ -40,6 +40,7 @@ mod grpc;
 mod guard;
 mod http_sd;
 mod items;
+mod jwks;
 mod kept;
 mod keyring;
 mod limits;
@@ -224,6 +225,8 @@ fn own() -> Router<Arc<Shared>> {
         .route("/circuit-states/{id}/reset", post(circuits::reset))
         .route("/limits/{namespace}/{name}/usage", get(limits::usage))
         .route("/balance/{namespace}/{service}", get(balance::balance))
+        .route("/jwks", get(jwks::list))
+        .route("/jwks/{issuer}/refresh", post(jwks::refresh))
         .route("/faults", get(faults::list).post(faults::set))
         .route("/faults/{id}", delete(faults::clear))
         .route("/explain/{subject}", get(explain::explain))

@@ -77,6 +77,7 @@ pages! { ENGLISH, "":
     "duplicate-key" "egress-refused" "expectation-failed" "fencing-token-stale" "format-invalid"
     "future-revision" "gateway-draining" "head-timeout" "headers-too-large" "host-not-allowed"
     "instance-not-found" "internal" "invalid-request" "invalid-rule" "key-invalid" "keyring-differs"
+    "jwks-unavailable" "jwt-invalid" "check-jwks-state" "unauthenticated"
     "keyring-open" "keyring-unreadable" "kind-conflict" "lease-exists" "lease-full"
     "lease-not-found" "limited" "lock-already-held" "lock-busy" "lock-lost" "lock-not-held"
     "lock-upgrade-refused" "lock-wait-timeout" "log-format-newer" "malformed-request"

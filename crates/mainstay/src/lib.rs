@@ -13,6 +13,7 @@
 //! | requests that are taken on now and made later | [`deferred`] |
 //! | instances that others know | [`resolve`] |
 //! | names of services, for every resolver | [`dns`] |
+//! | keys of issuers, by which callers are known | [`jwt`] |
 //! | rules of the store, and the data plane that follows them | [`rules`] |
 //! | secrets that lie in files | [`secret`] |
 //! | what switches move in the data plane | [`switching`] |
@@ -31,6 +32,7 @@ pub mod deferred;
 pub mod dns;
 pub mod exit;
 pub mod explain;
+pub mod jwt;
 pub mod observing;
 pub mod output;
 pub mod report;

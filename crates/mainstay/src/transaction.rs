@@ -53,6 +53,7 @@ use crate::cluster::settings::Backend;
 use crate::report::causes;
 pub(crate) use caller::ByHand;
 use caller::Caller;
+pub(crate) use connector::believed as trusting_this_machine;
 use databases::{Databases, InUse};
 use deliveries::{Deliveries, Outlets};
 use events::{Away, Found};

@@ -158,7 +158,7 @@ pub fn outcome<B>(
             Head::InTrailers => Verdict::Record(Outcome::Success),
         },
         Err(CallError::Failed { failure, .. }) => classifier.judge_failure(*failure),
-        Err(CallError::Refused(_)) => Verdict::Ignore,
+        Err(CallError::Refused(_) | CallError::Denied(_)) => Verdict::Ignore,
     };
     match verdict {
         Verdict::Record(outcome) => Some(outcome),

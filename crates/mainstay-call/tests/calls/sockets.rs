@@ -82,7 +82,7 @@ async fn text(client: &Calls<Http>, request: Request<Full<Bytes>>) -> String {
 fn failure(error: &CallError) -> Option<Failure> {
     match error {
         CallError::Failed { failure, .. } => Some(*failure),
-        CallError::Refused(_) => None,
+        CallError::Refused(_) | CallError::Denied(_) => None,
     }
 }
 

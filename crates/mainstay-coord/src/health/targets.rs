@@ -28,6 +28,13 @@ pub struct AddressRefused {
     why: &'static str,
 }
 
+impl AddressRefused {
+    /// Why: `it is link-local`.
+    pub fn why(&self) -> &'static str {
+        self.why
+    }
+}
+
 impl Addresses {
     /// Checks an IP address or host name.
     ///

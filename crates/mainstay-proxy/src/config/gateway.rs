@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -10,6 +11,7 @@ use mainstay_resilience::Invalid;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::jwt::{self, JwtConfig, RawJwt};
 use super::limits::{GatewayLimits, RawGatewayLimits, number, seconds};
 use crate::access_log::Format;
 use crate::forwarded::Mode;
@@ -65,6 +67,8 @@ pub struct RawGateway {
     pub tunnel_idle_seconds: Option<f64>,
     /// The access log.
     pub access_log: Option<RawAccessLog>,
+    /// Issuers whose tokens (JWT) tell who is calling. Default none.
+    pub jwt: Option<Vec<RawJwt>>,
     /// What a client may ask for.
     pub limits: Option<RawGatewayLimits>,
 }
@@ -128,6 +132,8 @@ pub struct GatewayConfig {
     pub tunnel_idle: Duration,
     /// The access log.
     pub access_log: AccessLogConfig,
+    /// Issuers whose tokens tell who is calling.
+    pub jwt: Box<[Arc<JwtConfig>]>,
     /// What a client may ask for.
     pub limits: GatewayLimits,
 }
@@ -277,6 +283,7 @@ impl TryFrom<RawGateway> for GatewayConfig {
                 sample_percent: number("sample_percent", log.sample_percent, 100.0, hundred)
                     .map_err(|error| error.within("access_log"))?,
             },
+            jwt: jwt::resolve(raw.jwt.unwrap_or_default())?,
             limits: limits.map_err(|error| error.within("limits"))?,
         })
     }

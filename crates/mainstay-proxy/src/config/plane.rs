@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use mainstay_core::name::{PolicyName, RouteName, ServiceName};
+use mainstay_core::problem::Code;
 use mainstay_resilience::Invalid;
 use mainstay_resilience::circuit::{CircuitPolicy, RawCircuit};
 use mainstay_resilience::fallback::{DeferredPolicy, FallbackPolicy, RawDeferred, RawFallback};
@@ -14,7 +15,7 @@ use serde::Deserialize;
 
 use super::names::Written;
 use super::{GatewayConfig, RawGateway, RawUpstream, UpstreamConfig};
-use crate::route::{Action, RawRoute, Route, Routes};
+use crate::route::{Action, Demand, RawRoute, Route, Routes};
 
 /// The data plane's tables as written.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
@@ -85,6 +86,7 @@ impl Plane {
         for route in &routes {
             written.check_route(route, &mut faults);
             check_defers(route, &fallbacks, &upstreams, &mut faults);
+            check_issuers(route, gateway.as_ref(), &mut faults);
             faults.extend(idle_fallback(route, &fallbacks));
         }
         for (name, upstream) in &upstreams {
@@ -183,6 +185,24 @@ fn check_defers(
             );
             faults.push(Invalid::contradiction(format!("route.{}.fallback", route.name), problem));
         }
+    }
+}
+
+/// Who is asked for a token can get one from somebody who is trusted. Without the gateway's table,
+/// whose faults are reported already, nothing is said.
+fn check_issuers(route: &Route, gateway: Option<&GatewayConfig>, faults: &mut Vec<Invalid>) {
+    let Some(gateway) = gateway else { return };
+    let at = |key: &str| format!("route.{}.{key}", route.name);
+    for (place, issuer) in route.jwt_issuers.iter().enumerate() {
+        if !gateway.jwt.iter().any(|jwt| jwt.trust.issuer == *issuer) {
+            let problem = format!("no `[[gateway.jwt]]` has the issuer `{issuer}`");
+            let path = at(&format!("jwt_issuers[{place}]"));
+            faults.push(Invalid { path, code: Code::ConfigUnknownReference, problem });
+        }
+    }
+    if route.jwt == Demand::Required && gateway.jwt.is_empty() {
+        let problem = "`required` needs at least one `[[gateway.jwt]]`";
+        faults.push(Invalid::contradiction(at("jwt"), problem));
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ALLOW, LOCATION};
+use http::header::{ALLOW, LOCATION, WWW_AUTHENTICATE};
 use http::request::Parts as Head;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use http_body::Body;
@@ -33,7 +33,7 @@ use crate::header::{self, TraceParent};
 use crate::metrics::RouteMetrics;
 use crate::record::{Ended, Stages, Step, steps};
 use crate::rewrite::headers::Values;
-use crate::route::{Action, Captures, Route, View};
+use crate::route::{Action, Captures, Demand, Route, View};
 use crate::server::ConnInfo;
 use crate::time::wall_clock;
 
@@ -86,6 +86,7 @@ impl Asked<'_> {
         let steps = self.steps(route, via, context, now, &result);
         let rule = error.as_ref().and_then(|problem| problem.rejection.as_ref());
         let rule = rule.map(|rejection| rejection.rule.clone());
+        let denied = matches!(result, Err(CallError::Denied(_)));
         let (mut response, outcome) = match result {
             Ok(response) => {
                 let outcome = context.degraded().map_or("ok", |degraded| degraded.kind);
@@ -96,7 +97,12 @@ impl Asked<'_> {
                 (self.document(&problem), problem.code.as_str())
             }
         };
+        let challenged = denied && response.status() == StatusCode::UNAUTHORIZED;
         let headers = response.headers_mut();
+        if challenged {
+            // The scheme alone (RFC 6750, section 3): why is in the document.
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
         if let Some(quota) = context.quota() {
             quota.write(headers);
         }
@@ -278,6 +284,7 @@ impl Asked<'_> {
             service: via.service().map_or("", |service| service),
             limits: &limits,
             fallback: route.fallback.as_ref().map(PolicyName::as_str),
+            identify: !self.running.issuers.is_empty() && route.jwt != Demand::Off,
             attempts_max: retry.map_or(0, |retry| retry.attempts.get()),
             attempt_timeout: retry.and_then(|retry| retry.try_timeout),
         };
@@ -375,6 +382,8 @@ pub(super) fn refused(
             route: None,
             service: None,
             instance: None,
+            principal_kind: None,
+            issuer: None,
             attempts: 0,
             outcome,
             cause: None,

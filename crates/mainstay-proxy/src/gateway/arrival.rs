@@ -89,8 +89,9 @@ impl Arrival {
             return Err(Problem::new(Code::MisdirectedHost, OTHER_HOST));
         }
         let seen = Seen::of(headers);
-        if seen.identity {
-            header::remove_foreign_identity(headers, trusted, Inbound::Gateway, &[]);
+        let claims = running.issuers.claims();
+        if seen.identity || !claims.is_empty() {
+            header::remove_foreign_identity(headers, trusted, Inbound::Gateway, claims);
         }
         let (patience, head_only) = if seen.patience { patience(headers)? } else { (None, false) };
         let attempt = if seen.attempt { arriving_attempt(headers) } else { 1 };

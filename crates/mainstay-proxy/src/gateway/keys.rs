@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::Request;
+use mainstay_call::context::Context;
 use mainstay_call::stage::limit::ReadKey;
 use mainstay_resilience::key::KeyPart;
 
@@ -46,12 +47,13 @@ impl ReadKey<CallBody> for Keys {
             query: found.query.as_deref(),
             client: found.client,
         };
+        let context = request.extensions().get::<Arc<Context>>();
         let facts = Facts {
             view: &view,
             route: &found.route,
             captures: &found.captures,
             service: Some(&found.service),
-            principal: None,
+            principal: context.and_then(|context| context.principal()).map(|name| &**name),
             tenant: None,
         };
         facts.read(part).map(|value| Cow::Owned(value.into_owned()))

@@ -16,6 +16,7 @@ use super::copies::Copies;
 use super::substitutes::Substitutes;
 use super::{Parts, UpstreamRuntime};
 use crate::config::Plane;
+use crate::identify::{Issuers, Policy};
 use crate::metrics::RouteMetrics;
 use crate::pipeline::{OwnPipeline, OwnStages, Pipeline, Stages, own, pipeline};
 use crate::route::{Action, Route};
@@ -65,7 +66,7 @@ impl OwnLane {
         route: &Route,
         plane: &Plane,
         parts: &Parts,
-        upstreams: &BTreeMap<ServiceName, Arc<UpstreamRuntime>>,
+        (upstreams, issuers): (&BTreeMap<ServiceName, Arc<UpstreamRuntime>>, &Arc<Issuers>),
     ) -> Option<Box<Self>> {
         if !route.has_own_stages() {
             return None;
@@ -81,6 +82,7 @@ impl OwnLane {
         }
         let stages = OwnStages {
             deadline: DeadlinePolicy { patience, idle: route.idle },
+            identify: Policy::of(route, issuers),
             limits,
             fallbacks: Arc::new(fallbacks),
             substitutes: Substitutes::new(policy.map(|policy| &**policy), upstreams),
@@ -101,12 +103,15 @@ pub(super) fn lanes(
     route: &Route,
     plane: &Plane,
     parts: &Parts,
-    upstreams: &BTreeMap<ServiceName, Arc<UpstreamRuntime>>,
+    (upstreams, issuers): (&BTreeMap<ServiceName, Arc<UpstreamRuntime>>, &Arc<Issuers>),
 ) -> Vec<(ServiceName, Lane)> {
     let Action::To(split) = &route.action else { return Vec::new() };
+    let identify = Policy::of(route, issuers);
     let to = |(service, _): (&ServiceName, u16)| {
         let upstream = upstreams.get(service)?;
-        Some((service.clone(), lane(route, service, upstream, plane, parts, upstreams)))
+        let identify = identify.clone();
+        let lane = lane(route, service, upstream, plane, parts, (upstreams, identify));
+        Some((service.clone(), lane))
     };
     split.shares().filter_map(to).collect()
 }
@@ -117,7 +122,7 @@ fn lane(
     upstream: &Arc<UpstreamRuntime>,
     plane: &Plane,
     parts: &Parts,
-    upstreams: &BTreeMap<ServiceName, Arc<UpstreamRuntime>>,
+    (upstreams, identify): (&BTreeMap<ServiceName, Arc<UpstreamRuntime>>, Option<Arc<Policy>>),
 ) -> Lane {
     let patience = Patience { timeout: route.timeout, max: route.deadline_max };
     let limits = limits(route, upstream, plane, parts);
@@ -131,6 +136,7 @@ fn lane(
     });
     let stages = Stages {
         deadline: DeadlinePolicy { patience, idle: route.idle },
+        identify,
         limits,
         fallbacks: Arc::new(fallbacks),
         substitutes: Substitutes::new(policy.map(|policy| &**policy), upstreams),

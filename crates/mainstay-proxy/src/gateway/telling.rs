@@ -185,6 +185,7 @@ fn line(parts: &Parts, arrival: &Arrival, told: &Told<'_>, took: Duration, bytes
         return;
     };
     let instance = told.context.and_then(Context::instance);
+    let caller = told.context.and_then(Context::caller);
     let trace = arrival.trace_id();
     log.write(&Entry {
         at: arrived(took),
@@ -200,6 +201,8 @@ fn line(parts: &Parts, arrival: &Arrival, told: &Told<'_>, took: Duration, bytes
         route: told.route.map(|route| &**route),
         service: told.service.map(|service| &**service),
         instance: instance.as_ref().map(|instance| &**instance.name()),
+        principal_kind: caller.map(|caller| caller.kind),
+        issuer: caller.map(|caller| &*caller.issuer).filter(|issuer| !issuer.is_empty()),
         attempts: told.context.map_or(0, Context::attempts),
         outcome: told.outcome,
         cause: told.cause,

@@ -36,6 +36,8 @@ pub struct Stages<'a> {
     pub service: &'a str,
     /// Names of its limits.
     pub limits: &'a [&'a str],
+    /// Whether callers are asked who they are.
+    pub identify: bool,
     /// Name of its fallback.
     pub fallback: Option<&'a str>,
     /// Attempts a call may take.
@@ -44,12 +46,14 @@ pub struct Stages<'a> {
     pub attempt_timeout: Option<Duration>,
 }
 
-/// What each stage did to the call of `context`, outermost first: deadline, limit, fallback, retry,
+/// What each stage did to the call of `context`, outermost first: deadline, identify (where it asks), limit, fallback, retry,
 /// balance, circuit (one step for each that was asked), timeout, upstream.
 pub fn steps(context: &Context, ended: Ended<'_>, stages: Stages<'_>) -> Vec<Step> {
     let told = Teller { context, ended, stages };
     let mut steps = Vec::with_capacity(10);
-    steps.extend([told.deadline(), told.limit(), told.fallback(), told.retry(), told.balance()]);
+    steps.push(told.deadline());
+    steps.extend(told.identify());
+    steps.extend([told.limit(), told.fallback(), told.retry(), told.balance()]);
     told.circuits(&mut steps);
     steps.extend([told.timeout(), told.upstream()]);
     steps
@@ -74,7 +78,26 @@ impl Teller<'_> {
         step
     }
 
+    /// Who was calling: the issuer that vouches and the kind of principal, never its name.
+    fn identify(&self) -> Option<Step> {
+        if !self.stages.identify {
+            return None;
+        }
+        let Some(caller) = self.context.caller() else {
+            let Some(CallError::Denied(problem)) = self.ended.error else {
+                return Some(step("identify", "not-passed"));
+            };
+            let observed = Some(format!("{}: {}", problem.code, problem.detail));
+            return Some(Step { observed, ..step("identify", "reject") });
+        };
+        let rule = Some(caller.issuer.as_ref().to_owned()).filter(|issuer| !issuer.is_empty());
+        Some(Step { rule, observed: Some(caller.kind.to_owned()), ..step("identify", "pass") })
+    }
+
     fn limit(&self) -> Step {
+        if self.was_denied() {
+            return step("limit", "not-reached");
+        }
         if let Some(refusal) = self.refused_by("limit") {
             return self.refused(refusal);
         }
@@ -94,7 +117,7 @@ impl Teller<'_> {
         if let Some(refusal) = self.refused_by("fallback") {
             return self.refused(refusal);
         }
-        if self.refused_by("limit").is_some() {
+        if self.was_denied() || self.refused_by("limit").is_some() {
             return step("fallback", "not-reached");
         }
         let Some(name) = self.stages.fallback else {
@@ -250,6 +273,11 @@ impl Teller<'_> {
 
     fn refused_by(&self, stage: &str) -> Option<&Refusal> {
         self.refusal().filter(|refusal| refusal.stage == stage)
+    }
+
+    /// The caller was not let in.
+    fn was_denied(&self) -> bool {
+        matches!(self.ended.error, Some(CallError::Denied(_)))
     }
 
     /// The deadline ended the call.

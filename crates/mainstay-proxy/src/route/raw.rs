@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::condition::RawTest;
 use super::mirror::RawMirror;
-use super::{ForwardPath, Priority};
+use super::{Demand, ForwardPath, Priority};
 use crate::redirect::RawRedirect;
 use crate::respond::RawRespond;
 use crate::rewrite::RawRewrite;
@@ -73,6 +73,12 @@ pub struct RawRoute {
     /// Path sent on: `canonical`, or `original` for the bytes as they came. Default `canonical`.
     pub forward_path: Option<ForwardPath>,
 
+    /// Whether callers must say who they are by a token (JWT) of one of `[[gateway.jwt]]`:
+    /// `required`; `optional`, where one that is brought must be right; or `off`, where none is
+    /// looked at. Default `optional` where there is an issuer.
+    pub jwt: Option<Demand>,
+    /// Issuers whose tokens are taken, by their `issuer`. Default all.
+    pub jwt_issuers: Option<Vec<String>>,
     /// Switch that turns the route off, 1 to 128 of `a-z`, `0-9`, `-`. Default none.
     pub switch: Option<String>,
     /// Limits that must all grant. Default none.

@@ -8,7 +8,9 @@ use mainstay_resilience::Invalid;
 use mainstay_resilience::invalid::{span, within};
 use mainstay_resilience::key::KeyPart;
 
-use super::{Action, ForwardPath, HostPattern, Mirror, PathPattern, RawRoute, Route, condition};
+use super::{
+    Action, Demand, ForwardPath, HostPattern, Mirror, PathPattern, RawRoute, Route, condition,
+};
 use crate::config::{namespace, switch};
 use crate::redirect::Redirect;
 use crate::respond::Respond;
@@ -24,6 +26,7 @@ impl Route {
     /// [`Invalid`] for the first key that is wrong; its path is relative to the table.
     pub fn new(name: RouteName, raw: RawRoute) -> Result<Self, Invalid> {
         check_action(&raw)?;
+        check_mirror(&raw)?;
         let path = path(&raw)?;
         let (timeout, deadline_max) = patience(&raw)?;
         let rewrite = Rewrite::new(raw.rewrite.unwrap_or_default(), &path)
@@ -60,6 +63,8 @@ impl Route {
             split_key,
             header_rules,
             mirror: mirror.map_err(|error| error.within("mirror"))?,
+            jwt: raw.jwt.unwrap_or_default(),
+            jwt_issuers: raw.jwt_issuers.unwrap_or_default().into_iter().map(Into::into).collect(),
             switch: raw.switch.map(|name| switch("switch", name)).transpose()?,
             limits: raw.limits.unwrap_or_default().into(),
             circuits: raw.circuits.unwrap_or_default().into(),
@@ -103,6 +108,16 @@ fn check_action(raw: &RawRoute) -> Result<(), Invalid> {
         Some((key, _)) => Err(Invalid::contradiction(*key, "needs `to`")),
         None => Ok(()),
     }
+}
+
+/// Copies are made before it is known who is calling.
+fn check_mirror(raw: &RawRoute) -> Result<(), Invalid> {
+    if raw.mirror.is_some() && raw.jwt == Some(Demand::Required) {
+        let problem = "`required` must not stand beside `mirror`: copies are made before the \
+                       caller is known";
+        return Err(Invalid::contradiction("jwt", problem));
+    }
+    Ok(())
 }
 
 fn path(raw: &RawRoute) -> Result<PathPattern, Invalid> {

@@ -69,6 +69,7 @@ impl Issuer {
             match self.machine.ask(self.now, kid) {
                 Asked::Wait(Some(Fetch)) => self.fetch(),
                 Asked::Wait(None) => panic!("nothing is under way"),
+                Asked::Known => panic!("it was looked for"),
                 Asked::Unknown => return Verdict::Refused,
             }
         }
@@ -167,6 +168,13 @@ fn who_comes_while_a_fetch_is_under_way_may_ask_for_another() {
     issuer.fetch();
     issuer.server = Some(&["A", "B"]);
     assert_eq!(issuer.request("B"), Verdict::Verified);
+}
+
+#[test]
+fn a_key_that_came_since_somebody_looked_is_not_asked_for() {
+    let mut issuer = Issuer::new(&["A"]);
+    assert_eq!(issuer.machine.ask(issuer.now, "A"), Asked::Known);
+    assert_eq!(issuer.machine.bucket.saved, BUCKET.0 * BUCKET.1);
 }
 
 #[test]

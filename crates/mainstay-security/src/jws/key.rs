@@ -39,7 +39,8 @@ enum Way {
         /// Of any signature.
         length: usize,
     },
-    Shared(hmac::Key),
+    // Some 400 bytes, and rare.
+    Shared(Box<hmac::Key>),
 }
 
 impl Key {
@@ -113,7 +114,10 @@ impl Key {
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let algorithms: Vec<Algorithm> = self.algorithms().collect();
-        f.debug_struct("Key").field("kid", &self.kid).field("algorithms", &algorithms).finish()
+        f.debug_struct("Key")
+            .field("kid", &self.kid)
+            .field("algorithms", &algorithms)
+            .finish_non_exhaustive()
     }
 }
 
@@ -235,7 +239,7 @@ impl Material {
                     Algorithm::Hs512 => hmac::HMAC_SHA512,
                     _ => return Err(Unusable::Algorithm),
                 };
-                Ok(Way::Shared(hmac::Key::new(with, key)))
+                Ok(Way::Shared(Box::new(hmac::Key::new(with, key))))
             }
         }
     }

@@ -46,8 +46,7 @@ impl Fingerprint {
 
     /// A number to find a place by. Whoever can choose it must be able to make tokens.
     pub fn place(&self) -> u64 {
-        let [a, b, c, d, e, f, g, h, ..] = self.0;
-        u64::from_le_bytes([a, b, c, d, e, f, g, h])
+        self.0.first_chunk().map_or(0, |first| u64::from_le_bytes(*first))
     }
 }
 

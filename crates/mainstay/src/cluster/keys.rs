@@ -16,6 +16,7 @@ use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use crate::audit::settings::RawRequired;
+use crate::jwt::egress::RawEgress;
 use crate::report::{Report, causes};
 use crate::settings::Errors;
 
@@ -27,6 +28,8 @@ pub struct RawSecurity {
     pub keyring: RawKeyring,
     /// Whether nothing is changed without the audit log.
     pub audit: RawRequired,
+    /// Where connections may go that the configuration asks for.
+    pub egress: RawEgress,
 }
 
 /// The `[security.keyring]` table as written.

@@ -11,7 +11,10 @@ use axum::extract::State;
 use mainstay_call::budget::SharedBudget;
 use mainstay_call::circuit::SharedCircuit;
 use mainstay_call::limit::SharedLimit;
+use mainstay_proxy::identify::keys::View;
 use mainstay_resilience::circuit::State as Stands;
+use mainstay_security::jwks::State as Keys;
+use mainstay_security::jws::Unusable;
 use serde_json::{Value, json};
 
 use super::answer::first_of;
@@ -35,6 +38,7 @@ pub(super) async fn list(State(shared): State<Arc<Shared>>) -> Json<Value> {
         gateway_state_age(&shared),
         instances(&shared, moment),
     ];
+    checked.extend(jwks_state(&shared, moment));
     if let Some(cluster) = &shared.cluster {
         // At once: each has a time limit of its own, and whoever asks has one for all of them.
         let (agreed, locks, transactions) = tokio::join!(
@@ -150,6 +154,38 @@ fn instances(shared: &Shared, moment: Moment) -> Checked {
     let state = if usable < total { Verdict::Warn } else { Verdict::Pass };
     let summary = format!("{usable} of {total} instances are usable");
     checked("instances", "calls", state, summary, None, None)
+}
+
+/// Nothing where no issuer is configured.
+fn jwks_state(shared: &Shared, moment: Moment) -> Option<Checked> {
+    let running = shared.gateway.running();
+    let views: Vec<_> = running.issuers.iter().map(|issuer| issuer.keys.view(moment.now)).collect();
+    let dropped = |view: &View| view.dropped.iter().any(|key| key.why != Unusable::Purpose);
+    let mut verdict = Verdict::Pass;
+    let mut evidence = Vec::new();
+    for view in &views {
+        let state = match view.state {
+            Keys::Empty | Keys::Expired => Verdict::Fail,
+            Keys::Stale => Verdict::Warn,
+            Keys::Fresh if dropped(view) => Verdict::Warn,
+            Keys::Fresh => continue,
+        };
+        let why = view.failure.clone().or_else(|| {
+            let key = view.dropped.iter().find(|key| key.why != Unusable::Purpose)?;
+            Some(format!("key {} cannot be used: {}", key.place, key.why))
+        });
+        let why = why.unwrap_or_else(|| "not fetched yet".to_owned());
+        evidence.push(format!("{} is {}: {why}", view.issuer, view.state.as_str()));
+        if verdict != Verdict::Fail {
+            verdict = state;
+        }
+    }
+    let total = views.len();
+    let summary =
+        format!("the keys of {} of {total} issuers are as they should be", total - evidence.len());
+    let next = (!evidence.is_empty()).then_some("mainstay explain check-jwks-state");
+    let evidence = (!evidence.is_empty()).then(|| named(&evidence));
+    (0 < total).then(|| checked("jwks-state", "security", verdict, summary, evidence, next))
 }
 
 /// Good when nothing is in `found`, else a warning.

@@ -12,7 +12,7 @@ use mainstay_core::problem::Code;
 use mainstay_proxy::config::{Plane, UpstreamConfig};
 use mainstay_proxy::gateway::Running;
 use mainstay_proxy::key::Facts;
-use mainstay_proxy::route::{Action, Captures, Match, Route, View};
+use mainstay_proxy::route::{Action, Captures, Demand, Match, Route, View};
 use mainstay_resilience::circuit::Scope;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -167,6 +167,10 @@ impl Written<'_> {
         }
         let seconds = format!("{} s", route.timeout.as_secs_f64());
         let mut all = vec![stage("deadline", &seconds, self.origin("route", route.name.as_str()))];
+        if route.jwt == Demand::Required {
+            let origin = self.origin("route", route.name.as_str());
+            all.push(stage("identify", "jwt required", origin));
+        }
         let policies = route.limits.iter().map(|name| ("limit", name));
         for (kind, name) in policies.chain(route.fallback.iter().map(|name| ("fallback", name))) {
             all.push(stage(kind, name.as_str(), self.origin(kind, name.as_str())));
@@ -188,6 +192,13 @@ impl Written<'_> {
         let by_service = || self.origin("upstream", service.as_str());
         let seconds = |span: std::time::Duration| format!("{} s", span.as_secs_f64());
         let mut all = vec![stage("deadline", &seconds(route.timeout), by_route())];
+        match route.jwt {
+            Demand::Required => all.push(stage("identify", "jwt required", by_route())),
+            Demand::Optional if !plane.gateway.jwt.is_empty() => {
+                all.push(stage("identify", "jwt optional", by_route()));
+            }
+            Demand::Optional | Demand::Off => {}
+        }
         let Some(upstream) = plane.upstreams.get(service) else { return all };
         for name in both(&route.limits, &upstream.limits) {
             all.push(stage("limit", name.as_str(), self.origin("limit", name.as_str())));

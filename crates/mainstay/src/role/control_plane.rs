@@ -23,6 +23,7 @@ use crate::control;
 use crate::control_client::refusal;
 use crate::dns::Dns;
 use crate::dns::door::Door;
+use crate::jwt;
 use crate::observing;
 use crate::report::Report;
 use crate::resolve::{self, Remote};
@@ -159,6 +160,7 @@ pub(super) fn serve(
             let looks_after = look_after(Arc::clone(&shared), stop.clone(), tell.clone());
             let taken = take_over(Arc::clone(&shared), stop.clone());
             let observed = observe(Arc::clone(&shared), stop.clone());
+            let keys = fetch_keys(Arc::clone(&shared), stop.clone());
             let consul = control::serve_consul(consul, Arc::clone(&shared), stop.clone());
             let dtm = control::serve_dtm(dtm, Arc::clone(&shared), stop.clone());
             let clients = async {
@@ -166,7 +168,7 @@ pub(super) fn serve(
             };
             let answered = control::serve(control, shared, stop);
             let served = async {
-                let told = async { tokio::join!(followed, turned, observed) };
+                let told = async { tokio::join!(followed, turned, observed, keys) };
                 tokio::join!(answered, clients, answers_names, taken, told, looks_after);
             };
             tokio::select! {
@@ -224,6 +226,11 @@ async fn observe(shared: Arc<Shared>, stop: CancellationToken) {
     {
         observing::elsewhere(gateway, elsewhere.client(), |upstream, _| upstream);
     }
+}
+
+/// Fetches keys of issuers until told to stop.
+async fn fetch_keys(shared: Arc<Shared>, stop: CancellationToken) {
+    let _ended = stop.run_until_cancelled(jwt::keep(&shared.gateway, &shared.fetcher)).await;
 }
 
 /// Answers names until told to stop.

@@ -44,6 +44,7 @@ use crate::control_client::{ContextFile, default_data_dir, started_ticks};
 use crate::deferred::Deferrals;
 use crate::dns::Dns;
 use crate::exit::Exit;
+use crate::jwt::{self, Fetcher};
 use crate::output::hex;
 use crate::report::Report;
 use crate::resolve::Remote;
@@ -108,6 +109,8 @@ impl Node {
         let knows = who_knows(&meant, remote.as_ref(), cluster.as_deref());
         let (gateway, log_writer) = gateway(&meant, knows, agreed, &rules, data_dir.path())?;
         answered(&runtime, remote.as_deref(), asked);
+        let fetcher = Fetcher::new(meant.egress.clone().with_loopback(start.role == Role::Dev));
+        runtime.block_on(jwt::first(&gateway, &fetcher));
         let transport = doors::transport(&gateway)?;
         let ready = ready(&start, &doors, &meant.plane, data_dir.path().into(), began);
         let kept = Arc::new(Mutex::new(duplicates(&doors)?));
@@ -117,6 +120,7 @@ impl Node {
             streams: streams(&meant, &gateway),
             backups: backups(&start, &meant, &gateway),
             gateway,
+            fetcher,
             cluster,
             remote,
             elsewhere,

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use mainstay_core::Instant;
+use mainstay_call::clock::MonotonicClock;
 use mainstay_core::problem::Code;
+use mainstay_core::{Clock as _, Instant};
 use mainstay_proxy::config::{GatewayConfig, Plane};
 use mainstay_proxy::gateway::Gateway;
 use mainstay_proxy::listener::Caps;
@@ -20,6 +21,7 @@ use super::doors::limits;
 use super::keeping::wall_clock;
 use crate::cluster::Cluster;
 use crate::dns::Dns;
+use crate::jwt::Fetcher;
 use crate::report::{Report, causes};
 use crate::resolve::Remote;
 use crate::rules::apply::usable;
@@ -44,6 +46,8 @@ pub struct Shared {
     pub remote: Option<Arc<Remote>>,
     /// Rules and switches that another process keeps; `None` when nobody is asked.
     pub elsewhere: Option<Elsewhere>,
+    /// Fetches keys of issuers.
+    pub fetcher: Fetcher,
     /// What answers names; `None` where nobody does.
     pub dns: Option<Arc<Dns>>,
     /// The configuration in force.
@@ -182,6 +186,7 @@ impl Shared {
     pub fn metrics(&self) -> Result<String, std::fmt::Error> {
         let parts = self.gateway.parts();
         parts.metrics.look(&parts.machines, &self.transport.caps);
+        self.gateway.running().issuers.look(MonotonicClock.now());
         parts.metrics.snapshot_age(self.state_age().0);
         parts.metrics.failing(&parts.failing);
         if let Some(transactions) = self.transactions() {

@@ -24,6 +24,7 @@ use crate::cluster::keys::{KeyringConfig, RawSecurity};
 use crate::cluster::settings::recipes::{RawCentre, RawLock, RecipesConfig};
 use crate::cluster::settings::{RawRegistry, RawStore, RegistryConfig, StoreConfig};
 use crate::dns::settings::{DnsConfig, RawDns};
+use crate::jwt::egress::Egress;
 use crate::resolve::settings::{ClientConfig, RawClient};
 use crate::sidecar::settings::RawSidecar;
 use crate::transaction::settings::{RawTransaction, TransactionConfig};
@@ -143,6 +144,8 @@ pub struct Meant {
     pub backup: BackupConfig,
     /// What wraps the keyring.
     pub keyring: KeyringConfig,
+    /// Where connections may go that the configuration asks for.
+    pub egress: Egress,
     /// Who knows instances elsewhere.
     pub client: ClientConfig,
     /// The data plane.
@@ -173,6 +176,7 @@ impl Meant {
         let dns = DnsConfig::resolve(dns, &consul.datacenter, &mut faults);
         let client = ClientConfig::resolve(client, &mut faults);
         let keyring = KeyringConfig::resolve(security.keyring, &mut faults);
+        let egress = Egress::resolve(security.egress, &mut faults);
         if !control.ip().is_loopback() {
             let problem = "must be a loopback address while the control plane knows no users";
             faults.push(Invalid::range("server.listen", format!("{problem}, found {control}")));
@@ -200,6 +204,7 @@ impl Meant {
                     audit,
                     backup,
                     keyring,
+                    egress,
                     client,
                     plane,
                 })

@@ -305,6 +305,8 @@ fn unanswered(error: &CallError) -> Outcome {
         CallError::Refused(Refusal { retry_after: Some(retry_after), .. }) => {
             Ending::Closed { why, retry_after: *retry_after }
         }
-        CallError::Refused(_) | CallError::Failed { .. } => Ending::Unsent(why),
+        CallError::Refused(_) | CallError::Denied(_) | CallError::Failed { .. } => {
+            Ending::Unsent(why)
+        }
     })
 }

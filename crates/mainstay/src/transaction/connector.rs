@@ -109,7 +109,7 @@ pub(super) fn denied<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option
 }
 
 /// TLS by the authorities that this machine believes; `SSL_CERT_FILE` names others.
-fn believed() -> Result<TlsConnector, BoxError> {
+pub(crate) fn believed() -> Result<TlsConnector, BoxError> {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     if roots.is_empty() {

@@ -340,6 +340,8 @@ where
                 Code::NoInstance => Some(Cause::NoInstance),
                 _ => None,
             },
+            // Nobody stands in for the service before somebody who may not call it.
+            Err(CallError::Denied(_)) => None,
         }
     }
 

@@ -277,6 +277,6 @@ pub(super) fn ending<R>(result: &Result<http::Response<R>, CallError>) -> Option
             Head::InTrailers => None,
         },
         Err(CallError::Failed { failure, .. }) => Some(Ending::Failed(*failure)),
-        Err(CallError::Refused(_)) => None,
+        Err(CallError::Refused(_) | CallError::Denied(_)) => None,
     }
 }

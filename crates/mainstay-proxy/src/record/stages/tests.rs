@@ -137,6 +137,7 @@ fn stages() -> Stages<'static> {
     Stages {
         service: "order",
         limits: &["order-api", "per-user"],
+        identify: false,
         fallback: Some("orders"),
         attempts_max: 3,
         attempt_timeout: Some(Duration::from_secs(2)),

@@ -1,12 +1,13 @@
 //! Calls of the data plane.
 
 use mainstay_api::gateway::{
-    Balance, Check, Circuit, Explanation, Fault, LimitUsage, RouteFound, SetFault,
+    Balance, Check, Circuit, Explanation, Fault, IssuerKeys, LimitUsage, RouteFound, SetFault,
 };
 use mainstay_core::problem::Code;
 
 use super::call::{Call, call};
 use crate::control::circuits::{Filter, Force, Reset};
+use crate::control::jwks::Refresh;
 use crate::control::limits::Most;
 use crate::control::routes::Asked;
 
@@ -68,6 +69,25 @@ pub(super) fn calls() -> Vec<Call> {
         .takes::<Asked>()
         .gives::<RouteFound>(200, "The route and its stages, or why there is none.")
         .refuses(&[Code::PathAmbiguous, Code::MalformedRequest]),
+        call(
+            "get",
+            TAG,
+            "listIssuerKeys",
+            "/jwks",
+            "Shows the keys of issuers, and where they stand.",
+        )
+        .lists::<IssuerKeys>("The issuers."),
+        call(
+            "post",
+            TAG,
+            "refreshIssuerKeys",
+            "/jwks/{issuer}/refresh",
+            "Fetches the keys of an issuer now.",
+        )
+        .takes::<Refresh>()
+        .gives::<IssuerKeys>(200, "Where they stand now, whatever came of it.")
+        .refuses(&[Code::NotFound])
+        .by(),
         call("get", TAG, "explain", "/explain/{subject}", "Says why something is as it is.")
             .gives::<Explanation>(200, "Step by step.")
             .refuses(&[Code::NotFound, Code::NotRecorded]),
