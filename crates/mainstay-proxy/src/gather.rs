@@ -23,13 +23,13 @@ pub(crate) fn poll_write(
     if let [piece] = pieces {
         return Pin::new(tcp).poll_write(cx, piece);
     }
+    if TOGETHER_MAX < pieces.iter().map(|piece| piece.len()).sum() {
+        return Pin::new(tcp).poll_write_vectored(cx, pieces);
+    }
     let mut together = [0; TOGETHER_MAX];
     let mut filled = 0;
     for piece in pieces {
-        let Some(room) = together.get_mut(filled..filled + piece.len()) else {
-            return Pin::new(tcp).poll_write_vectored(cx, pieces);
-        };
-        room.copy_from_slice(piece);
+        together[filled..filled + piece.len()].copy_from_slice(piece);
         filled += piece.len();
     }
     Pin::new(tcp).poll_write(cx, &together[..filled])

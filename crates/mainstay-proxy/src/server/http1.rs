@@ -7,6 +7,7 @@
 
 use std::future::Future;
 use std::io;
+use std::mem::MaybeUninit;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use bytes::BytesMut;
 use http::header::{CONNECTION, DATE, HeaderValue};
 use http::{Method, Response, StatusCode, Version};
 use http_body::{Body, Frame as BodyFrame};
+use tokio::io::{AsyncRead as _, ReadBuf};
 use tokio_util::io::poll_read_buf;
 
 use super::entry::Tracked;
@@ -28,6 +30,9 @@ use crate::http1::{self, BODY_READ_BYTES_MAX, DateText, Frame, Outgoing, READ_BY
 use crate::interim::{self, Interim};
 use crate::time::wall_clock;
 use crate::upstream::Tunnel;
+
+/// Most bytes taken in at once of what belongs to later requests.
+const AHEAD_BYTES: usize = 1_024;
 
 /// See the [module](self).
 pub(super) struct Connection<H: Handler> {
@@ -311,9 +316,7 @@ impl<H: Handler> Connection<H> {
                 let left = self.guard.body_left().unwrap_or(BODY_READ_BYTES_MAX as u64 / 4);
                 usize::try_from(left).unwrap_or(usize::MAX).clamp(READ_BYTES, BODY_READ_BYTES_MAX)
             }
-            // What comes now belongs to later requests. A little of it is taken in, to see the end.
-            None if READ_BYTES <= self.input.len() => return Poll::Pending,
-            None => READ_BYTES,
+            None => return self.poll_ahead(cx),
         };
         self.input.reserve(wanted);
         match ready!(poll_read_buf(Pin::new(&mut self.socket), cx, &mut self.input)) {
@@ -322,6 +325,23 @@ impl<H: Handler> Connection<H> {
                 self.feed_from_input();
                 Poll::Ready(Ok(None))
             }
+        }
+    }
+
+    /// Reads what belongs to later requests: a little of it is taken in, to see the end. The buffer
+    /// is still full of the head that is being answered, so room is made for what has come only.
+    fn poll_ahead(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<End>>> {
+        if READ_BYTES <= self.input.len() {
+            return Poll::Pending;
+        }
+        let mut few = [MaybeUninit::uninit(); AHEAD_BYTES];
+        let mut buf = ReadBuf::uninit(&mut few);
+        match ready!(Pin::new(&mut self.socket).poll_read(cx, &mut buf)) {
+            Ok(()) if !buf.filled().is_empty() => {
+                self.input.extend_from_slice(buf.filled());
+                Poll::Ready(Ok(None))
+            }
+            Ok(()) | Err(_) => Poll::Ready(Ok(Some(End::Over))),
         }
     }
 
