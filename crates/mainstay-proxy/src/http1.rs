@@ -12,6 +12,7 @@
 mod outgoing;
 mod read;
 pub(crate) mod room;
+pub(crate) mod spare;
 mod write;
 
 pub(crate) use outgoing::{Outgoing, SendError};

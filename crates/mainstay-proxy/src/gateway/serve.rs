@@ -26,6 +26,7 @@ use super::protection::Admitted;
 use super::telling::{Passed, Streaming};
 use super::{Gateway, Parts, Running, Way, receipts};
 use crate::body::{InBody, Meter, OutBody, PipelineBody};
+use crate::http1::spare;
 use crate::key::Facts;
 use crate::mirror::Mirrors;
 use crate::path::Judged;
@@ -413,7 +414,7 @@ fn outgoing(
     let Matched { route, captures, path } = *matched;
     // What the transport knows of the caller's connection ends here.
     head.version = Version::default();
-    head.extensions = Extensions::new();
+    head.extensions = spare::extensions();
     if let Some(target) = target {
         head.uri = target;
     }

@@ -4,10 +4,8 @@ use bytes::Bytes;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use http::{Method, Request, Uri, Version};
 
+use super::spare;
 use crate::framing::{Line, RequestHead, Rule, Span, line};
-
-/// Fields that are usually added on the way: room for them spares the map from growing.
-const ROOM: usize = 10;
 
 /// The fields at `spans` of `head`.
 ///
@@ -15,7 +13,7 @@ const ROOM: usize = 10;
 ///
 /// When `http` does not take for a field what the guard took for one.
 pub(crate) fn fields(head: &Bytes, spans: &[Span]) -> Result<HeaderMap, Rule> {
-    let mut fields = HeaderMap::with_capacity(spans.len() + ROOM);
+    let mut fields = spare::fields(spans.len());
     for span in spans {
         let (from, to) = (span.name.0 as usize, span.name.1 as usize);
         let name = HeaderName::from_bytes(head.get(from..to).unwrap_or_default());

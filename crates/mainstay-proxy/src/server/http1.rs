@@ -26,7 +26,7 @@ use super::socket::Socket;
 use super::{ConnInfo, Handler, Incident, Limits, OnIncident};
 use crate::body::{BodyError, Feed, InBody, OutBody};
 use crate::framing::{Element, Guard, Refusal, Rule};
-use crate::http1::{self, BODY_READ_BYTES_MAX, DateText, Frame, Outgoing, READ_BYTES};
+use crate::http1::{self, BODY_READ_BYTES_MAX, DateText, Frame, Outgoing, READ_BYTES, spare};
 use crate::interim::{self, Interim};
 use crate::time::wall_clock;
 use crate::upstream::Tunnel;
@@ -377,6 +377,7 @@ impl<H: Handler> Connection<H> {
         let version = if self.asked.http10 { Version::HTTP_10 } else { Version::HTTP_11 };
         let out = self.out.begin(frame, sent.then_some(body));
         http1::write_response_head(out, (head.status, version), &head.headers, frame, date);
+        spare::give_back(head.headers);
     }
 
     /// What follows an answer that is written.

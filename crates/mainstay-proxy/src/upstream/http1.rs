@@ -22,7 +22,7 @@ use super::body::{Drive, UpstreamBody};
 use super::pool::Slot;
 use super::wire::{Gauge, Link, Tunnel, Wire};
 use crate::framing::{Asked, Element, Refusal, ResponseGuard, ResponseHead};
-use crate::http1::{self, BODY_READ_BYTES_MAX, Frame, Outgoing, READ_BYTES, SendError, room};
+use crate::http1::{self, BODY_READ_BYTES_MAX, Frame, Outgoing, READ_BYTES, SendError, room, spare};
 use crate::interim;
 
 /// Bodies up to this length are taken from the connection together with the head when they are
@@ -116,6 +116,8 @@ impl<B: RequestBody> Live<B> {
         let body = (!body.is_end_stream()).then_some(body);
         let out = self.out.begin(frame, body);
         http1::write_request_head(out, &head.method, &head.uri, &head.headers, frame);
+        spare::give_back(head.headers);
+        spare::give_back_extensions(head.extensions);
     }
 
     /// Drives the connection until the head of the answer is there.
