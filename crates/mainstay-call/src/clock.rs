@@ -1,5 +1,6 @@
 //! The clock of a running process.
 
+use std::cell::Cell;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -9,7 +10,8 @@ use tokio::time::Instant as TokioInstant;
 /// The monotonic clock of this process, which tokio's timers share.
 ///
 /// Reading it costs one clock read (about 40 ns); a stage reads it once and passes the moment
-/// down. Under tokio's paused test time it stands still, as its timers do.
+/// down, and in one [`turn`] of a task it is read once. Under tokio's paused test time it stands
+/// still, as its timers do.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct MonotonicClock;
 
@@ -30,8 +32,49 @@ fn now() -> TokioInstant {
 
 impl Clock for MonotonicClock {
     fn now(&self) -> Instant {
-        moment(now())
+        match TURN.get() {
+            Turn::None => moment(now()),
+            Turn::Begun => {
+                let at = moment(now());
+                TURN.set(Turn::At(at));
+                at
+            }
+            Turn::At(at) => at,
+        }
     }
+}
+
+/// The clock as what runs in a [`turn`] sees it.
+#[derive(Clone, Copy, Debug)]
+enum Turn {
+    /// There is none.
+    None,
+    /// Nobody has asked yet.
+    Begun,
+    /// It stands still.
+    At(Instant),
+}
+
+thread_local! {
+    static TURN: Cell<Turn> = const { Cell::new(Turn::None) };
+}
+
+/// Does `work` in one turn: the clock stands still in it from the first look on. For the poll of a
+/// call, in which nothing waits and every stage would read the same clock within a microsecond or
+/// two. A turn within a turn is part of it.
+pub fn turn<R>(work: impl FnOnce() -> R) -> R {
+    /// The turn ends, also with a panic.
+    struct End;
+    impl Drop for End {
+        fn drop(&mut self) {
+            TURN.set(Turn::None);
+        }
+    }
+    let _end = matches!(TURN.get(), Turn::None).then(|| {
+        TURN.set(Turn::Begun);
+        End
+    });
+    work()
 }
 
 /// A moment of tokio's on this clock. One may lie before the origin: of two first looks at once,
@@ -62,6 +105,31 @@ pub(crate) fn tokio_instant(moment: Instant) -> TokioInstant {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_clock_is_read_once_a_turn() {
+        let pass = || {
+            let from = now();
+            while now() == from {}
+        };
+        let before = MonotonicClock.now();
+        pass();
+        let (first, last) = turn(|| {
+            pass();
+            let first = MonotonicClock.now();
+            pass();
+            let within = turn(|| MonotonicClock.now());
+            assert_eq!(first, within);
+            pass();
+            (first, MonotonicClock.now())
+        });
+        assert!(before < first, "it was read when the turn asked, not before");
+        assert_eq!(first, last);
+        let panicked = std::panic::catch_unwind(|| turn(|| -> Instant { panic!("{first:?}") }));
+        assert!(panicked.is_err());
+        pass();
+        assert!(last < MonotonicClock.now(), "the turn is over");
+    }
 
     #[tokio::test(start_paused = true)]
     async fn time_passes_before_the_first_look_too() {

@@ -113,7 +113,7 @@ impl Asked<'_> {
     /// Logs an answer whose body is at hand, with `sent` bytes of it.
     pub(super) fn line(&self, told: &Told<'_>, now: Instant, sent: Option<u64>) {
         let bytes = Passed { received: self.arrival.announced, sent };
-        line(self.parts, self.arrival, told, now.since(self.started), bytes);
+        line(self.parts, self.arrival, told, bytes, || now.since(self.started));
     }
 }
 
@@ -160,7 +160,7 @@ impl Streaming {
             service: self.service.as_ref(),
             context: Some(&self.context),
         };
-        line(parts, arrival, &told, MonotonicClock.now().since(started), bytes);
+        line(parts, arrival, &told, bytes, || MonotonicClock.now().since(started));
     }
 }
 
@@ -179,11 +179,18 @@ fn fate(told: &Told<'_>) -> Fate {
 }
 
 /// Writes the log line, if this request's is wanted.
-fn line(parts: &Parts, arrival: &Arrival, told: &Told<'_>, took: Duration, bytes: Passed) {
+fn line(
+    parts: &Parts,
+    arrival: &Arrival,
+    told: &Told<'_>,
+    bytes: Passed,
+    took: impl FnOnce() -> Duration,
+) {
     let draw = told.context.map_or(0, |context| context.facts.draw);
     let Some(log) = parts.log.as_ref().filter(|log| log.wants(told.failed, draw)) else {
         return;
     };
+    let took = took();
     let instance = told.context.and_then(Context::instance);
     let caller = told.context.and_then(Context::caller);
     let trace = arrival.trace_id();

@@ -12,7 +12,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::rt::Executor;
 use hyper::service::Service;
-use mainstay_call::CallError;
+use mainstay_call::{CallError, clock};
 
 use super::pace::{Flight, Outflow, Pace};
 use super::{ConnInfo, Handler, tasks};
@@ -63,7 +63,7 @@ impl<F: Future<Output = Response<OutBody>>> Future for Answer<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let mut response = ready!(this.coming.poll(cx));
+        let mut response = ready!(clock::turn(|| this.coming.poll(cx)));
         let flight = this.flight.take();
         let empty = matches!(response.status(), StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
         if *this.bodiless || empty {

@@ -17,6 +17,7 @@ use bytes::BytesMut;
 use http::header::{CONNECTION, DATE, HeaderValue};
 use http::{Method, Response, StatusCode, Version};
 use http_body::{Body, Frame as BodyFrame};
+use mainstay_call::clock;
 use tokio::io::{AsyncRead as _, ReadBuf};
 use tokio_util::io::poll_read_buf;
 
@@ -154,7 +155,7 @@ impl<H: Handler> Connection<H> {
         loop {
             let end = match self.step {
                 Step::Head => ready!(self.poll_head(cx))?,
-                Step::Work => match self.poll_answer(cx) {
+                Step::Work => match clock::turn(|| self.poll_answer(cx)) {
                     Poll::Ready(response) => {
                         self.begin_answer(response);
                         None
