@@ -7,7 +7,8 @@ use http::{Method, Request, Uri, Version};
 use super::spare;
 use crate::framing::{Line, RequestHead, Rule, Span, line};
 
-/// The fields at `spans` of `head`.
+/// The fields at `spans` of `head`, but for `Connection: keep-alive`: it says what goes without
+/// saying in HTTP/1.1, and of this hop alone.
 ///
 /// # Errors
 ///
@@ -16,8 +17,15 @@ pub(crate) fn fields(head: &Bytes, spans: &[Span]) -> Result<HeaderMap, Rule> {
     let mut fields = spare::fields(spans.len());
     for span in spans {
         let (from, to) = (span.name.0 as usize, span.name.1 as usize);
-        let name = HeaderName::from_bytes(head.get(from..to).unwrap_or_default());
-        let value = head.slice(span.value.0 as usize..span.value.1 as usize);
+        let name = head.get(from..to).unwrap_or_default();
+        let (from, to) = (span.value.0 as usize, span.value.1 as usize);
+        if name.eq_ignore_ascii_case(b"connection")
+            && head.get(from..to).is_some_and(|value| value.eq_ignore_ascii_case(b"keep-alive"))
+        {
+            continue;
+        }
+        let name = HeaderName::from_bytes(name);
+        let value = head.slice(from..to);
         let value = HeaderValue::from_maybe_shared(value);
         match (name, value) {
             (Ok(name), Ok(value)) => drop(fields.append(name, value)),
