@@ -8,6 +8,7 @@
 //! | where a check may be sent | [`targets`] | decides |
 //! | what an answer means | [`probe`] | decides |
 //! | HTTP, TCP and gRPC on sockets | [`send`] | acts |
+//! | whom a check over TLS believes | [`tls`] | acts |
 //!
 //! Status words are Consul's. An instance is as well as the worst of its checks; who calls it also
 //! accepts `unknown`, since a check that has no result yet is no reason to keep a service down.
@@ -18,6 +19,7 @@ pub mod rounds;
 pub mod send;
 pub mod steady;
 pub mod targets;
+pub mod tls;
 
 use std::fmt;
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::steady::Patience;
+use super::tls::{CheckTls, RawCheckTls};
 use crate::registry::Invalid;
 
 /// Checks of one service. Each is sent to each instance, so a few already cost much.
@@ -45,6 +46,9 @@ pub struct RawCheck {
     /// gRPC: the service asked about. Default is the server as a whole.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub service: Option<String>,
+    /// HTTP and gRPC: sent over TLS; `{}` says so and nothing more. Default: in the clear.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<RawCheckTls>,
     /// ttl: how long a report is good.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ttl_seconds: Option<u32>,
@@ -73,6 +77,8 @@ pub struct Check {
     pub host: Option<String>,
     /// Which port of the instance.
     pub port: CheckPort,
+    /// How it is protected; in the clear when absent.
+    pub tls: Option<CheckTls>,
     /// From one start to the next.
     pub interval: Duration,
     /// How long one may take.
@@ -168,7 +174,8 @@ impl TryFrom<&RawCheck> for Check {
             critical_after: times(raw.critical_after, 3),
         };
         let (name, host) = (raw.name.clone(), None);
-        Ok(Self { name, kind: kind(raw)?, host, port, interval, timeout, patience })
+        let tls = raw.tls.as_ref().map(CheckTls::try_from).transpose()?;
+        Ok(Self { name, kind: kind(raw)?, host, port, tls, interval, timeout, patience })
     }
 }
 
@@ -183,6 +190,9 @@ fn kind(raw: &RawCheck) -> Result<CheckKind, Invalid> {
     ];
     if let Some((_, field, _)) = given.iter().find(|(of, _, is_set)| *is_set && *of != raw.kind) {
         return Err(Invalid::new(field, "does not belong to this kind of check"));
+    }
+    if raw.tls.is_some() && !matches!(&*raw.kind, "http" | "grpc") {
+        return Err(Invalid::new("checks.tls", "does not belong to this kind of check"));
     }
     match &*raw.kind {
         "http" => http_check(raw).map(CheckKind::Http),
@@ -264,6 +274,16 @@ mod tests {
             (r#"{"name": "a", "kind": "http", "method": "G T"}"#, "checks.method"),
             (r#"{"name": "a", "kind": "http", "headers": {"a b": ""}}"#, "checks.headers"),
             (r#"{"name": "a", "kind": "ttl"}"#, "checks.ttl_seconds"),
+            (r#"{"name": "a", "kind": "tcp", "tls": {}}"#, "checks.tls"),
+            (r#"{"name": "a", "kind": "http", "tls": {"ca_pem": ""}}"#, "checks.tls.ca_pem"),
+            (
+                r#"{"name": "a", "kind": "grpc", "tls": {"server_name": "a b"}}"#,
+                "checks.tls.server_name",
+            ),
+            (
+                r#"{"name": "a", "kind": "http", "tls": {"ca_pem": "", "verify": false}}"#,
+                "checks.tls.verify",
+            ),
             (r#"{"name": "a", "kind": "tcp", "timeout_seconds": 0}"#, "checks.timeout_seconds"),
             (r#"{"name": "a", "kind": "tcp", "port": 1, "port_name": "b"}"#, "checks.port"),
         ] {

@@ -50,18 +50,23 @@ pub fn http_outcome(status: StatusCode, body: &[u8]) -> Outcome {
     Outcome::new(http_health(status), text.trim_end_matches([' ', ':']))
 }
 
-/// Where a redirect from `from` (host, port, path) to `location` leads; `None` when it is not
-/// followed: another scheme, or no URI.
-pub fn redirect(from: (&str, u16, &str), location: &str) -> Option<(String, u16, String)> {
+/// Where a redirect from `from` (host, port, path) to `location` leads, `over_tls` or in the clear;
+/// `None` when it is not followed: another scheme, or no URI.
+pub fn redirect(
+    from: (&str, u16, &str),
+    location: &str,
+    over_tls: bool,
+) -> Option<(String, u16, String)> {
+    let (scheme, default_port) = if over_tls { ("https", 443) } else { ("http", 80) };
     let (host, port, path) = from;
     if location.starts_with('/') && !location.starts_with("//") {
         return Some((host.to_owned(), port, location.to_owned()));
     }
     let uri: http::Uri = location.parse().ok()?;
-    if uri.scheme_str() == Some("http") {
+    if uri.scheme_str() == Some(scheme) {
         let path = uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
         let host = uri.host()?.trim_start_matches('[').trim_end_matches(']');
-        return Some((host.to_owned(), uri.port_u16().unwrap_or(80), path.to_owned()));
+        return Some((host.to_owned(), uri.port_u16().unwrap_or(default_port), path.to_owned()));
     }
     if uri.scheme().is_some() || location.contains(':') || location.starts_with("//") {
         return None;
@@ -192,10 +197,13 @@ mod tests {
             ("//h/x", None),
             ("file:///etc/passwd", None),
         ] {
-            let got = redirect(from, location);
+            let got = redirect(from, location, false);
             let got = got.as_ref().map(|(host, port, path)| (&**host, *port, &**path));
             assert_eq!(got, want, "{location}");
         }
+        let at_default = Some(("h".to_owned(), 443, "/".to_owned()));
+        assert_eq!(redirect(from, "https://h", true), at_default);
+        assert_eq!(redirect(from, "http://h/", true), None, "never to where it is in the clear");
     }
 
     #[test]

@@ -16,6 +16,8 @@ use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
+use tokio_rustls::client::TlsStream;
+use tokio_util::either::Either;
 
 use super::check::{CheckKind, HttpCheck};
 use super::probe::{
@@ -62,6 +64,7 @@ async fn attempt(probe: &Probe, addresses: &Addresses) -> Result<Outcome, Failur
         }
         CheckKind::Grpc { service } => {
             let stream = connect(&probe.host, probe.port, is_own, addresses).await?;
+            let stream = secure(stream, probe, (&probe.host, true), "h2").await?;
             grpc(stream, &probe.host, probe.port, service).await
         }
         CheckKind::Ttl { .. } => Err("a ttl check is not sent".to_owned()),
@@ -94,6 +97,22 @@ async fn connect(
     Err(why)
 }
 
+/// In the clear, or over TLS.
+type Wire = Either<TcpStream, Box<TlsStream<TcpStream>>>;
+
+/// What `probe` is sent through once `host` is reached; `is_target` where the check is meant for it.
+async fn secure(
+    stream: TcpStream,
+    probe: &Probe,
+    (host, is_target): (&str, bool),
+    protocol: &str,
+) -> Result<Wire, Failure> {
+    match &probe.check.tls {
+        None => Ok(Either::Left(stream)),
+        Some(tls) => tls.secure(stream, (host, is_target), protocol).await.map(Either::Right),
+    }
+}
+
 async fn connect_to(address: SocketAddr) -> io::Result<TcpStream> {
     let stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
@@ -103,10 +122,12 @@ async fn connect_to(address: SocketAddr) -> io::Result<TcpStream> {
 async fn http(probe: &Probe, check: &HttpCheck, addresses: &Addresses) -> Result<Outcome, Failure> {
     let (mut host, mut port) = (probe.host.to_string(), probe.port);
     let mut path = check.path.clone();
+    let over_tls = probe.check.tls.is_some();
     for _hop in 0..=REDIRECTS_MAX {
         let is_target = *host == *probe.host && port == probe.port;
         let is_own = is_target && probe.check.host.is_none();
         let stream = connect(&host, port, is_own, addresses).await?;
+        let stream = secure(stream, probe, (&host, is_target), "http/1.1").await?;
         // What the check says is for its target; wherever else it is sent gets a bare request.
         let said = is_target.then_some(check);
         let target = (&*host, port, &*path);
@@ -114,7 +135,7 @@ async fn http(probe: &Probe, check: &HttpCheck, addresses: &Addresses) -> Result
         let Some(location) = location.filter(|_| status.is_redirection()) else {
             return Ok(http_outcome(status, &body));
         };
-        let Some(next) = redirect((&host, port, &path), &location) else {
+        let Some(next) = redirect((&host, port, &path), &location, over_tls) else {
             return Err(format!("HTTP {}: a redirect that is not followed", status.as_u16()));
         };
         (host, port, path) = next;
@@ -126,7 +147,7 @@ type Reply = (StatusCode, Option<String>, Vec<u8>);
 
 /// One request and its answer, up to as much of the body as is kept.
 async fn exchange(
-    stream: TcpStream,
+    stream: Wire,
     (host, port, path): (&str, u16, &str),
     method: &Method,
     said: Option<&HttpCheck>,
@@ -190,10 +211,11 @@ async fn first_bytes(mut body: Incoming) -> Vec<u8> {
 }
 
 /// Asks `grpc.health.v1.Health/Check` on an HTTP/2 connection.
-async fn grpc(stream: TcpStream, host: &str, port: u16, service: &str) -> Result<Outcome, Failure> {
+async fn grpc(stream: Wire, host: &str, port: u16, service: &str) -> Result<Outcome, Failure> {
+    let scheme = if matches!(stream, Either::Left(_)) { "http" } else { "https" };
     let handshake = h2::client::handshake(stream).await;
     let (sender, connection) = handshake.map_err(|error| error.to_string())?;
-    let uri = format!("http://{}/grpc.health.v1.Health/Check", authority(host, port));
+    let uri = format!("{scheme}://{}/grpc.health.v1.Health/Check", authority(host, port));
     let request = Request::post(uri)
         .header(header::CONTENT_TYPE, "application/grpc")
         .header(header::TE, "trailers")

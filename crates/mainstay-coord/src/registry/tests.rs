@@ -5,6 +5,7 @@ mod checks;
 mod faults;
 mod fresh;
 mod lifecycle;
+mod over_tls;
 mod own_checks;
 mod owners;
 mod properties;

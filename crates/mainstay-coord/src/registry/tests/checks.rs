@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpListener;
 
 use super::stage::{Stage, eventually, instance, lines, near, registration, service};
 use crate::audit::Author;
@@ -50,7 +50,11 @@ async fn serve(listener: TcpListener, answer: tokio::sync::watch::Receiver<Vec<u
     }
 }
 
-async fn talk(stream: &mut TcpStream, answer: &[u8]) -> std::io::Result<()> {
+/// Waits for a request and sends `answer`, whatever it was.
+pub(super) async fn talk(
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    answer: &[u8],
+) -> std::io::Result<()> {
     let mut seen = Vec::new();
     while !seen.windows(4).any(|end| end == b"\r\n\r\n") {
         if stream.read_buf(&mut seen).await? == 0 {
@@ -61,7 +65,7 @@ async fn talk(stream: &mut TcpStream, answer: &[u8]) -> std::io::Result<()> {
     stream.shutdown().await
 }
 
-fn http(status: u16, extra: &str, body: &str) -> String {
+pub(super) fn http(status: u16, extra: &str, body: &str) -> String {
     let length = body.len();
     format!("HTTP/1.1 {status} X\r\n{extra}Content-Length: {length}\r\n\r\n{body}")
 }
@@ -71,7 +75,12 @@ pub(super) async fn sent(check: &str, port: u16, addresses: &Addresses) -> (Heal
     sent_to(check, "127.0.0.1", port, addresses).await
 }
 
-async fn sent_to(check: &str, host: &str, port: u16, addresses: &Addresses) -> (Health, String) {
+pub(super) async fn sent_to(
+    check: &str,
+    host: &str,
+    port: u16,
+    addresses: &Addresses,
+) -> (Health, String) {
     let raw: RawCheck = serde_json::from_str(check).unwrap();
     let check = Check::try_from(&raw).unwrap();
     let json = format!(r#"{{"id": "a", "address": "{host}", "port": {port}}}"#);
@@ -140,6 +149,15 @@ async fn a_name_that_leads_to_loopback_is_not_reached_from_afar() {
 /// Answers one gRPC health check with `status` and `message`.
 async fn grpc_once(listener: TcpListener, status: &'static str, message: &'static [u8]) {
     let (stream, _) = listener.accept().await.unwrap();
+    grpc_on(stream, status, message).await;
+}
+
+/// The same, on a connection.
+pub(super) async fn grpc_on(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    status: &'static str,
+    message: &'static [u8],
+) {
     let mut connection = h2::server::handshake(stream).await.unwrap();
     let (request, mut respond) = connection.accept().await.unwrap().unwrap();
     assert_eq!(request.uri().path(), "/grpc.health.v1.Health/Check");

@@ -15,6 +15,7 @@ use mainstay_coord::InstanceRef;
 use mainstay_coord::audit::Author;
 use mainstay_coord::health::Health;
 use mainstay_coord::health::check::RawCheck;
+use mainstay_coord::health::tls::RawCheckTls;
 use mainstay_coord::registry::{
     ConsulService, Kind, NewCheck, OwnCheck, RawRegistration, Registration, RegistryError,
     TaggedAddress,
@@ -272,7 +273,9 @@ pub(super) fn check(said: &mut Fields, id: &str, title: &str) -> Result<NewCheck
         definition: serde_json::Map::new(),
     };
     if check.check().is_none() {
-        return Err(Text::bad("Invalid check: its method, path, headers or times are none"));
+        return Err(Text::bad(
+            "Invalid check: its method, path, headers, times or TLSServerName are none",
+        ));
     }
     Ok(NewCheck { check, health, output: String::new() })
 }
@@ -312,7 +315,7 @@ fn run(said: &mut Fields, id: &str) -> Result<Run, Text> {
         (None, Some(address), None) => ("tcp", address),
         (None, None, Some(address)) => {
             if said.flag("GRPCUseTLS")?.unwrap_or(false) {
-                return Err(Text::bad("GRPCUseTLS is not part of this door; see docs/consul.md"));
+                raw.tls = Some(tls(said)?);
             }
             let (address, service) = address.split_once('/').unwrap_or((&address, ""));
             raw.service = (!service.is_empty()).then(|| service.to_owned());
@@ -339,14 +342,14 @@ fn run(said: &mut Fields, id: &str) -> Result<Run, Text> {
 fn http_check(said: &mut Fields, url: &str, raw: &mut RawCheck) -> Result<String, Text> {
     let wrong = || Text::bad(format!("Invalid check URL {url:?}"));
     let uri: Uri = url.parse().map_err(|_wrong| wrong())?;
-    match uri.scheme_str() {
-        Some("http") => {}
+    let default_port = match uri.scheme_str() {
+        Some("http") => 80,
         Some("https") => {
-            let line = "HTTP checks over https are not part of this door; see docs/consul.md";
-            return Err(Text::bad(line));
+            raw.tls = Some(tls(said)?);
+            443
         }
         _ => return Err(wrong()),
-    }
+    };
     let authority = uri.authority().ok_or_else(wrong)?;
     let path = uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
     raw.path = Some(if path.is_empty() { "/".to_owned() } else { path.to_owned() });
@@ -359,7 +362,15 @@ fn http_check(said: &mut Fields, url: &str, raw: &mut RawCheck) -> Result<String
             raw.headers.insert(name, values.join(", "));
         }
     }
-    Ok(format!("{}:{}", authority.host(), authority.port_u16().unwrap_or(80)))
+    Ok(format!("{}:{}", authority.host(), authority.port_u16().unwrap_or(default_port)))
+}
+
+/// Whom a check over TLS believes: the authorities of this system, unless it says nobody is to be
+/// asked.
+fn tls(said: &mut Fields) -> Result<RawCheckTls, Text> {
+    let server_name = said.text("TLSServerName")?.filter(|name| !name.is_empty());
+    let verify = said.flag("TLSSkipVerify")?.unwrap_or(false).then_some(false);
+    Ok(RawCheckTls { ca_pem: None, server_name, verify })
 }
 
 /// `host:port`, where an IPv6 address stands in brackets.
