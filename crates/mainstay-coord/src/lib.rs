@@ -46,6 +46,7 @@ pub mod revisions;
 pub mod session;
 pub mod switch;
 mod tasks;
+pub mod terms;
 pub mod timers;
 pub mod transfer;
 
@@ -65,4 +66,5 @@ pub use random::seeded;
 pub use revisions::{Revisions, RuleError};
 pub use session::{Credential, Owner, Session, SessionError, Sessions};
 pub use switch::{SwitchError, Switches};
+pub use terms::Terms;
 pub use timers::Timers;

@@ -81,7 +81,7 @@ pub use registration::{RawRegistration, Registration};
 pub use service::{RawSettings, Settings, Shares};
 pub use share::Share;
 pub use view::{EmptyBecause, Endpoint, Filter, Listed, Protected, View, Why};
-pub use write::{Registered, Written};
+pub use write::{Beside, Registered, Tried, Written};
 
 /// How a node takes part in the registry.
 #[derive(Clone, Debug)]

@@ -1,7 +1,8 @@
 //! Secrets that lie in files.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt as _;
+use std::io::{self, Write as _};
+use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use mainstay_core::problem::Code;
@@ -21,7 +22,7 @@ const CHARACTERS_MIN: usize = 16;
 /// A file that cannot be read, or that others can read; a token that is too short, or is none.
 pub fn token(file: &Path, key: &str) -> Result<String, Errors> {
     let name = file.display();
-    let unreadable = |error: std::io::Error| {
+    let unreadable = |error: io::Error| {
         let what = format!("`{key}`: `{name}` cannot be read: {error}");
         Errors::from(Report::error(Code::ConfigFileMissing, what))
     };
@@ -42,4 +43,20 @@ pub fn token(file: &Path, key: &str) -> Result<String, Errors> {
         return Err(report.next(format!("openssl rand -hex 32 > {name}")).into());
     }
     Ok(token.to_owned())
+}
+
+/// Writes `token` to `file` for its owner alone, by way of a rename, so that it is there as a whole
+/// or not at all.
+///
+/// # Errors
+///
+/// The system's.
+pub fn keep(file: &Path, token: &str) -> io::Result<()> {
+    let fresh = file.with_extension("new");
+    drop(fs::remove_file(&fresh)); // Left by a crash, perhaps with another mode.
+    let mut options = fs::OpenOptions::new();
+    let mut written = options.write(true).create_new(true).mode(0o600).open(&fresh)?;
+    writeln!(written, "{token}")?;
+    written.sync_all()?;
+    fs::rename(fresh, file)
 }

@@ -134,7 +134,7 @@ pub struct Operation {
     /// Not before this moment is it asked for again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_at: Option<String>,
-    /// What was wrong last.
+    /// What was wrong last; absent once it is done.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_error: Option<String>,
     /// Ended by an operator, not by the branch.

@@ -15,6 +15,8 @@ pub struct Editor {
     pub author: Author,
     /// The release the change is based on: if another is in force, nothing happens.
     pub base: Option<u64>,
+    /// Say what would be done or refused, and change nothing.
+    pub dry_run: bool,
 }
 
 /// A change of a group: what it is, who makes it, and why.

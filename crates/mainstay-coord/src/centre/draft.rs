@@ -2,7 +2,7 @@
 
 use std::num::NonZeroU32;
 
-use mainstay_store::{Compare, Entry, Get, Key, Op, Put, RangeRequest, Revision, Select};
+use mainstay_store::{Compare, Entry, Get, Op, Put, RangeRequest, Revision, Select};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -19,6 +19,7 @@ use crate::audit::Author;
 use crate::keys::{CentreKey, GroupRef, parse_centre};
 use crate::name::ItemName;
 use crate::patience::Patience;
+use crate::terms::Terms;
 
 /// What a secret of a draft is bound to, where one of a release has its number.
 const SINCE_DRAFT: &str = "draft";
@@ -37,6 +38,8 @@ pub struct Drafted {
     pub secret: bool,
     /// How long its content is.
     pub bytes: usize,
+    /// The store's revision that has it: what `If-Match` compares.
+    pub revision: u64,
     /// Who edited it last.
     pub who: String,
     /// When, by the wall clock.
@@ -49,20 +52,21 @@ impl Centre {
     ///
     /// # Errors
     ///
-    /// [`CentreError::Name`], [`CentreError::TooLarge`], [`CentreError::Invalid`], or what the
-    /// store said.
+    /// [`CentreError::Name`], [`CentreError::TooLarge`], [`CentreError::Invalid`],
+    /// [`CentreError::DraftMoved`], or what the store said.
     ///
     /// # Cancel safety
     ///
     /// Whether it happens is open; calling again does no harm.
-    pub async fn edit_draft(
+    pub async fn edit_draft<'a>(
         &self,
         group: &GroupRef,
         item: &str,
         raw: Option<RawItem>,
-        author: &Author,
+        terms: impl Into<Terms<'a>>,
     ) -> Result<Revision, CentreError> {
-        let shared = &*self.shared;
+        let (shared, terms) = (&*self.shared, terms.into());
+        let author = terms.author;
         shared.outbox.admit(author)?;
         let name = ItemName::new(item)?;
         let item = raw.map(|raw| Item::new(item, raw)).transpose()?;
@@ -82,38 +86,40 @@ impl Centre {
             blobs.push(blob);
             blobs.extend(item.schema.as_deref().map(plain));
         }
-        shared.put_blobs(blobs).await?;
+        if !terms.dry_run {
+            shared.put_blobs(blobs).await?;
+        }
         let unix_ms = shared.timer.unix_millis();
         let rest = serde_json::Map::new();
         let who = author.actor.principal.clone();
         let draft = Draft { v: 1, who, unix_ms, row: kept, key, rest };
         let change = draft_change(Action::EditDraft, group, author, &name);
-        let (key, value) = (group.draft(&name), record::write(&draft));
+        let value = record::write(&draft);
         let missing = missing(group, name.as_str());
-        shared.write_draft(&change, &key, Some(value)).await?.ok_or(missing)
+        shared.write_draft(&change, &name, terms, Some(value)).await?.ok_or(missing)
     }
 
     /// Forgets a draft; what is published stays as it is.
     ///
     /// # Errors
     ///
-    /// [`CentreError::DraftNotFound`], or what the store said.
+    /// [`CentreError::DraftNotFound`], [`CentreError::DraftMoved`], or what the store said.
     ///
     /// # Cancel safety
     ///
     /// As [`edit_draft`](Centre::edit_draft).
-    pub async fn remove_draft(
+    pub async fn remove_draft<'a>(
         &self,
         group: &GroupRef,
         item: &str,
-        author: &Author,
+        terms: impl Into<Terms<'a>>,
     ) -> Result<Revision, CentreError> {
-        self.shared.outbox.admit(author)?;
+        let terms = terms.into();
+        self.shared.outbox.admit(terms.author)?;
         let name = ItemName::new(item)?;
-        let key = group.draft(&name);
-        let change = draft_change(Action::RemoveDraft, group, author, &name);
+        let change = draft_change(Action::RemoveDraft, group, terms.author, &name);
         let missing = missing(group, item);
-        self.shared.write_draft(&change, &key, None).await?.ok_or(missing)
+        self.shared.write_draft(&change, &name, terms, None).await?.ok_or(missing)
     }
 
     /// The drafts of a group, by name.
@@ -140,6 +146,7 @@ impl Centre {
                 format: row.map_or(Format::Text, |row| row.format),
                 secret: row.is_some_and(|row| row.secret),
                 bytes: row.map_or(0, |row| row.bytes),
+                revision: entry.mod_revision.get(),
                 who: draft.who,
                 unix_ms: draft.unix_ms,
             });
@@ -204,14 +211,16 @@ impl Shared {
         Err(CentreError::TooLarge { what, found: found + 1, unit: "drafts", max: ITEMS_MAX })
     }
 
-    /// Writes `value` as the draft at `key`, or removes it, and says that drafts were edited, so that
+    /// Writes `value` as the draft `name`, or removes it, and says that drafts were edited, so that
     /// whoever is publishing them reads again. `None` when there is nothing to remove.
     async fn write_draft(
         &self,
         change: &Change<'_>,
-        key: &Key,
+        name: &ItemName,
+        terms: Terms<'_>,
         value: Option<Vec<u8>>,
     ) -> Result<Option<Revision>, CentreError> {
+        let key = &change.group.draft(name);
         let mark = Put::new(change.group.drafts_mark(), r#"{"v":1}"#);
         let mut patience = Patience::new(self.now(), Patience::FOR_CALLERS);
         loop {
@@ -227,12 +236,24 @@ impl Shared {
                 change.made();
                 return Ok(Some(got.revision));
             }
+            let known = got.entry.as_ref().map_or(Revision::NEVER, |entry| entry.mod_revision);
+            if let Some(expected) = terms.expected.filter(|expected| *expected != known) {
+                // What moved it may be what was tried before.
+                if patience.is_uncertain() {
+                    return Err(mainstay_store::Error::OutcomeUnknown.into());
+                }
+                let (group, item) = (change.group.clone(), name.as_str().to_owned());
+                return Err(CentreError::DraftMoved { group, item, expected, found: known });
+            }
+            if terms.dry_run {
+                let is_something = value.is_some() || there.is_some();
+                return Ok(is_something.then_some(known));
+            }
             let op = match &value {
                 Some(value) => Put::new(key.clone(), value.clone()).into(),
                 None if there.is_none() => return Ok(None),
                 None => Op::delete(key),
             };
-            let known = got.entry.as_ref().map_or(Revision::NEVER, |entry| entry.mod_revision);
             let when = vec![Compare::unchanged_since(key, known)];
             let ops = vec![op, mark.clone().into()];
             match self.store.apply(change.batch(self, got.revision, when, ops)).await {

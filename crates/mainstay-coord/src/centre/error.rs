@@ -2,7 +2,7 @@
 
 use mainstay_core::Effect;
 use mainstay_core::problem::Code;
-use mainstay_store::Error;
+use mainstay_store::{Error, Revision};
 use serde::Serialize;
 
 use crate::audit::AuditError;
@@ -82,6 +82,18 @@ pub enum CentreError {
         expected: u64,
         /// The one found.
         found: u64,
+    },
+    /// Somebody else edited the draft since. Read again, then decide again.
+    #[error("draft {item} of group {group} is at revision {found}, not {expected}")]
+    DraftMoved {
+        /// The group.
+        group: GroupRef,
+        /// Which item.
+        item: String,
+        /// The revision the caller had read.
+        expected: Revision,
+        /// The one found.
+        found: Revision,
     },
     /// Contents do not have their format. The caller's fault.
     #[error("{}", listed(failures))]
@@ -178,7 +190,7 @@ impl CentreError {
             Self::ReleaseNotFound { .. } => Code::ReleaseNotFound,
             Self::CanaryNotFound { .. } => Code::CanaryNotFound,
             Self::CanaryRunning { .. } => Code::CanaryRunning,
-            Self::Moved { .. } => Code::RevisionMoved,
+            Self::Moved { .. } | Self::DraftMoved { .. } => Code::RevisionMoved,
             Self::FormatInvalid { .. } => Code::FormatInvalid,
             Self::SchemaViolation { .. } => Code::SchemaViolation,
             Self::TooLarge { .. } => Code::ValueTooLarge,

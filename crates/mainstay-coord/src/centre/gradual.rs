@@ -156,6 +156,9 @@ impl Shared {
                 when.push(compare);
                 then.push(put);
             }
+            if editor.dry_run {
+                return Ok(head);
+            }
             then.push(Put::new(group.head(), record::write(&head)).into());
             let change = change(action, group, editor, (&ground.head, &head));
             match self.store.apply(change.batch(self, ground.at, when, then)).await {

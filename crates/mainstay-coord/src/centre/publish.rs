@@ -63,6 +63,20 @@ struct Step {
     changed: Vec<ItemChange>,
 }
 
+impl Step {
+    /// The publication it comes to, in no revision yet.
+    fn planned(&self) -> Published {
+        let release = self.record.number;
+        Published {
+            release,
+            revision: Revision::NEVER.get(),
+            is_new: true,
+            canary: self.head.release != release,
+            changed: self.changed.clone(),
+        }
+    }
+}
+
 /// What is always the same, however often it is tried.
 struct Errand<'a> {
     group: &'a GroupRef,
@@ -141,6 +155,27 @@ impl Centre {
         self.shared.preview(group, &ground, plan).await
     }
 
+    /// What [`roll_back`](Centre::roll_back) would change; writes nothing.
+    ///
+    /// # Errors
+    ///
+    /// As [`roll_back`](Centre::roll_back).
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: it only reads.
+    pub async fn preview_rollback(
+        &self,
+        group: &GroupRef,
+        to: u64,
+        editor: &Editor,
+    ) -> Result<Diff, CentreError> {
+        let ground = self.shared.published(group).await?;
+        may_append(group, &ground, editor)?;
+        self.shared.release(group, to, Some(ground.at)).await?;
+        self.diff(group, ground.head.release, to).await
+    }
+
     /// Appends a release with the content of release `to`. A canary under way is aborted.
     ///
     /// # Errors
@@ -166,6 +201,9 @@ impl Centre {
 impl Shared {
     async fn append(&self, errand: Errand<'_>) -> Result<Published, CentreError> {
         let done = self.try_append(&errand).await;
+        if errand.editor.dry_run {
+            return done;
+        }
         let outcome = match &done {
             Ok(Published { is_new: true, .. }) => "published",
             Ok(_) => "unchanged",
@@ -183,6 +221,7 @@ impl Shared {
         let mut tried: Option<(u64, Published)> = None;
         loop {
             let step = match self.step(errand, tried.as_ref().map(|(_, done)| done.release)).await {
+                Ok(Next::Append(step)) if errand.editor.dry_run => return Ok(step.planned()),
                 Ok(Next::Append(step)) => step,
                 Ok(Next::Same(published)) => return Ok(published),
                 Ok(Next::Done(revision)) => {
@@ -205,29 +244,20 @@ impl Shared {
                     });
                 }
             };
-            let Step { decided, record, head, blobs, compares, ops, changed } = *step;
+            let planned = step.planned();
+            let Step { decided, record, head, blobs, compares, ops, .. } = *step;
             self.put_blobs(blobs).await?;
-            let number = record.number;
             let puts: [Op; 2] = [
-                Put::new(errand.group.release(number), record::write(&record)).into(),
+                Put::new(errand.group.release(record.number), record::write(&record)).into(),
                 Put::new(errand.group.head(), record::write(&head)).into(),
             ];
             let ops = puts.into_iter().chain(ops).collect();
-            let canary = head.release != number;
-            let published = |revision: Revision| Published {
-                release: number,
-                revision: revision.get(),
-                is_new: true,
-                canary,
-                changed: changed.clone(),
-            };
-            let planned = published(Revision::NEVER);
             let change = errand.change(record.base, &planned);
             match self.store.apply(change.batch(self, decided, compares, ops)).await {
                 Ok(applied) if applied.succeeded => {
                     change.made();
                     self.reached(applied.revision).await;
-                    return Ok(published(applied.revision));
+                    return Ok(Published { revision: applied.revision.get(), ..planned });
                 }
                 Ok(_beaten) => {}
                 Err(error) => {
@@ -340,7 +370,7 @@ impl Shared {
         compares: Vec<Compare>,
         ops: Vec<Op>,
     ) -> Result<(), CentreError> {
-        if ops.is_empty() {
+        if ops.is_empty() || errand.editor.dry_run {
             return Ok(());
         }
         let Errand { group, editor, note, .. } = errand;

@@ -18,7 +18,7 @@ use crate::health::Health;
 use crate::health::check::CHECKS_MAX;
 use crate::keys::{ConsulSessionId, consul_node, consul_node_name};
 use crate::patience::Patience;
-use crate::registry::{CheckStatus, NewCheck, OwnCheck};
+use crate::registry::{Beside, CheckStatus, NewCheck, OwnCheck};
 
 /// What `cat/<node>` holds.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -215,31 +215,40 @@ impl Consul {
         checks: &[NewCheck],
     ) -> Result<(), ConsulError> {
         let unix_ms = self.shared.timer.unix_millis();
-        let done = self.edit_node(node, |before| {
-            let mut record = match (before, new) {
-                (None, None) => return Edit::Leave(Err(ConsulError::NodeUnknown(node.to_owned()))),
-                (None, Some(new)) => new.clone(),
-                (Some(before), None) => before,
-                (Some(before), Some(new)) => {
-                    let mut after = before.clone();
-                    after.address.clone_from(&new.address);
-                    if !before.is_agent {
-                        if !new.id.is_empty() {
-                            after.id.clone_from(&new.id);
-                        }
-                        after.tagged_addresses.clone_from(&new.tagged_addresses);
-                        after.meta.clone_from(&new.meta);
-                    }
-                    after
-                }
-            };
-            let room = |check: &NewCheck| record.put_check(check, unix_ms, true);
-            if !checks.iter().map(room).fold(true, |all, has| all & has) {
-                return Edit::Leave(Err(ConsulError::ChecksTooMany));
-            }
-            Edit::Write(Box::new(record), Ok(()))
-        });
+        let done =
+            self.edit_node(node, |before| match registered(node, before, new, checks, unix_ms) {
+                Ok(record) => Edit::Write(Box::new(record), Ok(())),
+                Err(refused) => Edit::Leave(Err(refused)),
+            });
         done.await?
+    }
+
+    /// What [`register_node`](Consul::register_node) writes, to be written together with services.
+    ///
+    /// # Errors
+    ///
+    /// As [`register_node`](Consul::register_node).
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: it only reads.
+    pub async fn plan_node(
+        &self,
+        node: &str,
+        new: Option<&NodeRecord>,
+        checks: &[NewCheck],
+    ) -> Result<Beside, ConsulError> {
+        let key = consul_node(node).ok_or_else(|| ConsulError::NodeName(node.to_owned()))?;
+        let entry = self.shared.store.get(Get::new(key.clone())).await?.entry;
+        let written = entry.as_ref().map_or(Revision::NEVER, |entry| entry.mod_revision);
+        let before = entry.as_ref().map(NodeRecord::read).transpose()?;
+        let unix_ms = self.shared.timer.unix_millis();
+        let after = registered(node, before.clone(), new, checks, unix_ms)?;
+        if before.as_ref() == Some(&after) {
+            return Ok(Beside::default());
+        }
+        let compare = Compare::unchanged_since(&key, written);
+        Ok(Beside::one(compare, Put::new(key, after.write())))
     }
 
     /// Removes a node's record; `false` when it has none. That of a process that is here comes
@@ -361,6 +370,39 @@ impl Consul {
         let Some(key) = consul_node(node) else { return Ok(None) };
         let entry = self.shared.store.get(Get::new(key)).await?.entry;
         entry.as_ref().map(NodeRecord::read).transpose()
+    }
+}
+
+/// A node's record once it is registered with checks: what is not said stays as it was.
+fn registered(
+    node: &str,
+    before: Option<NodeRecord>,
+    new: Option<&NodeRecord>,
+    checks: &[NewCheck],
+    unix_ms: u64,
+) -> Result<NodeRecord, ConsulError> {
+    let mut record = match (before, new) {
+        (None, None) => return Err(ConsulError::NodeUnknown(node.to_owned())),
+        (None, Some(new)) => new.clone(),
+        (Some(before), None) => before,
+        (Some(before), Some(new)) => {
+            let mut after = before.clone();
+            after.address.clone_from(&new.address);
+            if !before.is_agent {
+                if !new.id.is_empty() {
+                    after.id.clone_from(&new.id);
+                }
+                after.tagged_addresses.clone_from(&new.tagged_addresses);
+                after.meta.clone_from(&new.meta);
+            }
+            after
+        }
+    };
+    let room = |check: &NewCheck| record.put_check(check, unix_ms, true);
+    if checks.iter().map(room).fold(true, |all, has| all & has) {
+        Ok(record)
+    } else {
+        Err(ConsulError::ChecksTooMany)
     }
 }
 

@@ -7,6 +7,7 @@ use mainstay_store::{Error, Revision};
 use super::instance::Kind;
 use super::registration::Refused;
 use crate::audit::AuditError;
+use crate::consul::ConsulError;
 use crate::health::targets::AddressRefused;
 use crate::keys::{InstanceRef, ServiceRef};
 
@@ -106,6 +107,16 @@ pub enum RegistryError {
         /// The one found.
         found: Revision,
     },
+    /// Somebody else changed it since. Read again, then decide again.
+    #[error("instance {instance} is at revision {found}, not {expected}")]
+    InstanceChanged {
+        /// The instance.
+        instance: InstanceRef,
+        /// The revision the caller had read.
+        expected: Revision,
+        /// The one found.
+        found: Revision,
+    },
     /// This node has not read the registry yet: it would answer with less than there is.
     #[error("registry is loading")]
     Loading,
@@ -128,6 +139,20 @@ impl From<Refused> for RegistryError {
         match refused {
             Refused::Invalid(invalid) => Self::Invalid(invalid),
             Refused::Address(address) => Self::AddressRefused(address),
+        }
+    }
+}
+
+/// What is wrong with a node that is registered together with its services.
+impl From<ConsulError> for RegistryError {
+    fn from(error: ConsulError) -> Self {
+        match error {
+            ConsulError::Store(error) => Self::Store(error),
+            ConsulError::ChecksTooMany => Invalid::new("Checks", "must be at most 16").into(),
+            ConsulError::NodeName(_) | ConsulError::NodeUnknown(_) => {
+                Invalid::new("Node", "must be one that is known").into()
+            }
+            other => Self::Unreadable { what: other.to_string() },
         }
     }
 }
@@ -165,7 +190,7 @@ impl RegistryError {
             Self::ServiceInUse { .. } => Code::ServiceInUse,
             Self::KindConflict { .. } => Code::KindConflict,
             Self::Full { .. } => Code::RegistryFull,
-            Self::Changed { .. } => Code::RevisionMoved,
+            Self::Changed { .. } | Self::InstanceChanged { .. } => Code::RevisionMoved,
             Self::Loading => Code::RegistryLoading,
             Self::Unreadable { .. } => Code::Internal,
             Self::Audit(error) => error.code(),

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use mainstay_store::Revision;
 use serde::{Deserialize, Serialize};
 
 use super::error::Invalid;
@@ -75,6 +76,8 @@ pub struct Registration {
     ttl_seconds: u32,
     remove_after_seconds: Option<u32>,
     of_consul: Option<OfConsul>,
+    /// Only while the instance is as it was at this revision.
+    pub(super) expected: Option<Revision>,
 }
 
 /// What a client of Consul says beside.
@@ -143,8 +146,15 @@ impl Registration {
             (Kind::Ephemeral | Kind::Persistent, after) => after,
         };
         let token = raw.registration.clone();
-        let of_consul = None;
-        Ok(Self { id, token, raw, kind, ttl_seconds, remove_after_seconds, of_consul })
+        let (of_consul, expected) = (None, None);
+        Ok(Self { id, token, raw, kind, ttl_seconds, remove_after_seconds, of_consul, expected })
+    }
+
+    /// The same, only while the instance is as it was at `expected` ([`Revision::NEVER`]: not there),
+    /// if that is said.
+    #[must_use]
+    pub fn only_if(self, expected: Option<Revision>) -> Self {
+        Self { expected, ..self }
     }
 
     /// The same, as a client of Consul registered it, with checks of its own. Those that were there
@@ -223,7 +233,9 @@ impl OfConsul {
             before.filter(|_| was_own).and_then(|before| before.checks.get(id)).cloned()
         };
         for new in &self.checks {
-            let status = stood(&new.check.id).unwrap_or_else(|| new.status(unix_ms));
+            // How a check stands that nobody runs is what whoever registered it says.
+            let stood = stood(&new.check.id).filter(|_| new.check.run.is_some());
+            let status = stood.unwrap_or_else(|| new.status(unix_ms));
             record.checks.insert(new.check.id.clone(), status);
             record.own_checks.push(new.check.clone());
         }

@@ -5,28 +5,37 @@
 //! found by its own id, and every other change is made again only if it is not there. A batch that
 //! arrives late all the same fails its compare.
 
+mod beside;
 mod deed;
 mod edit;
 mod own_checks;
 mod reports;
 mod services;
+mod tried;
+
+use std::future::ready;
 
 use mainstay_core::name::ServiceName;
 use mainstay_store::{
     Batch, Compare, Entry, Get, Operator, Put, Range, RangeRequest, Revision, Select, Target,
 };
 
+use serde_json::Value;
+
 use super::error::{INSTANCES_MAX, SERVICE_INSTANCES_MAX};
-use super::instance::{GoneReason, Instance, Kind, State};
+use super::instance::{GoneReason, Instance, State};
 use super::service::{RawSettings, Settings};
 use super::{Invalid, Registration, Registry, RegistryError, Shared};
 use crate::audit::Author;
 use crate::keys::{InstanceRef, RegistryArea, ServiceRef};
 use crate::patience::Patience;
 use crate::random;
+use crate::terms::Terms;
 
+pub use beside::Beside;
 use deed::Deed;
 pub(super) use edit::Removal;
+pub use tried::Tried;
 
 /// Longest drain, in seconds.
 const DRAIN_SECONDS_MAX: u32 = 3_600;
@@ -35,10 +44,22 @@ const DRAIN_SECONDS_MAX: u32 = 3_600;
 const TEXT_BYTES_MAX: usize = 512;
 
 /// What a write came to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Written {
-    /// The revision that holds it.
+    /// The revision that holds it; of what was only tried, the one it was tried on.
     pub revision: Revision,
+    /// What it would have come to, if it was only tried.
+    pub tried: Option<Tried>,
+}
+
+impl Written {
+    pub(super) const fn at(revision: Revision) -> Self {
+        Self { revision, tried: None }
+    }
+
+    fn tried(revision: Revision, (before, after): (Value, Value)) -> Self {
+        Self { revision, tried: Some(Tried { before, after }) }
+    }
 }
 
 /// What a registration came to.
@@ -73,6 +94,28 @@ impl Registry {
         service: &ServiceRef,
         registration: &Registration,
     ) -> Result<Registered, RegistryError> {
+        self.register_beside(service, registration, || ready(Ok(Beside::default()))).await
+    }
+
+    /// The same, together with what `beside` says, or not at all; it is asked again when somebody
+    /// else was quicker.
+    ///
+    /// # Errors
+    ///
+    /// As [`register`](Registry::register), and what `beside` said.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`register`](Registry::register).
+    pub async fn register_beside<F>(
+        &self,
+        service: &ServiceRef,
+        registration: &Registration,
+        beside: impl Fn() -> F,
+    ) -> Result<Registered, RegistryError>
+    where
+        F: Future<Output = Result<Beside, RegistryError>>,
+    {
         let shared = &*self.shared;
         service_name_fits(&service.name)?;
         let at = service.instance(&registration.id);
@@ -98,20 +141,27 @@ impl Registry {
             if let (Some(_), Some(entry)) = (done, &before) {
                 return shared.registered(registration, token, entry.mod_revision, is_new).await;
             }
+            let written = before.as_ref().map_or(Revision::NEVER, |entry| entry.mod_revision);
+            let uncertain = patience.is_uncertain();
+            shared.is_as_read(&at, registration.expected, written, uncertain).await?;
             shared.has_room(service, before.is_none())?;
             let raw = read_settings(service, settings.as_ref())?;
-            let other = raw.as_ref().is_some_and(|raw| raw.kind != registration.kind());
-            if other && shared.count(service).await? > 0 {
-                let kind = raw.map_or_else(Kind::default, |raw| raw.kind);
-                return Err(RegistryError::KindConflict { service: service.clone(), kind });
-            }
+            let other = !shared.is_of_its_kind(service, registration, raw.as_ref()).await?;
             let batch = shared.registering(
                 service,
                 registration,
                 &token,
                 Found { settings, raw, before, known, other },
             );
-            match shared.store.apply(batch).await {
+            let beside = match beside().await {
+                Ok(beside) => beside,
+                Err(RegistryError::Store(error)) => {
+                    patience.bear(&*shared.timer, error).await?;
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            match shared.store.apply(beside.with(batch)).await {
                 Ok(applied) if applied.succeeded => {
                     return shared.registered(registration, token, applied.revision, is_new).await;
                 }
@@ -119,6 +169,32 @@ impl Registry {
                 Err(error) => patience.bear(&*shared.timer, error).await?,
             }
         }
+    }
+
+    /// Whether [`register`](Registry::register) would be refused now; writes nothing.
+    ///
+    /// # Errors
+    ///
+    /// As [`register`](Registry::register).
+    ///
+    /// # Cancel safety
+    ///
+    /// Safe: it only reads.
+    pub async fn may_register(
+        &self,
+        service: &ServiceRef,
+        registration: &Registration,
+    ) -> Result<(), RegistryError> {
+        let shared = &*self.shared;
+        service_name_fits(&service.name)?;
+        let at = service.instance(&registration.id);
+        let settings = shared.store.get(Get::new(service.settings())).await?.entry;
+        let before = shared.store.get(Get::new(at.key())).await?.entry;
+        let written = before.as_ref().map_or(Revision::NEVER, |entry| entry.mod_revision);
+        shared.is_as_read(&at, registration.expected, written, false).await?;
+        shared.has_room(service, before.is_none())?;
+        let raw = read_settings(service, settings.as_ref())?;
+        shared.is_of_its_kind(service, registration, raw.as_ref()).await.map(drop)
     }
 
     /// Removes an instance at once; it is never held back. It goes by itself, or `by` somebody:
@@ -136,7 +212,7 @@ impl Registry {
         at: &InstanceRef,
         by: Option<&Author>,
     ) -> Result<Written, RegistryError> {
-        let removed = self.shared.remove(at, deregistering(None, by)).await?;
+        let removed = self.shared.remove(at, deregistering(None, by.map(Terms::from))).await?;
         removed.ok_or_else(|| RegistryError::InstanceNotFound { instance: at.clone() })
     }
 
@@ -156,10 +232,38 @@ impl Registry {
         registration: &str,
         by: Option<&Author>,
     ) -> Result<Written, RegistryError> {
+        let by = by.map(Terms::from);
         let removed = self.shared.remove(at, deregistering(Some(registration), by)).await?;
         removed.ok_or_else(|| RegistryError::RegistrationGone {
             instance: at.clone(),
             registration: registration.to_owned(),
+        })
+    }
+
+    /// The same on `terms`: by somebody, who may only want to see what would happen, or that nothing
+    /// has moved.
+    ///
+    /// # Errors
+    ///
+    /// [`RegistryError::InstanceNotFound`], [`RegistryError::InstanceChanged`],
+    /// [`RegistryError::RegistrationGone`], or what the store said.
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`deregister`](Registry::deregister).
+    pub async fn remove(
+        &self,
+        at: &InstanceRef,
+        registration: Option<&str>,
+        terms: Terms<'_>,
+    ) -> Result<Written, RegistryError> {
+        let removed = self.shared.remove(at, deregistering(registration, Some(terms))).await?;
+        removed.ok_or_else(|| match registration {
+            None => RegistryError::InstanceNotFound { instance: at.clone() },
+            Some(registration) => RegistryError::RegistrationGone {
+                instance: at.clone(),
+                registration: registration.to_owned(),
+            },
         })
     }
 
@@ -173,16 +277,16 @@ impl Registry {
     /// # Cancel safety
     ///
     /// As [`deregister`](Registry::deregister).
-    pub async fn drain(
+    pub async fn drain<'a>(
         &self,
         at: &InstanceRef,
         seconds: u32,
-        author: &Author,
+        terms: impl Into<Terms<'a>>,
     ) -> Result<Written, RegistryError> {
         if seconds > DRAIN_SECONDS_MAX {
             return Err(Invalid::new("seconds", "must be 0 to 3600").into());
         }
-        let deed = Deed { action: "instance:drain", author };
+        let deed = Deed { action: "instance:drain", terms: terms.into() };
         self.shared
             .edit(at, Some(deed), |record| {
                 record.state = State::Draining;
@@ -201,12 +305,12 @@ impl Registry {
     /// # Cancel safety
     ///
     /// As [`deregister`](Registry::deregister).
-    pub async fn bring_up(
+    pub async fn bring_up<'a>(
         &self,
         at: &InstanceRef,
-        author: &Author,
+        terms: impl Into<Terms<'a>>,
     ) -> Result<Written, RegistryError> {
-        let deed = Deed { action: "instance:enable", author };
+        let deed = Deed { action: "instance:enable", terms: terms.into() };
         self.shared
             .edit(at, Some(deed), |record| {
                 record.state = State::Up;
@@ -226,16 +330,16 @@ impl Registry {
     /// # Cancel safety
     ///
     /// As [`deregister`](Registry::deregister).
-    pub async fn maintain(
+    pub async fn maintain<'a>(
         &self,
         at: &InstanceRef,
         reason: &str,
-        author: &Author,
+        terms: impl Into<Terms<'a>>,
     ) -> Result<Written, RegistryError> {
         if reason.len() > TEXT_BYTES_MAX {
             return Err(Invalid::new("reason", "must be at most 512 bytes").into());
         }
-        let deed = Deed { action: "instance:maintenance", author };
+        let deed = Deed { action: "instance:maintenance", terms: terms.into() };
         self.shared
             .edit(at, Some(deed), |record| {
                 record.state = State::Down;
@@ -255,17 +359,17 @@ impl Registry {
     /// # Cancel safety
     ///
     /// As [`deregister`](Registry::deregister).
-    pub async fn weigh(
+    pub async fn weigh<'a>(
         &self,
         at: &InstanceRef,
         weight: u16,
-        author: &Author,
+        terms: impl Into<Terms<'a>>,
     ) -> Result<Written, RegistryError> {
         let set = |record: &mut Instance| {
             record.weight = weight;
             true
         };
-        let deed = Deed { action: "instance:weight", author };
+        let deed = Deed { action: "instance:weight", terms: terms.into() };
         self.shared.edit(at, Some(deed), set).await
     }
 }
@@ -313,6 +417,22 @@ impl Shared {
             batch = batch.then(Put::new(service.settings(), value.write()));
         }
         batch.then(Put::new(at.key(), record.write()))
+    }
+
+    /// Whether the service, whose settings are `raw`, is of the kind of `registration` already;
+    /// refused when it is of the other, and has instances.
+    async fn is_of_its_kind(
+        &self,
+        service: &ServiceRef,
+        registration: &Registration,
+        raw: Option<&RawSettings>,
+    ) -> Result<bool, RegistryError> {
+        let Some(raw) = raw.filter(|raw| raw.kind != registration.kind()) else { return Ok(true) };
+        if self.count(service).await? > 0 {
+            let (service, kind) = (service.clone(), raw.kind);
+            return Err(RegistryError::KindConflict { service, kind });
+        }
+        Ok(false)
     }
 
     async fn registered(
@@ -367,18 +487,18 @@ impl Shared {
         revision: Revision,
     ) -> Result<Written, RegistryError> {
         self.applied(area, revision).await;
-        Ok(Written { revision })
+        Ok(Written::at(revision))
     }
 }
 
 /// What somebody asks for who says that an instance is gone.
-fn deregistering<'a>(registration: Option<&'a str>, by: Option<&'a Author>) -> Removal<'a> {
+fn deregistering<'a>(registration: Option<&'a str>, by: Option<Terms<'a>>) -> Removal<'a> {
     Removal {
         reason: GoneReason::Deregistered,
         registration,
         decided: None,
         mark: None,
-        by: by.map(|author| Deed { action: "instance:deregister", author }),
+        by: by.map(|terms| Deed { action: "instance:deregister", terms }),
     }
 }
 

@@ -70,7 +70,7 @@ impl Desk {
         let Self { registry, centre, author, .. } = self;
         let at = &order().instance(&InstanceId::new(if second { "b" } else { "a" }).unwrap());
         let group = &group();
-        let editor = Editor { author: author.clone(), base: None };
+        let editor = Editor { author: author.clone(), base: None, dry_run: false };
         let publication = |json| serde_json::from_value(json).unwrap();
         // Whether it worked is not the question.
         match what {

@@ -386,7 +386,7 @@ fn late(plan: &Plan) -> Report {
 
 fn seconds(text: &str) -> Result<Duration, Errors> {
     // Nothing is a span too, here.
-    if text == "0" {
+    if text.strip_suffix(['s', 'm', 'h']).unwrap_or(text) == "0" {
         return Ok(Duration::ZERO);
     }
     Duration::try_from_secs_f64(span(text)?)
@@ -395,4 +395,20 @@ fn seconds(text: &str) -> Result<Duration, Errors> {
 
 fn unusual(what: &str, error: &std::io::Error) -> Report {
     Report::error(Code::Internal, format!("{what}: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_a_span_in_every_unit() {
+        for text in ["0", "0s", "0m", "0h"] {
+            assert_eq!(seconds(text).ok(), Some(Duration::ZERO), "{text}");
+        }
+        assert_eq!(seconds("1.5s").ok(), Some(Duration::from_millis(1_500)));
+        for text in ["", "s", "-1s", "0x", "soon"] {
+            assert!(seconds(text).is_err(), "{text}");
+        }
+    }
 }

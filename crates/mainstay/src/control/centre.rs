@@ -16,10 +16,12 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
+use mainstay_coord::Terms;
 use mainstay_coord::audit::{Author, Target};
-use mainstay_coord::centre::{CentreError, Client, Editor, Publication, RawCanary, RawItem};
+use mainstay_coord::centre::{CentreError, Client, Editor, Head, Publication, RawCanary, RawItem};
 use mainstay_coord::keys::GroupRef;
 use mainstay_coord::name::{ClientId, GroupName, Namespace};
+use mainstay_store::Revision;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -144,11 +146,25 @@ async fn edit_draft(
     State(cluster): State<Arc<Cluster>>,
     Of(group): Of,
     Path((_, _, item)): Path<(String, String, String)>,
+    Asked(how): Asked<How>,
     By(author): By,
+    headers: HeaderMap,
     Document(raw): Document<Option<RawItem>>,
 ) -> Answer {
-    let revision = cluster.centre.edit_draft(&group, &item, raw, &author).await?;
-    Ok(Json(json!({ "revision": revision.get() })))
+    let terms = terms(&author, &headers, how)?;
+    let revision = cluster.centre.edit_draft(&group, &item, raw, terms).await?;
+    Ok(drafted(revision, how))
+}
+
+fn terms<'a>(author: &'a Author, headers: &HeaderMap, how: How) -> Result<Terms<'a>, Refused> {
+    let expected = if_match(headers)?.map(Revision::new);
+    Ok(Terms { author, expected, dry_run: how.dry_run })
+}
+
+fn drafted(revision: Revision, how: How) -> Json<Value> {
+    let revision = revision.get();
+    let document = json!({ "revision": revision });
+    Json(if how.dry_run { json!({ "revision": revision, "dry_run": true }) } else { document })
 }
 
 /// `DELETE …/drafts/{item}`
@@ -156,18 +172,21 @@ async fn remove_draft(
     State(cluster): State<Arc<Cluster>>,
     Of(group): Of,
     Path((_, _, item)): Path<(String, String, String)>,
+    Asked(how): Asked<How>,
     By(author): By,
+    headers: HeaderMap,
 ) -> Answer {
-    let revision = cluster.centre.remove_draft(&group, &item, &author).await?;
-    Ok(Json(json!({ "revision": revision.get() })))
+    let terms = terms(&author, &headers, how)?;
+    let revision = cluster.centre.remove_draft(&group, &item, terms).await?;
+    Ok(drafted(revision, how))
 }
 
 /// What every change takes beside its document.
-#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields, default)]
 #[into_params(parameter_in = Query)]
 pub(super) struct How {
-    /// Show what would be published, and publish nothing.
+    /// Show what would be done or refused, and change nothing.
     dry_run: bool,
 }
 
@@ -180,7 +199,7 @@ async fn publish(
     headers: HeaderMap,
     Document(publication): Document<Publication>,
 ) -> Result<Response, Refused> {
-    let editor = editor(author, &headers)?;
+    let editor = editor(author, &headers, how)?;
     if how.dry_run {
         let diff = cluster.centre.preview(&group, &publication, &editor).await?;
         return Ok(Json(json!({ "dry_run": true, "diff": diff })).into_response());
@@ -262,11 +281,16 @@ pub(super) struct Rollback {
 async fn roll_back(
     State(cluster): State<Arc<Cluster>>,
     Of(group): Of,
+    Asked(how): Asked<How>,
     By(author): By,
     headers: HeaderMap,
     Document(Rollback { to, note }): Document<Rollback>,
 ) -> Answer {
-    let editor = editor(author, &headers)?;
+    let editor = editor(author, &headers, how)?;
+    if how.dry_run {
+        let diff = cluster.centre.preview_rollback(&group, to, &editor).await?;
+        return Ok(Json(json!({ "dry_run": true, "diff": diff })));
+    }
     Ok(Json(json!(cluster.centre.roll_back(&group, to, &note, &editor).await?)))
 }
 
@@ -274,34 +298,48 @@ async fn roll_back(
 async fn set_canary(
     State(cluster): State<Arc<Cluster>>,
     Of(group): Of,
+    Asked(how): Asked<How>,
     By(author): By,
     headers: HeaderMap,
     Document(canary): Document<RawCanary>,
 ) -> Answer {
-    let editor = editor(author, &headers)?;
-    Ok(Json(json!(cluster.centre.set_canary(&group, &canary, &editor).await?)))
+    let editor = editor(author, &headers, how)?;
+    Ok(turned(&cluster.centre.set_canary(&group, &canary, &editor).await?, how))
+}
+
+/// The head of a group as a step of a gradual release makes it.
+fn turned(head: &Head, how: How) -> Json<Value> {
+    let mut document = json!(head);
+    if how.dry_run
+        && let Some(fields) = document.as_object_mut()
+    {
+        fields.insert("dry_run".to_owned(), true.into());
+    }
+    Json(document)
 }
 
 /// `POST …/canary/promote`
 async fn promote(
     State(cluster): State<Arc<Cluster>>,
     Of(group): Of,
+    Asked(how): Asked<How>,
     By(author): By,
     headers: HeaderMap,
 ) -> Answer {
-    let editor = editor(author, &headers)?;
-    Ok(Json(json!(cluster.centre.promote(&group, &editor).await?)))
+    let editor = editor(author, &headers, how)?;
+    Ok(turned(&cluster.centre.promote(&group, &editor).await?, how))
 }
 
 /// `POST …/canary/abort`
 async fn abort(
     State(cluster): State<Arc<Cluster>>,
     Of(group): Of,
+    Asked(how): Asked<How>,
     By(author): By,
     headers: HeaderMap,
 ) -> Answer {
-    let editor = editor(author, &headers)?;
-    Ok(Json(json!(cluster.centre.abort(&group, &editor).await?)))
+    let editor = editor(author, &headers, how)?;
+    Ok(turned(&cluster.centre.abort(&group, &editor).await?, how))
 }
 
 /// `POST /config/rewrap`: wraps the data keys of all groups by the newest key of the keyring.
@@ -310,8 +348,8 @@ async fn rewrap(State(cluster): State<Arc<Cluster>>, By(author): By) -> Answer {
 }
 
 /// Who changes something, and the release they had read: `If-Match: "3"`.
-fn editor(author: Author, headers: &HeaderMap) -> Result<Editor, Refused> {
-    Ok(Editor { author, base: if_match(headers)? })
+fn editor(author: Author, headers: &HeaderMap, how: How) -> Result<Editor, Refused> {
+    Ok(Editor { author, base: if_match(headers)?, dry_run: how.dry_run })
 }
 
 impl From<CentreError> for Refused {

@@ -15,14 +15,42 @@ use super::answer::Refused;
 struct Knows(Method, &'static str, bool, bool);
 
 /// Every change that knows one of them.
-const KNOWING: [Knows; 17] = [
+const KNOWING: [Knows; 25] = [
     Knows(Method::PUT, "/registry/{namespace}/services/{service}", true, true),
-    Knows(Method::PUT, "/registry/{namespace}/services/{service}/instances/{id}", true, false),
+    Knows(Method::DELETE, "/registry/{namespace}/services/{service}", true, true),
+    Knows(Method::PUT, "/registry/{namespace}/services/{service}/instances/{id}", true, true),
+    Knows(Method::DELETE, "/registry/{namespace}/services/{service}/instances/{id}", true, true),
+    Knows(
+        Method::POST,
+        "/registry/{namespace}/services/{service}/instances/{id}/drain",
+        true,
+        true,
+    ),
+    Knows(
+        Method::POST,
+        "/registry/{namespace}/services/{service}/instances/{id}/undrain",
+        true,
+        true,
+    ),
+    Knows(
+        Method::POST,
+        "/registry/{namespace}/services/{service}/instances/{id}/maintenance",
+        true,
+        true,
+    ),
+    Knows(
+        Method::POST,
+        "/registry/{namespace}/services/{service}/instances/{id}/weight",
+        true,
+        true,
+    ),
+    Knows(Method::PUT, "/config/{namespace}/{group}/drafts/{item}", true, true),
+    Knows(Method::DELETE, "/config/{namespace}/{group}/drafts/{item}", true, true),
     Knows(Method::POST, "/config/{namespace}/{group}/releases", true, true),
-    Knows(Method::POST, "/config/{namespace}/{group}/rollback", false, true),
-    Knows(Method::PUT, "/config/{namespace}/{group}/canary", false, true),
-    Knows(Method::POST, "/config/{namespace}/{group}/canary/promote", false, true),
-    Knows(Method::POST, "/config/{namespace}/{group}/canary/abort", false, true),
+    Knows(Method::POST, "/config/{namespace}/{group}/rollback", true, true),
+    Knows(Method::PUT, "/config/{namespace}/{group}/canary", true, true),
+    Knows(Method::POST, "/config/{namespace}/{group}/canary/promote", true, true),
+    Knows(Method::POST, "/config/{namespace}/{group}/canary/abort", true, true),
     Knows(Method::PUT, "/switches/{namespace}/{name}", true, true),
     Knows(Method::DELETE, "/switches/{namespace}/{name}", true, true),
     Knows(Method::POST, "/switches/{namespace}/{name}/rollback", true, true),
@@ -32,6 +60,7 @@ const KNOWING: [Knows; 17] = [
     Knows(Method::POST, "/plans/{namespace}/{name}/rollback", true, true),
     Knows(Method::POST, "/plans/{namespace}/{name}/activate", true, true),
     Knows(Method::POST, "/plans/{namespace}/{name}/deactivate", true, true),
+    // It changes nothing anyway.
     Knows(Method::POST, "/plans/{namespace}/{name}/rehearse", false, true),
 ];
 
@@ -63,3 +92,6 @@ fn unknown(request: &Request) -> Option<Refused> {
     }
     None
 }
+
+#[cfg(test)]
+mod tests;

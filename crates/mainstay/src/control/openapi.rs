@@ -65,8 +65,8 @@ pub(crate) fn document() -> Value {
                 "token": {
                     "type": "http",
                     "scheme": "bearer",
-                    "description": "The token of `control.toml` in the data directory, written \
-                        anew at each start, or that of `server.token_file`.",
+                    "description": "The token of `control.toml` in the data directory, or that \
+                        of `server.token_file`.",
                 },
             },
         },

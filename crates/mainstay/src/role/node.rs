@@ -127,7 +127,7 @@ impl Node {
             dns,
             live: Mutex::new(live),
             rules,
-            token: token(&meant)?,
+            token: token(&meant, start.role, data_dir.path())?,
             since: MonotonicClock.now(),
             draining: AtomicBool::new(false),
             ready,
@@ -484,13 +484,23 @@ fn report_reload(done: Result<Reloaded, Errors>) {
 }
 
 /// What callers of the control port bear: the configured token, or 32 random bytes as hexadecimal
-/// digits.
-fn token(meant: &Meant) -> Result<String, Errors> {
+/// digits. A role other than `dev` keeps what it drew, so that whoever was given it is let in after
+/// a restart too.
+fn token(meant: &Meant, role: Role, data: &Path) -> Result<String, Errors> {
     if let Some(file) = &meant.token_file {
         return secret::token(file, "server.token_file");
+    }
+    let kept = data.join("token");
+    let keeps = role != Role::Dev;
+    if keeps && kept.exists() {
+        return secret::token(&kept, "the token of the data directory");
     }
     let mut bytes = [0_u8; 32];
     let drawn = File::open("/dev/urandom").and_then(|mut random| random.read_exact(&mut bytes));
     drawn.map_err(|error| failed("random numbers", &error))?;
-    Ok(hex(&bytes))
+    let token = hex(&bytes);
+    if keeps {
+        secret::keep(&kept, &token).map_err(|error| failed("token", &error))?;
+    }
+    Ok(token)
 }

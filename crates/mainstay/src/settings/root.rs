@@ -122,7 +122,7 @@ pub struct Meant {
     pub control: SocketAddr,
     /// What this process is called among the nodes of its store; `None` for the default.
     pub node: Option<NodeName>,
-    /// File with the token callers of the control port bear; `None` to draw one.
+    /// File with the token callers of the control port bear; `None` for that of the data directory.
     pub token_file: Option<PathBuf>,
     /// As many streams, and questions that wait, as may be open at the control port at once.
     pub streams_max: u32,
@@ -228,8 +228,8 @@ pub struct RawServer {
     pub node: Option<String>,
     /// File whose first line is the token that callers of the control port bear, at least 16
     /// visible ASCII characters; nobody but its owner may read it. For processes that call each
-    /// other, who are given the same. Restart only. Default: none, and a token is drawn at each
-    /// start.
+    /// other, who are given the same. Restart only. Default: `token` in the data directory, drawn
+    /// at the first start; `dev` draws one at each start.
     pub token_file: Option<PathBuf>,
     /// How many streams, blocking queries and waits for locks may be open at the control port at
     /// once, 1 to 1,000,000; one more is refused with `too-many-streams`. Restart only. Default

@@ -317,6 +317,11 @@ fn nodes_without_an_agent_are_registered_and_forgotten() {
     let (_, native) = dev.call("GET", "/api/v1/registry/default/services/ext", "");
     let native: Value = serde_json::from_str(&native).unwrap();
     assert_eq!(native["instances"][0]["address"], "10.9.9.9");
+    // Said again, a check stands as it is said to, that of the service as well.
+    let mut again = x.clone();
+    again["Checks"][1]["Status"] = json!("warning");
+    assert_eq!(put(&dev, "catalog/register", &again.to_string()).body, "true");
+    assert_eq!(get(&dev, "health/service/ext").json()[0]["Checks"][1]["Status"], "warning");
     let fails = json!({
         "Node": "x", "SkipNodeUpdate": true,
         "Check": { "CheckID": "up", "Name": "is up", "Status": "critical", "Output": "no" },
@@ -338,6 +343,49 @@ fn nodes_without_an_agent_are_registered_and_forgotten() {
     assert_eq!((&nodes[0]["Address"], &nodes[0]["Meta"]), (&json!("10.0.0.77"), &json!({})));
     assert_eq!(get(&dev, &format!("health/node/{own}")).json()[0]["CheckID"], "serfHealth");
     assert_eq!(get(&dev, "agent/members").json()[0]["Addr"], "10.0.0.77");
+}
+
+#[test]
+fn a_node_its_service_and_checks_are_registered_together_or_not_at_all() {
+    let dev = Gateway::start_dev("consul-together", CONFIG);
+    let whole = |name: &str, checks: Value| {
+        json!({
+            "Node": name, "Address": "10.9.9.9",
+            "Service": { "Service": "ext", "Port": 1 }, "Checks": checks,
+        })
+    };
+    let at = |list: &str| get(&dev, list).index();
+    let many: Vec<Value> = (0..17).map(|n| json!({ "CheckID": format!("c{n}") })).collect();
+    let many_of_it: Vec<Value> =
+        (0..17).map(|n| json!({ "CheckID": format!("c{n}"), "ServiceID": "ext" })).collect();
+    for checks in [
+        Value::Array(many),
+        json!([{ "CheckID": "up" }, { "CheckID": "a", "ServiceID": "nobody" }]),
+        json!([{ "CheckID": "up", "Status": "fine" }]),
+        Value::Array(many_of_it),
+    ] {
+        let refused = put(&dev, "catalog/register", &whole("x", checks).to_string());
+        assert!(400 <= refused.status, "{}", refused.body);
+        check(&dev, "GET catalog/node/x", "", 200, "null");
+        check(&dev, "GET catalog/service/ext", "", 200, "[]");
+    }
+    let one = whole("x", json!([{ "CheckID": "up", "Status": "passing" }]));
+    assert_eq!(put(&dev, "catalog/register", &one.to_string()).body, "true");
+    assert_eq!(at("catalog/nodes"), at("catalog/service/ext"), "in one revision");
+    // A second service of the node, and news of the first one's check, in one revision too.
+    let second = json!({
+        "Node": "x", "SkipNodeUpdate": true, "Service": { "Service": "other" },
+        "Checks": [{ "CheckID": "e", "ServiceID": "ext", "Status": "warning" }],
+    });
+    assert_eq!(put(&dev, "catalog/register", &second.to_string()).body, "true");
+    assert_eq!(at("catalog/service/other"), at("health/checks/ext"));
+    // Under another name it is another service, and the one before is gone with it.
+    let mut renamed = second.clone();
+    renamed["Service"] = json!({ "ID": "ext", "Service": "renamed" });
+    renamed["Checks"] = json!([]);
+    assert_eq!(put(&dev, "catalog/register", &renamed.to_string()).body, "true");
+    check(&dev, "GET catalog/service/ext", "", 200, "[]");
+    assert_eq!(at("catalog/service/ext"), at("catalog/service/renamed"));
 }
 
 #[test]

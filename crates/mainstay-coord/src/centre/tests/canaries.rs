@@ -50,7 +50,7 @@ async fn while_one_is_under_way_nothing_else_is_published() {
     let other = canary(json!({ "release": 3, "percent": 1 }));
     let error = node.set_canary(&payment(), &other, &anna()).await.unwrap_err();
     assert_eq!(error.code(), Code::CanaryRunning);
-    let stale = Editor { author: by("bo"), base: Some(2) };
+    let stale = Editor { author: by("bo"), base: Some(2), dry_run: false };
     let error = node.promote(&payment(), &stale).await.unwrap_err();
     assert_eq!(error.code(), Code::RevisionMoved);
 }

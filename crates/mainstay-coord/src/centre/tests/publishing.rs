@@ -55,7 +55,7 @@ async fn a_base_that_moved_is_refused_and_nobody_s_change_is_lost() {
     let world = World::memory();
     let (node, group) = (world.node("n1").await, payment());
     publish(&node, &group, &["a=1"]).await.unwrap();
-    let on_one = Editor { author: by("bo"), base: Some(1) };
+    let on_one = Editor { author: by("bo"), base: Some(1), dry_run: false };
     node.publish(&group, &texts(&["a=2"]), &on_one).await.unwrap();
     let late = node.publish(&group, &texts(&["a=3"]), &on_one).await.unwrap_err();
     assert_eq!(late.code(), Code::RevisionMoved);

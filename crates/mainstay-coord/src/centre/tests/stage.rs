@@ -60,7 +60,7 @@ pub(super) fn client(id: &str) -> Client {
 }
 
 pub(super) fn anna() -> Editor {
-    Editor { author: by("anna"), base: None }
+    Editor { author: by("anna"), base: None, dry_run: false }
 }
 
 /// Who changes something.

@@ -3,17 +3,18 @@
 use mainstay_store::{Put, Revision};
 use serde_json::{Value, json};
 
-use crate::audit::{Author, Target};
+use crate::audit::Target;
 use crate::registry::instance::Instance;
 use crate::registry::shared::Shared;
+use crate::terms::Terms;
 
 /// A change that somebody makes who is not the instance itself: it is recorded.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::registry) struct Deed<'a> {
     /// What: `instance:drain`.
     pub(in crate::registry) action: &'static str,
-    /// Who asks, and why.
-    pub(in crate::registry) author: &'a Author,
+    /// Who asks, and on what terms.
+    pub(in crate::registry) terms: Terms<'a>,
 }
 
 /// How something was before it was changed.
@@ -42,7 +43,7 @@ impl Deed<'_> {
                 .map(Revision::get),
             revision_after: None,
         };
-        let record = shared.outbox.record(self.action, target, self.author).changed(was, is);
+        let record = shared.outbox.record(self.action, target, self.terms.author).changed(was, is);
         shared.outbox.put(before.read_at, &record)
     }
 }

@@ -34,7 +34,7 @@ impl Shared {
         by: Option<Deed<'_>>,
         mut change: impl FnMut(&mut Instance) -> bool,
     ) -> Result<Written, RegistryError> {
-        by.map_or(Ok(()), |deed| self.outbox.admit(deed.author))?;
+        by.map_or(Ok(()), |deed| self.outbox.admit(deed.terms.author))?;
         let mut patience = Patience::new(self.now(), Patience::FOR_CALLERS);
         // The copy is nearly always right, and spares a read; the compare tells when it is not.
         // Only a record has to say when it was decided.
@@ -61,6 +61,16 @@ impl Shared {
                 if is_copied {
                     continue;
                 }
+                if let Some(deed) = by {
+                    let (expected, uncertain) = (deed.terms.expected, patience.is_uncertain());
+                    if !uncertain {
+                        self.is_as_read(at, expected, ground.written, uncertain).await?;
+                    }
+                    if deed.terms.dry_run {
+                        let both = (shown(&before), shown(&after));
+                        return Ok(Written::tried(ground.written, both));
+                    }
+                }
                 return self.written(RegistryArea::Instances, ground.written).await;
             }
             let mut batch = Batch::new()
@@ -68,6 +78,11 @@ impl Shared {
                 .then(Put::new(at.key(), after.write()));
             if let Some(deed) = by {
                 let both = (shown(&before), shown(&after));
+                let (expected, uncertain) = (deed.terms.expected, patience.is_uncertain());
+                self.is_as_read(at, expected, ground.written, uncertain).await?;
+                if deed.terms.dry_run {
+                    return Ok(Written::tried(ground.written, both));
+                }
                 batch = batch.then(deed.told(self, ("instance", at.to_string()), ground, both));
             }
             match self.store.apply(batch).await {
@@ -88,7 +103,7 @@ impl Shared {
         removal: Removal<'_>,
     ) -> Result<Option<Written>, RegistryError> {
         let Removal { reason, registration, decided, mark, by } = removal;
-        by.map_or(Ok(()), |deed| self.outbox.admit(deed.author))?;
+        by.map_or(Ok(()), |deed| self.outbox.admit(deed.terms.author))?;
         let mut registration = registration.map(str::to_owned);
         let mut patience = Patience::new(self.now(), Patience::FOR_CALLERS);
         loop {
@@ -104,7 +119,7 @@ impl Shared {
                 registration.as_ref().is_some_and(|wanted| *wanted != record.registration)
             });
             let Some(entry) = got.entry.filter(|_| !is_other) else {
-                let by_us = patience.is_uncertain().then_some(Written { revision: got.revision });
+                let by_us = patience.is_uncertain().then_some(Written::at(got.revision));
                 return Ok(by_us);
             };
             if decided.is_some_and(|at| at != entry.mod_revision) {
@@ -113,6 +128,13 @@ impl Shared {
             let zone = record.as_ref().map(|record| record.zone.clone()).unwrap_or_default();
             // Tried again, it is this registration that goes, and none that came since.
             let was = record.as_ref().map_or(Value::Null, shown);
+            if let Some(deed) = by {
+                let (expected, uncertain) = (deed.terms.expected, patience.is_uncertain());
+                self.is_as_read(at, expected, entry.mod_revision, uncertain).await?;
+                if deed.terms.dry_run {
+                    return Ok(Some(Written::tried(entry.mod_revision, (was, Value::Null))));
+                }
+            }
             registration = registration.or_else(|| record.map(|record| record.registration));
             let id = at.id.as_str().to_owned();
             let gone = Gone::new(id, zone, reason, self.timer.unix_millis());
@@ -152,7 +174,10 @@ impl Shared {
     }
 }
 
-fn read_instance(at: &InstanceRef, got: Got) -> Result<(Instance, Before), RegistryError> {
+pub(super) fn read_instance(
+    at: &InstanceRef,
+    got: Got,
+) -> Result<(Instance, Before), RegistryError> {
     let missing = || RegistryError::InstanceNotFound { instance: at.clone() };
     let entry = got.entry.ok_or_else(missing)?;
     let unreadable = || RegistryError::Unreadable { what: format!("instance {at}") };

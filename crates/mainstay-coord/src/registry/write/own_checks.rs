@@ -24,21 +24,10 @@ impl Registry {
     ) -> Result<Written, RegistryError> {
         let shared = &*self.shared;
         let unix_ms = shared.timer.unix_millis();
-        let id = &new.check.id;
         let mut is_full = false;
         let put = |record: &mut Instance| {
-            match record.own_checks.iter_mut().find(|check| check.id == *id) {
-                Some(known) => *known = new.check.clone(),
-                None => {
-                    is_full = CHECKS_MAX <= record.own_checks.len();
-                    if is_full {
-                        return false;
-                    }
-                    record.own_checks.push(new.check.clone());
-                    record.checks.insert(id.clone(), new.status(unix_ms));
-                }
-            }
-            true
+            is_full = !record.take_in(new, unix_ms);
+            !is_full
         };
         let written = shared.edit(at, None, put).await?;
         if is_full {
@@ -83,5 +72,33 @@ impl Registry {
     pub async fn say_check(&self, at: &InstanceRef, new: &NewCheck) -> Result<(), RegistryError> {
         self.put_check(at, new).await?;
         self.shared.set_check(at, (&new.check.id, new.health, &new.output), true).await
+    }
+}
+
+impl Instance {
+    /// Takes in a check: one of the same name is replaced, and goes on standing as it stood.
+    /// `false` when there is no room.
+    fn take_in(&mut self, new: &NewCheck, unix_ms: u64) -> bool {
+        let (id, is_full) = (&new.check.id, CHECKS_MAX <= self.own_checks.len());
+        match self.own_checks.iter_mut().find(|check| check.id == *id) {
+            Some(known) => *known = new.check.clone(),
+            None if is_full => return false,
+            None => {
+                self.own_checks.push(new.check.clone());
+                self.checks.insert(id.clone(), new.status(unix_ms));
+            }
+        }
+        true
+    }
+
+    /// The same of one that stands as it is said to.
+    pub(super) fn say(&mut self, new: &NewCheck, unix_ms: u64) -> Result<(), Invalid> {
+        if !self.take_in(new, unix_ms) {
+            return Err(Invalid::new("checks", "must be at most 16"));
+        }
+        let known = self.checks.get(&new.check.id).filter(|status| status.health == new.health);
+        let since = known.map_or(unix_ms, |status| status.changed_unix_ms);
+        self.checks.insert(new.check.id.clone(), new.status(since));
+        Ok(())
     }
 }

@@ -10,6 +10,7 @@ use crate::keys::{RegistryArea, ServiceRef};
 use crate::patience::Patience;
 use crate::registry::service::Settings;
 use crate::registry::{Registry, RegistryError};
+use crate::terms::Terms;
 
 impl Registry {
     /// Sets what holds for a service. `expected` is the revision the caller had read
@@ -32,7 +33,7 @@ impl Registry {
         let shared = &*self.shared;
         service_name_fits(&service.name)?;
         shared.outbox.admit(author)?;
-        let deed = Deed { action: "service:settings", author };
+        let deed = Deed { action: "service:settings", terms: author.into() };
         let mut patience = Patience::new(shared.now(), Patience::FOR_CALLERS);
         loop {
             let (found, read_at) = match shared.store.get(Get::new(service.settings())).await {
@@ -70,23 +71,24 @@ impl Registry {
         }
     }
 
-    /// Deletes a service that has no instances.
+    /// Deletes a service that has no instances. What the terms expect is a revision of its settings.
     ///
     /// # Errors
     ///
-    /// [`RegistryError::ServiceInUse`], [`RegistryError::ServiceNotFound`], or what the store said.
+    /// [`RegistryError::ServiceInUse`], [`RegistryError::ServiceNotFound`],
+    /// [`RegistryError::Changed`], or what the store said.
     ///
     /// # Cancel safety
     ///
     /// As [`deregister`](Registry::deregister).
-    pub async fn delete_service(
+    pub async fn delete_service<'a>(
         &self,
         service: &ServiceRef,
-        author: &Author,
+        terms: impl Into<Terms<'a>>,
     ) -> Result<Written, RegistryError> {
-        let shared = &*self.shared;
-        shared.outbox.admit(author)?;
-        let deed = Deed { action: "service:remove", author };
+        let (shared, terms) = (&*self.shared, terms.into());
+        shared.outbox.admit(terms.author)?;
+        let deed = Deed { action: "service:remove", terms };
         let mut patience = Patience::new(shared.now(), Patience::FOR_CALLERS);
         loop {
             let got = match shared.store.get(Get::new(service.settings())).await {
@@ -98,19 +100,32 @@ impl Registry {
             };
             let Some(entry) = got.entry else {
                 if patience.is_uncertain() {
-                    return Ok(Written { revision: got.revision });
+                    return Ok(Written::at(got.revision));
                 }
                 return Err(RegistryError::ServiceNotFound { service: service.clone() });
             };
-            let was = read_settings(service, Some(&entry))?;
-            let ground = Before { written: entry.mod_revision, read_at: got.revision };
+            let was = json!(read_settings(service, Some(&entry))?);
+            let found = entry.mod_revision;
+            if let Some(expected) = terms.expected.filter(|expected| *expected != found) {
+                return Err(RegistryError::Changed { service: service.clone(), expected, found });
+            }
+            if terms.dry_run {
+                return match shared.count(service).await? {
+                    0 => Ok(Written::tried(found, (was, Value::Null))),
+                    instances => {
+                        let service = service.clone();
+                        Err(RegistryError::ServiceInUse { service, instances })
+                    }
+                };
+            }
+            let ground = Before { written: found, read_at: got.revision };
             let target = ("service", service.to_string());
             let batch = Batch::new()
                 .when(nothing_in(service.instances()))
-                .when(Compare::unchanged_since(&service.settings(), entry.mod_revision))
+                .when(Compare::unchanged_since(&service.settings(), found))
                 .then(Op::delete(&service.settings()))
                 .then(Op::delete(&service.gone()))
-                .then(deed.told(shared, target, ground, (json!(was), Value::Null)));
+                .then(deed.told(shared, target, ground, (was, Value::Null)));
             match shared.store.apply(batch).await {
                 Ok(applied) if applied.succeeded => {
                     return shared.written(RegistryArea::Settings, applied.revision).await;

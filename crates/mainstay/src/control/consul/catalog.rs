@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use axum::extract::{Path, State};
 use axum::response::Response;
+use mainstay_coord::InstanceRef;
 use mainstay_coord::consul::{NodeRecord, Part};
 use mainstay_coord::health::Health;
-use mainstay_coord::registry::{NewCheck, OwnCheck};
+use mainstay_coord::registry::{Beside, NewCheck, OwnCheck, RegistryError};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -178,26 +179,82 @@ pub(super) async fn register(
         checks.into_iter().partition(|check| check.service.is_empty());
     let known = scope.door.recipes.node(&name).await?;
     let new = (!skips || known.is_none()).then(|| node_record(&mut said, address)).transpose()?;
-    let of_node: Vec<NewCheck> = of_node.into_iter().map(|check| check.new).collect();
-    // The check that a process is there says so by itself.
     let is_agent = known.as_ref().is_some_and(|known| known.is_agent);
+    // The check that a process is there says so by itself.
     let is_its = |check: &NewCheck| is_agent && check.check.id == super::NODE_CHECK;
-    let of_node: Vec<NewCheck> = of_node.into_iter().filter(|check| !is_its(check)).collect();
-    scope.door.recipes.register_node(&name, new.as_ref(), &of_node).await?;
-    if let Some(service) = service {
-        let own = of_services.iter().filter(|check| Some(&check.service) == id.as_ref());
-        let own = own.map(|check| check.new.clone()).collect();
-        let service = Fields::of(service)?;
-        registration::register_on(&scope, &name, service, own).await?;
-    }
-    for check in of_services.iter().filter(|check| Some(&check.service) != id.as_ref()) {
-        let at = registration::find(&scope, &name, &check.service)?;
-        let at = at.ok_or_else(|| {
-            Text::failed(format!("ServiceID '{}' does not exist on {name}", check.service))
-        })?;
-        cluster.registry.say_check(&at, &check.new).await.map_err(|error| refused(&error))?;
-    }
+    let of_node = of_node.into_iter().map(|check| check.new).filter(|check| !is_its(check));
+    let (own, others): (Vec<Static>, Vec<Static>) =
+        of_services.into_iter().partition(|check| Some(&check.service) == id.as_ref());
+    let mut batch = Together {
+        scope: &scope,
+        node: &name,
+        new,
+        of_node: of_node.collect(),
+        others: of_others(&scope, &name, others)?,
+        before: None,
+    };
+    // Refused in the door's own words, before anything is written.
+    scope.door.recipes.plan_node(&name, batch.new.as_ref(), &batch.of_node).await?;
+    let Some(service) = service else {
+        let done = cluster.registry.write_planned(|| batch.plan()).await;
+        done.map_err(|error| refused(&error))?;
+        return Ok(json(&asked, &true));
+    };
+    let mut said = Fields::of(service)?;
+    let called = said.text("Service")?.filter(|name| !name.is_empty());
+    let called = called.ok_or_else(|| Text::bad("Must provide service name"))?;
+    let reached = match &batch.new {
+        Some(new) => new.address.clone(),
+        None => registration::address_of(&scope, &name).await?,
+    };
+    let own = own.into_iter().map(|check| check.new).collect();
+    let meant = registration::meant(&scope, (&name, &reached), called, said, (own, false))?;
+    batch.before = meant.before;
+    let registry = &cluster.registry;
+    let done = registry.register_beside(&meant.at, &meant.registration, || batch.plan()).await;
+    done.map_err(|error| refused(&error))?;
     Ok(json(&asked, &true))
+}
+
+/// Checks of services that are there already, by service.
+fn of_others(
+    scope: &Scope<'_>,
+    node: &str,
+    checks: Vec<Static>,
+) -> Result<BTreeMap<InstanceRef, Vec<NewCheck>>, Text> {
+    let mut all: BTreeMap<InstanceRef, Vec<NewCheck>> = BTreeMap::new();
+    for check in checks {
+        let at = registration::find(scope, node, &check.service)?;
+        let at = at.ok_or_else(|| {
+            Text::failed(format!("ServiceID '{}' does not exist on {node}", check.service))
+        })?;
+        all.entry(at).or_default().push(check.new);
+    }
+    Ok(all)
+}
+
+/// What a registration writes beside its service, all or nothing.
+struct Together<'a> {
+    scope: &'a Scope<'a>,
+    node: &'a str,
+    new: Option<NodeRecord>,
+    of_node: Vec<NewCheck>,
+    others: BTreeMap<InstanceRef, Vec<NewCheck>>,
+    before: Option<InstanceRef>,
+}
+
+impl Together<'_> {
+    async fn plan(&self) -> Result<Beside, RegistryError> {
+        let (registry, recipes) = (&self.scope.cluster.registry, &self.scope.door.recipes);
+        let mut all = recipes.plan_node(self.node, self.new.as_ref(), &self.of_node).await?;
+        for (at, checks) in &self.others {
+            all = all.and(registry.plan_checks(at, checks).await?);
+        }
+        if let Some(before) = &self.before {
+            all = all.and(registry.plan_removal(before).await?);
+        }
+        Ok(all)
+    }
 }
 
 pub(super) fn node_record(said: &mut Fields, address: String) -> Result<NodeRecord, Text> {

@@ -11,15 +11,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::{StatusCode, Uri};
-use mainstay_coord::InstanceRef;
 use mainstay_coord::audit::Author;
+use mainstay_coord::consul::ConsulError;
 use mainstay_coord::health::Health;
-use mainstay_coord::health::check::RawCheck;
+use mainstay_coord::health::check::{CHECKS_MAX, RawCheck};
 use mainstay_coord::health::tls::RawCheckTls;
 use mainstay_coord::registry::{
     ConsulService, Kind, NewCheck, OwnCheck, RawRegistration, Registration, RegistryError,
     TaggedAddress,
 };
+use mainstay_coord::{InstanceRef, ServiceRef};
 use serde_json::Value;
 
 use super::answer::Text;
@@ -93,28 +94,44 @@ pub(super) fn id(service: &Value) -> Result<String, Text> {
     Ok(id.unwrap_or(said.text("Service")?.unwrap_or_default()))
 }
 
-/// Registers a service of `catalog/register` on `node`, with checks that are said to stand
-/// somehow.
-pub(super) async fn register_on(
-    scope: &Scope<'_>,
-    node: &str,
-    mut said: Fields,
-    checks: Vec<NewCheck>,
-) -> Result<(), Text> {
-    let name = said.text("Service")?.filter(|name| !name.is_empty());
-    let name = name.ok_or_else(|| Text::bad("Must provide service name"))?;
-    put(scope, node, name, said, checks, false).await.map(drop)
-}
-
 /// Registers a service `name` on `node`, as `said` says; returns its id.
 pub(super) async fn put(
     scope: &Scope<'_>,
     node: &str,
     name: String,
+    said: Fields,
+    (checks, replaces): (Vec<NewCheck>, bool),
+) -> Result<(), Text> {
+    let reached = address_of(scope, node).await?;
+    let Meant { at, registration, before } =
+        meant(scope, (node, &reached), name, said, (checks, replaces))?;
+    if let Some(before) = before {
+        gone(scope, &before, None).await?;
+    }
+    let done = scope.cluster.registry.register(&at, &registration).await;
+    done.map(drop).map_err(|error| refused(&error))
+}
+
+/// A service as the registry takes it.
+pub(super) struct Meant {
+    /// Where.
+    pub(super) at: ServiceRef,
+    pub(super) registration: Registration,
+    /// What goes: an id names one service of a node, under another name it is another service.
+    pub(super) before: Option<InstanceRef>,
+}
+
+/// Reads a service `name` on `node`, which is reached at an address.
+pub(super) fn meant(
+    scope: &Scope<'_>,
+    (node, reached): (&str, &str),
+    name: String,
     mut said: Fields,
-    checks: Vec<NewCheck>,
-    replaces: bool,
-) -> Result<String, Text> {
+    (checks, replaces): (Vec<NewCheck>, bool),
+) -> Result<Meant, Text> {
+    if CHECKS_MAX < checks.len() {
+        return Err(Text::bad(ConsulError::ChecksTooMany.to_string()));
+    }
     let id = said.text("ID")?.filter(|id| !id.is_empty()).unwrap_or_else(|| name.clone());
     let at = scope.service(&name)?;
     let port = said.number("Port")?.unwrap_or(0);
@@ -132,10 +149,7 @@ pub(super) async fn put(
         proxy: said.take("Proxy"),
         connect: said.take("Connect"),
     };
-    let reached = match address {
-        address if !address.is_empty() => address,
-        _ => address_of(scope, node).await?,
-    };
+    let reached = if address.is_empty() { reached.to_owned() } else { address };
     let raw = RawRegistration {
         id: Some(format!("{node}/{id}")),
         address: Some(reached),
@@ -150,18 +164,12 @@ pub(super) async fn put(
     let registration = Registration::new(raw, config.ttl_seconds, &config.addresses());
     let registration = registration.map_err(|error| Text::bad(error.to_string()))?;
     let registration = registration.of_consul(service, checks, replaces);
-    // An id names one service of a node: under another name it is another service.
-    if let Some(before) = find(scope, node, &id)?
-        && before.service != at
-    {
-        gone(scope, &before, None).await?;
-    }
-    let done = scope.cluster.registry.register(&at, &registration).await;
-    done.map_err(|error| refused(&error))?;
-    Ok(id)
+    let before = find(scope, node, &id)?.filter(|before| before.service != at);
+    Ok(Meant { at, registration, before })
 }
 
-async fn address_of(scope: &Scope<'_>, node: &str) -> Result<String, Text> {
+/// Where a node is.
+pub(super) async fn address_of(scope: &Scope<'_>, node: &str) -> Result<String, Text> {
     let known = scope.door.recipes.node(node).await?.map(|record| record.address);
     let own = || scope.door.address.clone();
     Ok(known.filter(|address| !address.is_empty()).unwrap_or_else(own))

@@ -64,7 +64,7 @@ pub(super) async fn register(
     let port = said.look("Port").cloned();
     let replaces = asked.has("replace-existing-checks");
     let node = scope.node();
-    registration::put(&scope, node, name.clone(), said, checks, replaces).await?;
+    registration::put(&scope, node, name.clone(), said, (checks, replaces)).await?;
     if let Some(sidecar) = sidecar {
         let mut sidecar = Fields::of(sidecar)?;
         let own = format!("{name}-sidecar-proxy");
@@ -80,7 +80,7 @@ pub(super) async fn register(
             "LocalServicePort": port,
         });
         sidecar.put("Proxy", proxy);
-        registration::put(&scope, node, own, sidecar, Vec::new(), false).await?;
+        registration::put(&scope, node, own, sidecar, (Vec::new(), false)).await?;
     }
     Ok(empty(StatusCode::OK))
 }

@@ -154,7 +154,7 @@ async fn published(
         note: ask.note,
         canary: ask.canary.map(canary).transpose()?,
     };
-    let (centre, editor) = (&cluster.centre, Editor { author, base });
+    let (centre, editor) = (&cluster.centre, Editor { author, base, dry_run: false });
     if dry_run {
         let diff = centre.preview(&group, &publication, &editor).await?;
         let changed = diff.items.into_iter().map(|item| change(item.item, item.change));

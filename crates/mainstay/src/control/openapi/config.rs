@@ -65,11 +65,15 @@ pub(super) fn calls() -> Vec<Call> {
             "/drafts/{item}",
             "Edits a draft; `null` is one that removes the item.",
         )
+        .query::<How>()
+        .compares("the draft's `revision`")
         .takes_as(draft)
         .gives_as(200, "The store's revision that has it.", revision)
         .refuses(&[Code::FormatInvalid, Code::SchemaViolation, Code::ValueTooLarge])
         .audited(),
         of("delete", "removeDraft", "/drafts/{item}", "Puts a draft away.")
+            .query::<How>()
+            .compares("the draft's `revision`")
             .gives_as(200, "The store's revision without it.", revision)
             .audited(),
     ];
@@ -105,15 +109,17 @@ fn releases() -> Vec<Call> {
             "/rollback",
             "Publishes the contents of an earlier release again.",
         )
+        .query::<How>()
         .compares(BASE)
         .takes::<Rollback>()
-        .gives::<Published>(200, "The release that has them.")
+        .gives_as(200, "The release that has them; of a dry run, what would differ.", published)
         .refuses(&[Code::ReleaseNotFound, Code::CanaryRunning])
         .audited(),
         of("put", "setCanary", "/canary", "Says who gets a release first.")
+            .query::<How>()
             .compares(BASE)
             .takes::<RawCanary>()
-            .gives::<Head>(200, CANARY)
+            .gives_as(200, CANARY, turned)
             .refuses(&[Code::CanaryNotFound, Code::ReleaseNotFound, Code::CanaryRunning])
             .audited(),
         of(
@@ -122,13 +128,15 @@ fn releases() -> Vec<Call> {
             "/canary/promote",
             "Gives everybody the release of the canary.",
         )
+        .query::<How>()
         .compares(BASE)
-        .gives::<Head>(200, CANARY)
+        .gives_as(200, CANARY, turned)
         .refuses(&[Code::CanaryNotFound])
         .audited(),
         of("post", "abortCanary", "/canary/abort", "Ends a canary; its clients go back.")
+            .query::<How>()
             .compares(BASE)
-            .gives::<Head>(200, CANARY)
+            .gives_as(200, CANARY, turned)
             .refuses(&[Code::CanaryNotFound])
             .audited(),
         of("get", "listHolders", "/listeners", "Lists which client holds which release.")
@@ -154,7 +162,10 @@ fn revision(_schemas: &mut Schemas) -> Value {
     json!({
         "type": "object",
         "required": ["revision"],
-        "properties": { "revision": { "type": "integer" } },
+        "properties": {
+            "revision": { "type": "integer" },
+            "dry_run": { "const": true, "description": "It was only tried, on that revision." },
+        },
     })
 }
 
@@ -180,6 +191,12 @@ fn published(schemas: &mut Schemas) -> Value {
         "properties": { "dry_run": { "const": true }, "diff": schemas.reference::<Diff>() },
     });
     json!({ "anyOf": [schemas.reference::<Published>(), dry] })
+}
+
+/// The head of a group, made or only tried.
+fn turned(schemas: &mut Schemas) -> Value {
+    let dry = json!({ "type": "object", "properties": { "dry_run": { "const": true } } });
+    json!({ "allOf": [schemas.reference::<Head>(), dry] })
 }
 
 fn release(schemas: &mut Schemas) -> Value {

@@ -16,6 +16,7 @@ use crate::control::registry::watch::Followed;
 use crate::control::registry::write::{How, Whose};
 
 const TAG: &str = "registry";
+const INSTANCE: &str = "the instance's `revision`, as a list shows it or a change answered it,";
 const SERVICE: &str = "/registry/{namespace}/services/{service}";
 
 pub(super) fn calls() -> Vec<Call> {
@@ -45,7 +46,9 @@ pub(super) fn calls() -> Vec<Call> {
             .refuses(&[Code::KindConflict, Code::EgressRefused])
             .audited(),
         call("delete", TAG, "deleteService", SERVICE, "Forgets a service without instances.")
-            .gives::<Written>(200, "It is forgotten.")
+            .query::<How>()
+            .compares("`settings_revision`")
+            .gives_as(200, "It is forgotten; of a dry run, what would be.", changed_one)
             .refuses(&[Code::ServiceNotFound, Code::ServiceInUse])
             .audited(),
         call(
@@ -113,7 +116,7 @@ fn of_instance() -> Vec<Call> {
     let of = |method, id: &str, verb: &str, summary: &str| {
         call(method, TAG, id, path(verb), summary).refuses(&[Code::InstanceNotFound])
     };
-    let written = "The revision that holds it.";
+    let written = "The revision that holds it; of a dry run, what it would change.";
     vec![
         call(
             "put",
@@ -123,6 +126,7 @@ fn of_instance() -> Vec<Call> {
             "Registers an instance, or changes what is known of it.",
         )
         .query::<How>()
+        .compares(INSTANCE)
         .takes::<Register>()
         .gives::<Registered>(201, "It is registered.")
         .gives_as(200, "It was registered already; of a dry run, what would hold.", registered)
@@ -130,25 +134,34 @@ fn of_instance() -> Vec<Call> {
         .agreed(),
         of("delete", "deregisterInstance", "", "Deregisters an instance.")
             .query::<Whose>()
-            .gives::<Written>(200, written)
+            .compares(INSTANCE)
+            .gives_as(200, written, changed_one)
             .audited(),
         of("post", "beat", "/heartbeat", "Says that an instance is alive.")
             .done(204, "It is heard.")
             .agreed(),
         of("post", "drainInstance", "/drain", "Takes an instance out of use, then removes it.")
+            .query::<How>()
+            .compares(INSTANCE)
             .takes::<Drain>()
-            .gives::<Written>(200, written)
+            .gives_as(200, written, changed_one)
             .audited(),
         of("post", "undrainInstance", "/undrain", "Takes an instance into use again.")
-            .gives::<Written>(200, written)
+            .query::<How>()
+            .compares(INSTANCE)
+            .gives_as(200, written, changed_one)
             .audited(),
         of("post", "maintainInstance", "/maintenance", "Begins or ends an instance's maintenance.")
+            .query::<How>()
+            .compares(INSTANCE)
             .takes::<Maintenance>()
-            .gives::<Written>(200, written)
+            .gives_as(200, written, changed_one)
             .audited(),
         of("post", "weighInstance", "/weight", "Sets an instance's share of the calls.")
+            .query::<How>()
+            .compares(INSTANCE)
             .takes::<Weight>()
-            .gives::<Written>(200, written)
+            .gives_as(200, written, changed_one)
             .audited(),
         of("post", "reportCheck", "/check", "Reports how a ttl check stands.")
             .takes::<CheckReport>()
@@ -202,6 +215,21 @@ fn registered(schemas: &mut Schemas) -> Value {
         "properties": { "ttl_seconds": { "type": "integer" }, "dry_run": { "const": true } },
     });
     json!({ "anyOf": [schemas.reference::<Registered>(), dry] })
+}
+
+/// A change of a service or an instance, made or only tried.
+fn changed_one(schemas: &mut Schemas) -> Value {
+    let dry = json!({
+        "type": "object",
+        "required": ["revision", "dry_run", "before", "after"],
+        "properties": {
+            "revision": { "type": "integer", "description": "The one it was tried on." },
+            "dry_run": { "const": true },
+            "before": { "type": ["object", "null"] },
+            "after": { "type": ["object", "null"], "description": "Null is gone." },
+        },
+    });
+    json!({ "anyOf": [schemas.reference::<Written>(), dry] })
 }
 
 fn explained(_schemas: &mut Schemas) -> Value {

@@ -3,20 +3,22 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::{FromRequestParts, Path, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use mainstay_api::registry::{
     self as wire, CheckReport, Drain, Heartbeats, InstanceName, Maintenance, Missing, Observed,
     Register, Weight, Written,
 };
-use mainstay_coord::InstanceRef;
 use mainstay_coord::audit::Author;
 use mainstay_coord::health::Health;
 use mainstay_coord::name::Reporter;
 use mainstay_coord::registry::{
     Kind, RawRegistration, RawSettings, Registration, RegistryError, Settings, State as Meant,
+    Tried, Written as Changes,
 };
+use mainstay_coord::{InstanceRef, Terms};
 use mainstay_store::Revision;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -31,12 +33,65 @@ type ServicePath = Path<(String, String)>;
 type InstancePath = Path<(String, String, String)>;
 
 /// What every change takes beside its document.
-#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, utoipa::IntoParams)]
 #[serde(deny_unknown_fields, default)]
 #[into_params(parameter_in = Query)]
 pub(in crate::control) struct How {
-    /// Say what would be refused, and change nothing.
+    /// Say what would be done or refused, and change nothing.
     dry_run: bool,
+}
+
+/// On what terms somebody wants a change: `dry_run`, `If-Match`, who asks and why.
+#[derive(Debug)]
+pub(super) struct Wanted {
+    author: Author,
+    expected: Option<Revision>,
+    dry_run: bool,
+}
+
+impl Wanted {
+    fn new(author: Author, headers: &HeaderMap, dry_run: bool) -> Result<Self, Refused> {
+        Ok(Self { author, expected: if_match(headers)?.map(Revision::new), dry_run })
+    }
+
+    fn terms(&self) -> Terms<'_> {
+        let Self { author, expected, dry_run } = self;
+        Terms { author, expected: *expected, dry_run: *dry_run }
+    }
+
+    /// What the change came to, which is logged unless it was only tried.
+    fn answer(
+        &self,
+        what: &'static str,
+        subject: &impl ToString,
+        after: Value,
+        written: Changes,
+    ) -> Json<Value> {
+        if !self.dry_run {
+            noted(what, subject, after, &self.author);
+        }
+        came_to(written)
+    }
+}
+
+/// What a change came to, or would have.
+fn came_to(written: Changes) -> Json<Value> {
+    let revision = written.revision.get();
+    let Some(Tried { before, after }) = written.tried else {
+        return Json(json!(Written { revision }));
+    };
+    let tried = json!({ "revision": revision, "dry_run": true, "before": before, "after": after });
+    Json(tried)
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Wanted {
+    type Rejection = Refused;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refused> {
+        let Asked(How { dry_run }) = Asked::from_request_parts(parts, state).await?;
+        let By(author) = By::from_request_parts(parts, state).await?;
+        Self::new(author, &parts.headers, dry_run)
+    }
 }
 
 /// `PUT …/services/{service}`: what holds for it.
@@ -72,12 +127,11 @@ pub(super) async fn settings(
 pub(super) async fn delete(
     State(cluster): State<Arc<Cluster>>,
     Path(path): ServicePath,
-    By(author): By,
-) -> Result<Json<Written>, Refused> {
+    wanted: Wanted,
+) -> Answer {
     let service = service(path)?;
-    let written = cluster.registry.delete_service(&service, &author).await?;
-    noted("service.remove", &service, Value::Null, &author);
-    Ok(Json(Written { revision: written.revision.get() }))
+    let written = cluster.registry.delete_service(&service, wanted.terms()).await?;
+    Ok(wanted.answer("service.remove", &service, Value::Null, written))
 }
 
 /// `PUT …/instances/{id}`
@@ -85,6 +139,7 @@ pub(super) async fn register(
     State(cluster): State<Arc<Cluster>>,
     Path((namespace, name, id)): InstancePath,
     Asked(how): Asked<How>,
+    headers: HeaderMap,
     Document(mut ask): Document<Register>,
 ) -> Result<Response, Refused> {
     let service = service((namespace, name))?;
@@ -92,8 +147,10 @@ pub(super) async fn register(
         return Err(Refused::invalid("`id` must be that of the path"));
     }
     ask.id = Some(id);
-    let registration = checked(&cluster, ask)?;
+    let expected = if_match(&headers)?.map(Revision::new);
+    let registration = checked(&cluster, ask)?.only_if(expected);
     if how.dry_run {
+        cluster.registry.may_register(&service, &registration).await?;
         let document = json!({ "ttl_seconds": registration.ttl_seconds(), "dry_run": true });
         return Ok(Json(document).into_response());
     }
@@ -157,27 +214,29 @@ const fn health(told: wire::Health) -> Health {
 }
 
 /// Which registration of an instance is meant.
-#[derive(Debug, Deserialize, utoipa::IntoParams)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Default, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields, default)]
 #[into_params(parameter_in = Query)]
 pub(in crate::control) struct Whose {
     /// Only while it stands by this registration, as registering told: one made since stays.
     registration: Option<String>,
+    /// Say what would be done or refused, and change nothing.
+    dry_run: bool,
 }
 
 /// `DELETE …/instances/{id}`
 pub(super) async fn deregister(
     State(cluster): State<Arc<Cluster>>,
     Path(path): InstancePath,
-    Asked(Whose { registration }): Asked<Whose>,
+    Asked(Whose { registration, dry_run }): Asked<Whose>,
     By(author): By,
-) -> Result<Json<Written>, Refused> {
-    let at = instance(path)?;
-    let written = match registration {
-        Some(made) => cluster.registry.withdraw(&at, &made, Some(&author)).await?,
-        None => cluster.registry.deregister(&at, Some(&author)).await?,
-    };
-    Ok(Json(Written { revision: written.revision.get() }))
+    headers: HeaderMap,
+) -> Answer {
+    let (at, wanted) = (instance(path)?, Wanted::new(author, &headers, dry_run)?);
+    let registration = registration.as_deref();
+    let written = cluster.registry.remove(&at, registration, wanted.terms()).await?;
+    // Most go by themselves, which is no deed of an administrator.
+    Ok(came_to(written))
 }
 
 /// `POST …/instances/{id}/heartbeat`
@@ -213,55 +272,52 @@ pub(super) async fn heartbeats(
 pub(super) async fn drain(
     State(cluster): State<Arc<Cluster>>,
     Path(path): InstancePath,
-    By(author): By,
+    wanted: Wanted,
     Document(Drain { seconds }): Document<Drain>,
-) -> Result<Json<Written>, Refused> {
+) -> Answer {
     let at = instance(path)?;
-    let written = cluster.registry.drain(&at, seconds, &author).await?;
-    noted("instance.drain", &at, json!({ "seconds": seconds }), &author);
-    Ok(Json(Written { revision: written.revision.get() }))
+    let written = cluster.registry.drain(&at, seconds, wanted.terms()).await?;
+    Ok(wanted.answer("instance.drain", &at, json!({ "seconds": seconds }), written))
 }
 
 /// `POST …/instances/{id}/undrain`
 pub(super) async fn undrain(
     State(cluster): State<Arc<Cluster>>,
     Path(path): InstancePath,
-    By(author): By,
-) -> Result<Json<Written>, Refused> {
+    wanted: Wanted,
+) -> Answer {
     let at = instance(path)?;
-    let written = cluster.registry.bring_up(&at, &author).await?;
-    noted("instance.enable", &at, Value::Null, &author);
-    Ok(Json(Written { revision: written.revision.get() }))
+    let written = cluster.registry.bring_up(&at, wanted.terms()).await?;
+    Ok(wanted.answer("instance.enable", &at, Value::Null, written))
 }
 
 /// `POST …/instances/{id}/maintenance`
 pub(super) async fn maintenance(
     State(cluster): State<Arc<Cluster>>,
     Path(path): InstancePath,
-    by: By,
+    wanted: Wanted,
     Document(Maintenance { enable, reason }): Document<Maintenance>,
-) -> Result<Json<Written>, Refused> {
-    let (at, author) = (instance(path)?, by.because(Some(reason.clone()))?);
+) -> Answer {
+    let at = instance(path)?;
+    let wanted = Wanted { author: By(wanted.author).because(Some(reason.clone()))?, ..wanted };
     let written = if enable {
-        cluster.registry.maintain(&at, &reason, &author).await?
+        cluster.registry.maintain(&at, &reason, wanted.terms()).await?
     } else {
-        cluster.registry.bring_up(&at, &author).await?
+        cluster.registry.bring_up(&at, wanted.terms()).await?
     };
-    noted("instance.maintenance", &at, json!({ "enabled": enable }), &author);
-    Ok(Json(Written { revision: written.revision.get() }))
+    Ok(wanted.answer("instance.maintenance", &at, json!({ "enabled": enable }), written))
 }
 
 /// `POST …/instances/{id}/weight`
 pub(super) async fn weight(
     State(cluster): State<Arc<Cluster>>,
     Path(path): InstancePath,
-    By(author): By,
+    wanted: Wanted,
     Document(Weight { weight }): Document<Weight>,
-) -> Result<Json<Written>, Refused> {
+) -> Answer {
     let at = instance(path)?;
-    let written = cluster.registry.weigh(&at, weight, &author).await?;
-    noted("instance.weight", &at, json!({ "weight": weight }), &author);
-    Ok(Json(Written { revision: written.revision.get() }))
+    let written = cluster.registry.weigh(&at, weight, wanted.terms()).await?;
+    Ok(wanted.answer("instance.weight", &at, json!({ "weight": weight }), written))
 }
 
 /// `POST …/instances/{id}/check`

@@ -2,7 +2,7 @@
 
 use mainstay_api::transaction as api;
 use mainstay_txn::run::Seen;
-use mainstay_txn::{Branch, Moment, Part, Payload, Transaction};
+use mainstay_txn::{Branch, Moment, OpState, Part, Payload, Transaction};
 use sha2::{Digest as _, Sha256};
 
 use crate::control::moment::unix_time;
@@ -65,7 +65,8 @@ fn branch(seen: &Seen, branch: &Branch) -> api::TransactionBranch {
         next_at: Some(record.next_at)
             .filter(|at| !record.state.is_settled() && *at != Moment::default())
             .map(text),
-        last_error: record.last_error.clone(),
+        // What was wrong once is no news of what is done.
+        last_error: record.last_error.clone().filter(|_| record.state != OpState::Done),
         by_hand: record.by_hand,
     };
     api::TransactionBranch {
