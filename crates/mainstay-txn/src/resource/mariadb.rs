@@ -221,7 +221,8 @@ impl Session {
         Ok(rows.into_iter().map(read).collect())
     }
 
-    /// Each by its whole key, as receipts are.
+    /// Each by its whole key, as receipts are, in one transaction: whoever calls knows how many can be
+    /// waited for.
     pub(super) async fn delete_barrier_rows(
         &mut self,
         age: Duration,

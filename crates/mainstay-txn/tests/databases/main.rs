@@ -8,6 +8,9 @@
 )]
 
 mod crashes;
+#[path = "../../../mainstay/tests/support/relay.rs"]
+#[allow(dead_code, reason = "tests of the product use it too")]
+mod relay;
 mod rows;
 #[path = "../../../mainstay-client/tests/databases/servers.rs"]
 #[allow(dead_code, reason = "tests of the client start them too")]
@@ -15,3 +18,6 @@ mod servers;
 mod shop;
 mod standing;
 mod sweeps;
+#[path = "../../../mainstay/tests/support/wait.rs"]
+#[allow(dead_code, reason = "tests of the product use it too")]
+mod wait;

@@ -1,6 +1,8 @@
 //! A shop with one account in a database of either kind: an application that takes part in
 //! transactions, and a coordinator with credentials of its own.
 
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -131,7 +133,28 @@ impl Shop {
     #[allow(dead_code, reason = "tests of the product configure it")]
     pub(crate) fn table(&self, name: &str) -> String {
         let (kind, url) = (self.settings.address.kind.as_str(), &self.url);
-        format!("[[transaction.resource]]\nname = \"{name}\"\nkind = \"{kind}\"\nurl = \"{url}\"\n")
+        let tls = if url.contains("%2F") { "" } else { "tls = \"off\"\n" };
+        format!(
+            "[[transaction.resource]]\nname = \"{name}\"\nkind = \"{kind}\"\nurl = \"{url}\"\n{tls}"
+        )
+    }
+
+    /// Its socket.
+    #[allow(dead_code, reason = "not every test binary breaks the way to it")]
+    pub(crate) fn socket(&self) -> PathBuf {
+        match &self.server {
+            Server::Postgres(server) => server.home().join(".s.PGSQL.5432"),
+            Server::MariaDb(server) => server.socket(),
+        }
+    }
+
+    /// The coordinator comes to it by way of `relay`; the application comes as before.
+    #[allow(dead_code, reason = "not every test binary breaks the way to it")]
+    pub(crate) fn through(&mut self, relay: SocketAddr) {
+        let kind = self.settings.address.kind;
+        let scheme = self.url.split(':').next().unwrap();
+        self.url = format!("{scheme}://coordinator@{relay}/shop");
+        self.settings = settings(kind, &self.url);
     }
 
     /// A coordinator's side of it.

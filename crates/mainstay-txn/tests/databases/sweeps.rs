@@ -18,6 +18,7 @@ use mainstay_txn::{
     ResourceName, State, Submit, Vote, VoteOf,
 };
 
+use crate::relay::Relay;
 use crate::shop::{CLUSTER, Here, Shop};
 
 /// The monotonic clock of this machine.
@@ -56,7 +57,10 @@ struct World {
 
 impl World {
     async fn new(kind: Kind) -> Self {
-        let shop = Shop::open(kind).await;
+        Self::of(Shop::open(kind).await).await
+    }
+
+    async fn of(shop: Shop) -> Self {
         let store = Memory::new(Ticking(std::time::Instant::now()));
         let log_id = "00000000-0000-4000-8000-000000000000".to_owned();
         let meta = Meta { cluster: CLUSTER.to_owned(), log_id, shards: 4 };
@@ -327,6 +331,40 @@ async fn purges_two_hours(world: &World, sweeper: &Sweeper, live: &Gid) {
         purged = purge(world, sweeper).await.unwrap();
     }
     assert_eq!((purged.deleted, world.shop.number(LEFT).await), (2, 2), "young ones stay");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_barrier_of_a_distant_mariadb_is_purged_in_parts_that_stay_purged() {
+    // More rows than a round has time for, 20 ms each.
+    const ROWS: u64 = 300;
+    let mut shop = Shop::open(Kind::MariaDb).await;
+    let relay = Relay::to_socket(shop.socket());
+    shop.through(relay.address);
+    let world = World::of(shop).await;
+    let sweeper = world.sweeper(Duration::from_hours(1));
+    world.shop.administrate(barrier::TABLE_MARIADB).await;
+    world.shop.administrate(&barrier_grant(Kind::MariaDb, "coordinator")).await;
+    let rows = format!(
+        "INSERT INTO mainstay_barrier (mode, gid, branch, op, seq, reason, written_at)
+        SELECT 'saga', CONCAT('old-', seq), '01', 'action', '01', 'action',
+        current_timestamp - INTERVAL '3' HOUR FROM seq_1_to_{ROWS}"
+    );
+    world.shop.administrate(&rows).await;
+    sweeper.attest(world.name()).await.unwrap();
+
+    relay.lags(Duration::from_millis(10));
+    let (age, first) = (Duration::from_hours(2), BarrierKey::default());
+    let round = sweeper.purge_barrier(world.name(), age, first).await.unwrap();
+    let left = u64::try_from(world.shop.number(LEFT).await).unwrap();
+    assert!(0 < left && left < ROWS, "{left} rows are left after {round:?}");
+    assert_eq!((round.rows, round.deleted, round.kept), (ROWS - left, ROWS - left, 0));
+    // It goes on behind the last one that is gone.
+    relay.lags(Duration::ZERO);
+    let next = round.next.clone().unwrap();
+    let rest = sweeper.purge_barrier(world.name(), age, next).await.unwrap();
+    let want = Purged { rows: left, deleted: left, kept: 0, next: None };
+    assert_eq!((rest, world.shop.number(LEFT).await), (want, 0));
+    assert_eq!(world.coordinator.shutdown(Duration::from_secs(5)).await, 0);
 }
 
 /// Purges rows of two hours and more, round after round, and adds up what they did.
