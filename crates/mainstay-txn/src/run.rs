@@ -43,6 +43,7 @@ pub use settings::{Ports, Settings};
 pub use verbs::{Seen, Until, Verb, VerbError};
 
 use crate::commit::{Lane, LogError, Place};
+use crate::crash;
 use crate::due::Due;
 use crate::figures::Figures;
 use crate::log::{self, Keys, Owner};
@@ -211,6 +212,7 @@ impl Coordinator {
     ///
     /// What was claimed ends with the session.
     pub async fn start(mut settings: Settings, ports: Ports) -> Result<Self, ClaimError> {
+        let ports = Ports { surroundings: crash::clock(ports.surroundings), ..ports };
         let draw = || ports.surroundings.draw();
         let identity = meta::settle(&*ports.store, settings.shards, draw).await?;
         settings.shards = identity.shards;

@@ -1,9 +1,9 @@
 //! A bank of three databases, two of `PostgreSQL` and one of `MariaDB`: writers move money from one
-//! to another by two-phase commit, while the coordinator is killed and stopped and databases crash.
-//! In the end there is as much money as before, every transfer is there whole or not at all, and
+//! to another by two-phase commit, while the coordinator is killed and stopped, its clock is wrong and
+//! its disk full, databases crash, and the network between is slow and cut. In the end there is as much money as before, every transfer is there whole or not at all, and
 //! whoever was told that it is done found it.
 //!
-//! How long it goes on is told by `MAINSTAY_BANK_SECONDS`.
+//! Each of that happens at least once. How long it goes on is told by `MAINSTAY_BANK_SECONDS`.
 #![allow(
     clippy::unwrap_used,
     clippy::panic,
@@ -13,6 +13,10 @@
 
 #[path = "support/databases.rs"]
 mod databases;
+#[path = "support/disk.rs"]
+mod disk;
+#[path = "support/door.rs"]
+mod door;
 #[path = "../../mainstay-client/tests/databases/servers.rs"]
 #[allow(dead_code, reason = "tests of the client start them too")]
 mod servers;
@@ -23,21 +27,22 @@ mod shop;
 mod support;
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use disk::Disk;
+use door::{Door, shown};
 use mainstay_api::receipt as sql;
 use mainstay_client::branch::{self, Begun, BranchName};
 use mainstay_txn::resource::Kind;
 use mysql_async::prelude::Queryable as _;
-use mysql_async::{Conn, OptsBuilder};
 use parking_lot::Mutex;
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use shop::{Server, Shop};
-use tokio_postgres::{Client, NoTls};
+use shop::Shop;
+use support::gateway::Gateway;
+use support::relay::Relay;
 
 const PATIENCE: Duration = Duration::from_secs(90);
 
@@ -53,56 +58,33 @@ const WRITERS: u64 = 16;
 /// So many transfers say something.
 const ENOUGH: usize = 20;
 
-/// How a writer reaches a database, also one that was started again.
-#[derive(Clone, Debug)]
-enum Door {
-    Postgres(PathBuf),
-    MariaDb(PathBuf),
+/// How a writer reaches a database.
+#[derive(Clone, Copy)]
+struct Teller<'a> {
+    door: &'a Door,
 }
 
-impl Door {
-    fn of(shop: &Shop) -> Self {
-        match &shop.server {
-            Server::Postgres(server) => Self::Postgres(server.home().to_owned()),
-            Server::MariaDb(server) => Self::MariaDb(server.socket()),
-        }
-    }
-
-    async fn postgres(home: &Path) -> Result<Client, String> {
-        let mut config = tokio_postgres::Config::new();
-        config.host_path(home).user("shopkeeper").dbname("shop");
-        let (client, connection) = config.connect(NoTls).await.map_err(shown)?;
-        // Ends with the client.
-        tokio::spawn(connection);
-        Ok(client)
-    }
-
-    async fn mariadb(socket: &Path) -> Result<Conn, String> {
-        let socket = Some(socket.display().to_string());
-        let options = OptsBuilder::default().socket(socket).user(Some("shopkeeper"));
-        Conn::new(options.db_name(Some("shop"))).await.map_err(shown)
-    }
-
+impl Teller<'_> {
     /// Prepares a branch that puts `amount` on `account`; its session goes on for as long as
     /// `lingers` says.
     async fn prepare(
-        &self,
+        self,
         (name, gid): (&BranchName, &str),
         (account, amount): (u64, i64),
         lingers: Option<Duration>,
     ) -> Result<(), String> {
         let puts = format!("UPDATE account SET balance = balance + {amount} WHERE id = {account}");
         let notes = format!("INSERT INTO move VALUES ('{gid}', {amount})");
-        match self {
-            Self::Postgres(home) => {
-                let client = Self::postgres(home).await?;
+        match self.door {
+            Door::Postgres(home) => {
+                let client = Door::postgres(home).await?;
                 let begun = branch::postgres::begin(&client, name, "bank").await;
                 assert_eq!(begun.map_err(shown)?, Begun::New, "{gid}");
                 client.batch_execute(&format!("{puts}; {notes}")).await.map_err(shown)?;
                 branch::postgres::prepare(&client, name).await.map_err(shown)
             }
-            Self::MariaDb(socket) => {
-                let mut session = Self::mariadb(socket).await?;
+            Door::MariaDb(socket) => {
+                let mut session = Door::mariadb(socket).await?;
                 let begun = branch::mysql::begin(&mut session, name, "bank").await;
                 assert_eq!(begun.map_err(shown)?, Begun::New, "{gid}");
                 session.query_drop(puts).await.map_err(shown)?;
@@ -123,24 +105,20 @@ impl Door {
     }
 
     /// A whole number.
-    async fn number(&self, query: &str) -> Result<i64, String> {
-        match self {
-            Self::Postgres(home) => {
+    async fn number(self, query: &str) -> Result<i64, String> {
+        match self.door {
+            Door::Postgres(home) => {
                 let query = format!("SELECT n::bigint FROM ({query}) AS read(n)");
-                let client = Self::postgres(home).await?;
+                let client = Door::postgres(home).await?;
                 Ok(client.query_one(&query, &[]).await.map_err(shown)?.get(0))
             }
-            Self::MariaDb(socket) => {
-                let mut session = Self::mariadb(socket).await?;
+            Door::MariaDb(socket) => {
+                let mut session = Door::mariadb(socket).await?;
                 let number = session.query_first(query).await.map_err(shown)?;
                 number.ok_or_else(|| "no row".to_owned())
             }
         }
     }
-}
-
-fn shown(error: impl std::fmt::Display) -> String {
-    error.to_string()
 }
 
 /// A transfer, and what its writer was told of it.
@@ -166,6 +144,10 @@ struct Bank {
 }
 
 impl Bank {
+    const fn teller(&self, which: usize) -> Teller<'_> {
+        Teller { door: &self.doors[which] }
+    }
+
     /// Asks until there is an answer that says what became of it.
     fn ask(&self, method: &str, path: &str, document: &Value) -> (u16, Value) {
         let began = Instant::now();
@@ -230,7 +212,7 @@ impl Bank {
                 return self.gives_up(gid);
             };
             let name = BranchName::new(cluster, gid, branch).unwrap();
-            if self.doors[which].prepare((&name, gid), (account, amount), lingers).await.is_err() {
+            if self.teller(which).prepare((&name, gid), (account, amount), lingers).await.is_err() {
                 return self.gives_up(gid);
             }
             votes.push(json!({
@@ -280,7 +262,7 @@ impl Bank {
     async fn reads(&self, which: usize, query: &str) -> i64 {
         let began = Instant::now();
         loop {
-            match self.doors[which].number(query).await {
+            match self.teller(which).number(query).await {
                 Ok(number) => return number,
                 Err(error) => assert!(began.elapsed() < PATIENCE, "{query}: {error}"),
             }
@@ -292,38 +274,120 @@ impl Bank {
 /// What breaks next.
 #[derive(Clone, Copy, Debug)]
 enum Fault {
+    /// The coordinator is killed, and starts again.
     Kill,
+    /// It stands still for so many seconds.
     Pause(u64),
+    /// A database crashes, and starts again.
     Crash(usize),
+    /// All that the coordinator and a database tell each other comes late, by so many milliseconds,
+    /// for 3 s.
+    Slow(usize, u64),
+    /// Nothing of it comes for so many seconds.
+    Cut(usize, u64),
+    /// The coordinator is killed, and starts again when the clock on the wall shows so many seconds
+    /// more than it should.
+    Clock(i64),
+    /// The disk of the coordinator is full for so many seconds. What it may not have written it says
+    /// so of, and it is killed and starts again.
+    Full(u64),
 }
 
-/// Runs the bank for `span`, and until it has seen enough, with `faults` one after the other;
-/// `wrong` is a mistake that its coordinator makes. Returns what is wrong in the end, and how many
-/// transfers were done.
+/// The coordinator and all that can break around it.
+struct World {
+    name: &'static str,
+    node: Gateway,
+    shops: [Shop; 3],
+    /// How the coordinator comes to each of them; writers go straight there.
+    ways: [Relay; 3],
+    /// Where its log is; none where mounting is not permitted.
+    disk: Option<Disk>,
+}
+
+impl World {
+    async fn open(name: &'static str) -> Self {
+        let (east, west, north) = tokio::join!(
+            Shop::open(Kind::Postgres),
+            Shop::open(Kind::Postgres),
+            Shop::open(Kind::MariaDb)
+        );
+        let mut shops = [east, west, north];
+        let ways = shops.each_ref().map(|shop| Relay::to_socket(shop.socket()));
+        for (shop, way) in shops.iter_mut().zip(&ways) {
+            opens_accounts(shop).await;
+            shop.through(way.address);
+        }
+        let home = std::env::temp_dir().join(format!("{name}-{}", std::process::id()));
+        let disk = Disk::mount(&home, "size=256m");
+        let mut config = databases::config(2, 5);
+        if let Some(disk) = &disk {
+            config += &format!("[store.embedded]\npath = {:?}\n", disk.path().join("store"));
+        }
+        let node = databases::start(name, &config, BRANCHES.into_iter().zip(&shops));
+        Self { name, node, shops, ways, disk }
+    }
+
+    /// The coordinator is killed, and starts again; where it is now.
+    fn kill(&mut self, bank: &Bank) {
+        self.node.signal(Signal::KILL);
+        self.node.was_killed();
+        self.node = self.node.again(self.name, &[]);
+        let (address, token) = self.node.door();
+        *bank.coordinator.lock() = (address, token.to_owned());
+    }
+
+    async fn breaks(&mut self, fault: Fault, bank: &Bank) {
+        let pause = async |seconds: u64| tokio::time::sleep(Duration::from_secs(seconds)).await;
+        match fault {
+            Fault::Kill => self.kill(bank),
+            Fault::Pause(seconds) => {
+                self.node.signal(Signal::STOP);
+                pause(seconds).await;
+                self.node.signal(Signal::CONT);
+            }
+            Fault::Crash(which) => self.shops[which].crash().await,
+            Fault::Slow(which, milliseconds) => {
+                self.ways[which].lags(Duration::from_millis(milliseconds));
+                pause(3).await;
+                self.ways[which].lags(Duration::ZERO);
+            }
+            Fault::Cut(which, seconds) => {
+                self.ways[which].cut();
+                pause(seconds).await;
+                self.ways[which].mend();
+            }
+            Fault::Clock(seconds) => {
+                self.node.clock_steps(seconds);
+                self.kill(bank);
+            }
+            Fault::Full(seconds) => {
+                let Some(disk) = &self.disk else { return };
+                disk.fill();
+                pause(seconds).await;
+                disk.empty();
+                self.kill(bank);
+            }
+        }
+    }
+}
+
+/// Runs the bank for `span`, and until each of `faults` has come and enough was seen; `wrong` is a
+/// mistake that its coordinator makes. Returns what is wrong in the end, and how many transfers were
+/// done.
 async fn run(
-    name: &str,
+    name: &'static str,
     span: Duration,
     faults: &[Fault],
     wrong: Option<&str>,
 ) -> Result<usize, String> {
-    let (east, west, north) = tokio::join!(
-        Shop::open(Kind::Postgres),
-        Shop::open(Kind::Postgres),
-        Shop::open(Kind::MariaDb)
-    );
-    let mut shops = [east, west, north];
-    for shop in &shops {
-        opens_accounts(shop).await;
-    }
-    let mut node =
-        databases::start(name, &databases::config(2, 5), BRANCHES.into_iter().zip(&shops));
+    let mut world = World::open(name).await;
     if let Some(wrong) = wrong {
-        node.crashes_at(wrong);
+        world.node.crashes_at(wrong);
     }
-    let (address, token) = node.door();
+    let (address, token) = world.node.door();
     let bank = Arc::new(Bank {
         coordinator: Mutex::new((address, token.to_owned())),
-        doors: [Door::of(&shops[0]), Door::of(&shops[1]), Door::of(&shops[2])],
+        doors: world.shops.each_ref().map(Door::of),
         transfers: Mutex::default(),
         missing: Mutex::default(),
         // A mistake is to be made while they go on, however slow this machine is.
@@ -337,35 +401,30 @@ async fn run(
         })
         .collect();
     let began = Instant::now();
-    let mut faults = faults.iter().cycle();
     let has_seen_enough = || match wrong {
         Some(_) => !bank.missing.lock().is_empty(),
         None => ENOUGH < bank.done(),
     };
-    while began.elapsed() < span || (!has_seen_enough() && began.elapsed() < PATIENCE) {
-        tokio::time::sleep(Duration::from_secs(2)).await;
-        match faults.next() {
-            Some(Fault::Kill) => {
-                node.signal(Signal::KILL);
-                node.was_killed();
-                node = node.again(name, &[]);
-                let (address, token) = node.door();
-                *bank.coordinator.lock() = (address, token.to_owned());
+    let mut to_come = faults.iter();
+    loop {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        if to_come.len() == 0 {
+            let is_over = span <= began.elapsed();
+            if is_over && (has_seen_enough() || PATIENCE < began.elapsed()) {
+                break;
             }
-            Some(Fault::Pause(seconds)) => {
-                node.signal(Signal::STOP);
-                tokio::time::sleep(Duration::from_secs(*seconds)).await;
-                node.signal(Signal::CONT);
-            }
-            Some(Fault::Crash(which)) => shops[*which].crash().await,
-            None => {}
+            to_come = faults.iter();
+        }
+        if let Some(fault) = to_come.next() {
+            world.breaks(*fault, &bank).await;
         }
     }
     bank.closed.store(true, Ordering::SeqCst);
     for writer in writers {
         writer.await.unwrap();
     }
-    settles(&bank, &shops).await?;
+    settles(&bank, &world.shops).await?;
+    let World { node, .. } = &world;
     assert_eq!(node.logged("panicked at"), 0, "see {}", node.log_path().display());
     audits(&bank).await
 }
@@ -447,11 +506,18 @@ async fn no_money_is_made_or_lost_whoever_dies() {
     let seconds = seconds.and_then(|seconds| seconds.parse().ok()).unwrap_or(20);
     let faults = [
         Fault::Kill,
+        Fault::Cut(0, 3),
         Fault::Crash(2),
+        Fault::Clock(3_600),
         Fault::Pause(3),
+        Fault::Slow(2, 40),
         Fault::Crash(0),
-        Fault::Kill,
+        Fault::Full(3),
+        Fault::Clock(-3_600),
         Fault::Pause(6),
+        Fault::Cut(2, 3),
+        Fault::Clock(0),
+        Fault::Slow(1, 150),
         Fault::Crash(1),
     ];
     let done = Box::pin(run("bank", Duration::from_secs(seconds), &faults, None)).await.unwrap();

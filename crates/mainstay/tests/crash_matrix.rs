@@ -2,6 +2,9 @@
 //! databases and services: whatever was in hand ends as its initiator wished and as it was told,
 //! nothing stays prepared, and no money is made or lost.
 //!
+//! Among them is a coordinator that lives on where the answer to a batch is lost. What happens to
+//! participants, databases and networks is in `crash_partners.rs`.
+//!
 //! A part of all cases is run at a change; `MAINSTAY_CRASHES=all`, or `cargo xtask prove crashes`,
 //! runs each of them, and `MAINSTAY_CRASHES=saga` those whose names hold that.
 #![allow(
@@ -73,7 +76,8 @@ impl Mode {
 
     /// The moments that a transaction goes through which ends so.
     fn points(self, commits: bool) -> Vec<&'static str> {
-        let mut points = vec!["begin-taken", "begin-kept", "batch-applied", "all-told", "end-sent"];
+        let mut points = vec!["begin-taken", "begin-kept", "batch-applied", "answer-lost"];
+        points.extend(["all-told", "end-sent"]);
         points.extend(if commits {
             ["commit-taken", "commit-kept"]
         } else {
@@ -96,7 +100,8 @@ impl Mode {
     }
 }
 
-/// Which transaction, how its initiator wants it to end, and where its coordinator dies.
+/// Which transaction, how its initiator wants it to end, and where its coordinator dies, or does not
+/// hear of a batch.
 #[derive(Clone, Copy, Debug)]
 struct Case {
     mode: Mode,
@@ -145,9 +150,19 @@ impl Case {
         format!("{mode}-{}-{}", if self.commits { "commits" } else { "aborts" }, self.point)
     }
 
-    /// Whether its coordinator dies at a batch, which is of no transaction.
+    /// Whether it is about a batch, which is of no transaction.
     fn is_of_batch(&self) -> bool {
-        matches!(self.point, "batch-applied" | "lazy-waits")
+        matches!(self.point, "batch-applied" | "answer-lost" | "lazy-waits")
+    }
+
+    /// Whether it is about the batch that decides, not the first.
+    fn is_of_decision(&self) -> bool {
+        matches!(self.point, "batch-applied" | "answer-lost")
+    }
+
+    /// Whether its coordinator dies, or only does not hear that a batch was applied.
+    fn is_deadly(&self) -> bool {
+        self.point != "answer-lost"
     }
 
     const fn end(&self) -> &'static str {
@@ -174,12 +189,11 @@ impl World {
     }
 
     /// Plays `case` to where its initiator knows that it was heard, and the coordinator has died
-    /// and is back.
+    /// and is back, or lives on.
     async fn play(&mut self, case: &Case) {
         self.died = false;
-        // The batch meant is the one that decides, not the first.
         match case.point {
-            "batch-applied" => {}
+            _ if case.is_of_decision() => {}
             "lazy-waits" => self.node.crashes_at(case.point),
             point => self.node.crashes_at(&format!("{point} {}", case.gid())),
         }
@@ -190,7 +204,10 @@ impl World {
             Mode::Tcc => self.tcc(case),
             Mode::Message => self.message(case),
         }
-        if !self.died {
+        if !case.is_deadly() {
+            until(&format!("{case:?}: it happens"), PATIENCE, || self.node.has_crashed());
+            assert!(!self.died && !self.node.is_over(), "{case:?}: it lives on");
+        } else if !self.died {
             until(&format!("{case:?}: it dies"), PATIENCE, || self.node.is_over());
             self.revive();
         }
@@ -318,9 +335,9 @@ impl World {
         }
     }
 
-    /// The batch at which it is to die comes next.
+    /// The batch at which it is to happen comes next.
     fn arms(&self, case: &Case) {
-        if case.point == "batch-applied" {
+        if case.is_of_decision() {
             self.node.crashes_at(case.point);
         }
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use mainstay_store::Store;
+use mainstay_store::{Error, Store};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -205,7 +205,12 @@ impl Lane {
         let began = surroundings.now();
         let records = queue.lock().in_flight();
         let span = tracing::debug_span!("log.commit", records);
-        let answer = store.apply(batch).instrument(span).await;
+        let answer = match store.apply(batch).instrument(span).await {
+            Ok(applied) if applied.succeeded && crash::happens("answer-lost") => {
+                Err(Error::OutcomeUnknown)
+            }
+            answer => answer,
+        };
         let applied = answer.as_ref().is_ok_and(|applied| applied.succeeded);
         if applied {
             crash::batch("batch-applied");

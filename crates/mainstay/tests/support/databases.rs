@@ -9,7 +9,7 @@ use serde_json::Value;
 #[path = "connection.rs"]
 mod connection;
 
-use connection::Connection;
+pub(crate) use connection::Connection;
 
 use crate::shop::Shop;
 use crate::support::gateway::Gateway;

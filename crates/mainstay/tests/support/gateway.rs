@@ -21,6 +21,9 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Names the point at which the process is to end, below its home.
 const CRASH_AT: &str = "crash-at";
 
+/// Says how wrong the clock on the wall is, below its home.
+const CLOCK: &str = "clock";
+
 /// What a process holds.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Holds {
@@ -119,6 +122,7 @@ impl Gateway {
             .args(arguments)
             .env_remove("XDG_RUNTIME_DIR")
             .env("CRASH_POINTS_FILE", home.path().join(CRASH_AT))
+            .env("CRASH_CLOCK_FILE", home.path().join(CLOCK))
             .stdout(File::create(&out).unwrap())
             .stderr(File::create(&log).unwrap())
             .spawn()
@@ -208,6 +212,19 @@ impl Gateway {
         let new = self.home.path().join("crash-new");
         fs::write(&new, point).unwrap();
         fs::rename(new, self.home.path().join(CRASH_AT)).unwrap();
+    }
+
+    /// Its coordinator of transactions takes the time on the wall for so many seconds later than it is,
+    /// from when it is started again.
+    #[allow(dead_code, reason = "not every test binary has wrong clocks")]
+    pub(crate) fn clock_steps(&self, seconds: i64) {
+        fs::write(self.home.path().join(CLOCK), seconds.to_string()).unwrap();
+    }
+
+    /// Whether it has come to the moment of which it was told.
+    #[allow(dead_code, reason = "not every test binary ends it so")]
+    pub(crate) fn has_crashed(&self) -> bool {
+        !self.home.path().join(CRASH_AT).exists()
     }
 
     /// Whether its process has ended.
