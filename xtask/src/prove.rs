@@ -44,11 +44,12 @@ pub(crate) fn transactions(seeds: &str) -> Outcome {
     crate::cargo(&[&run[..], &["--seeds", seeds]].concat(), &[])
 }
 
-/// Plays every case of a coordinator that dies. Not a release build: the coordinator is to check
+/// Plays every case of a coordinator that dies, and of what breaks around one that lives. Not a release build: the coordinator is to check
 /// itself meanwhile.
 pub(crate) fn crashes() -> Outcome {
-    let test = ["test", "--locked", "-p", "mainstay", "--test", "crash_matrix"];
-    crate::cargo(&test, &[("MAINSTAY_CRASHES", "all")])
+    let test = ["test", "--locked", "-p", "mainstay"];
+    let tests = ["--test", "crash_matrix", "--test", "crash_partners"];
+    crate::cargo(&[&test[..], &tests].concat(), &[("MAINSTAY_CRASHES", "all")])
 }
 
 /// Lets the bank be open for `minutes`.

@@ -12,6 +12,8 @@
 //! [`LaneQueue`] is a machine: it makes batches and judges answers. [`Lane`] sends them.
 
 mod lane;
+#[cfg(all(test, feature = "modelled"))]
+mod modelled;
 mod queue;
 #[cfg(test)]
 mod tests;

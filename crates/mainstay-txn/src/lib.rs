@@ -46,6 +46,7 @@ pub mod resource;
 pub mod retention;
 pub mod run;
 pub mod schedule;
+mod sync;
 pub mod target;
 mod tasks;
 pub mod transaction;

@@ -363,7 +363,12 @@ impl World {
             seen["state"] == case.end()
         });
         for which in 0..2 {
-            assert_eq!(self.shops[which].prepared().await, 0, "{case:?}: {} holds", PARTNERS[which]);
+            assert_eq!(
+                self.shops[which].prepared().await,
+                0,
+                "{case:?}: {} holds",
+                PARTNERS[which]
+            );
             let amount = if case.commits { AMOUNTS[which] } else { 0 };
             let entries = (self.has_entries(case, which), amount);
             assert_eq!(self.entries(case, which).await, entries, "{case:?}: {seen}");
@@ -373,7 +378,11 @@ impl World {
                 (Mode::Xa, false) => (0, i64::from(self.has_joined(case, which))),
             };
             let receipts = (self.receipts(case, which, "done"), self.receipts(case, which, "tomb"));
-            assert_eq!((receipts.0.await, receipts.1.await), kinds, "{case:?}: done, tombs: {seen}");
+            assert_eq!(
+                (receipts.0.await, receipts.1.await),
+                kinds,
+                "{case:?}: done, tombs: {seen}"
+            );
         }
     }
 
@@ -495,7 +504,8 @@ impl Failover {
     /// nobody speaks of is left alone for `grace_seconds`.
     async fn of(shops: &mut [Shop; 2], token: &Path, grace_seconds: u64) -> Self {
         let etcd = Etcd::start();
-        let tables: String = PARTNERS.iter().zip(&*shops).map(|(name, shop)| shop.table(name)).collect();
+        let tables: String =
+            PARTNERS.iter().zip(&*shops).map(|(name, shop)| shop.table(name)).collect();
         let config = |name: &str| {
             let listen = format!(
                 "listen = \"127.0.0.1:0\"\nnode = \"{name}\"\ntoken_file = \"{}\"\n",

@@ -4,8 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use mainstay_store::{Error, Store};
-use parking_lot::Mutex;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
@@ -16,6 +15,7 @@ use crate::figures::Figures;
 use crate::log::Change;
 use crate::name::Shard;
 use crate::port::Surroundings;
+use crate::sync::{Mutex, Notify, sleep};
 use crate::tasks::Tasks;
 
 /// How long after an outcome that is not known it is asked for, each time.
@@ -75,12 +75,22 @@ impl Lane {
         (figures, surroundings): (Figures, Arc<dyn Surroundings>),
         tasks: &Tasks,
     ) -> Self {
-        let (queue, wake) = (Mutex::new(queue), Notify::new());
-        let shared = Shared { store, queue, wake, figures, surroundings, lazy_flush };
-        let lane = Self { shared: Arc::new(shared) };
+        let lane = Self::new(store, queue, lazy_flush, (figures, surroundings));
         let running = lane.clone();
         tasks.spawn("log lane", |stop| async move { running.run(stop).await });
         lane
+    }
+
+    /// The lane that [`Lane::run`] has yet to run.
+    pub(super) fn new(
+        store: Arc<dyn Store>,
+        queue: LaneQueue<Ticket>,
+        lazy_flush: Duration,
+        (figures, surroundings): (Figures, Arc<dyn Surroundings>),
+    ) -> Self {
+        let (queue, wake) = (Mutex::new(queue), Notify::new());
+        let shared = Shared { store, queue, wake, figures, surroundings, lazy_flush };
+        Self { shared: Arc::new(shared) }
     }
 
     /// Writes a change as soon as may be.
@@ -146,11 +156,12 @@ impl Lane {
         self.shared.queue.lock().has_of(shard)
     }
 
-    async fn run(&self, stop: CancellationToken) {
+    /// Writes until it is told to stop, or has lost what it writes with.
+    pub(super) async fn run(&self, stop: CancellationToken) {
         let Shared { store, queue, wake, lazy_flush, .. } = &*self.shared;
         let mut flush = false;
         // Runs from when something began to wait, whatever has come to wait since.
-        let mut company = std::pin::pin!(tokio::time::sleep(*lazy_flush));
+        let mut company = std::pin::pin!(sleep(*lazy_flush));
         let mut is_patient = false;
         loop {
             let next = queue.lock().next(flush || stop.is_cancelled());
@@ -164,7 +175,7 @@ impl Lane {
                         Sent::Applied => {}
                         // What nobody waits for is lost, as by a crash.
                         Sent::Nothing if stop.is_cancelled() => return,
-                        Sent::Nothing | Sent::Open => tokio::time::sleep(ASK_EVERY).await,
+                        Sent::Nothing | Sent::Open => sleep(ASK_EVERY).await,
                     }
                 }
                 Next::Ask(batch) => {
@@ -176,7 +187,7 @@ impl Lane {
                         if stop.is_cancelled() {
                             return; // Whoever reads the log next will see.
                         }
-                        tokio::time::sleep(ASK_EVERY).await;
+                        sleep(ASK_EVERY).await;
                     }
                 }
                 Next::Idle => {
@@ -184,7 +195,7 @@ impl Lane {
                         return;
                     }
                     if !is_patient && queue.lock().has_lazy() {
-                        company.set(tokio::time::sleep(*lazy_flush));
+                        company.set(sleep(*lazy_flush));
                         is_patient = true;
                     }
                     tokio::select! {

@@ -134,7 +134,11 @@ impl Sweeper {
         Ok(())
     }
 
-    async fn purge_part(&self, round: &mut Round<'_>, part: &[BarrierRow]) -> Result<(), NotPurged> {
+    async fn purge_part(
+        &self,
+        round: &mut Round<'_>,
+        part: &[BarrierRow],
+    ) -> Result<(), NotPurged> {
         self.coordinator.is_up_to_date().map_err(NotPurged::Behind)?;
         let old = part.iter().filter(|row| row.is_old).map(|row| row.key.clone());
         let (over, kept): (Vec<_>, Vec<_>) =
