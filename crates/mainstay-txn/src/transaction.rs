@@ -9,6 +9,7 @@ use bytes::Bytes;
 use crate::limits::{TIMELINE_MAX, cut};
 use crate::moment::Moment;
 use crate::name::{BranchId, Gid, ResourceName};
+use crate::policy::Policy;
 use crate::target::Target;
 use crate::word::{Decision, Dialect, Mode, Op, OpState, Prepare, State, Vote, Why};
 
@@ -389,6 +390,17 @@ impl Transaction {
         }
     }
 
+    /// Takes up what an owner before has left, whose clock may have been ahead of this one: what it put
+    /// off waits for no longer from now on than a wait lasts. (Its deadline stays: a clock that is set
+    /// makes a transaction end earlier or later, and keeps none that is decided from ending.)
+    pub(crate) fn taken_up(&mut self, now: Moment, policy: &Policy) {
+        self.created_at = self.created_at.min(now);
+        for record in self.branches.iter_mut().flat_map(|branch| &mut branch.ops) {
+            let longest = policy.backoff_of(&self.begin, record.op).wait(u32::MAX, u32::MAX);
+            record.next_at = record.next_at.min(now.plus(longest));
+        }
+    }
+
     /// Its name.
     pub fn gid(&self) -> &Gid {
         &self.begin.gid
@@ -445,4 +457,36 @@ pub struct Parts {
     pub branches: Vec<Branch>,
     /// What happened.
     pub timeline: Vec<Note>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_owner_with_a_fast_clock_put_off_is_due_when_a_wait_is_over() {
+        let policy = Policy::default();
+        let hours = |hours: u64| Moment::default().plus(Duration::from_hours(hours));
+        let begin = Begin::new(Gid::new("order-1").unwrap(), Mode::Xa);
+        let mut transaction = Transaction::new(begin, hours(3), None);
+        let new = NewBranch {
+            branch: None,
+            part: Part::Resource(ResourceName::new("orders").unwrap()),
+            after: Vec::new(),
+            payload: Payload::default(),
+        };
+        let mut branch = Branch::new(BranchId::number(1), new);
+        let mut record = OpRecord::new(Op::Commit);
+        record.next_at = hours(3);
+        branch.ops.push(record);
+        transaction.branches.push(branch);
+        // By a clock that is two hours behind that one.
+        transaction.taken_up(hours(1), &policy);
+        assert_eq!(transaction.created_at, hours(1));
+        let due = transaction.branches[0].ops[0].next_at;
+        assert_eq!(due, hours(1).plus(Duration::from_secs(72)), "a minute, and a fifth");
+        // By a clock that is ahead nothing is put off.
+        transaction.taken_up(hours(5), &policy);
+        assert_eq!(transaction.branches[0].ops[0].next_at, due);
+    }
 }

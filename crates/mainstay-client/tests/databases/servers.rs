@@ -127,7 +127,15 @@ impl Postgres {
     pub(crate) async fn crash(&mut self) {
         self.server.kill();
         self.server.start_again();
-        self.ready().await;
+        let began = Instant::now();
+        while let Err(error) = self.try_connect().await {
+            assert!(began.elapsed() < PATIENCE, "{error}; see {}", self.server.log.display());
+            // What it had forked lives on for a moment, and keeps another one from starting.
+            if self.server.child.try_wait().unwrap().is_some() {
+                self.server.start_again();
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
     }
 
     async fn ready(&self) {

@@ -420,9 +420,11 @@ impl Coordinator {
         let branches = self.list(keys.branches()).await?;
         let branches = branches.iter().map(|(_, value)| &**value);
         let transaction = log::read(&body.value, &register.value, branches);
-        let transaction = transaction.inspect_err(|error| {
+        let mut transaction = transaction.inspect_err(|error| {
             Unread { gid: slot.gid.as_str(), error }.emit();
         })?;
+        let now = self.shared.ports.surroundings.now();
+        transaction.taken_up(now, &self.shared.settings.policy);
         slot.shows(&transaction);
         let is_final = transaction.state().is_final();
         *kept = Kept::Live(Box::new(transaction));
