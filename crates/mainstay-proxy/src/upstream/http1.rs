@@ -22,7 +22,9 @@ use super::body::{Drive, UpstreamBody};
 use super::pool::Slot;
 use super::wire::{Gauge, Link, Tunnel, Wire};
 use crate::framing::{Asked, Element, Refusal, ResponseGuard, ResponseHead};
-use crate::http1::{self, BODY_READ_BYTES_MAX, Frame, Outgoing, READ_BYTES, SendError, room, spare};
+use crate::http1::{
+    self, BODY_READ_BYTES_MAX, Frame, Outgoing, READ_BYTES, SendError, room, spare,
+};
 use crate::interim;
 
 /// Bodies up to this length are taken from the connection together with the head when they are
