@@ -344,7 +344,7 @@ fn what_is_exported_is_verified_without_a_server_also_over_a_new_key() {
     let key = key.display().to_string();
     let (code, said) = verify(&folder, &["--key", &key]);
     assert_eq!(code, 0, "who trusts the first key trusts the one it names: {said}");
-    stop(node);
+    let _stopped = stop(node);
     let (code, said) = verify(&folder, &["--key", &key]);
     assert_eq!(code, 0, "{said}");
 }

@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::files::{Files, INDEX, lines};
 
 /// Bytes of a line: two ids, two moments, as text of fixed length.
-const LINE: usize = 2 * 33 + 2 * 17;
+const LINE: usize = 2 * 34 + 2 * 17;
 
 /// What one bundle has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -16,7 +16,6 @@ use mainstay_coord::keys::AuditId;
 use mainstay_security::audit::canonical::canonical;
 use mainstay_security::audit::tile::{self, LEVELS, Level, Tile, WIDTH};
 use mainstay_security::audit::tree::{self, merged};
-use mainstay_security::audit::verify::TOMBSTONE;
 use mainstay_security::audit::{Frontier, Hash, Head, Note, Signer};
 use mainstay_store::Revision;
 use serde_json::{Value, json};
@@ -29,6 +28,13 @@ const RECENT_MAX: usize = 16;
 
 /// The action of the record that names the key which signs from then on.
 pub(crate) const KEY: &str = "audit:key";
+
+/// The action of the record that says which others were removed: the verifier's
+/// [`TOMBSTONE`](mainstay_security::audit::verify::TOMBSTONE).
+pub(crate) const REMOVE: &str = "audit:remove";
+
+/// The action of what was put as a record, and is none.
+pub(crate) const UNREADABLE: &str = "audit:unreadable";
 
 /// One log of this node.
 pub(super) struct Log {
@@ -329,7 +335,7 @@ impl Log {
         }
         let (from, to) = (self.kept_from, (first + old) * WIDTH);
         let root = self.root(to)?.to_base64();
-        let record = self.own(now, TOMBSTONE, "older than `audit.retention_days`");
+        let record = self.own(now, REMOVE, "older than `audit.retention_days`");
         let range = json!({ "from": from, "to": to, "root": root });
         self.note(&record.changed(Value::Null, range))?;
         // Signed before anything goes: what is gone is what a head says it was.
@@ -371,7 +377,7 @@ fn unreadable(bytes: &[u8]) -> Value {
     json!({
         "v": 1,
         "time": "1970-01-01T00:00:00.000Z",
-        "action": "audit:unreadable",
+        "action": UNREADABLE,
         "outcome": "failed",
         "code": null,
         "reason": null,

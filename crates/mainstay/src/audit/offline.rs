@@ -87,7 +87,8 @@ fn found(read: Read<'_>) -> Result<Found, Failed> {
     let heads = text(HEADS, read(HEADS).map_err(Failed::Unreadable)?)?;
     let mut notes = Note::parse_all(&heads).map_err(|error| broken(HEADS, &error.to_string()))?;
     let checkpoint = text(CHECKPOINT, read(CHECKPOINT).map_err(Failed::Unreadable)?)?;
-    let newest = Note::parse(&checkpoint).map_err(|error| broken(CHECKPOINT, &error.to_string()))?;
+    let newest =
+        Note::parse(&checkpoint).map_err(|error| broken(CHECKPOINT, &error.to_string()))?;
     let origin = newest.unproven().origin.clone();
     notes.push(newest);
     let lines = text(KEYS, read(KEYS).map_err(Failed::Unreadable)?)?;

@@ -13,11 +13,10 @@ use mainstay_coord::duty::{self, Duty};
 use mainstay_coord::session::Owner;
 use mainstay_coord::{Coordination, Moment};
 use mainstay_security::audit::Note;
-use mainstay_security::audit::verify::TOMBSTONE;
 use tokio_util::sync::CancellationToken;
 
 use super::events::{CopyFailed, Removed, Stuck, Tampered};
-use super::log::Log;
+use super::log::{Log, REMOVE, UNREADABLE};
 use super::opening::{self, open};
 use super::{AuditLog, LogError, Shared, name_of, now, signers};
 use crate::report::causes;
@@ -278,8 +277,9 @@ fn at_once(waiting: &[Waiting]) -> usize {
 }
 
 /// What the log records by itself.
-pub(crate) const OWN: [(&str, &str); 3] = [
+pub(crate) const OWN: [(&str, &str); 4] = [
     (super::BROKEN, "a log that was not what it was, and the one that goes on for it"),
     (super::KEY, "another key that signs the log, after the keyring was rotated"),
-    (TOMBSTONE, "removal of records that are older than `audit.retention_days`"),
+    (REMOVE, "removal of records that are older than `audit.retention_days`"),
+    (UNREADABLE, "what was put as a record and cannot be read, as it was put"),
 ];
