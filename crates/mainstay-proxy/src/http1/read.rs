@@ -67,3 +67,27 @@ pub(crate) fn trailers(section: &Bytes) -> HeaderMap {
     }
     fields
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::framing::{Element, Guard, Limits};
+
+    /// Names of the fields of a head that has `Connection: connection`.
+    fn names(connection: &str) -> String {
+        let text = format!("GET / HTTP/1.1\r\nHost: a\r\nCONNECTION: {connection}\r\nx: y\r\n\r\n");
+        let bytes = Bytes::from(text);
+        let mut guard = Guard::new(Limits::default());
+        assert!(matches!(guard.next(&bytes), Ok(Element::Head(_))));
+        let request = request_head(&bytes, &guard.last_head().unwrap()).unwrap();
+        let names: Vec<&str> = request.headers().keys().map(HeaderName::as_str).collect();
+        names.join(" ")
+    }
+
+    #[test]
+    fn what_goes_without_saying_is_left_out() {
+        assert_eq!(names("Keep-Alive"), "host x");
+        assert_eq!(names("close"), "host connection x");
+        assert_eq!(names("keep-alive, x"), "host connection x");
+    }
+}
