@@ -256,7 +256,7 @@ trait ConcatLines {
 
 impl ConcatLines for Vec<String> {
     fn concat_lines(&self) -> String {
-        self.iter().map(|line| format!("{line}\n")).collect()
+        self.iter().flat_map(|line| [line.as_str(), "\n"]).collect()
     }
 }
 

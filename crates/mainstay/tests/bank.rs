@@ -321,7 +321,9 @@ impl World {
         let disk = Disk::mount(&home, "size=256m");
         let mut config = databases::config(2, 5);
         if let Some(disk) = &disk {
-            config += &format!("[store.embedded]\npath = {:?}\n", disk.path().join("store"));
+            let store = disk.path().join("store");
+            let table = format!("[store.embedded]\npath = \"{}\"\n", store.display());
+            config.push_str(&table);
         }
         let node = databases::start(name, &config, BRANCHES.into_iter().zip(&shops));
         Self { name, node, shops, ways, disk }
@@ -380,7 +382,7 @@ async fn run(
     faults: &[Fault],
     wrong: Option<&str>,
 ) -> Result<usize, String> {
-    let mut world = World::open(name).await;
+    let mut world = Box::pin(World::open(name)).await;
     if let Some(wrong) = wrong {
         world.node.crashes_at(wrong);
     }

@@ -64,21 +64,27 @@ fn every_verb_of_an_instance_is_tried_without_effect_and_refused_on_what_has_mov
         let again = ask(&node, &format!("{path}?dry_run=true"), made["revision"].as_u64(), &body);
         assert_eq!(again.0, 200, "{verb}: {}", again.1);
     }
+    goes_at_last(&node, &at);
+}
+
+/// The instance `at` and its service are taken away, which others are kept from.
+#[track_caller]
+fn goes_at_last(node: &Gateway, at: &str) {
     let kind = json!({ "address": "127.0.0.1", "port": 81, "kind": "ephemeral" });
     let other = format!("PUT {ORDER}/instances/b?dry_run=true");
-    assert_eq!(ask(&node, &other, None, &kind).1["code"], "kind-conflict", "a try says it, too");
+    assert_eq!(ask(node, &other, None, &kind).1["code"], "kind-conflict", "a try says it, too");
     let delete = format!("DELETE {ORDER}?dry_run=true");
-    assert_eq!(ask(&node, &delete, None, &Value::Null).1["code"], "service-in-use");
+    assert_eq!(ask(node, &delete, None, &Value::Null).1["code"], "service-in-use");
     let gone = format!("DELETE {at}");
-    let base = listed(&node)["revision"].as_u64();
-    assert_eq!(ask(&node, &gone, Some(1), &Value::Null).0, 412);
-    assert_eq!(ask(&node, &format!("{gone}?dry_run=true"), base, &Value::Null).0, 200);
-    assert_eq!(ask(&node, &gone, base, &Value::Null).0, 200);
-    let (_, tried) = ask(&node, &delete, None, &Value::Null);
+    let base = listed(node)["revision"].as_u64();
+    assert_eq!(ask(node, &gone, Some(1), &Value::Null).0, 412);
+    assert_eq!(ask(node, &format!("{gone}?dry_run=true"), base, &Value::Null).0, 200);
+    assert_eq!(ask(node, &gone, base, &Value::Null).0, 200);
+    let (_, tried) = ask(node, &delete, None, &Value::Null);
     assert_eq!((&tried["dry_run"], &tried["after"]), (&json!(true), &Value::Null));
-    assert_eq!(ask(&node, &format!("DELETE {ORDER}"), Some(1), &Value::Null).0, 412);
+    assert_eq!(ask(node, &format!("DELETE {ORDER}"), Some(1), &Value::Null).0, 412);
     let settings = tried["revision"].as_u64();
-    assert_eq!(ask(&node, &format!("DELETE {ORDER}"), settings, &Value::Null).0, 200);
+    assert_eq!(ask(node, &format!("DELETE {ORDER}"), settings, &Value::Null).0, 200);
 }
 
 #[test]

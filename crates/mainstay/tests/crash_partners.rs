@@ -213,7 +213,7 @@ impl World {
     async fn tried(&mut self, case: &Case) {
         let gid = case.gid();
         self.ask("", &json!({ "gid": gid, "mode": "tcc", "deadline_seconds": 300 }));
-        for which in 0..2 {
+        for (which, amount) in AMOUNTS.iter().enumerate() {
             let (branch, at) = (branch(which), self.at(which));
             let targets = json!({ "confirm": at, "cancel": at });
             let joins = json!({ "kind": "endpoint", "branch": branch, "targets": targets });
@@ -222,7 +222,7 @@ impl World {
                 "mainstay-gid: {gid}\r\nmainstay-branch: {branch}\r\nmainstay-mode: tcc\r\n\
                  mainstay-op: try\r\n"
             );
-            let path = format!("/operation/{}", AMOUNTS[which]);
+            let path = format!("/operation/{amount}");
             if !self.is_done(case, which, &path, &headers, "try").await {
                 break;
             }

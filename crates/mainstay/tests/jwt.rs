@@ -83,7 +83,7 @@ impl Door {
         let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
         let code = serde_json::from_str::<Value>(body).ok();
         let code = code.and_then(|body| body["code"].as_str().map(str::to_owned));
-        code.map_or(status.clone(), |code| format!("{status} {code}"))
+        code.map_or_else(|| status.clone(), |code| format!("{status} {code}"))
     }
 
     /// The issuer's entry of `GET /api/v1/jwks`.
@@ -186,7 +186,6 @@ fn forgeries_are_refused_however_they_come() {
         key.signed(&header, &issuer.claims("ada"))
     };
     let forged = [
-        String::new(),
         "opaque".to_owned(),
         head.to_owned(),
         format!("{head}."),
@@ -211,6 +210,8 @@ fn forgeries_are_refused_however_they_come() {
         rs(json!({ "kid": "a ", "jwk": other.jwk })),
     ];
     assert_eq!(door.verdict(&good), "200");
+    // Over HTTP/2 a field that ends with white space is malformed.
+    assert_eq!(door.verdict(""), "401 jwt-invalid");
     for token in &forged {
         assert_eq!(door.verdict(token), "401 jwt-invalid", "{token}");
         let bearer = format!("authorization: Bearer {token}");
@@ -224,7 +225,7 @@ fn forgeries_are_refused_however_they_come() {
         let grpc = curl(&[&http2[..], &[&url]].concat());
         echo::has(&grpc, &["HTTP/2 200", "grpc-status: 16", "grpc-message: jwt-invalid"]);
         // Why is in the document, never in a field.
-        assert!(!grpc.contains("signature") && !grpc.contains("`"), "{grpc}");
+        assert!(!grpc.contains("signature") && !grpc.contains('`'), "{grpc}");
     }
     let twice = format!("authorization: Bearer {good}\r\nauthorization: Bearer {good}\r\n");
     echo::has(&door.ask("/x", &twice), &[" 401 ", "several"]);
@@ -234,7 +235,7 @@ fn forgeries_are_refused_however_they_come() {
 }
 
 #[test]
-fn a_good_token_passes_over_http_2_and_grpc() {
+fn a_good_token_is_let_through_over_http_2_and_grpc() {
     let (issuer, key, door) = usual("jwt-h2", "forward_token = true");
     let bearer = format!("authorization: Bearer {}", issuer.token(&key, "ada"));
     let url = format!("http://{}/x", door.gateway.address(0));
@@ -242,7 +243,8 @@ fn a_good_token_passes_over_http_2_and_grpc() {
     echo::has(&curl(&http2), &["HTTP/2 200", "x-user: ada", "authorization: bearer "]);
     let kind = "content-type: application/grpc";
     let grpc = curl(&[&http2[..], &["-X", "POST", "-H", kind]].concat());
-    echo::has(&grpc, &["HTTP/2 200", "x-user: ada"]);
+    // It was let through: the service speaks HTTP/1.1 alone, so it fails behind the stage.
+    echo::has(&grpc, &["HTTP/2 200", "grpc-status: 14"]);
     let none = curl(&["-si", "--http2-prior-knowledge", "-X", "POST", "-H", kind, &url]);
     echo::has(&none, &["HTTP/2 200", "grpc-status: 16", "grpc-message: unauthenticated"]);
 }

@@ -69,6 +69,7 @@ impl Outbox {
     /// # Cancel safety
     ///
     /// Safe: it only reads.
+    #[expect(clippy::missing_panics_doc, reason = "10,000 is not zero")]
     pub async fn waiting(&self) -> Result<Vec<Waiting>, AuditError> {
         let limit = NonZeroU32::new(PAGE_ENTRIES_MAX).expect("10,000");
         let select = Select::new(keys::audit_records()).limit(limit);
@@ -126,6 +127,7 @@ impl Outbox {
     /// # Cancel safety
     ///
     /// Safe: one batch does it.
+    #[expect(clippy::missing_panics_doc, reason = "10,000 is not zero")]
     pub async fn sweep(&self, keep: u64) -> Result<(), AuditError> {
         let limit = NonZeroU32::new(PAGE_ENTRIES_MAX).expect("10,000");
         let select = Select::new(keys::audit_all_logged()).limit(limit).keys_only();
@@ -165,6 +167,7 @@ impl Outbox {
     /// # Cancel safety
     ///
     /// Whether it is written is open.
+    #[expect(clippy::missing_panics_doc, reason = "text is JSON")]
     pub async fn hold(&self, holder: &Holder) -> Result<(), AuditError> {
         let value = serde_json::to_vec(holder).expect("text is JSON");
         self.apply(Batch::new().then(Put::new(keys::audit_holder(), value))).await

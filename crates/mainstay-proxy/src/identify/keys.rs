@@ -249,7 +249,8 @@ impl Keys {
     pub fn view(&self, now: Instant) -> View {
         let inner = self.inner.lock();
         let named = |key: &mainstay_security::jws::Key| {
-            let algorithms = key.algorithms().map(|algorithm| algorithm.as_str()).collect();
+            let algorithms =
+                key.algorithms().map(mainstay_security::jws::Algorithm::as_str).collect();
             (key.kid().map(Box::from), algorithms)
         };
         let keys = self.published.load();

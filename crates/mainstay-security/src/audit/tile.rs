@@ -109,6 +109,7 @@ impl fmt::Display for Tile {
 
 /// Where the hashes of a complete subtree stand: level and index of the tile, the first of them, and
 /// how many. Merged they are its root.
+#[expect(clippy::missing_panics_doc, reason = "a height is below 64, and what a tile has 256")]
 pub fn place(height: u32, index: u64) -> (u8, u64, usize, usize) {
     let within = height % HEIGHT;
     let first = index << within;

@@ -99,6 +99,7 @@ impl Frontier {
     }
 
     /// Adds a leaf.
+    #[expect(clippy::missing_panics_doc, reason = "there is a peak for each bit of the size")]
     pub fn push(&mut self, leaf: Hash) {
         let mut whole = leaf;
         let mut rest = self.size;
@@ -122,7 +123,9 @@ impl Frontier {
 /// The root of complete subtrees beside each other, a power of two of them.
 pub fn merged(hashes: &[Hash]) -> Hash {
     let mut frontier = Frontier::default();
-    hashes.iter().for_each(|hash| frontier.push(*hash));
+    for hash in hashes {
+        frontier.push(*hash);
+    }
     frontier.root()
 }
 

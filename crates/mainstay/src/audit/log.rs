@@ -204,7 +204,7 @@ impl Log {
         if let Some((_, bytes)) = self.tail.iter().find(|(own, _)| *own == id) {
             return Ok(Some(bytes.clone()));
         }
-        let known = self.recent.front().map_or(self.bundles(), |(bundle, _)| *bundle);
+        let known = self.recent.front().map_or_else(|| self.bundles(), |(bundle, _)| *bundle);
         for (at, span) in self.spans.iter().enumerate().rev() {
             let bundle = at as u64;
             let is_recent = known <= bundle;

@@ -52,6 +52,7 @@ pub fn folder(folder: &Path) -> impl FnMut(&str) -> Result<Option<Vec<u8>>, Stri
 /// # Errors
 ///
 /// [`Failed`].
+#[expect(clippy::missing_panics_doc, reason = "the newest head is one of those found")]
 pub fn verify(
     read: Read<'_>,
     pinned: Option<Vec<PublicKey>>,
@@ -267,5 +268,6 @@ pub fn copy(read: Read<'_>, folder: &Path) -> Result<u64, String> {
 fn heads_up_to(bytes: &[u8], size: u64) -> Result<Vec<u8>, String> {
     let notes = Note::parse_all(&String::from_utf8_lossy(bytes)).map_err(|e| e.to_string())?;
     let notes = notes.iter().filter(|note| note.unproven().size <= size);
-    Ok(notes.map(|note| format!("{note}\n\n")).collect::<String>().into_bytes())
+    let heads: Vec<String> = notes.map(|note| format!("{note}\n\n")).collect();
+    Ok(heads.concat().into_bytes())
 }

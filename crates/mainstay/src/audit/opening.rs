@@ -71,7 +71,7 @@ pub(super) fn open(around: Around<'_>) -> io::Result<Opened> {
         let broken = lost.map(|head| missing(head.unproven().clone()));
         return begin(around, 1, broken);
     };
-    let files = Files::new(path.clone());
+    let files = Files::new(path);
     let found = existing(&files, &around.seeds)?;
     let broken = match found {
         Ok(log) => match agrees(&log, &around, &logs)? {

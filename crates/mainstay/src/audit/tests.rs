@@ -125,7 +125,9 @@ fn what_a_crash_cut_is_put_again() {
         let at = place(&folder, 1);
         std::fs::create_dir_all(at.join("tile/entries/001.p")).unwrap();
         std::fs::rename(at.join(bundle), at.join(tail)).unwrap();
-        lost.iter().for_each(|name| std::fs::remove_file(at.join(name)).unwrap());
+        for name in lost {
+            std::fs::remove_file(at.join(name)).unwrap();
+        }
         let mut log = self::log(&folder);
         assert_eq!(log.size(), 512, "{lost:?}");
         assert!(at.join(bundle).exists() && log.has(waiting(400).id).unwrap());

@@ -142,6 +142,7 @@ async fn drafts(State(cluster): State<Arc<Cluster>>, Of(group): Of) -> Answer {
 }
 
 /// `PUT …/drafts/{item}`; `null` is a draft that removes the item.
+#[expect(clippy::too_many_arguments, reason = "each is read from the request")]
 async fn edit_draft(
     State(cluster): State<Arc<Cluster>>,
     Of(group): Of,

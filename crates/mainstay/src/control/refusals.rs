@@ -27,7 +27,7 @@ use crate::role::Shared;
 struct Change(Method, &'static str, &'static str, &'static str);
 
 /// Those that are no changes of objects with a history.
-const CHANGES: [Change; 41] = [
+const CHANGES: [Change; 42] = [
     Change(Method::PUT, "/registry/{namespace}/services/{service}", "service:settings", "service"),
     Change(Method::DELETE, "/registry/{namespace}/services/{service}", "service:remove", "service"),
     Change(Method::DELETE, INSTANCE, "instance:deregister", "instance"),
@@ -117,6 +117,7 @@ const CHANGES: [Change; 41] = [
     Change(Method::GET, "/keyring/export", "keyring:export", "keyring"),
     Change(Method::PUT, "/circuit-states/{id}/mode", "circuit:mode", "circuit"),
     Change(Method::POST, "/circuit-states/{id}/reset", "circuit:reset", "circuit"),
+    Change(Method::POST, "/jwks/{issuer}/refresh", "jwks:refresh", "jwks"),
     Change(Method::POST, "/faults", "fault:set", "fault"),
     Change(Method::DELETE, "/faults/{id}", "fault:clear", "fault"),
     Change(Method::POST, "/settings/reload", "settings:reload", "settings"),

@@ -115,7 +115,7 @@ fn of_somebody(ip: IpAddr) -> Option<&'static str> {
     }
 }
 
-/// fc00::/7, and the site-local fec0::/10 that came before it.
+/// `fc00::/7`, and the site-local `fec0::/10` that came before it.
 fn is_unique_local(ip: Ipv6Addr) -> bool {
     let [first, ..] = ip.segments();
     first & 0xfe00 == 0xfc00 || first & 0xffc0 == 0xfec0

@@ -99,17 +99,14 @@ impl Node {
         let (runtime, cluster) = control_plane::open(&start, &meant, &doors, data_dir.path())?;
         let (remote, elsewhere) =
             control_plane::others(&runtime, &start, &meant, &doors, data_dir.path())?;
-        let asked = MonotonicClock.now();
-        if let Some(elsewhere) = &elsewhere {
-            runtime.block_on(elsewhere.answered(ANSWERED_MAX));
-        }
+        let asked = ruled(&runtime, elsewhere.as_ref());
         let agreed = Agreed::new(cluster.as_deref(), elsewhere.as_ref());
         let rules = rules(&mut live, agreed.copies.as_ref());
         let meant = live.current();
         let knows = who_knows(&meant, remote.as_ref(), cluster.as_deref());
         let (gateway, log_writer) = gateway(&meant, knows, agreed, &rules, data_dir.path())?;
         answered(&runtime, remote.as_deref(), asked);
-        let fetcher = Fetcher::new(meant.egress.clone().with_loopback(start.role == Role::Dev));
+        let fetcher = fetcher(&meant, start.role);
         runtime.block_on(jwt::first(&gateway, &fetcher));
         let transport = doors::transport(&gateway)?;
         let ready = ready(&start, &doors, &meant.plane, data_dir.path().into(), began);
@@ -285,6 +282,11 @@ fn offer(
     .map_err(|error| failed("control.sock", &error))
 }
 
+/// Who fetches the keys of issuers.
+fn fetcher(meant: &Meant, role: Role) -> Fetcher {
+    Fetcher::new(meant.egress.clone().with_loopback(role == Role::Dev))
+}
+
 fn workers(config: &GatewayConfig) -> NonZeroUsize {
     let asked = config.workers.and_then(|workers| NonZeroUsize::new(usize::from(workers)));
     asked.or_else(|| std::thread::available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN)
@@ -350,6 +352,15 @@ fn gateway(
 /// How long a start waits for those who know rules and instances. Whoever takes longer is away, and
 /// what is known serves.
 const ANSWERED_MAX: Duration = Duration::from_secs(3);
+
+/// Waits for what those who know rules elsewhere say first; says since when.
+fn ruled(runtime: &Runtime, elsewhere: Option<&Elsewhere>) -> Instant {
+    let asked = MonotonicClock.now();
+    if let Some(elsewhere) = elsewhere {
+        runtime.block_on(elsewhere.answered(ANSWERED_MAX));
+    }
+    asked
+}
 
 /// Waits for what those who know instances elsewhere say first, since `asked`.
 fn answered(runtime: &Runtime, remote: Option<&Remote>, asked: Instant) {

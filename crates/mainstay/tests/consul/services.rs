@@ -318,7 +318,7 @@ fn nodes_without_an_agent_are_registered_and_forgotten() {
     let native: Value = serde_json::from_str(&native).unwrap();
     assert_eq!(native["instances"][0]["address"], "10.9.9.9");
     // Said again, a check stands as it is said to, that of the service as well.
-    let mut again = x.clone();
+    let mut again = x;
     again["Checks"][1]["Status"] = json!("warning");
     assert_eq!(put(&dev, "catalog/register", &again.to_string()).body, "true");
     assert_eq!(get(&dev, "health/service/ext").json()[0]["Checks"][1]["Status"], "warning");
@@ -380,7 +380,7 @@ fn a_node_its_service_and_checks_are_registered_together_or_not_at_all() {
     assert_eq!(put(&dev, "catalog/register", &second.to_string()).body, "true");
     assert_eq!(at("catalog/service/other"), at("health/checks/ext"));
     // Under another name it is another service, and the one before is gone with it.
-    let mut renamed = second.clone();
+    let mut renamed = second;
     renamed["Service"] = json!({ "ID": "ext", "Service": "renamed" });
     renamed["Checks"] = json!([]);
     assert_eq!(put(&dev, "catalog/register", &renamed.to_string()).body, "true");

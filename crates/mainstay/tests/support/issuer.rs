@@ -104,8 +104,9 @@ impl Issuer {
         let modulus = openssl(&["rsa", "-in", file.to_str().unwrap(), "-noout", "-modulus"], b"");
         let modulus = String::from_utf8(modulus).unwrap();
         let hex = modulus.trim().strip_prefix("Modulus=").unwrap();
-        let byte = |at: usize| u8::from_str_radix(&hex[at..at + 2], 16).unwrap();
-        let bytes: Vec<u8> = (0..hex.len()).step_by(2).map(byte).collect();
+        let digits: Vec<u32> = hex.chars().map(|digit| digit.to_digit(16).unwrap()).collect();
+        let byte = |pair: &[u32]| u8::try_from(pair[0] << 4 | pair[1]).unwrap();
+        let bytes: Vec<u8> = digits.chunks_exact(2).map(byte).collect();
         let n = URL_SAFE_NO_PAD.encode(bytes);
         let jwk = json!({ "kty": "RSA", "kid": kid, "use": "sig", "n": n, "e": "AQAB" });
         Key { kid: kid.to_owned(), file, jwk }
@@ -142,7 +143,8 @@ impl Key {
     /// A token "signed" with the public key as if it were shared (algorithm confusion).
     pub(crate) fn confused(&self, claims: &Value) -> String {
         let public = openssl(&["rsa", "-in", self.file.to_str().unwrap(), "-pubout"], b"");
-        let hex: String = public.iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex: Vec<String> = public.iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex = hex.concat();
         let signed = part(&json!({ "alg": "HS256", "kid": self.kid })) + "." + &part(claims);
         let key = format!("hexkey:{hex}");
         let sign = ["dgst", "-sha256", "-mac", "HMAC", "-macopt", &*key, "-binary"];

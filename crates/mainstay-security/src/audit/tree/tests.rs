@@ -129,7 +129,7 @@ proptest! {
         let Ok(proof) = consistency(from, to, subtree(&all));
         let proof = proof.unwrap();
         prop_assert!(is_consistent((from, first), (to, defined(&all)), &proof));
-        let mut forged = all.clone();
+        let mut forged = all;
         forged[at.index(usize::try_from(from).unwrap())] = Hash::leaf(b"forged");
         let Ok(other) = consistency(from, to, subtree(&forged));
         prop_assert!(!is_consistent((from, first), (to, defined(&forged)), &other.unwrap()));

@@ -22,7 +22,9 @@ fn hashes(log: &[Vec<u8>]) -> Vec<Hash> {
 
 fn head(log: &[Vec<u8>], size: usize) -> Head {
     let mut tree = Frontier::default();
-    hashes(&log[..size]).into_iter().for_each(|hash| tree.push(hash));
+    for hash in hashes(&log[..size]) {
+        tree.push(hash);
+    }
     Head { origin: "log".to_owned(), size: size as u64, root: tree.root() }
 }
 
@@ -92,7 +94,7 @@ fn whoever_makes_hashes_and_numbers_anew_meets_the_heads() {
     let found = verify(&good[..450], &hashes(&good[..450]), heads.clone()).unwrap_err();
     assert_eq!((found.seq, found.what), (450, What::Missing));
     // With a head signed for it, by someone who has the key: a copy kept elsewhere tells.
-    let mut forged = heads.clone();
+    let mut forged = heads;
     forged.push(head(&bad, 600));
     let found = verify(&bad, &hashes(&bad), forged).unwrap_err();
     assert_eq!((found.seq, found.what), (300, What::Fork));
@@ -137,7 +139,7 @@ proptest! {
         let kept = hashes(&good);
         let heads = vec![head(&good, size)];
         let at = at.index(size);
-        let mut bad = good.clone();
+        let mut bad = good;
         let want = match kind {
             0 => {
                 let bit = bit.index(bad[at].len() * 8);

@@ -31,6 +31,7 @@ const PARTS: [Part; 16] = [
         sources: &[
             "crates/mainstay-proxy/src/metrics.rs",
             "crates/mainstay-proxy/src/metrics/looked.rs",
+            "crates/mainstay-proxy/src/identify/figures.rs",
         ],
         register: |registry| {
             let metrics = Metrics::new();

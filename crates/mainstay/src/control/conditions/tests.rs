@@ -4,11 +4,12 @@ use super::*;
 use crate::control::openapi::document;
 
 /// Changes that are neither tried nor compared, and why.
-const BARE: [(&str, &str); 13] = [
+const BARE: [(&str, &str); 14] = [
     ("/registry/heartbeats", "what is, is told"),
     ("/registry/observations", "what is, is told"),
     ("/heartbeat", "what is, is told"),
     ("/check", "what is, is told"),
+    ("/validate", "it only reads"),
     ("/config/watch", "it only reads"),
     ("/config/reports", "what is, is told"),
     ("/config/rewrap", "contents stay as they are, and again does nothing"),

@@ -69,6 +69,19 @@ pub(super) fn calls() -> Vec<Call> {
         .takes::<Asked>()
         .gives::<RouteFound>(200, "The route and its stages, or why there is none.")
         .refuses(&[Code::PathAmbiguous, Code::MalformedRequest]),
+        call("get", TAG, "explain", "/explain/{subject}", "Says why something is as it is.")
+            .gives::<Explanation>(200, "Step by step.")
+            .refuses(&[Code::NotFound, Code::NotRecorded]),
+        call("get", TAG, "listChecks", "/checks", "Says whether the running gateway is well.")
+            .lists::<Check>("The checks."),
+    ];
+    calls.extend(keys());
+    calls.extend(faults());
+    calls
+}
+
+fn keys() -> [Call; 2] {
+    [
         call(
             "get",
             TAG,
@@ -88,14 +101,7 @@ pub(super) fn calls() -> Vec<Call> {
         .gives::<IssuerKeys>(200, "Where they stand now, whatever came of it.")
         .refuses(&[Code::NotFound])
         .by(),
-        call("get", TAG, "explain", "/explain/{subject}", "Says why something is as it is.")
-            .gives::<Explanation>(200, "Step by step.")
-            .refuses(&[Code::NotFound, Code::NotRecorded]),
-        call("get", TAG, "listChecks", "/checks", "Says whether the running gateway is well.")
-            .lists::<Check>("The checks."),
-    ];
-    calls.extend(faults());
-    calls
+    ]
 }
 
 fn faults() -> [Call; 3] {
