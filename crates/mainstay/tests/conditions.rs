@@ -19,10 +19,15 @@ fn ask(node: &Gateway, call: &str, base: Option<u64>, document: &Value) -> (u16,
     (status, serde_json::from_str(&text).unwrap_or(Value::Null))
 }
 
-fn revision(node: &Gateway) -> u64 {
-    let (status, text) = node.control("/api/v1/store/status");
+/// How many changes were made: each leaves a record in the batch that makes it. The revision of the
+/// store would not do, since records of refusals move it a moment later.
+#[track_caller]
+fn changes(node: &Gateway) -> usize {
+    let (status, text) = node.control("/api/v1/audit?outcome=done&limit=1000");
     assert_eq!(status, 200, "{text}");
-    serde_json::from_str::<Value>(&text).unwrap()["revision"].as_u64().unwrap()
+    let records: Value = serde_json::from_str(&text).unwrap();
+    let records = records["items"].as_array().unwrap();
+    records.iter().filter(|record| record["action"] != "audit:search").count()
 }
 
 fn listed(node: &Gateway) -> Value {
@@ -48,13 +53,13 @@ fn every_verb_of_an_instance_is_tried_without_effect_and_refused_on_what_has_mov
     ] {
         let (path, before) = (format!("POST {at}/{verb}"), listed(&node));
         let base = before["revision"].as_u64();
-        let quiet = revision(&node);
+        let quiet = changes(&node);
         let (status, tried) = ask(&node, &format!("{path}?dry_run=true"), base, &body);
         assert_eq!((status, &tried["dry_run"]), (200, &json!(true)), "{verb}: {tried}");
         let (member, value) = &changed;
         assert_eq!(tried["after"][member], *value, "{verb}: {tried}");
         assert_eq!(tried["before"][member], before[member], "{verb}: {tried}");
-        assert_eq!((revision(&node), listed(&node)), (quiet, before), "{verb} was only tried");
+        assert_eq!((changes(&node), listed(&node)), (quiet, before), "{verb} was only tried");
         let stale = ask(&node, &path, base.map(|base| base - 1), &body);
         assert_eq!((stale.0, &stale.1["code"]), (412, &json!("revision-moved")), "{verb}");
         let (status, made) = ask(&node, &path, base, &body);
@@ -101,10 +106,10 @@ fn every_verb_of_a_group_is_tried_without_effect_and_refused_on_what_has_moved()
     let draft = format!("PUT {group}/drafts/a");
     let item = json!({ "content": "3" });
     assert_eq!(ask(&node, &draft, Some(9), &item).0, 412);
-    let quiet = revision(&node);
+    let quiet = changes(&node);
     let (status, tried) = ask(&node, &format!("{draft}?dry_run=true"), Some(0), &item);
     assert_eq!((status, &tried["dry_run"]), (200, &json!(true)), "{tried}");
-    assert_eq!(revision(&node), quiet, "no draft, and no content of one");
+    assert_eq!(changes(&node), quiet, "no draft, and no content of one");
     let (status, made) = ask(&node, &draft, Some(0), &item);
     assert_eq!(status, 200, "{made}");
     let (_, drafts) = ask(&node, &format!("GET {group}/drafts"), None, &Value::Null);
@@ -115,12 +120,12 @@ fn every_verb_of_a_group_is_tried_without_effect_and_refused_on_what_has_moved()
     assert_eq!(ask(&node, &drop, made["revision"].as_u64(), &Value::Null).0, 200);
 
     let walk = |verb: &str, body: &Value, member: &str, want: &Value| {
-        let (call, quiet) = (format!("POST {group}/{verb}"), revision(&node));
+        let (call, quiet) = (format!("POST {group}/{verb}"), changes(&node));
         let call = if verb == "canary" { call.replace("POST", "PUT") } else { call };
         assert_eq!(ask(&node, &call, Some(1), body).0, 412, "{verb}");
         let (status, tried) = ask(&node, &format!("{call}?dry_run=true"), Some(2), body);
         assert_eq!((status, &tried["dry_run"]), (200, &json!(true)), "{verb}: {tried}");
-        assert_eq!(revision(&node), quiet, "{verb} was only tried");
+        assert_eq!(changes(&node), quiet, "{verb} was only tried");
         let found = tried.pointer(member).unwrap_or(&Value::Null);
         assert_eq!(found, want, "{verb}: {tried}");
     };
@@ -145,11 +150,11 @@ fn a_change_that_can_be_neither_tried_nor_compared_is_not_made() {
         "POST /api/v1/store/compact",
         "POST /api/v1/locks/default/a/acquire",
     ] {
-        let quiet = revision(&node);
+        let quiet = changes(&node);
         let tried = ask(&node, &format!("{call}?dry_run=true"), None, &json!({}));
         assert_eq!((tried.0, &tried.1["code"]), (422, &json!("invalid-request")), "{call}");
         let compared = ask(&node, call, Some(1), &json!({}));
         assert_eq!((compared.0, &compared.1["code"]), (422, &json!("invalid-request")), "{call}");
-        assert_eq!(revision(&node), quiet, "{call}");
+        assert_eq!(changes(&node), quiet, "{call}");
     }
 }
